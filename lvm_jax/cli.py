@@ -1,0 +1,49 @@
+"""What every launch script shares: flags, one line for a user's mistake, a clean end on Ctrl-C."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from lvm_jax.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def run(main: Callable[[], None], *, required_flags: Sequence[str] = ()) -> None:
+    """Parses flags and calls `main()`; ends the process.
+
+    A `UserError` prints one line on stderr and exits with 2. Ctrl-C prints one line and exits with 130.
+    """
+    for name in required_flags:
+        flags.mark_flag_as_required(name)
+
+    def guarded(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            _fail(f"unexpected argument {argv[1]!r}: flags begin with --; see --help")
+        logging.set_verbosity(logging.WARNING)
+        try:
+            main()
+        except UserError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command continues from here", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        # A config file is executed, and its overrides are applied, while flags are parsed.
+        try:
+            return app.parse_flags_with_usage(list(argv))
+        except UserError as error:
+            _fail(str(error))
+        except (AttributeError, KeyError) as error:  # ml_collections: an override of a missing key
+            _fail(f"{str(error).splitlines()[0]} (see the config file for the keys that exist)")
+
+    app.run(guarded, flags_parser=parse)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)

@@ -1,0 +1,154 @@
+"""From a configuration file to frozen dataclasses: `ml_collections` stops here.
+
+A config file defines `get_config(arg)`; `parse_arg` reads the part after the colon of `--config=file.py:arg`.
+Below the launch scripts everything takes a frozen dataclass, which `from_mapping` builds and checks.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from lvm_jax.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
+    """Reads `"name,key=value,flag"` into a dict over `defaults`, each value in its default's type.
+
+    A part without `=` sets a boolean of that name to True, or, when it comes first and no default has its name,
+    it is the value of the first default: `parse_arg("3b,runlocal", size="debug", runlocal=False)`
+    gives `{"size": "3b", "runlocal": True}`.
+
+    Raises:
+      UserError: an unknown name, or a value that its default's type cannot read.
+    """
+    values = dict(defaults)
+    for position, part in enumerate(p.strip() for p in (arg or "").split(",") if p.strip()):
+        name, equals, text = part.partition("=")
+        if not equals and position == 0 and name not in defaults:
+            name, text = next(iter(defaults)), part
+        elif not equals:
+            text = "true"
+        if name not in defaults:
+            raise UserError(
+                f"config argument {name!r} is not one of {sorted(defaults)}{_nearest(name, defaults)}"
+            )
+        values[name] = _parse_text(text, type(defaults[name]), f"config argument {name}")
+    return values
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "config") -> T:
+    """Builds the frozen dataclass `cls` from a dict or ConfigDict, nested dataclasses included.
+
+    Args:
+      cls: a dataclass type.
+      mapping: field name -> value; a missing field takes the dataclass's default.
+      where: how errors name the place, such as "config.model".
+
+    Raises:
+      UserError: an unknown key (the nearest known one is named), a missing field without default,
+        or a value of another type than the field's.
+    """
+    if not isinstance(mapping, Mapping) and hasattr(mapping, "to_dict"):
+        mapping = mapping.to_dict()  # a ConfigDict
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"{where} is {mapping!r}: it must hold the keys of {cls.__name__}")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # pyright: ignore[reportArgumentType]
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in mapping.items():
+        if key not in fields:
+            raise UserError(
+                f"{where}.{key} does not exist in {cls.__name__}{_nearest(key, fields)}"
+            )
+        values[key] = _coerce(value, hints[key], f"{where}.{key}")
+    for name, field in fields.items():
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        if name not in values and required:
+            raise UserError(f"{where}.{name} is missing: {cls.__name__} has no default for it")
+    return cls(**values)
+
+
+def to_dict(config: Any) -> Any:
+    """A dataclass as plain dicts, lists and scalars, ready for JSON."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [to_dict(value) for value in config]
+    return config
+
+
+def differences(old: Any, new: Any, where: str = "config") -> list[str]:
+    """The leaves in which two plain nested dicts differ, a line each: `config.seed: 0 -> 1`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        missing = "(absent)"
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key, missing), new.get(key, missing), f"{where}.{key}")
+        ]
+    return [] if old == new else [f"{where}: {old!r} -> {new!r}"]
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """Checks `value` against a type hint: nested dataclasses, Literal, Optional, tuples, and int -> float."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_mapping(hint, value, where)  # pyright: ignore[reportArgumentType]
+    if origin is typing.Literal:
+        if value not in args:
+            raise UserError(f"{where} is {value!r}: it must be one of {', '.join(map(repr, args))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        first, *rest = [a for a in args if a is not type(None)]
+        try:
+            return _coerce(value, first, where)
+        except UserError:
+            if not rest:
+                raise
+            return _coerce(value, rest[0] if len(rest) == 1 else typing.Union[tuple(rest)], where)  # noqa: UP007
+    if origin in (tuple, list):
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise UserError(f"{where} is {value!r}: it must be a sequence")
+        item = args[0] if args else Any
+        return origin(_coerce(v, item, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin in (dict, Mapping) or hint in (dict, Mapping):
+        return value.to_dict() if hasattr(value, "to_dict") else dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (
+        not isinstance(value, hint) or (hint is int and isinstance(value, bool))
+    ):
+        raise UserError(
+            f"{where} is {value!r} ({type(value).__name__}): it must be of type {hint.__name__}"
+        )
+    return value
+
+
+def _parse_text(text: str, kind: type, where: str) -> Any:
+    if kind is bool:
+        if text.lower() in ("true", "false", "1", "0"):
+            return text.lower() in ("true", "1")
+        raise UserError(f"{where} is {text!r}: it must be true or false")
+    try:
+        return text if kind is type(None) else kind(text)
+    except ValueError as error:
+        raise UserError(f"{where} is {text!r}: it must be of type {kind.__name__}") from error

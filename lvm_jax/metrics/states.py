@@ -1,0 +1,72 @@
+"""Metric states: small pytrees that are summed over steps and hosts, and divided once, at the end.
+
+Averaging averages weighs a short batch as much as a full one; summing (total, weight) does not.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A weighted mean before its division."""
+
+    total: Float[Array, ""] | np.floating | float
+    weight: Float[Array, ""] | np.floating | float = 1.0
+
+    def merge(self, other: "Mean") -> "Mean":
+        """The state of both batches together."""
+        return Mean(self.total + other.total, self.weight + other.weight)
+
+    def compute(self) -> float:
+        """total / weight; NaN where nothing was weighed, so that an empty evaluation never reads as a perfect one."""
+        weight = float(self.weight)
+        return float(self.total) / weight if weight else math.nan
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """How often each code occurred."""
+
+    counts: Int[Array, " K"] | np.ndarray
+
+    @classmethod
+    def of(cls, ids: Int[Array, "..."], size: int) -> "Histogram":
+        """Counts ids in [0, size); others are dropped."""
+        return cls(jnp.zeros(size, jnp.int32).at[ids.reshape(-1)].add(1, mode="drop"))
+
+    def merge(self, other: "Histogram") -> "Histogram":
+        """The counts of both batches together."""
+        return Histogram(self.counts + other.counts)
+
+    def usage(self) -> float:
+        """The fraction of codes that occurred at least once, in [0, 1]."""
+        return float(np.mean(np.asarray(self.counts) > 0))
+
+    def entropy(self) -> float:
+        """Shannon entropy of the empirical distribution, in nats; at most ln(size)."""
+        counts = np.asarray(self.counts, np.float64)
+        p = counts[counts > 0] / counts.sum()
+        return float(-(p * np.log(p)).sum())
+
+    def perplexity(self) -> float:
+        """exp(entropy): how many equally likely codes would be as varied."""
+        return math.exp(self.entropy())
+
+
+def merge(a: Mapping[str, Mean] | None, b: Mapping[str, Mean]) -> dict[str, Mean]:
+    """Merges two dicts of states with the same names; `a` may be None, for nothing yet."""
+    return dict(b) if a is None else {name: a[name].merge(state) for name, state in b.items()}
+
+
+def compute(states: Mapping[str, Mean]) -> dict[str, float]:
+    """The numbers of a dict of states."""
+    return {name: state.compute() for name, state in states.items()}

@@ -1,0 +1,178 @@
+"""One table of logical axis rules: how the axes that modules name meet the axes of the mesh.
+
+A module says what an axis means, `nnx.Param(kernel, axes=("embed", "mlp"))` or
+`constrain(x, "batch", "seq", "act_embed")`; `RULES` says where that lives. Nothing else in the project names a mesh axis. With no mesh set (`jax.set_mesh`),
+`constrain` does nothing, so every module works alone.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lvm_jax.errors import UserError
+
+# Logical axis -> mesh axes that split it, outermost first; () keeps it whole on every device.
+RULES: Mapping[str, tuple[str, ...]] = {
+    # activations
+    "batch": ("data", "fsdp", "expert"),
+    "seq": ("context",),
+    "act_embed": (),
+    "act_mlp": ("tensor",),
+    "act_heads": ("tensor",),
+    "act_vocab": ("tensor",),
+    # parameters of the decoder
+    "layers": (),
+    "vocab": ("tensor",),
+    "embed": ("fsdp",),
+    "mlp": ("tensor",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head_dim": (),
+    # parameters of the tokenizer
+    "conv_in": (),
+    "conv_out": ("fsdp",),
+    "codes": ("fsdp",),
+    "code_dim": (),
+}
+
+
+def partition_spec(
+    axes: tuple[str | None, ...],
+    shape: tuple[int, ...],
+    mesh: Mesh | jax.sharding.AbstractMesh,
+    *,
+    name: str = "array",
+    rules: Mapping[str, tuple[str, ...]] = RULES,
+    strict: bool = True,
+) -> PartitionSpec:
+    """The PartitionSpec of an array whose dimensions are named `axes`.
+
+    Mesh axes of size 1 are left out of the spec. An array of a single element a dimension is never split.
+
+    Args:
+      axes: a logical name, or None, for each dimension.
+      shape: the array's shape.
+      mesh: whose axis sizes decide what divides.
+      name: how errors call the array.
+      rules: logical axis -> mesh axes.
+      strict: raise on an indivisible dimension; otherwise that dimension stays whole (activations of odd sizes).
+
+    Raises:
+      UserError: an unknown logical axis, two dimensions on one mesh axis, or (strict) a dimension that does not divide.
+    """
+    if len(axes) != len(shape):
+        raise UserError(
+            f"{name} has shape {shape} and {len(axes)} logical axes {axes}: name each dimension once"
+        )
+    used: dict[str, str] = {}
+    entries: list[Any] = []
+    for axis, size in zip(axes, shape):
+        if axis is None:
+            entries.append(None)
+            continue
+        if axis not in rules:
+            raise UserError(
+                f"{name}: logical axis {axis!r} is not in the rules; known: {', '.join(rules)}"
+            )
+        mesh_axes = tuple(m for m in rules[axis] if mesh.shape.get(m, 1) > 1)
+        ways = math.prod(mesh.shape[m] for m in mesh_axes)
+        if size % ways:
+            if strict:
+                raise UserError(
+                    f"{name}: {axis}={size} does not divide over mesh axes {'*'.join(mesh_axes)}={ways}: "
+                    f"choose mesh sizes that divide {size}"
+                )
+            mesh_axes = ()
+        for m in mesh_axes:
+            if m in used:
+                raise UserError(
+                    f"{name}: logical axes {used[m]!r} and {axis!r} both map to mesh axis {m!r}; change one rule"
+                )
+            used[m] = axis
+        entries.append(mesh_axes[0] if len(mesh_axes) == 1 else (mesh_axes or None))
+    while entries and entries[-1] is None:
+        entries.pop()
+    return PartitionSpec(*entries)
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Constrains an activation to the sharding of its logical axes, under the mesh set by `jax.set_mesh`.
+
+    Does nothing when no mesh is set. A dimension that does not divide stays whole: a batch of one prompt is fine.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition_spec(axes, x.shape, mesh, strict=False))
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """NamedShardings for a train state, in the same tree structure.
+
+    Args:
+      state: a pytree (often abstract, from `jax.eval_shape`) in which every `nnx.Variable` carries `axes` metadata;
+        other leaves (step, optimizer counts) are replicated.
+      mesh: the device mesh.
+
+    Raises:
+      UserError: a Variable without `axes`, or axes that the rules cannot place.
+    """
+
+    def one(path: Any, leaf: Any) -> Any:
+        if not isinstance(leaf, nnx.Variable):
+            return NamedSharding(mesh, PartitionSpec())
+        name = jax.tree_util.keystr(path)
+        value = leaf.get_raw_value()
+        axes = leaf.get_metadata().get("axes")
+        if axes is None:
+            raise UserError(
+                f"{name} has no logical axes: construct it as nnx.Param(value, axes=(...))"
+            )
+        if value.ndim == 0:  # an optimizer's per-tensor scalar
+            axes = ()
+        spec = partition_spec(axes, value.shape, mesh, name=name)
+        return leaf.replace(NamedSharding(mesh, spec))
+
+    return jax.tree_util.tree_map_with_path(
+        one, state, is_leaf=lambda x: isinstance(x, nnx.Variable)
+    )
+
+
+def batch_sharding(mesh: Mesh, ndim: int = 2) -> NamedSharding:
+    """How a batch lies on the mesh: its leading dimension over all batch axes, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec(RULES["batch"], *(None,) * (ndim - 1)))
+
+
+def batch_ways(mesh: Mesh) -> int:
+    """Into how many parts the batch dimension is split."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLayout:
+    """Global batch arrays on a mesh, and the rows that this process must feed."""
+
+    mesh: Mesh
+    global_batch: int
+
+    def __post_init__(self) -> None:
+        ways = batch_ways(self.mesh)
+        if self.global_batch % ways:
+            raise UserError(
+                f"batch of {self.global_batch} does not divide over data*fsdp*expert={ways} of the mesh: "
+                f"set the config's batch_size to a multiple of {ways}"
+            )
+
+    def put(self, local: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Host-local rows, name -> (B / processes, ...) array, as global sharded arrays."""
+        return {
+            name: jax.make_array_from_process_local_data(
+                batch_sharding(self.mesh, rows.ndim), rows, (self.global_batch, *rows.shape[1:])
+            )
+            for name, rows in local.items()
+        }

@@ -1,0 +1,25 @@
+"""Tests of one device, and of eight simulated ones (tests/devices8), which need a process of their own."""
+
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiled programs are kept between runs of the suite.
+_CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "xla-tests"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need eight devices are left out, with the reason, where there are fewer."""
+    eight = [item for item in items if "devices8" in item.path.parts]
+    if not eight:
+        return
+    import jax
+
+    if jax.device_count() < 8:
+        reason = "needs XLA_FLAGS=--xla_force_host_platform_device_count=8: run `make test`"
+        for item in eight:
+            item.add_marker(pytest.mark.skip(reason=reason))

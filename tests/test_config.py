@@ -1,0 +1,72 @@
+import dataclasses
+from typing import Literal
+
+import pytest
+from ml_collections import ConfigDict
+
+from lvm_jax.config import differences, from_mapping, parse_arg, to_dict
+from lvm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    width: int = 4
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    rate: float
+    inner: Inner = Inner()
+    sizes: tuple[int, ...] = (1, 2)
+    note: str | None = None
+
+
+def test_a_config_dict_becomes_frozen_dataclasses():
+    config = from_mapping(Outer, ConfigDict({"rate": 1, "inner": {"width": 8}, "sizes": (3,)}))
+    assert config == Outer(rate=1.0, inner=Inner(width=8), sizes=(3,))
+    assert isinstance(config.rate, float)
+    assert to_dict(config)["inner"] == {"width": 8, "kind": "a"}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (
+            {"rate": 1.0, "inner": {"widht": 8}},
+            r"config\.inner\.widht does not exist in Inner; did you mean 'width'",
+        ),
+        ({}, r"config\.rate is missing"),
+        ({"rate": "fast"}, r"config\.rate is 'fast' \(str\): it must be of type float"),
+        (
+            {"rate": 1.0, "inner": {"kind": "c"}},
+            r"config\.inner\.kind is 'c': it must be one of 'a', 'b'",
+        ),
+        ({"rate": 1.0, "sizes": (1, "x")}, r"config\.sizes\[1\] is 'x'"),
+        ({"rate": 1.0, "inner": 3}, r"config\.inner is 3: it must hold the keys of Inner"),
+        ({"rate": True}, r"config\.rate is True"),
+    ],
+)
+def test_mistakes_name_the_place_and_the_fix(mapping, message):
+    with pytest.raises(UserError, match=message):
+        from_mapping(Outer, mapping)
+
+
+def test_arguments_after_the_colon():
+    defaults = {"size": "debug", "runlocal": False, "res": 64}
+    assert parse_arg(None, **defaults) == defaults
+    assert parse_arg("3b,runlocal,res=256", **defaults) == {
+        "size": "3b",
+        "runlocal": True,
+        "res": 256,
+    }
+    assert parse_arg("runlocal", **defaults)["runlocal"] is True
+    with pytest.raises(UserError, match="did you mean 'res'"):
+        parse_arg("3b,ress=1", **defaults)
+    with pytest.raises(UserError, match="res is 'big': it must be of type int"):
+        parse_arg("res=big", **defaults)
+
+
+def test_differences_name_each_leaf():
+    old, new = {"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4}
+    assert differences(old, new) == ["config.b.c: 2 -> 3", "config.d: '(absent)' -> 4"]

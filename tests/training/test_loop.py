@@ -1,0 +1,165 @@
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from linear_task import LinearBatches, LinearTask
+
+from lvm_jax.errors import UserError
+from lvm_jax.metrics.writers import read_jsonl
+from lvm_jax.parallel.mesh import make_mesh
+from lvm_jax.training.loop import NonFiniteLoss, TrainConfig, train
+
+CONFIG = TrainConfig(steps=12, batch_size=8, log_every=5, eval_every=6, checkpoint_every=4)
+TIMES = ("time", "rows_per_second", "mfu")
+
+
+def run(workdir, config=CONFIG, task=None, batches=None, evaluations=()):
+    return train(
+        task or LinearTask(),
+        batches or LinearBatches(),
+        config,
+        mesh=make_mesh(devices=jax.devices()[:1]),
+        workdir=workdir,
+        evaluations=evaluations,
+    )
+
+
+def assert_same_state(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        np.testing.assert_array_equal(x, y)
+
+
+def numbers(workdir):
+    return [
+        {name: value for name, value in line.items() if name not in TIMES}
+        for line in read_jsonl(workdir / "metrics.jsonl")
+    ]
+
+
+def test_it_learns_and_logs_the_mean_of_each_window(tmp_path):
+    run(tmp_path)
+    lines = [line for line in read_jsonl(tmp_path / "metrics.jsonl") if "train/loss" in line]
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    assert lines[-1]["train/loss"] < lines[0]["train/loss"]
+    assert all(line["rows_per_second"] > 0 and line["mfu"] > 0 for line in lines)
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 7, 10])
+def test_a_stopped_run_resumes_bit_for_bit(tmp_path, stop_at):
+    whole = run(tmp_path / "whole")
+
+    def interrupt(step):
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", batches=LinearBatches(on_step=interrupt))
+    resumed = run(tmp_path / "cut")
+    assert_same_state(resumed, whole)
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+
+
+def test_sigterm_saves_and_exits_with_143(tmp_path):
+    def terminate(step):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, batches=LinearBatches(on_step=terminate))
+    assert stopped.value.code == 143
+    assert (tmp_path / "checkpoints" / "6").is_dir()
+
+
+def test_a_crash_resumes_from_the_last_checkpoint(tmp_path):
+    whole = run(tmp_path / "whole")
+
+    def crash(step):
+        if step == 9:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "cut", batches=LinearBatches(on_step=crash))
+    positions = []
+    resumed = run(tmp_path / "cut", batches=LinearBatches(on_step=positions.append))
+    assert positions == [8, 9, 10, 11]
+    assert_same_state(resumed, whole)
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+
+
+def test_one_compile_over_many_steps(tmp_path):
+    task = LinearTask()
+    run(tmp_path, task=task)
+    assert task.traces == 1
+
+
+def test_a_nan_stops_before_it_is_saved(tmp_path):
+    with pytest.raises(NonFiniteLoss, match="train/loss is nan"):
+        run(tmp_path, batches=LinearBatches(poisoned_step=6))
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == [4]
+    assert run(tmp_path)["step"] == 12  # clean data: the run goes on from step 4
+
+
+def test_evaluations_run_when_due_and_after_the_last_step(tmp_path):
+    seen = []
+
+    def evaluation(step, state):
+        seen.append((step, int(state["step"])))
+        return {"validation/loss": 1.0 / step}
+
+    run(tmp_path, dataclasses.replace(CONFIG, steps=14), evaluations=[evaluation])
+    assert seen == [(6, 6), (12, 12), (14, 14)]
+    lines = read_jsonl(tmp_path / "metrics.jsonl")
+    assert {"step": 14, "validation/loss": 1 / 14} in [
+        {k: v for k, v in line.items() if k in ("step", "validation/loss")} for line in lines
+    ]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = run(tmp_path)
+
+    def fail(step):
+        raise AssertionError(f"read batch {step} of a finished run")
+
+    assert_same_state(run(tmp_path, batches=LinearBatches(on_step=fail)), first)
+
+
+def test_the_dispatched_step_is_not_waited_for(tmp_path, monkeypatch):
+    """Metrics come to the host once a window, not once a step."""
+    fetched = []
+    real = jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda x: fetched.append(len(x)) or real(x))
+    config = dataclasses.replace(CONFIG, eval_every=0, checkpoint_every=0, steps=20, log_every=10)
+    run(tmp_path, config)
+    assert [n for n in fetched if n] == [10, 10]
+
+
+def test_a_workdir_of_another_configuration_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(UserError, match=r"config\.seed: 0 -> 1"):
+        run(tmp_path, dataclasses.replace(CONFIG, seed=1))
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+    run(
+        tmp_path, dataclasses.replace(CONFIG, log_every=2)
+    )  # what does not change the numbers may change
+
+
+def test_a_checkpoint_of_another_model_names_the_tensors(tmp_path):
+    run(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(
+        UserError, match=r"params/kernel: \(16, 8\) in the checkpoint, \(32, 8\) here"
+    ):
+        run(tmp_path, task=LinearTask(width=32))
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    run(tmp_path, dataclasses.replace(CONFIG, keep_checkpoints=2))
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == [8, 12]
