@@ -17,6 +17,9 @@ class Task(Protocol):
     """What a step is."""
 
     name: str
+    constants: Mapping[
+        str, Any
+    ]  # arrays that a step reads and nothing trains, as `batch["constants"]`; may be {}
 
     def init(self, key: jax.Array) -> State:
         """The state at step 0: a pure function of the key, traced under jit so that it is born sharded."""

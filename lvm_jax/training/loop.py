@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from lvm_jax import config as configs
@@ -114,6 +114,7 @@ def train(
         state, start, window = _restore_or_init(task, batches, config, mesh, checkpoints)
         run = _Run(task, config, workdir, start, window)
         step_fn = compile_step(task, config.seed)
+        constants = jax.device_put(task.constants, NamedSharding(mesh, PartitionSpec()))
         progress = tqdm(
             range(start, config.steps),
             initial=start,
@@ -125,7 +126,7 @@ def train(
         try:
             for done in progress:
                 step = done + 1
-                state, metrics = step_fn(state, layout.put(next(batches)))
+                state, metrics = step_fn(state, layout.put(next(batches)), constants)
                 progress.set_postfix_str(run.read_closed_window(), refresh=False)
                 if done == start:
                     run.start_clock()
@@ -151,14 +152,15 @@ def train(
 
 
 def compile_step(task: Task, seed: int) -> Any:
-    """The task's step under jit: (state, batch) -> (state, metrics); the state is donated.
+    """The task's step under jit: (state, batch, constants) -> (state, metrics); the state is donated.
 
     The key of a step is fold_in(seed, step), so no key is part of the state.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step_fn(state: State, batch: Any) -> tuple[State, Any]:
-        return task.step(state, batch, jax.random.fold_in(jax.random.key(seed), state["step"]))
+    def step_fn(state: State, batch: Any, constants: Any) -> tuple[State, Any]:
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        return task.step(state, {**batch, "constants": constants}, key)
 
     return step_fn
 
@@ -195,7 +197,7 @@ def check_workdir(workdir: epath.Path, experiment: Mapping[str, Any]) -> None:
         changed = [
             line
             for line in configs.differences(json.loads(path.read_text()), experiment)
-            if not any(free in line.split(":")[0] for free in _MAY_CHANGE)
+            if not _may_change(line.split(":")[0])
         ]
         if changed:
             raise UserError(
@@ -209,15 +211,10 @@ def check_workdir(workdir: epath.Path, experiment: Mapping[str, Any]) -> None:
         partial.replace(path)
 
 
-_MAY_CHANGE = (
-    ".mesh",
-    ".log_every",
-    ".eval_every",
-    ".checkpoint_every",
-    ".keep_checkpoints",
-    ".data.shards",
-    ".data.images",
-)
+def _may_change(key: str) -> bool:
+    periods = (".log_every", ".eval_every", ".checkpoint_every", ".keep_checkpoints")
+    places = (".data.shards", ".data.images", ".data.held_out")
+    return ".mesh." in key or key.endswith(periods + places)
 
 
 class _Run:

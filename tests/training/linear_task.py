@@ -1,5 +1,7 @@
 """The smallest honest task: linear regression, with noise from the step's key, on batches made from the step."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ WIDTH = 16
 
 class LinearTask:
     name = "linear"
+    constants: ClassVar[dict] = {}
 
     def __init__(self, learning_rate: float = 0.01, width: int = WIDTH) -> None:
         self.tx = optax.adam(learning_rate)
