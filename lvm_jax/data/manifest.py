@@ -1,0 +1,250 @@
+"""What a data set of visual sentences says of itself, and the names of its files.
+
+A data set is a folder `OUT/NAME/VERSION/` of shards `uvd_NAME-SPLIT.tfrecord-00000-of-00016`, an index beside each,
+`manifest.json`, and the two JSON files by which `tfds.builder_from_directory` opens the folder.
+"""
+
+import dataclasses
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from etils import epath
+
+from lvm_jax.config import from_mapping, to_dict
+from lvm_jax.errors import UserError
+
+FILE_NAME = "manifest.json"
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+class SplitInfo(TypedDict):
+    """What a split holds."""
+
+    sentences: int
+    images: int
+    shards: int
+
+
+class SourceInfo(TypedDict):
+    """One source of a data set: its kind (`Category`), its terms, and what it gave."""
+
+    category: int
+    licence: str
+    origin: str
+    sentences: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The contents of `manifest.json`."""
+
+    tokenizer_fingerprint: str
+    codebook_size: int
+    image_size: int
+    tokens_per_image: int
+    splits: dict[str, SplitInfo]
+    sources: dict[str, SourceInfo]
+
+    def __post_init__(self) -> None:
+        for kind, schema in (("splits", SplitInfo), ("sources", SourceInfo)):
+            for name, info in getattr(self, kind).items():
+                if set(info) != set(schema.__annotations__):
+                    raise UserError(
+                        f"manifest {kind}[{name!r}] has the keys {sorted(info)}: it must have "
+                        f"{sorted(schema.__annotations__)}"
+                    )
+
+    @classmethod
+    def load(cls, folder: epath.PathLike) -> "Manifest":
+        """Reads `folder/manifest.json`.
+
+        Raises:
+          UserError: it is missing, is not JSON, or has other keys than this class.
+        """
+        path = epath.Path(folder) / FILE_NAME
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{path} does not exist: point at a folder that build_uvd wrote"
+            ) from error
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON ({error}): build the shards again") from error
+        return from_mapping(cls, content, where=str(path))
+
+    def save(self, folder: epath.PathLike) -> None:
+        """Writes `folder/manifest.json`, all of it or nothing."""
+        _write_json(epath.Path(folder) / FILE_NAME, to_dict(self))
+
+
+def check_compatible(
+    manifest: Manifest,
+    *,
+    codebook_size: int | None = None,
+    tokenizer_fingerprint: str | None = None,
+    tokens_per_image: int | None = None,
+) -> None:
+    """Refuses shards that another tokenizer wrote; what is None is not compared.
+
+    Raises:
+      UserError: names what differs, both values and the fix.
+    """
+    wanted = {
+        "codebook_size": codebook_size,
+        "tokenizer_fingerprint": tokenizer_fingerprint,
+        "tokens_per_image": tokens_per_image,
+    }
+    differences = [
+        f"{name} is {getattr(manifest, name)!r} in the shards and {value!r} in the configuration"
+        for name, value in wanted.items()
+        if value is not None and getattr(manifest, name) != value
+    ]
+    if differences:
+        raise UserError(
+            f"{'; '.join(differences)}: use the tokenizer that wrote the shards, or build them again with this one"
+        )
+
+
+def merge(manifests: Mapping[str, Manifest]) -> Manifest:
+    """One manifest for several data sets of one tokenizer; counts of a split or source in two of them add up.
+
+    Args:
+      manifests: by the folder they were read from, for the error.
+
+    Raises:
+      UserError: two of them disagree on the tokenizer or the image size.
+    """
+    (first_folder, first), *rest = manifests.items()
+    splits = {name: dict(info) for name, info in first.splits.items()}
+    sources = {name: dict(info) for name, info in first.sources.items()}
+    for folder, manifest in rest:
+        for name in ("tokenizer_fingerprint", "codebook_size", "tokens_per_image", "image_size"):
+            mine, theirs = getattr(first, name), getattr(manifest, name)
+            if mine != theirs:
+                raise UserError(
+                    f"{name} is {mine!r} in {first_folder} and {theirs!r} in {folder}: "
+                    "train on shards of one tokenizer"
+                )
+        _add(splits, manifest.splits, counts=("sentences", "images", "shards"))
+        _add(sources, manifest.sources, counts=("sentences", "images"))
+    return dataclasses.replace(first, splits=splits, sources=sources)
+
+
+def shard_name(name: str, split: str, index: int, count: int) -> str:
+    """File name of a shard: `uvd_NAME-SPLIT.tfrecord-00000-of-00016`.
+
+    Raises:
+      UserError: a name or split that TFDS could not parse back out of it, or an index outside the count.
+    """
+    for what, value in (("name", name), ("split", split)):
+        if not _NAME.fullmatch(value):
+            raise UserError(
+                f"{what} {value!r}: use lower-case letters, digits and _, beginning with a letter"
+            )
+    if not 0 <= index < count <= 99999:
+        raise UserError(
+            f"shard {index} of {count}: the index must be below the count, the count at most 99999"
+        )
+    return f"uvd_{name}-{split}.tfrecord-{index:05d}-of-{count:05d}"
+
+
+def dataset_folder(output: epath.PathLike, name: str, version: str) -> epath.Path:
+    """`OUTPUT/NAME/VERSION`; a version is three numbers such as 1.0.0."""
+    if not VERSION.fullmatch(version):
+        raise UserError(f"version {version!r}: write three numbers, such as 1.0.0")
+    return epath.Path(output) / name / version
+
+
+def write_tfds_metadata(
+    folder: epath.PathLike, name: str, version: str, splits: Mapping[str, Sequence[int]]
+) -> None:
+    """Writes `dataset_info.json` and `features.json`, by which `tfds.builder_from_directory(folder)` opens it.
+
+    Args:
+      folder: where the shards lie; their sizes are read from it.
+      name: NAME of `uvd_NAME`.
+      version: such as "1.0.0".
+      splits: split -> the number of records of each of its shards.
+
+    Raises:
+      UserError: a shard is missing from the folder.
+    """
+    folder = epath.Path(folder)
+    infos = []
+    for split, lengths in splits.items():
+        shards = [folder / shard_name(name, split, i, len(lengths)) for i in range(len(lengths))]
+        missing = [shard for shard in shards if not shard.exists()]
+        if missing:
+            raise UserError(f"{missing[0]} does not exist: write every shard before the metadata")
+        infos.append(
+            {
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "name": split,
+                "numBytes": str(sum(shard.stat().length for shard in shards)),
+                "shardLengths": [str(length) for length in lengths],
+            }
+        )
+    _write_json(folder / "features.json", _tfds_features())
+    _write_json(
+        folder / "dataset_info.json",
+        {
+            "description": "Visual sentences; codes are little-endian uint16, see manifest.json.",
+            "fileFormat": "tfrecord",
+            "name": f"uvd_{name}",
+            "splits": infos,
+            "version": version,
+        },
+    )
+
+
+def _tfds_features() -> dict:
+    module = "tensorflow_datasets.core.features"
+    scalar_bytes = {
+        "pythonClassName": f"{module}.scalar.Scalar",
+        "tensor": {"dtype": "string", "encoding": "none", "shape": {}},
+    }
+    scalar_int64 = {
+        "pythonClassName": f"{module}.scalar.Scalar",
+        "tensor": {"dtype": "int64", "encoding": "none", "shape": {}},
+    }
+    text = {"pythonClassName": f"{module}.text_feature.Text", "text": {}}
+    features = {
+        "codes": scalar_bytes,
+        "source": text,
+        "category": scalar_int64,
+        "key": text,
+        "layout": text,
+    }
+    return {
+        "pythonClassName": f"{module}.features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }
+
+
+def _add(total: dict, more: Mapping, counts: Sequence[str]) -> None:
+    for name, info in more.items():
+        if name not in total:
+            total[name] = dict(info)
+            continue
+        for key, value in info.items():
+            if key in counts:
+                total[name][key] += value
+            elif total[name][key] != value:
+                raise UserError(
+                    f"source {name!r} has {key} {total[name][key]!r} in one data set and {value!r} in another: "
+                    "rename one of the two sources"
+                )
+
+
+def _write_json(path: epath.Path, content: object) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,72 @@
+"""Which items are held out: by a list that comes with the data, or by a stable hash of the item's name.
+
+A list is a text file of paths relative to the data's root, one a line, such as `photos/cat.webp` or `scenes/00007`;
+a folder's name stands for all that is in it. Tokenizer, shards and evaluation read the same list, so that nothing that
+is evaluated has been trained on.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+from etils import epath
+
+from lvm_jax.errors import UserError
+
+
+def stable_fraction(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone: the same on every machine, and as a set grows."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def read_held_out(path: epath.PathLike) -> frozenset[str]:
+    """The lines of a list of held-out items.
+
+    Raises:
+      UserError: no such file, or an empty one.
+    """
+    path = epath.Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"the list of held-out items {path} does not exist: name a text file, one path a line"
+        )
+    lines = frozenset(line.strip() for line in path.read_text().splitlines() if line.strip())
+    if not lines:
+        raise UserError(f"the list of held-out items {path} is empty: name at least one")
+    return lines
+
+
+def split_files(
+    files: Sequence[str], root: epath.PathLike, held_out: frozenset[str] | None, fraction: float
+) -> tuple[list[str], list[str]]:
+    """Files for training and files held out, each in the given order.
+
+    Args:
+      files: paths below `root`.
+      root: what the list's paths are relative to.
+      held_out: the list; None takes `fraction` of the files by hash, at least one.
+      fraction: of the files, without a list; in (0, 1).
+
+    Raises:
+      UserError: one of the two would be empty.
+    """
+    names = {file: os.path.relpath(file, root).replace(os.sep, "/") for file in files}
+    if held_out is None:
+        by_hash = sorted(files, key=lambda file: stable_fraction(names[file]))
+        chosen = set(by_hash[: max(1, round(fraction * len(files)))])
+    else:
+        chosen = {file for file in files if _is_listed(names[file], held_out)}
+    train = [file for file in files if file not in chosen]
+    validation = [file for file in files if file in chosen]
+    if not train or not validation:
+        raise UserError(
+            f"{root} holds {len(train)} images for training and {len(validation)} held out: it needs both; add images"
+        )
+    return train, validation
+
+
+def _is_listed(name: str, held_out: frozenset[str]) -> bool:
+    """Whether the name, or a folder above it, is in the list."""
+    parts = name.split("/")
+    return any("/".join(parts[: i + 1]) in held_out for i in range(len(parts)))

@@ -1,0 +1,136 @@
+"""Order and resume: the batch of step s is a pure function of (seed, s), and the state of a loader is s.
+
+grain is imported where it is used: it takes half a second, which whoever only decodes images shall not pay.
+"""
+
+import abc
+import functools
+import sys
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from lvm_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def shuffled_index(index: int, length: int, seed: int) -> int:
+    """Element `index` of an endless stream of epochs over 0..length-1, each shuffled anew; memory and time O(1)."""
+    from grain.experimental import index_shuffle
+
+    epoch, position = divmod(index, length)
+    return index_shuffle(position, max_index=length - 1, seed=_epoch_seed(seed, epoch), rounds=4)
+
+
+@functools.lru_cache(maxsize=16)
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """A hash of both: with seed + epoch, seed 0's second epoch would be seed 1's first."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+class StepLoader(abc.ABC):
+    """An endless iterator of host-local batches with one integer of state; grain reads ahead of the training step.
+
+    A global batch is `global_batch` consecutive elements of one global order; this process takes its slice of it, so
+    the global batch of a step does not depend on the number of processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        global_batch: int,
+        process_index: int,
+        process_count: int,
+        threads: int,
+        prefetch: int,
+    ):
+        import grain
+
+        if seed < 0:
+            raise UserError(f"seed is {seed}: it must not be negative")
+        if global_batch < 1 or global_batch % process_count:
+            raise UserError(
+                f"global_batch is {global_batch}: it must be a positive multiple of the {process_count} processes"
+            )
+        if not 0 <= process_index < process_count:
+            raise UserError(
+                f"process_index is {process_index}: it must be in 0..{process_count - 1}"
+            )
+        self.seed = seed
+        self.global_batch = global_batch
+        self._local_batch = global_batch // process_count
+        self._first = process_index * self._local_batch
+        self._step = 0
+        options = grain.ReadOptions(
+            num_threads=threads, prefetch_buffer_size=max(prefetch, threads)
+        )
+        # Prefetched elements are whole batches: handing single rows between threads costs more than reading them.
+        self._batches: Any = iter(grain.MapDataset.source(_Steps(self)).to_iter_dataset(options))
+
+    @abc.abstractmethod
+    def batch_at(self, step: int) -> Batch:
+        """This process's rows of the global batch of `step`; safe to call from any thread."""
+
+    def indices_at(self, step: int) -> range:
+        """Where this process's rows of `step` lie in the global order."""
+        first = step * self.global_batch + self._first
+        return range(first, first + self._local_batch)
+
+    def __iter__(self) -> "StepLoader":
+        return self
+
+    def __next__(self) -> Batch:
+        try:
+            batch = next(self._batches)
+        except BaseException:  # also Ctrl-C
+            # grain has moved on; the next call shall meet the same step, hence the same error.
+            self.set_state(self._step)
+            raise
+        self._step += 1
+        return batch
+
+    def get_state(self) -> int:
+        """The next step."""
+        return self._step
+
+    def set_state(self, step: int) -> None:
+        """Continues at `step`, whatever has been read before.
+
+        Raises:
+          UserError: a negative step.
+        """
+        if step < 0:
+            raise UserError(f"data state is {step}: it is the next step, 0 or more")
+        self._batches.set_state({"next_index": step})
+        self._step = step
+
+    def close(self) -> None:
+        """Stops reading ahead; the loader is of no further use."""
+        self._batches.close()
+
+    def __enter__(self) -> "StepLoader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Steps:
+    """grain's view of a loader: element s is the batch of step s."""
+
+    def __init__(self, loader: StepLoader):
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._loader.batch_at(index)
