@@ -1,0 +1,1 @@
+"""Raw data to shards: sources, renderer, annotators, visual sentences and the Beam pipeline."""

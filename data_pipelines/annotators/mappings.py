@@ -1,0 +1,78 @@
+"""Annotations <-> RGB pictures: fixed, documented, invertible up to the rounding of 8 bits.
+
+ids: `PALETTE[id]`; back by the nearest colour, so blurred or tokenized pictures can be read.
+depth: grey, 255 at `near` and 0 at `far` and beyond, linear in between; a level is (far - near) / 255.
+normals: (n + 1) / 2 * 255 a channel; a point without a surface is mid grey.
+"""
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int32, UInt8
+
+DEPTH_NEAR = 3.0
+DEPTH_FAR = 10.0
+
+# 0 is background. Chosen far apart in RGB: the closest two differ by 85 levels in some channel.
+PALETTE: UInt8[np.ndarray, "17 3"] = np.array(
+    [
+        (0, 0, 0),
+        (230, 30, 30),
+        (30, 200, 40),
+        (40, 60, 235),
+        (245, 225, 40),
+        (225, 50, 225),
+        (40, 220, 230),
+        (245, 135, 25),
+        (125, 40, 160),
+        (140, 145, 40),
+        (30, 130, 130),
+        (250, 165, 190),
+        (130, 65, 20),
+        (245, 245, 245),
+        (130, 190, 255),
+        (160, 255, 150),
+        (125, 125, 125),
+    ],
+    np.uint8,
+)
+
+
+def ids_to_rgb(ids: Int[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
+    """Colours of ids 0 .. len(PALETTE) - 1; larger ids begin again at 1."""
+    return PALETTE[np.where(ids > 0, (ids - 1) % (len(PALETTE) - 1) + 1, 0)]
+
+
+def rgb_to_ids(
+    rgb: UInt8[np.ndarray, "*shape 3"], n_ids: int = len(PALETTE)
+) -> Int32[np.ndarray, "*shape"]:
+    """The id, among the first `n_ids`, whose colour is nearest (squared distance in RGB)."""
+    # |x - p|^2 without |x|^2, which is the same for all p.
+    palette = PALETTE[:n_ids].astype(np.float32)
+    score = rgb.astype(np.float32) @ (-2 * palette.T) + (palette**2).sum(-1)
+    return score.argmin(-1).astype(np.int32)
+
+
+def depth_to_rgb(
+    depth: Float[np.ndarray, "H W"], near: float = DEPTH_NEAR, far: float = DEPTH_FAR
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Grey picture of depth in world units; inf is black."""
+    nearness = np.clip((far - np.minimum(depth, far)) / (far - near), 0, 1)
+    return np.repeat(np.round(nearness * 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def rgb_to_depth(
+    rgb: UInt8[np.ndarray, "H W 3"], near: float = DEPTH_NEAR, far: float = DEPTH_FAR
+) -> Float32[np.ndarray, "H W"]:
+    """Depth in [near, far] of a grey picture, off by at most half a level between the two."""
+    return (far - rgb.astype(np.float32).mean(-1) / 255 * (far - near)).astype(np.float32)
+
+
+def normals_to_rgb(normals: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Picture of unit normals; 0 vectors give mid grey."""
+    return np.round((normals + 1) * 127.5).astype(np.uint8)
+
+
+def rgb_to_normals(rgb: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 3"]:
+    """Unit normals, 0 where the picture is grey (a vector shorter than a half)."""
+    normals = rgb.astype(np.float32) / 127.5 - 1
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return np.where(length > 0.5, normals / np.maximum(length, 0.5), 0).astype(np.float32)

@@ -1,0 +1,54 @@
+"""The pack: real photographs and video clips that ship with the repository, each with its licence."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class PackItem:
+    """One file of the pack and where it comes from."""
+
+    file: str  # relative to `ROOT`: photos/NAME.webp or videos/NAME.mp4
+    subject: str
+    author: str
+    licence: str
+    origin: str  # the page that the package names as the source
+    package: str  # name, version, registry
+    member: str  # path inside the unpacked packages; FILE.rcc!PATH inside a Qt resource archive
+    frames: tuple[int, int, int] | None = None  # start, stop, step of a video segment
+
+    @property
+    def path(self) -> Path:
+        """The file itself."""
+        return ROOT / self.file
+
+
+def load_pack() -> list[PackItem]:
+    """Returns the items of pack.json in its order."""
+    items = []
+    for entry in json.loads((ROOT / "pack.json").read_text(encoding="utf-8")):
+        frames = entry.pop("frames", None)
+        items.append(PackItem(**entry, frames=None if frames is None else tuple(frames)))
+    return items
+
+
+def licences_table(items: list[PackItem]) -> str:
+    """Returns LICENSES.md: one line a file."""
+    lines = [
+        "# Licences of the embedded photographs and videos",
+        "",
+        "Changes: each photograph was scaled to a short side of 192 pixels, each video cut to a segment and",
+        "scaled to 128, from a file of the package in the last column. Author, licence and origin are those",
+        "which that package states for the file. Each file stays under its own licence; the attribution that",
+        "CC-BY asks for is this table.",
+        "",
+        "| file | subject | author | licence | origin | package |",
+        "|---|---|---|---|---|---|",
+    ]
+    for item in items:
+        cells = (item.file, item.subject, item.author, item.licence, item.origin, item.package)
+        lines.append("| " + " | ".join(cell.replace("|", "%7C") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,286 @@
+"""Builds the embedded corpus: real photographs and videos from the pack, and rendered scenes with exact annotations.
+
+  python -m data_pipelines.embedded_corpus --output=runs/quickstart/corpus
+
+  photos/NAME.webp  videos/NAME.mp4                     real, each with its line in LICENSES.md
+  scenes/KEY/{image,segmentation,depth,normals,edges,boxes,keypoints}.png
+  clips/KEY/{image,segmentation}/000.png ...            frames in motion
+  turntables/KEY/000.png ...                            views once around an object
+  validation.txt                                        the items held out of all training, a path a line
+  corpus.json                                           what is there and how to read it; written last
+
+It may be stopped at any time; the same command continues. An item is a function of the seed and its key alone, so the
+result has the same bytes however often it was interrupted and however many workers made it.
+"""
+
+import collections
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from PIL import Image
+from tqdm import tqdm
+
+from data_pipelines import assets, renderer, scenes
+from data_pipelines.annotators import drawings, mappings
+from lvm_jax import cli
+from lvm_jax.data.splits import stable_fraction
+from lvm_jax.errors import UserError
+
+CLIP_FRAMES = 16
+TURNTABLE_VIEWS = 24
+HELD_OUT = "validation.txt"
+HELD_OUT_FRACTION = 0.12
+_COMPLETE = "corpus.json"
+_STARTED = ".corpus.started.json"  # the settings of a corpus that is not complete yet
+_RENDERED = ("scenes", "clips", "turntables")
+
+Pictures = dict[str, np.ndarray]  # file name within the item's folder -> uint8 RGB
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All that the bytes of a corpus depend on.
+
+    Attributes:
+      size: side of the rendered pictures, pixels.
+      scenes, clips, turntables: how many to render.
+      seed: of all of them.
+    """
+
+    size: int = 64
+    scenes: int = 700
+    clips: int = 160
+    turntables: int = 160
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 16 <= self.size <= 1024:
+            raise UserError(f"size is {self.size}: it must be between 16 and 1024 pixels")
+        for name in _RENDERED:
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+
+
+def build(output: Path, settings: Settings, workers: int = 1) -> dict[str, int]:
+    """Makes what is missing of the corpus in `output`; returns how many items of each sort it holds.
+
+    Raises:
+      UserError: `output` holds other files, or a corpus of other settings.
+    """
+    if _is_complete(output, settings):
+        print(f"the corpus in {output} is complete: nothing to do")
+        return json.loads((output / _COMPLETE).read_text())["counts"]
+    output.mkdir(parents=True, exist_ok=True)
+    _write(output / _STARTED, json.dumps(dataclasses.asdict(settings)).encode())
+    _copy_pack(output)
+    tasks = []
+    for sort in _RENDERED:
+        (output / sort).mkdir(exist_ok=True)
+        for leftover in (output / sort).glob(".*"):
+            shutil.rmtree(leftover)
+        keys = (f"{i:05d}" for i in range(getattr(settings, sort)))
+        tasks += [(output, settings, sort, k) for k in keys if not (output / sort / k).exists()]
+    _render_all(tasks, settings, workers)
+
+    counts = {sort: getattr(settings, sort) for sort in _RENDERED}
+    counts |= collections.Counter(Path(item.file).parts[0] for item in assets.load_pack())
+    _write(output / HELD_OUT, "".join(f"{path}\n" for path in held_out(settings)).encode())
+    _write(output / _COMPLETE, json.dumps(_description(settings, counts), indent=2).encode())
+    (output / _STARTED).unlink()
+    return counts
+
+
+def held_out(settings: Settings) -> list[str]:
+    """The items that nothing trains on: 12% of each sort, chosen by a hash of their names.
+
+    Segments of one film, `NAME_1.mp4` and `NAME_2.mp4`, are near-duplicates: they are on one side together.
+    """
+    paths = [f"{sort}/{i:05d}" for sort in _RENDERED for i in range(getattr(settings, sort))]
+    paths += [item.file for item in assets.load_pack()]
+    sorts: dict[str, dict[str, list[str]]] = {}
+    for path in paths:
+        film = re.sub(r"_\d+(?=\.mp4$)", "", path)
+        sorts.setdefault(path.split("/")[0], {}).setdefault(film, []).append(path)
+    chosen = []
+    for films in sorts.values():
+        by_hash = sorted(films, key=stable_fraction)
+        for film in by_hash[: max(1, round(HELD_OUT_FRACTION * len(films)))]:
+            chosen += films[film]
+    return sorted(chosen)
+
+
+def item_rng(settings: Settings, sort: str, key: str) -> np.random.Generator:
+    """The generator of one rendered item."""
+    return np.random.default_rng([settings.seed, _RENDERED.index(sort), int(key)])
+
+
+def render_item(settings: Settings, sort: str, key: str) -> Pictures:
+    """All pictures of one item of "scenes", "clips" or "turntables"."""
+    rng = item_rng(settings, sort, key)
+    if sort == "scenes":
+        scene, camera = scenes.random_scene(rng), scenes.random_camera(rng)
+        return _annotated(renderer.render(scene, camera, settings.size))
+    if sort == "clips":
+        pictures = {}
+        for i, (scene, camera) in enumerate(scenes.clip(rng, CLIP_FRAMES)):
+            frame = renderer.render(scene, camera, settings.size)
+            pictures[f"image/{i:03d}.png"] = frame.image
+            pictures[f"segmentation/{i:03d}.png"] = _classes(frame)
+        return pictures
+    kinds = list(scenes.KINDS)
+    body = scenes.random_body(rng, kinds[int(key) % len(kinds)])
+    return {
+        f"{i:03d}.png": renderer.render(scene, camera, settings.size).image
+        for i, (scene, camera) in enumerate(scenes.turntable(body, rng, TURNTABLE_VIEWS))
+    }
+
+
+def _annotated(frame: renderer.Frame) -> Pictures:
+    size = len(frame.image)
+    far_first = np.argsort(_distances(frame))[::-1]
+    ids = np.array([scenes.CLASS_IDS[kind] for kind in frame.kinds])
+    return {
+        "image.png": frame.image,
+        "segmentation.png": _classes(frame),
+        "depth.png": mappings.depth_to_rgb(frame.depth),
+        "normals.png": mappings.normals_to_rgb(frame.normals),
+        "edges.png": drawings.true_edges(frame.segmentation, frame.depth, frame.normals),
+        "boxes.png": drawings.draw_boxes(frame.boxes[far_first], ids[far_first], size),
+        "keypoints.png": drawings.draw_keypoints(frame.keypoints, size),
+    }
+
+
+def _distances(frame: renderer.Frame) -> list[float]:
+    """Median depth of what is visible of each body; inf for one that is hidden."""
+    masks = (frame.segmentation == i + 1 for i in range(len(frame.kinds)))
+    return [float(np.median(frame.depth[mask])) if mask.any() else np.inf for mask in masks]
+
+
+def _classes(frame: renderer.Frame) -> np.ndarray:
+    """The segmentation in the colours of the bodies' classes: what a model can know from the image."""
+    ids = np.array([0, *(scenes.CLASS_IDS[kind] for kind in frame.kinds)])
+    return mappings.ids_to_rgb(ids[frame.segmentation])
+
+
+def _render_all(tasks: list[tuple], settings: Settings, workers: int) -> None:
+    sizes = {"scenes": 1, "clips": CLIP_FRAMES, "turntables": TURNTABLE_VIEWS}
+    total = sum(getattr(settings, sort) * n for sort, n in sizes.items())
+    left = sum(sizes[task[2]] for task in tasks)
+    bar = tqdm(total=total, initial=total - left, unit="image", desc="rendering", smoothing=0.1)
+    with bar:
+        for sort in _results(tasks, workers):
+            bar.set_description(f"rendering {sort}")
+            bar.update(sizes[sort])
+
+
+def _results(tasks: list[tuple], workers: int) -> Iterator[str]:
+    if workers == 1 or len(tasks) < 2:
+        yield from map(_make, tasks)
+        return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the workers are the parallelism
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=_ignore_interrupt) as pool:
+        yield from pool.imap(_make, tasks, chunksize=4)
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _make(task: tuple[Path, Settings, str, str]) -> str:
+    """Writes one item under a hidden name, then renames it: a folder that is there is whole."""
+    output, settings, sort, key = task
+    hidden = output / sort / f".{key}"
+    for name, picture in render_item(settings, sort, key).items():
+        path = hidden / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    hidden.rename(output / sort / key)
+    return sort
+
+
+def _copy_pack(output: Path) -> None:
+    for item in assets.load_pack():
+        target = output / item.file
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            _write(target, item.path.read_bytes())
+    _write(output / "LICENSES.md", (assets.ROOT / "LICENSES.md").read_bytes())
+
+
+def _is_complete(output: Path, settings: Settings) -> bool:
+    """Whether the corpus is there; a UserError where something else is."""
+    if not output.exists():
+        return False
+    if not output.is_dir():
+        raise UserError(f"--output={output} is a file: name a folder")
+    for name in (_COMPLETE, _STARTED):
+        if not (output / name).is_file():
+            continue
+        stored = json.loads((output / name).read_text())
+        stored = stored["settings"] if name == _COMPLETE else stored
+        for field, value in dataclasses.asdict(settings).items():
+            if stored[field] != value:
+                raise UserError(
+                    f"{output} holds a corpus with {field}={stored[field]}, asked for {field}={value}: "
+                    f"ask for {field}={stored[field]}, name another --output, or delete that folder"
+                )
+        return name == _COMPLETE
+    if any(output.iterdir()):
+        raise UserError(f"--output={output} holds other files: name a new or an empty folder")
+    return False
+
+
+def _description(settings: Settings, counts: dict[str, int]) -> dict[str, Any]:
+    """What corpus.json says: the settings, the counts, and how to read the annotations."""
+    return {
+        "settings": dataclasses.asdict(settings),
+        "counts": counts,
+        "classes": {kind: mappings.PALETTE[i].tolist() for kind, i in scenes.CLASS_IDS.items()},
+        "depth": {"near": mappings.DEPTH_NEAR, "far": mappings.DEPTH_FAR},
+        "keypoints": ["top", "centre", "foot"],
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes under a hidden name, then renames."""
+    hidden = path.with_name(f".{path.name}.part")
+    hidden.write_bytes(content)
+    hidden.rename(path)
+
+
+def main() -> None:
+    """Builds the corpus that the flags ask for."""
+    args = flags.FLAGS
+    output = Path(args.output)
+    settings = Settings(args.size, args.scenes, args.clips, args.turntables, args.seed)
+    counts = build(output, settings, args.workers)
+    told = ", ".join(f"{count} {sort}" for sort, count in counts.items())
+    print(f"corpus: {told} in {output}")
+
+
+def _define_flags() -> None:
+    default = Settings()
+    flags.DEFINE_string("output", None, "folder of the corpus")
+    flags.DEFINE_integer("size", default.size, "side of the rendered pictures, pixels")
+    flags.DEFINE_integer("scenes", default.scenes, "rendered scenes, six annotations each")
+    flags.DEFINE_integer("clips", default.clips, "rendered clips of 16 frames, with segmentation")
+    flags.DEFINE_integer("turntables", default.turntables, "rendered objects, 24 views around each")
+    flags.DEFINE_integer("seed", default.seed, "of everything that is rendered")
+    flags.DEFINE_integer("workers", os.cpu_count(), "processes that render", lower_bound=1)
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main, required_flags=["output"])

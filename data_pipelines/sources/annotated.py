@@ -1,0 +1,45 @@
+"""Images that come with their annotations as pictures."""
+
+import dataclasses
+
+from etils import epath
+
+from data_pipelines.sources.base import BadItem, Item, list_folders
+from data_pipelines.sources.images import read_image
+from lvm_jax.data.images import EXTENSIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedImages:
+    """One folder an item: `root/KEY/{image,segmentation,depth,...}.png` gives a role of each file's name.
+
+    Attributes:
+      roles: those to load; all that are there by default. One that is asked for and absent makes a bad item.
+    """
+
+    root: str
+    roles: tuple[str, ...] = ()
+    name: str = "annotated_images"
+    licence: str = "unknown"
+    origin: str = ""
+    category: int = 2
+
+    def keys(self) -> list[str]:
+        """Names of the folders; see `Source`."""
+        return list_folders(self.root, "annotated images")
+
+    def load(self, key: str) -> Item:
+        """The image and its annotations; see `Source`."""
+        try:
+            files = {
+                path.stem: path
+                for path in sorted((epath.Path(self.root) / key).iterdir())
+                if path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
+            }
+        except OSError as error:
+            raise BadItem(key, f"cannot be listed ({error})") from error
+        wanted = self.roles or tuple(files)
+        missing = [role for role in ("image", *wanted) if role not in files]
+        if missing:
+            raise BadItem(key, f"has no {missing[0]}.png (nor .jpg, .webp)")
+        return {role: [read_image(files[role], key)] for role in wanted}

@@ -1,0 +1,69 @@
+"""Clips and turntables stored as folders of images."""
+
+import dataclasses
+import re
+from typing import Literal
+
+from etils import epath
+
+from data_pipelines.sources.base import BadItem, Item, child_folders, list_folders
+from data_pipelines.sources.images import read_image
+from lvm_jax.data.images import EXTENSIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFolders:
+    """One folder a clip; its images in the order of their names (2 before 10) are the frames.
+
+    `root/KEY/000.png, 001.png, ...` gives `{role: [...]}`. With sub-folders, `root/KEY/image/000.png` and
+    `root/KEY/segmentation/000.png`, the folder `image` gives `role` and the others the roles of their names, of as
+    many frames each.
+
+    Attributes:
+      role: "frame" for clips; "view" for turntables, whose views go once around the object.
+      category: 3 or 4 for clips without and with annotations, 5 for turntables.
+    """
+
+    root: str
+    role: Literal["frame", "view"] = "frame"
+    name: str = "clips"
+    licence: str = "unknown"
+    origin: str = ""
+    category: int = 4
+
+    def keys(self) -> list[str]:
+        """Names of the folders; see `Source`."""
+        return list_folders(self.root, "clips")
+
+    def load(self, key: str) -> Item:
+        """All frames of a clip; see `Source`."""
+        folder = epath.Path(self.root) / key
+        try:
+            roles = child_folders(folder) or [""]
+            files = {role: _images(folder / role) for role in roles}
+        except OSError as error:
+            raise BadItem(key, f"cannot be listed ({error})") from error
+        counts = {role or self.role: len(found) for role, found in files.items()}
+        if 0 in counts.values() or len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} of {role}" for role, count in counts.items())
+            raise BadItem(key, f"needs as many images of each role, has {told}")
+        return {
+            self.role if role in ("", "image") else role: [read_image(f, key) for f in found]
+            for role, found in files.items()
+        }
+
+
+def _images(folder: epath.Path) -> list[epath.Path]:
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
+    ]
+    return sorted(files, key=lambda path: _by_numbers(path.name))
+
+
+def _by_numbers(name: str) -> list[tuple[int, str]]:
+    """Sorts frame2 before frame10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]

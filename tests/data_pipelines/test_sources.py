@@ -1,0 +1,243 @@
+import pickle
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines import assets
+from data_pipelines.sources import (
+    SOURCES,
+    AnnotatedFolder,
+    AnnotatedImages,
+    BadItem,
+    FrameFolders,
+    ImageFolder,
+    VideoFolder,
+)
+from lvm_jax.errors import UserError
+
+
+def save(path, value=0, size=(12, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+
+
+def save_video(path, n_frames, size=(48, 32)):
+    """Frame i is grey of level 40 + 16 i; the codec is lossy, by less than half a step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = size
+        for i in range(n_frames):
+            picture = np.full((size[1], size[0], 3), 40 + 16 * i, np.uint8)
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        sink.mux(stream.encode())
+
+
+def test_image_folder_lists_sorted_relative_keys(tmp_path):
+    for name in ("b.png", "a/2.JPG", "a/1.webp", ".hidden.png", ".part/3.png", "notes.txt"):
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("no image")
+        else:
+            save(tmp_path / name, 50)
+    source = ImageFolder(str(tmp_path))
+    assert source.keys() == ["a/1.webp", "a/2.JPG", "b.png"]
+    (image,) = source.load("a/1.webp")["image"]
+    assert image.shape == (8, 12, 3)
+    assert image.dtype == np.uint8
+    assert abs(int(image.mean()) - 50) <= 2
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_empty_and_absent_folders_are_user_errors(kind, tmp_path):
+    with pytest.raises(UserError, match="holds no"):
+        SOURCES[kind](str(tmp_path)).keys()
+    with pytest.raises(UserError, match=r"nowhere is not a folder"):
+        SOURCES[kind](str(tmp_path / "nowhere")).keys()
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_sources_pickle_and_carry_their_licence(kind):
+    source = SOURCES[kind]("/data", name="mine", licence="CC0-1.0", origin="a shelf")
+    assert pickle.loads(pickle.dumps(source)) == source
+    assert (source.name, source.licence, source.origin) == ("mine", "CC0-1.0", "a shelf")
+    assert SOURCES[kind]("/data").category in (1, 2, 3, 4, 5)
+
+
+def test_bad_item_pickles():
+    error = pickle.loads(pickle.dumps(BadItem("a/b.png", "is broken")))
+    assert (error.key, error.why, str(error)) == ("a/b.png", "is broken", "a/b.png: is broken")
+
+
+@pytest.mark.parametrize("source", [ImageFolder, AnnotatedFolder])
+def test_truncated_image_is_a_bad_item(source, tmp_path):
+    save(tmp_path / "ok.png")
+    content = (tmp_path / "ok.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.jpg").write_text("not an image")
+    folder = source(str(tmp_path))
+    assert folder.keys() == ["cut.png", "ok.png", "text.jpg"]
+    assert "image" in folder.load("ok.png")
+    for key in ("cut.png", "text.jpg"):
+        with pytest.raises(BadItem, match=f"^{key}: ") as caught:
+            folder.load(key)
+        assert caught.value.key == key
+
+
+def test_annotated_folder_adds_roles_of_one_size(tmp_path):
+    save(tmp_path / "x.png", 200, size=(120, 60))
+    source = AnnotatedFolder(str(tmp_path), short_side=30)
+    item = source.load("x.png")
+    assert set(item) == {"image", "edges", "grey", "masked"}
+    assert {images[0].shape for images in item.values()} == {(30, 60, 3)}
+    again = source.load("x.png")
+    for role in item:
+        np.testing.assert_array_equal(item[role][0], again[role][0])
+    masked = AnnotatedFolder(str(tmp_path), roles=("masked",), short_side=30)
+    np.testing.assert_array_equal(masked.load("x.png")["masked"][0], item["masked"][0])
+    other = AnnotatedFolder(str(tmp_path), short_side=30, seed=1).load("x.png")
+    assert (other["masked"][0] != item["masked"][0]).any()
+    with pytest.raises(UserError, match="'depth'"):
+        AnnotatedFolder(str(tmp_path), roles=("depth",))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
+def test_video_frames_come_in_order(suffix, tmp_path):
+    save_video(tmp_path / "in" / f"clip.{suffix}", n_frames=11)
+    source = VideoFolder(str(tmp_path))
+    (key,) = source.keys()
+    frames = source.load(key)["frame"]
+    assert len(frames) == 11
+    assert all(frame.shape == (32, 48, 3) and frame.dtype == np.uint8 for frame in frames)
+    np.testing.assert_allclose([frame.mean() for frame in frames], 40 + 16 * np.arange(11), atol=7)
+
+
+def test_video_limits(tmp_path):
+    save_video(tmp_path / "clip.mp4", n_frames=14)
+    few = VideoFolder(str(tmp_path), max_frames=3, every=4, short_side=16).load("clip.mp4")["frame"]
+    assert [frame.shape for frame in few] == [(16, 24, 3)] * 3
+    np.testing.assert_allclose([frame.mean() for frame in few], [40, 104, 168], atol=7)
+    with pytest.raises(UserError, match="every is 0"):
+        VideoFolder(str(tmp_path), every=0)
+
+
+def test_sideways_recording_is_turned_upright(tmp_path):
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:, :24, 0] = 200  # the left half is red
+    with av.open(str(tmp_path / "phone.mp4"), "w") as sink:
+        stream = sink.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 48, 32
+        stream.set_display_rotation(-90)  # to be shown turned clockwise, as phones write it
+        for _ in range(3):
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        sink.mux(stream.encode())
+    frame = VideoFolder(str(tmp_path)).load("phone.mp4")["frame"][0]
+    assert frame.shape == (48, 32, 3)
+    assert frame[:20, :, 0].mean() > 150  # what was left is above
+    assert frame[28:, :, 0].mean() < 50
+
+
+def test_animation_is_a_video(tmp_path):
+    pages = [Image.new("RGB", (20, 10), (50 * i, 0, 0)) for i in range(4)]
+    pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:], duration=100)
+    frames = VideoFolder(str(tmp_path)).load("a.gif")["frame"]
+    assert len(frames) == 4
+    np.testing.assert_allclose([f[..., 0].mean() for f in frames], [0, 50, 100, 150], atol=4)
+
+
+def test_undecodable_video_is_a_bad_item(tmp_path):
+    save_video(tmp_path / "ok.mp4", n_frames=5)
+    content = (tmp_path / "ok.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.webm").write_text("not a video")
+    (tmp_path / "empty.avi").write_bytes(b"")
+    source = VideoFolder(str(tmp_path))
+    assert source.keys() == ["cut.mp4", "empty.avi", "ok.mp4", "text.webm"]
+    for key in ("cut.mp4", "empty.avi", "text.webm"):
+        with pytest.raises(BadItem, match=f"^{key}: "):
+            source.load(key)
+
+
+def test_frame_folders_without_and_with_modalities(tmp_path):
+    for i in range(3):
+        save(tmp_path / "plain" / f"{i:03d}.png", 10 * i)
+        save(tmp_path / "both" / "image" / f"{i:03d}.png", 10 * i)
+        save(tmp_path / "both" / "segmentation" / f"{i:03d}.png", 100 + i)
+        save(tmp_path / "uneven" / "image" / f"{i:03d}.png")
+    save(tmp_path / "uneven" / "depth" / "000.png")
+    save(tmp_path / ".half" / "000.png")
+    (tmp_path / "bare").mkdir()
+    source = FrameFolders(str(tmp_path))
+    assert source.keys() == ["bare", "both", "plain", "uneven"]
+    assert [f[0, 0, 0] for f in source.load("plain")["frame"]] == [0, 10, 20]
+    both = source.load("both")
+    assert [f[0, 0, 0] for f in both["segmentation"]] == [100, 101, 102]
+    assert [f[0, 0, 0] for f in both["frame"]] == [0, 10, 20]
+    views = FrameFolders(str(tmp_path), role="view", category=5).load("plain")
+    assert list(views) == ["view"]
+    with pytest.raises(BadItem, match=r"uneven: .*1 of depth, 3 of image"):
+        source.load("uneven")
+    with pytest.raises(BadItem, match=r"bare: .*0 of frame"):
+        source.load("bare")
+    with pytest.raises(BadItem, match="gone"):
+        source.load("gone")
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path):
+    for i in (0, 5, 30, 100):  # by name: 0, 100, 30, 5
+        save(tmp_path / "k" / f"frame{i}.png", i)
+    frames = FrameFolders(str(tmp_path)).load("k")["frame"]
+    assert [f[0, 0, 0] for f in frames] == [0, 5, 30, 100]
+
+
+def test_annotated_images(tmp_path):
+    for role in ("image", "depth", "segmentation"):
+        save(tmp_path / "k1" / f"{role}.png", len(role))
+    save(tmp_path / "k2" / "image.png")
+    source = AnnotatedImages(str(tmp_path))
+    assert source.keys() == ["k1", "k2"]
+    item = source.load("k1")
+    assert {role: images[0][0, 0, 0] for role, images in item.items()} == {
+        "image": 5,
+        "depth": 5,
+        "segmentation": 12,
+    }
+    depths = AnnotatedImages(str(tmp_path), roles=("image", "depth"))
+    assert set(depths.load("k1")) == {"image", "depth"}
+    with pytest.raises(BadItem, match=r"k2: has no depth\.png"):
+        depths.load("k2")
+
+
+def test_pack_names_every_file_and_licence():
+    items = assets.load_pack()
+    on_disk = {
+        path.relative_to(assets.ROOT).as_posix()
+        for folder in ("photos", "videos")
+        for path in (assets.ROOT / folder).iterdir()
+    }
+    assert {item.file for item in items} == on_disk
+    assert len(items) == len(on_disk)
+    assert (assets.ROOT / "LICENSES.md").read_text(encoding="utf-8") == assets.licences_table(items)
+    free = ("public domain", "CC0-1.0", "CC-BY-", "Apache-2.0", "BSD-", "MIT")
+    for item in items:
+        assert item.licence.startswith(free), item
+        assert "SA" not in item.licence
+        assert all((item.subject, item.author, item.origin, item.package)), item
+    assert sum(item.path.stat().st_size for item in items) <= 4_000_000
+
+
+def test_pack_decodes():
+    photos = ImageFolder(str(assets.ROOT / "photos"))
+    assert len(photos.keys()) >= 60
+    for key in photos.keys()[::16]:
+        (image,) = photos.load(key)["image"]
+        assert min(image.shape[:2]) == 192
+    videos = VideoFolder(str(assets.ROOT / "videos"))
+    keys = videos.keys()
+    assert len(keys) >= 10
+    segments = {item.path.name: item.frames for item in assets.load_pack() if item.frames}
+    for key in keys:
+        frames = videos.load(key)["frame"]
+        assert len(frames) == len(range(*segments[key]))
+        assert min(frames[0].shape[:2]) == 128
