@@ -1,0 +1,132 @@
+r"""Scores a tokenizer and a decoder on what they have not been trained on.
+
+  python experiments/evaluate.py --tokenizer=DIR --model=DIR --shards=DIR --images=DIR --output=OUT
+
+OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, LPIPS where its weights are installed, codebook
+use), "next_token" (loss and perplexity beside baselines without a network) and "in_context" (perplexity against
+the number of images before). OUT/results.md is the same as tables, OUT/reconstructions.png shows images above
+their reconstructions.
+"""
+
+import json
+import platform
+
+import flax
+import jax
+from absl import flags
+from etils import epath
+from tqdm import tqdm
+
+from lvm_jax import cli
+from lvm_jax.data.manifest import check_compatible
+from lvm_jax.data.shards import SentenceStore
+from lvm_jax.evaluation.held_out import read_sentences, spread
+from lvm_jax.evaluation.held_out_images import held_out_files, load_images
+from lvm_jax.evaluation.in_context import InContextEvaluator
+from lvm_jax.evaluation.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips, reconstruct
+from lvm_jax.evaluation.scoring import Scorer
+from lvm_jax.inference.prompting import check_pair
+from lvm_jax.models.llama import Llama
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.parallel import runtime
+from lvm_jax.reporting.figures import contact_sheet, save_png
+from lvm_jax.reporting.markdown import as_markdown
+
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "folder of the VQGAN (config.json, model.safetensors)", required=True
+)
+_MODEL = flags.DEFINE_string("model", None, "folder of the decoder", required=True)
+_SHARDS = flags.DEFINE_string(
+    "shards", None, "folder of token shards, written with this tokenizer", required=True
+)
+_SPLIT = flags.DEFINE_string("split", "validation", "split of the shards to judge the decoder on")
+_IMAGES = flags.DEFINE_string("images", None, "folder of images to reconstruct", required=True)
+_HELD_OUT = flags.DEFINE_string(
+    "held_out",
+    None,
+    "list of the images that training held out; default: as the tokenizer's training says",
+)
+_HELD_OUT_FRACTION = flags.DEFINE_float(
+    "held_out_fraction",
+    None,
+    "fraction that training held out by hash; 1 takes all, for images it never saw",
+)
+_OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=True)
+_MAX_IMAGES = flags.DEFINE_integer(
+    "max_images", 256, "images to reconstruct, evenly spread; 0 takes all"
+)
+_MAX_SENTENCES = flags.DEFINE_integer(
+    "max_sentences", 512, "sentences to score, evenly spread; 0 takes all"
+)
+_TRAIN_SENTENCES = flags.DEFINE_integer(
+    "train_sentences",
+    2048,
+    "sentences of the training split to fit the baselines on; -1 fits them on the held-out ones",
+)
+_CONTEXT_SENTENCES = flags.DEFINE_integer(
+    "context_sentences", 48, "sentences a context curve; 0 takes all"
+)
+_BATCH = flags.DEFINE_integer("batch_size", 4, "sentences of full length at once")
+
+
+def main() -> None:
+    """Evaluates, and writes all results at the end."""
+    runtime.initialize()
+    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
+    check_pair(model, vqgan)
+    store = SentenceStore(_SHARDS.value, _SPLIT.value)
+    check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
+    sentences, train = read_sentences(store, _MAX_SENTENCES.value), []
+    if _TRAIN_SENTENCES.value >= 0:
+        train = read_sentences(SentenceStore(_SHARDS.value, "train"), _TRAIN_SENTENCES.value)
+    files = held_out_files(
+        _IMAGES.value, _TOKENIZER.value, _HELD_OUT.value, _HELD_OUT_FRACTION.value
+    )
+    files = [files[i] for i in spread(len(files), _MAX_IMAGES.value)]
+    images = load_images(files, vqgan.config.resolution)
+    scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
+    evaluations = [
+        (ReconstructionEvaluator(images, lpips_weights=installed_lpips()), vqgan),
+        (NextTokenEvaluator(sentences, vqgan.codebook_size, train), scorer),
+        (InContextEvaluator(sentences, max_sentences=_CONTEXT_SENTENCES.value), scorer),
+    ]
+    results = {"environment": _environment(), "tokenizer": _described(vqgan), "split": _SPLIT.value}
+    for evaluator, subject in tqdm(evaluations, desc="evaluation", unit="part"):
+        results[evaluator.name] = evaluator.run(subject)
+    output = epath.Path(_OUTPUT.value)
+    shown = images[spread(len(images), 16)]
+    rows = [
+        ("images, and below them what the codes keep", list(shown)),
+        ("", list(reconstruct(vqgan, shown))),
+    ]
+    save_png(output / "reconstructions.png", contact_sheet(rows))
+    (output / "results.md").write_text(as_markdown(results))
+    partial = output / "results.json.partial"  # the results get their name last
+    partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+    partial.replace(output / "results.json")
+    print(f"the results are in {output / 'results.md'}")
+
+
+def _described(vqgan: VQGAN) -> dict[str, str | int]:
+    return {
+        "fingerprint": vqgan.fingerprint(),
+        "image_size": vqgan.config.resolution,
+        "tokens_per_image": vqgan.tokens_per_image,
+        "codebook_size": vqgan.codebook_size,
+    }
+
+
+def _environment() -> dict[str, str | int]:
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)

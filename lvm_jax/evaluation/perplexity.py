@@ -1,0 +1,108 @@
+"""Next-token loss on held-out sentences, beside baselines that need no network."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from lvm_jax.data.visual_sentence import Category, VisualSentence
+from lvm_jax.evaluation import baselines
+from lvm_jax.evaluation.base import Result
+from lvm_jax.evaluation.scoring import Scorer, SentenceScore
+
+
+class NextTokenEvaluator:
+    """Loss, perplexity and accuracy on held-out sentences: all, by source and by category.
+
+    The baselines are judged on the codes alone, and so is the model where it stands beside them (`code_loss`);
+    `loss` also counts the ends of sentences, as the training loss does.
+
+    Args:
+      sentences: held out.
+      codebook_size: K.
+      train_sentences: of the training split. The unigram distribution and p of the copying baseline are fitted on them;
+        without them on the held-out sentences themselves, which favours the baselines. `baseline/fitted_on` says which.
+    """
+
+    name = "next_token"
+
+    def __init__(
+        self,
+        sentences: Sequence[VisualSentence],
+        codebook_size: int,
+        train_sentences: Sequence[VisualSentence] = (),
+    ) -> None:
+        self._sentences = sentences
+        self._codebook_size = codebook_size
+        self._train = train_sentences
+
+    def run(self, subject: Scorer) -> Result:
+        """Scores the sentences under a decoder."""
+        scores = subject(self._sentences)
+        result = self._model_results(scores)
+        result |= self._baseline_results(scores)
+        for prefix, members in _groups(self._sentences).items():
+            nll = np.concatenate([scores[i].nll_IN.reshape(-1) for i in members])
+            result[f"{prefix}/sentences"] = len(members)
+            result[f"{prefix}/code_loss"] = float(nll.mean())
+            result[f"{prefix}/code_perplexity"] = math.exp(nll.mean())
+        return result
+
+    def _model_results(self, scores: Sequence[SentenceScore]) -> Result:
+        codes = np.concatenate([score.nll_IN.reshape(-1) for score in scores])
+        ends = [score.eos_nll for score in scores if score.eos_nll is not None]
+        loss = float(np.concatenate([codes, np.asarray(ends)]).mean())
+        return {
+            "sentences": len(scores),
+            "tokens": len(codes) + len(ends),
+            "loss": loss,
+            "perplexity": math.exp(loss),
+            "code_loss": float(codes.mean()),
+            "code_perplexity": math.exp(codes.mean()),
+            "accuracy": float(
+                np.concatenate([score.hit_IN.reshape(-1) for score in scores]).mean()
+            ),
+            "uniform_loss": math.log(self._codebook_size),
+        }
+
+    def _baseline_results(self, scores: Sequence[SentenceScore]) -> Result:
+        held_out = baselines.count_codes(self._sentences, self._codebook_size)
+        result: Result = {
+            "baseline/unigram_entropy": baselines.entropy(held_out),
+            "baseline/fitted_on": "train" if self._train else "held-out",
+        }
+        counts = held_out
+        if self._train:
+            counts = baselines.count_codes(self._train, self._codebook_size)
+            cross_entropy = -(held_out * np.log(baselines.smoothed(counts))).sum() / held_out.sum()
+            result["baseline/train_unigram_loss"] = float(cross_entropy)
+        copy = baselines.CopyBaseline.fit(
+            self._train or self._sentences, baselines.smoothed(counts)
+        )
+        copy_nll = [copy.nll(sentence) for sentence in self._sentences]
+        result["baseline/copy_loss"] = _mean(copy_nll)
+        result |= {f"baseline/copy_p/{Category(c).name.lower()}": p for c, p in copy.p_of.items()}
+        if any(len(sentence.codes) > 1 for sentence in self._sentences):
+            result |= {
+                "after_first_image/code_loss": _mean(score.nll_IN[1:] for score in scores),
+                "after_first_image/copy_loss": _mean(nll[1:] for nll in copy_nll),
+                "after_first_image/accuracy": _mean(score.hit_IN[1:] for score in scores),
+                "after_first_image/copy_accuracy": _mean(
+                    baselines.copied(sentence) for sentence in self._sentences
+                ),
+            }
+        return result
+
+
+def _mean(parts: Iterable[np.ndarray]) -> float:
+    """The mean over all entries of all parts."""
+    return float(np.concatenate([part.reshape(-1) for part in parts]).mean())
+
+
+def _groups(sentences: Sequence[VisualSentence]) -> dict[str, list[int]]:
+    """Prefix of the results -> the sentences they are over."""
+    groups: dict[str, list[int]] = {}
+    for index, sentence in enumerate(sentences):
+        groups.setdefault(f"source/{sentence.source}", []).append(index)
+        groups.setdefault(f"category/{Category(sentence.category).name.lower()}", []).append(index)
+    return dict(sorted(groups.items()))

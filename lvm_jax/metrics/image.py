@@ -1,0 +1,66 @@
+"""How close two images are: PSNR and SSIM, a value for each image.
+
+B: images, H, W: pixels, C: channels. Pixels are floats in [0, 1].
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lvm_jax.errors import UserError
+
+_LOWEST_MSE = 1e-10
+_WINDOW = 11
+_SIGMA = 1.5
+
+
+def psnr(a_BHWC: Float[Array, "b h w c"], b_BHWC: Float[Array, "b h w c"]) -> Float[Array, "b"]:
+    """Peak signal-to-noise ratio in dB, `10 log10(1 / MSE)`, of each pair of images.
+
+    At most 100 dB, which identical images get, so that a mean over images stays finite.
+    """
+    difference_BHWC = a_BHWC.astype(jnp.float32) - b_BHWC.astype(jnp.float32)
+    mse_B = jnp.mean(jnp.square(difference_BHWC), axis=(1, 2, 3))
+    return -10 * jnp.log10(jnp.maximum(mse_B, _LOWEST_MSE))
+
+
+def ssim(a_BHWC: Float[Array, "b h w c"], b_BHWC: Float[Array, "b h w c"]) -> Float[Array, "b"]:
+    """Structural similarity of each pair of images, in [-1, 1]; 1 for identical images.
+
+    Wang et al. 2004: a Gaussian window of 11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, averaged over channels and the
+    positions where the window lies inside the image.
+
+    Raises:
+      UserError: images smaller than the window.
+    """
+    if min(a_BHWC.shape[1:3]) < _WINDOW:
+        height, width = a_BHWC.shape[1:3]
+        raise UserError(
+            f"images of {height}x{width} are too small for SSIM: its window is {_WINDOW}x{_WINDOW}"
+        )
+    a_BHWC, b_BHWC = a_BHWC.astype(jnp.float32), b_BHWC.astype(jnp.float32)
+    mean_a, mean_b = _blur(a_BHWC), _blur(b_BHWC)
+    variance_a = _blur(a_BHWC * a_BHWC) - mean_a**2
+    variance_b = _blur(b_BHWC * b_BHWC) - mean_b**2
+    covariance = _blur(a_BHWC * b_BHWC) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    contrast_structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return jnp.mean(luminance * contrast_structure, axis=(1, 2, 3))
+
+
+def _blur(x_BHWC: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """The Gaussian-weighted mean around each position where the whole window fits; the kernel is separable."""
+    offsets = jnp.arange(_WINDOW) - _WINDOW // 2
+    weights = jnp.exp(-(offsets**2) / (2 * _SIGMA**2))
+    weights = weights / weights.sum()
+    for axis in (1, 2):
+        length = x_BHWC.shape[axis] - _WINDOW + 1
+        x_BHWC = sum(
+            (
+                weights[k] * jax.lax.slice_in_dim(x_BHWC, k, k + length, axis=axis)
+                for k in range(_WINDOW)
+            ),
+            start=jnp.zeros(()),
+        )
+    return x_BHWC

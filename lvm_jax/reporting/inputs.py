@@ -1,0 +1,118 @@
+"""What a finished workdir holds, read for its report: nothing in the report comes from anywhere else."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from lvm_jax.errors import UserError
+
+# What is read, and the script that writes it.
+_WRITERS = {
+    "tokenizer/metrics.jsonl": "experiments/train_tokenizer.py",
+    "lvm/metrics.jsonl": "experiments/train_lvm.py",
+    "evaluation/results.json": "experiments/evaluate.py",
+    "prompts/prompts.json": "experiments/generate.py",
+    "shards": "python -m data_pipelines.build_uvd",
+}
+
+Metrics = list[dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """The files of a workdir W.
+
+    Attributes:
+      workdir: W.
+      tokenizer, decoder: the lines of W/tokenizer/metrics.jsonl and W/lvm/metrics.jsonl.
+      configs: title -> the config.json of a training; only those that exist.
+      results: W/evaluation/results.json.
+      prompts: W/prompts/prompts.json.
+      manifests: data set -> its manifest.json below W/shards.
+      stages: stage -> {"command", "seconds"} of W/stages.json; empty where the steps were run by hand.
+    """
+
+    workdir: epath.Path
+    tokenizer: Metrics
+    decoder: Metrics
+    configs: Mapping[str, Any]
+    results: Mapping[str, Any]
+    prompts: Mapping[str, Any]
+    manifests: Mapping[str, Any]
+    stages: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, workdir: epath.PathLike) -> "RunFiles":
+        """Reads a workdir.
+
+        Raises:
+          UserError: a file is missing or damaged; the message names the command that writes it.
+        """
+        root = epath.Path(workdir)
+        for name, script in _WRITERS.items():
+            if not (root / name).exists():
+                raise UserError(f"{root / name} does not exist: run {script} first")
+        shards = root / "shards"
+        found = [
+            path
+            for pattern in ("", "*/", "*/*/")
+            for path in shards.glob(f"{pattern}manifest.json")
+        ]
+        if not found:
+            raise UserError(f"{shards} has no manifest.json: run {_WRITERS['shards']} first")
+        configs = {"tokenizer": root / "tokenizer/config.json", "decoder": root / "lvm/config.json"}
+        return cls(
+            workdir=root,
+            tokenizer=_read_lines(root / "tokenizer/metrics.jsonl"),
+            decoder=_read_lines(root / "lvm/metrics.jsonl"),
+            configs={name: _read(path) for name, path in configs.items() if path.exists()},
+            results=_read(root / "evaluation/results.json"),
+            prompts=_read(root / "prompts/prompts.json"),
+            manifests={_name(path, shards): _read(path) for path in sorted(found)},
+            stages=_read(root / "stages.json") if (root / "stages.json").exists() else {},
+        )
+
+
+def column(metrics: Metrics, name: str) -> tuple[list[float], list[float]]:
+    """The steps at which `name` was written, and its values."""
+    lines = [line for line in metrics if name in line]
+    return [line["step"] for line in lines], [line[name] for line in lines]
+
+
+def names(metrics: Metrics) -> list[str]:
+    """All names that were written, in order of appearance, without step and time."""
+    seen = dict.fromkeys(name for line in metrics for name in line)
+    return [name for name in seen if name not in ("step", "time")]
+
+
+def _name(manifest: epath.Path, shards: epath.Path) -> str:
+    return "/".join(manifest.parent.parts[len(shards.parts) :]) or shards.name
+
+
+def _read(path: epath.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not JSON ({error}): run the step that wrote it again"
+        ) from error
+
+
+def _read_lines(path: epath.Path) -> Metrics:
+    lines = path.read_text().splitlines()
+    parsed = []
+    for number, line in enumerate(lines):
+        try:
+            parsed.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines) - 1:
+                break  # a killed run can leave half a line at the end
+            raise UserError(
+                f"{path} line {number + 1} is not JSON ({error}): train again"
+            ) from error
+    if not parsed:
+        raise UserError(f"{path} has no line: let the training log at least once")
+    return parsed

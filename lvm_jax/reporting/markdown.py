@@ -1,0 +1,24 @@
+"""Results as Markdown tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def as_markdown(results: Mapping[str, Any]) -> str:
+    """A table for each nested mapping of `results`, a line for each of its other values."""
+    lines = ["# Results", ""]
+    lines += [
+        f"- {name}: {_cell(value)}"
+        for name, value in results.items()
+        if not isinstance(value, Mapping)
+    ]
+    for name, values in results.items():
+        if isinstance(values, Mapping):
+            lines += ["", f"## {name}", "", "| name | value |", "|---|---|"]
+            lines += [f"| {key} | {_cell(value)} |" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|")

@@ -1,0 +1,236 @@
+"""The sections of a run's report, each from the files of the workdir alone."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lvm_jax.reporting import html
+from lvm_jax.reporting.charts import Chart, Level, Series
+from lvm_jax.reporting.inputs import Metrics, RunFiles, column, names
+from lvm_jax.reporting.words import KINDS, context_curve, plain_words
+
+CATEGORIES = {
+    1: "unlabelled images",
+    2: "annotated images",
+    3: "unlabelled videos",
+    4: "annotated videos",
+    5: "turntables of 3D objects",
+}
+
+
+def summary(files: RunFiles) -> str:
+    """Cards with the main numbers, and what they mean in sentences."""
+    scores, images = files.results["next_token"], files.results["reconstruction"]
+    means, n = files.prompts["means"], html.number
+    copy = n(scores["baseline/copy_loss"])
+    items = [
+        (f"{n(scores['code_loss'])} nats", f"held-out loss a code; {copy} by copying"),
+        (html.percent(scores["accuracy"]), "of held-out codes are the decoder's first guess"),
+        (f"{n(images['psnr'])} dB", f"PSNR of {n(images['images'])} held-out reconstructions"),
+    ]
+    if means:
+        copy = n(means["copy_psnr"])
+        items.append((f"{n(means['psnr'])} dB", f"predicted images; {copy} by copying"))
+    if files.stages:
+        seconds = sum(stage["seconds"] for stage in files.stages.values())
+        items.append((f"{seconds / 60:.1f} min", "for all steps before this page"))
+    return html.cards(items) + html.bullets(plain_words(files))
+
+
+def corpus(files: RunFiles) -> str:
+    """What the shards hold, and under which licences."""
+    parts = []
+    for name, manifest in files.manifests.items():
+        splits = [
+            (split, info["sentences"], info["images"], info["shards"])
+            for split, info in manifest["splits"].items()
+        ]
+        sources = [
+            (
+                source,
+                CATEGORIES.get(info["category"], info["category"]),
+                info["sentences"],
+                info["images"],
+                info["licence"],
+                info["origin"],
+            )
+            for source, info in sorted(
+                manifest["sources"].items(), key=lambda item: (item[1]["category"], item[0])
+            )
+        ]
+        fingerprint = html.text(manifest["tokenizer_fingerprint"])
+        parts += [
+            f"<p>Shards <code>{html.text(name)}</code>: images of {manifest['image_size']} pixels a side, "
+            f"{manifest['tokens_per_image']} tokens each, by the tokenizer <code>{fingerprint}</code>.</p>",
+            html.table(("split", "sentences", "images", "shards"), splits),
+            html.table(("source", "kind", "sentences", "images", "licence", "origin"), sources),
+        ]
+    return html.section("The corpus", *parts)
+
+
+def tokenizer(files: RunFiles) -> str:
+    """How the tokenizer learned, its scores, and held-out images beside their reconstructions."""
+    results = files.results["reconstruction"]
+    words = {
+        "images": "held-out images",
+        "psnr": "PSNR, dB (higher is better)",
+        "ssim": "SSIM, at most 1 (higher is better)",
+        "l1": "mean absolute error of pixels in [0, 1]",
+        "lpips": "LPIPS (lower is better)",
+        "codebook_usage": "fraction of codes in use",
+        "code_entropy": "entropy of the codes, nats",
+        "code_perplexity": "perplexity of the codes",
+    }
+    rows = [(words.get(name, name), value) for name, value in results.items()]
+    sheet = files.workdir / "evaluation" / "reconstructions.png"
+    pictures = (
+        [html.picture(sheet, "Held-out images, and below each row what the codes keep of it.")]
+        if sheet.exists()
+        else []
+    )
+    return html.section(
+        "The tokenizer",
+        html.table(("on held-out images", ""), rows),
+        *pictures,
+        _small_charts(files.tokenizer),
+    )
+
+
+def decoder(files: RunFiles) -> str:
+    """The loss beside its baselines, by source, and how fast it trained."""
+    scores = files.results["next_token"]
+    baselines = [
+        ("uniform over the codes", scores["uniform_loss"]),
+        (
+            "frequency of the held-out codes themselves (unigram entropy)",
+            scores["baseline/unigram_entropy"],
+        ),
+        ("frequency in the training split", scores.get("baseline/train_unigram_loss")),
+        (
+            f"copying the previous image with fitted probability ({scores['baseline/fitted_on']} split)",
+            scores["baseline/copy_loss"],
+        ),
+        ("the decoder", scores["code_loss"]),
+    ]
+    return html.section(
+        "The decoder",
+        html.figure(
+            loss_chart(files).svg(),
+            "Cross-entropy while training; the levels are what predictors without a network reach on the same "
+            "held-out sentences.",
+        ),
+        html.table(
+            ("loss on held-out codes, nats", ""), [row for row in baselines if row[1] is not None]
+        ),
+        html.table(("kind", "loss", "perplexity", "sentences"), _groups(scores, "category")),
+        html.table(("source", "loss", "perplexity", "sentences"), _groups(scores, "source")),
+        _small_charts(files.decoder, without=("loss",)),
+    )
+
+
+def loss_chart(files: RunFiles) -> Chart:
+    """Training and held-out loss of the decoder, with the baselines as levels."""
+    scores = files.results["next_token"]
+    lines = [
+        Series(label, *column(files.decoder, name))
+        for label, name in (("training", "train/loss"), ("held-out", "validation/loss"))
+    ]
+    levels = [
+        Level("unigram entropy", scores["baseline/unigram_entropy"]),
+        Level("copy the previous image", scores["baseline/copy_loss"]),
+    ]
+    return Chart("step", "nats a token", [line for line in lines if line.x], levels)
+
+
+def in_context(files: RunFiles) -> str:
+    """Perplexity of one image against the number of images before it."""
+    results, charts = files.results["in_context"], []
+    for kind, words in KINDS.items():
+        lines = [
+            Series(label, *context_curve(results, kind, name), marker=True)
+            for label, name in (
+                ("over all tokens", "corpus_perplexity"),
+                ("mean over examples", "mean_example_perplexity"),
+            )
+        ]
+        if lines[0].x:
+            chart = Chart("images of context", "perplexity", lines, size=(4.4, 3.2))
+            caption = f"{words[0].upper()}{words[1:]}; {results[f'{kind}/sentences']} sentences."
+            charts.append(html.figure(chart.svg(), caption))
+    if not charts:
+        return ""
+    return html.section(
+        "Does context help?",
+        "<p>The image to predict stays the same; what grows is how many of the images before it the decoder reads.</p>",
+        f"<div class=pair>{''.join(charts)}</div>",
+    )
+
+
+def prompts(files: RunFiles) -> str:
+    """Every visual prompt: what was shown, what was predicted, the truth, and how far apart they are."""
+    asked = files.prompts["request"]
+    sampling = asked["sampling"]
+    parts = [
+        f"<p>{asked['n_candidates']} answers each, temperature {sampling['temperature']}, top-k "
+        f"{sampling['top_k'] or 'off'}, top-p {sampling['top_p']}, seed {asked['seed']}. All images are shown as the "
+        "tokenizer decodes them.</p>"
+    ]
+    for prompt in files.prompts["prompts"]:
+        caption = (
+            f"{prompt['source']} · {prompt['kind']} · {', '.join(dict.fromkeys(prompt['roles']))}"
+        )
+        if "psnr" in prompt:
+            for words, prefix in (("prediction", ""), ("copy", "copy_")):
+                psnr, accuracy = prompt[f"{prefix}psnr"], prompt[f"{prefix}token_accuracy"]
+                caption += (
+                    f" · {words} {html.number(psnr)} dB, {html.percent(accuracy)} of the codes"
+                )
+        parts.append(html.picture(files.workdir / "prompts" / prompt["strip"], caption))
+    return html.section("Visual prompts", *parts)
+
+
+def setup(files: RunFiles) -> str:
+    """Where it ran, how long each step took, and the configurations."""
+    environment = html.table(("environment", ""), list(files.results["environment"].items()))
+    stages = [(name, stage["seconds"], stage["command"]) for name, stage in files.stages.items()]
+    times = html.table(("step", "seconds", "command"), stages) if stages else ""
+    configs = [
+        html.folded(f"configuration of the {name}", config)
+        for name, config in files.configs.items()
+    ]
+    return html.section("Set-up", environment, times, *configs)
+
+
+def _groups(scores: Mapping[str, Any], by: str) -> list[tuple[Any, ...]]:
+    """A row for each source or category: its name, loss, perplexity and number of sentences."""
+    members = [
+        name.split("/")[1] for name in scores if re.fullmatch(rf"{by}/[^/]+/code_loss", name)
+    ]
+    columns = ("code_loss", "code_perplexity", "sentences")
+    return [
+        (m.replace("_", " "), *(scores[f"{by}/{m}/{column}"] for column in columns))
+        for m in members
+    ]
+
+
+def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> str:
+    """A small chart for each thing measured while training; its training and held-out values share one."""
+    groups: dict[str, list[str]] = {}
+    for name in names(metrics):
+        groups.setdefault(name.removeprefix("train/").removeprefix("validation/"), []).append(name)
+    charts = []
+    for title, members in groups.items():
+        lines = [
+            Series(_split(name), *column(metrics, name), marker=name.startswith("validation/"))
+            for name in members
+        ]
+        lines = [line for line in lines if len(line.x) > 1]
+        if lines and title not in without:
+            charts.append(
+                html.figure(Chart("step", title.replace("_", " "), lines, size=(4.4, 2.6)).svg())
+            )
+    return f"<div class=pair>{''.join(charts)}</div>"
+
+
+def _split(name: str) -> str:
+    return {"train": "training", "validation": "held-out"}.get(name.split("/")[0], name)

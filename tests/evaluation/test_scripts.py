@@ -1,0 +1,132 @@
+"""evaluate, generate and report, as a user runs them, on a tiny untrained run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from lvm_jax.data.manifest import Manifest, shard_name
+from lvm_jax.data.tfrecord import TFRecordWriter
+from lvm_jax.data.visual_sentence import encode_example
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.vqgan_config import VQGANConfig
+
+ROOT = Path(__file__).parents[2]
+CODES, TOKENS = 24, 4
+LAYOUTS = {"clips": ("frame*8", 3), "depth": ("image,depth,image,depth", 2), "photos": ("image", 1)}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, model, make_sentence) -> Path:
+    root = tmp_path_factory.mktemp("run")
+    config = VQGANConfig(
+        resolution=16,
+        hidden_channels=4,
+        channel_mult=(1, 1, 1, 1),
+        num_res_blocks=1,
+        attn_resolutions=(),
+        no_attn_mid_block=True,
+        z_channels=4,
+        num_embeddings=CODES,
+        quantized_embed_dim=4,
+        norm_groups=2,
+    )
+    vqgan = VQGAN(config, rngs=nnx.Rngs(0))
+    vqgan.save_pretrained(root / "tokenizer" / "model")
+    model.save_pretrained(root / "lvm" / "model")
+    (root / "corpus").mkdir()
+    for i in range(5):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "corpus" / f"{i}.png")
+    folder = root / "shards" / "tiny" / "1.0.0"
+    folder.mkdir(parents=True)
+    for split, seeds in (("train", range(4)), ("validation", range(4, 7))):
+        with TFRecordWriter(folder / shard_name("tiny", split, 0, 1)) as writer:
+            for seed in seeds:
+                for source, (layout, category) in LAYOUTS.items():
+                    writer.write(encode_example(make_sentence(layout, category, seed, source)))
+    splits = {
+        s: {"sentences": n, "images": 13, "shards": 1}
+        for s, n in (("train", 12), ("validation", 9))
+    }
+    about = {"licence": "CC0-1.0", "origin": "made up", "sentences": 7, "images": 7}
+    sources = {name: {"category": category, **about} for name, (_, category) in LAYOUTS.items()}
+    Manifest(vqgan.fingerprint(), CODES, 16, TOKENS, splits, sources).save(folder)
+    for part in ("tokenizer", "lvm"):
+        lines = [json.dumps({"step": s, "time": 0.0, "train/loss": 3 - s / 9}) for s in (1, 2, 3)]
+        (root / part / "metrics.jsonl").write_text("\n".join(lines))
+    return root
+
+
+def run(script: str, *flags: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "experiments" / script), *flags]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def models(root: Path) -> list[str]:
+    return [f"--tokenizer={root}/tokenizer/model", f"--model={root}/lvm/model"]
+
+
+@pytest.mark.slow
+def test_from_models_to_a_page(workdir):
+    shards, output = f"--shards={workdir}/shards", workdir / "prompts"
+    done = run(
+        "evaluate.py", *models(workdir), shards, f"--images={workdir}/corpus", "--held_out_fraction=0.4",
+        f"--output={workdir}/evaluation",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads((workdir / "evaluation" / "results.json").read_text())
+    assert results["reconstruction"]["images"] == 2
+    assert results["next_token"]["sentences"] == 9
+    assert results["in_context"]["sequential/sentences"] == 3
+    assert "| code_loss |" in (workdir / "evaluation" / "results.md").read_text()
+
+    ask = ["generate.py", *models(workdir), shards, "--prompts=3", "--seed=1"]
+    done = run(*ask, f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    first = (output / "prompts.json").read_bytes()
+    names = [prompt["name"] for prompt in json.loads(first)["prompts"]]
+    assert names == ["000-analogy-depth", "001-sequential-clips", "002-analogy-depth"]
+    strip = output / names[0] / "strip.png"
+    kept = strip.stat().st_mtime_ns
+    (output / names[1] / "prompt.json").unlink()  # as if it had been killed there
+    assert run(*ask, f"--output={output}").returncode == 0
+    assert (output / "prompts.json").read_bytes() == first
+    assert strip.stat().st_mtime_ns == kept
+
+    done = run("report.py", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert "Visual prompts" in (workdir / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_prompts_from_files_and_mistakes_in_one_line(workdir, tmp_path):
+    photo = [f"{workdir}/corpus/{i}.png" for i in range(5)]
+    ask = ["generate.py", *models(workdir), f"--output={tmp_path / 'out'}"]
+    mistakes = {
+        "name one kind of prompt": [],
+        "--pairs needs --query": [f"--pairs={photo[0]}:{photo[1]}"],
+        "nowhere.png": ["--prompt_images=nowhere.png"],
+        "at most 7 leave room": ["--prompt_images=" + ",".join([photo[0]] * 8)],
+    }
+    for words, flags in mistakes.items():
+        done = run(*ask, *flags)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith("error: ")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    done = run(*ask, f"--pairs={photo[0]}:{photo[1]}", f"--query={photo[2]}", "--temperature=0")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "prompts.json").read_text())["prompts"][0]
+    assert record["roles"] == ["input", "answer", "input"]
+    done = run("report.py", f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert "train_tokenizer.py" in done.stderr
