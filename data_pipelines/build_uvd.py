@@ -1,0 +1,261 @@
+r"""Raw data -> visual sentences -> token shards.
+
+    python -m data_pipelines.build_uvd --config=data_pipelines/configs/quickstart.py --config.root=CORPUS \
+        --tokenizer=MODEL --output=SHARDS
+
+writes `SHARDS/NAME/VERSION/`: shards, indices, `manifest.json` and the metadata by which TFDS opens the folder. Stopped
+or killed, the same command writes the missing shards. By default it runs on this machine's cores; Beam's own options go
+into one flag and choose a cluster:
+
+    --beam="--runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp"
+"""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from data_pipelines import recipe as recipe_lib
+from data_pipelines.recipe import Recipe
+from data_pipelines.shard_writer import (
+    ShardSummary,
+    ShardTask,
+    read_json,
+    read_summary,
+    write_json,
+)
+from data_pipelines.tokenize import BatchEncoder, shared_encoder
+from lvm_jax import cli, config
+from lvm_jax.data import manifest as manifest_lib
+from lvm_jax.data.manifest import Manifest
+from lvm_jax.errors import UserError
+
+NOTES = "build"  # the folder beside the shards with the recipe and the summaries
+
+
+def build(
+    recipe: Recipe,
+    tokenizer: str,
+    output: epath.PathLike,
+    *,
+    batch_size: int = 64,
+    beam_flags: Sequence[str] = (),
+) -> Manifest:
+    """Writes the shards that are missing, then the manifest; returns it.
+
+    Args:
+      recipe: what to write.
+      tokenizer: folder of a VQGAN, readable by every worker.
+      output: the data set becomes `output/NAME/VERSION`.
+      batch_size: images that the tokenizer encodes at a time.
+      beam_flags: Beam's pipeline options.
+
+    Raises:
+      UserError: an output of another recipe or tokenizer, another image size than the tokenizer's, too many bad
+        items, or an empty split.
+    """
+    encoder = shared_encoder(tokenizer, batch_size)
+    if encoder.image_size != recipe.image_size:
+        raise UserError(
+            f"config.image_size is {recipe.image_size}, the tokenizer {tokenizer} takes {encoder.image_size}: "
+            "make them equal"
+        )
+    plans = recipe_lib.plan(recipe)
+    fingerprint = recipe_lib.fingerprint(recipe, plans, encoder.fingerprint)
+    folder = manifest_lib.dataset_folder(output, recipe.name, recipe.version)
+    _claim(folder, recipe, encoder.fingerprint, fingerprint)
+    tasks = _tasks(recipe, plans, folder)
+    missing = _missing(tasks, fingerprint, recipe.max_bad_items)
+    print(
+        f"{folder}: {sum(map(len, plans.values()))} sentences in {len(tasks)} shards, "
+        f"{len(tasks) - len(missing)} of them already written"
+    )
+    if missing:
+        for leftover in folder.glob(".*.tmp"):  # of a run that was killed
+            leftover.unlink()
+        # A manifest is true only of a whole data set.
+        (folder / manifest_lib.FILE_NAME).unlink(missing_ok=True)
+        _write_shards(missing, recipe, tokenizer, batch_size, fingerprint, beam_flags)
+    summaries = {}
+    for task in tasks:
+        summary = read_summary(task, fingerprint)
+        if summary is None:
+            raise UserError(f"{task.path} was not written: run the same command again")
+        summaries[task] = summary
+    _report_bad_items(summaries.values(), recipe.max_bad_items)
+    manifest = _manifest(recipe, summaries, encoder)
+    lengths = {
+        split: [sum(s.sentences.values()) for task, s in summaries.items() if task.split == split]
+        for split in plans
+    }
+    manifest_lib.write_tfds_metadata(folder, recipe.name, recipe.version, lengths)
+    manifest.save(folder)
+    return manifest
+
+
+def main() -> None:
+    """The command line."""
+    args = flags.FLAGS
+    recipe = recipe_lib.from_config(args.config)
+    manifest = build(
+        recipe,
+        args.tokenizer,
+        args.output,
+        batch_size=args.batch_size,
+        beam_flags=[*_local_workers(args.workers), *shlex.split(args.beam)],
+    )
+    for name, split in manifest.splits.items():
+        tokens = split["images"] * manifest.tokens_per_image
+        print(
+            f"  {name}: {split['sentences']} sentences, {split['images']} images, {tokens} tokens, "
+            f"{split['shards']} shards"
+        )
+    for name, source in sorted(manifest.sources.items()):
+        print(f"  {name} (kind {source['category']}): {source['sentences']} sentences")
+
+
+def _define_flags() -> None:
+    config_flags.DEFINE_config_file("config", None, "a file of data_pipelines/configs, or your own")
+    flags.DEFINE_string("tokenizer", None, "folder of the trained VQGAN")
+    flags.DEFINE_string("output", None, "the data set becomes OUTPUT/NAME/VERSION")
+    flags.DEFINE_integer(
+        "batch_size", 64, "images that the tokenizer encodes at a time", lower_bound=1
+    )
+    flags.DEFINE_integer("workers", os.cpu_count(), "threads, each writing a shard", lower_bound=1)
+    flags.DEFINE_string("beam", "", "Beam's own options, such as '--runner=FlinkRunner'")
+
+
+def _local_workers(workers: int) -> list[str]:
+    # Threads are enough: image decoding and XLA leave the interpreter's lock.
+    return [f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
+
+
+def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str) -> None:
+    """Marks `folder` as this plan's; refuses one that is another's."""
+    (folder / NOTES).mkdir(parents=True, exist_ok=True)
+    mine = {"fingerprint": fingerprint, "tokenizer": tokenizer, "recipe": recipe.identity()}
+    path = folder / NOTES / "recipe.json"
+    found = read_json(path)
+    if found is None:
+        write_json(path, mine)
+    elif found["fingerprint"] != fingerprint:
+        keys = ("tokenizer", "recipe")
+        changes = config.differences(
+            {key: found[key] for key in keys}, {key: mine[key] for key in keys}, "build"
+        )
+        raise UserError(
+            f"{folder} was made by recipe {found['fingerprint']} with tokenizer {found['tokenizer']}, this is recipe "
+            f"{fingerprint} with tokenizer {tokenizer} ({changes[0] if changes else 'the items of a source changed'}): "
+            "give another --output, or delete that folder"
+        )
+
+
+def _tasks(
+    recipe: Recipe, plans: dict[str, list[recipe_lib.SentencePlan]], folder: epath.Path
+) -> list[ShardTask]:
+    tasks = []
+    for split, planned in plans.items():
+        count = min(recipe.shards(split), len(planned))
+        for index in range(count):
+            tasks.append(
+                ShardTask(
+                    path=str(folder / manifest_lib.shard_name(recipe.name, split, index, count)),
+                    summary=str(folder / NOTES / f"{split}-{index:05d}.json"),
+                    split=split,
+                    sentences=tuple(planned[index::count]),
+                )
+            )
+    return tasks
+
+
+def _missing(tasks: list[ShardTask], fingerprint: str, max_bad_items: int) -> list[ShardTask]:
+    """Shards to write: absent, given up, or with bad items when these were too many and may be mended by now."""
+    summaries = [read_summary(task, fingerprint) for task in tasks]
+    too_many = len(_bad_items(s for s in summaries if s)) > max_bad_items
+    return [
+        task
+        for task, summary in zip(tasks, summaries, strict=True)
+        if summary is None or not summary.complete or (too_many and summary.bad_items)
+    ]
+
+
+def _write_shards(
+    tasks: list[ShardTask],
+    recipe: Recipe,
+    tokenizer: str,
+    batch_size: int,
+    fingerprint: str,
+    beam_flags: Sequence[str],
+) -> None:
+    logging.disable(logging.WARNING)  # Beam warns of cloud clients that are not installed
+    try:
+        from data_pipelines import beam_runner
+    except ImportError as error:
+        raise UserError(
+            f"Beam cannot be imported ({error}): pip install 'lvm_jax[pipelines]'"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    writing = beam_runner.WriteShards(recipe, tokenizer, batch_size, fingerprint)
+    with tqdm(total=sum(len(task.sentences) for task in tasks), unit="sentence") as bar:
+        beam_runner.write_shards(tasks, writing, beam_flags, on_sentence=lambda n: bar.update(n))
+
+
+def _bad_items(summaries: Iterable[ShardSummary]) -> dict[str, str]:
+    return {name: why for summary in summaries for name, why in summary.bad_items.items()}
+
+
+def _report_bad_items(summaries: Iterable[ShardSummary], limit: int) -> None:
+    bad = _bad_items(summaries)
+    named = "; ".join(f"{name} ({why})" for name, why in sorted(bad.items())[:5])
+    if len(bad) > limit:
+        raise UserError(
+            f"at least {len(bad)} bad items, the limit config.max_bad_items is {limit}: {named}; mend or remove "
+            "them, or raise the limit, and run the same command again"
+        )
+    if bad:
+        print(f"skipped {len(bad)} bad items (limit {limit}): {named}")
+
+
+def _manifest(
+    recipe: Recipe, summaries: dict[ShardTask, ShardSummary], encoder: BatchEncoder
+) -> Manifest:
+    splits: dict[str, manifest_lib.SplitInfo] = {}
+    for task, summary in summaries.items():
+        split = splits.setdefault(task.split, {"sentences": 0, "images": 0, "shards": 0})
+        split["sentences"] += sum(summary.sentences.values())
+        split["images"] += sum(summary.images.values())
+        split["shards"] += 1
+    for name, split in splits.items():
+        if not split["sentences"]:
+            raise UserError(
+                f"split {name!r} is empty: every sentence of it needs a bad item; mend them"
+            )
+    sources: dict[str, manifest_lib.SourceInfo] = {
+        entry.source.name: {
+            "category": int(entry.source.category),
+            "licence": entry.source.licence,
+            "origin": entry.source.origin,
+            "sentences": sum(s.sentences.get(entry.source.name, 0) for s in summaries.values()),
+            "images": sum(s.images.get(entry.source.name, 0) for s in summaries.values()),
+        }
+        for entry in recipe.entries
+    }
+    return Manifest(
+        tokenizer_fingerprint=encoder.fingerprint,
+        codebook_size=encoder.codebook_size,
+        image_size=encoder.image_size,
+        tokens_per_image=encoder.tokens_per_image,
+        splits=splits,
+        sources=sources,
+    )
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main, required_flags=("config", "tokenizer", "output"))

@@ -1,0 +1,1 @@
+"""Recipes of data sets: each file has a `get_config(arg)` that `data_pipelines.recipe.from_config` reads."""

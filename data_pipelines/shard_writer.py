@@ -1,0 +1,230 @@
+"""One shard: from its list of planned sentences to a record file, an index and a summary.
+
+A shard is finished when its summary carries the fingerprint of the plan. The summary is written last, and everything
+by renaming, so a process killed at any moment leaves shards that are either whole or absent.
+"""
+
+import dataclasses
+import hashlib
+import json
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from data_pipelines.recipe import Entry, Recipe, SentencePlan, rng_of
+from data_pipelines.sentences import Item, Unfit
+from data_pipelines.sources.base import BadItem, Source
+from data_pipelines.tokenize import BatchEncoder
+from lvm_jax.config import to_dict
+from lvm_jax.data.images import resize_and_crop
+from lvm_jax.data.tfrecord import TFRecordWriter, index_path
+from lvm_jax.data.visual_sentence import VisualSentence, encode_example
+
+IMAGES_AT_ONCE = 512  # resized images that wait for the encoder: 100 MB at 256 pixels
+CACHE_BYTES = 1 << 29
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+    """What a worker is told: where a shard and its summary go, and the sentences in it."""
+
+    path: str
+    summary: str
+    split: str
+    sentences: tuple[SentencePlan, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSummary:
+    """What became of a shard.
+
+    Attributes:
+      fingerprint: of the plan, see `recipe.fingerprint`.
+      complete: False if it was given up for too many bad items; then there is no record file.
+      num_bytes: of the record file.
+      sentences, images: source name -> how many.
+      bad_items: `source:key` -> why it was skipped.
+    """
+
+    fingerprint: str
+    complete: bool
+    num_bytes: int
+    sentences: dict[str, int]
+    images: dict[str, int]
+    bad_items: dict[str, str]
+
+    def save(self, path: epath.PathLike) -> None:
+        """Writes it as JSON, atomically."""
+        write_json(path, to_dict(self))
+
+
+class ItemCache:
+    """The most recently loaded items of the process, up to a number of bytes: sentences share photographs and clips."""
+
+    def __init__(self, max_bytes: int = CACHE_BYTES):
+        self._max_bytes = max_bytes
+        self._items: OrderedDict[tuple[Source, str], tuple[Item, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def load(self, source: Source, key: str) -> Item:
+        """`source.load(key)`, from memory if it is there."""
+        with self._lock:
+            if (source, key) in self._items:
+                self._items.move_to_end((source, key))
+                return self._items[source, key][0]
+        item = source.load(key)  # outside the lock: workers decode side by side
+        size = sum(image.nbytes for images in item.values() for image in images)
+        with self._lock:
+            if (source, key) not in self._items:
+                self._items[source, key] = (item, size)
+                self._bytes += size
+            while self._bytes > self._max_bytes and len(self._items) > 1:
+                self._bytes -= self._items.popitem(last=False)[1][1]
+        return item
+
+
+class ShardWriter:
+    """Writes shards of one recipe with one tokenizer; safe to share between threads."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        encoder: BatchEncoder,
+        fingerprint: str,
+        cache: ItemCache,
+        progress: Callable[[int], None],
+    ):
+        """`progress` is told of each number of sentences done; what it raises ends the shard."""
+        self._recipe = recipe
+        self._entries = {entry.name: entry for entry in recipe.entries}
+        self._encoder = encoder
+        self._fingerprint = fingerprint
+        self._cache = cache
+        self._progress = progress
+
+    def write(self, task: ShardTask) -> ShardSummary:
+        """Writes the record file, its index, then the summary.
+
+        Bad items are skipped, with the sentences that need them, and named in the summary; above the recipe's limit the
+        shard is given up and only its summary is written.
+        """
+        bad: dict[str, str] = {}
+        sentences: dict[str, int] = {}
+        images: dict[str, int] = {}
+        try:
+            with TFRecordWriter(task.path) as writer:
+                pending: list[_Composed] = []
+                known: dict[bytes, np.ndarray] = {}
+                for plan in task.sentences:
+                    composed = self._compose(plan, bad)
+                    self._progress(1)
+                    if composed is None:
+                        continue
+                    pending.append(composed)
+                    name = composed.entry.source.name
+                    sentences[name] = sentences.get(name, 0) + 1
+                    images[name] = images.get(name, 0) + len(composed.images)
+                    if sum(len(sentence.images) for sentence in pending) >= IMAGES_AT_ONCE:
+                        self._encode(pending, known, writer)
+                self._encode(pending, known, writer)
+        except _TooManyBadItems:
+            summary = ShardSummary(self._fingerprint, False, 0, {}, {}, bad)
+        else:
+            num_bytes = epath.Path(task.path).stat().length
+            summary = ShardSummary(self._fingerprint, True, num_bytes, sentences, images, bad)
+        summary.save(task.summary)
+        return summary
+
+    def _compose(self, plan: SentencePlan, bad: dict[str, str]) -> "_Composed | None":
+        entry = self._entries[plan.entry]
+        position = 0
+        try:
+            items = []
+            for position, key in enumerate(plan.items):  # noqa: B007 (the handler reads it)
+                items.append(self._cache.load(entry.source, key))
+            rng = rng_of(self._recipe.seed, "compose", plan.key)
+            images, layout = entry.composer.compose(items, rng)
+        except (BadItem, Unfit) as error:
+            if isinstance(error, Unfit):
+                position = error.position
+            bad[f"{entry.source.name}:{plan.items[position]}"] = error.why
+            if len(bad) > self._recipe.max_bad_items:
+                raise _TooManyBadItems from error
+            return None
+        size, mode = self._recipe.image_size, self._recipe.resize
+        return _Composed(
+            plan, entry, [resize_and_crop(image, size, mode) for image in images], layout
+        )
+
+    def _encode(
+        self, pending: list["_Composed"], known: dict[bytes, np.ndarray], writer: TFRecordWriter
+    ) -> None:
+        """Writes `pending` and empties it; `known` holds the codes of all images of this shard so far, by digest."""
+        # Clips and annotated images are told several times: each picture is encoded once a shard. Not once a process:
+        # what is in a batch must not depend on which shards a worker happened to write before.
+        new: dict[bytes, np.ndarray] = {}
+        digests = []
+        for sentence in pending:
+            digests.append([hashlib.sha256(image.tobytes()).digest() for image in sentence.images])
+            for digest, image in zip(digests[-1], sentence.images, strict=True):
+                if digest not in known:
+                    new[digest] = image
+        known.update(zip(new, self._encoder.encode(list(new.values())), strict=True))
+        for sentence, of_sentence in zip(pending, digests, strict=True):
+            record = VisualSentence(
+                codes=np.stack([known[digest] for digest in of_sentence]),
+                source=sentence.entry.source.name,
+                category=sentence.entry.source.category,
+                key=sentence.plan.key,
+                layout=sentence.layout,
+            )
+            writer.write(encode_example(record))
+        pending.clear()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Composed:
+    """A sentence whose images are resized and wait for their codes."""
+
+    plan: SentencePlan
+    entry: Entry
+    images: list[np.ndarray]
+    layout: str
+
+
+class _TooManyBadItems(Exception):
+    """Ends a shard; the launcher tells the user."""
+
+
+def read_summary(task: ShardTask, fingerprint: str) -> ShardSummary | None:
+    """The summary of a shard that is finished, or was given up, under this plan; None if it is to be written."""
+    content = read_json(task.summary)
+    if content is None or content.get("fingerprint") != fingerprint:
+        return None
+    summary = ShardSummary(**content)
+    data, index = epath.Path(task.path), index_path(task.path)
+    if summary.complete and not (
+        index.exists() and data.exists() and data.stat().length == summary.num_bytes
+    ):
+        return None
+    return summary
+
+
+def write_json(path: epath.PathLike, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file that is never seen half-written."""
+    path = epath.Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: epath.PathLike) -> dict[str, Any] | None:
+    """The contents of a JSON file, None if there is none."""
+    path = epath.Path(path)
+    return json.loads(path.read_text()) if path.exists() else None

@@ -1,0 +1,263 @@
+"""Checks a data set of shards against what it says of itself, and draws a page of its sentences.
+
+    python -m data_pipelines.verify --shards=SHARDS --tokenizer=MODEL --page=page.png
+
+reads every record, and ends with a non-zero status at the first lie: a CRC, a code out of range, a layout of another
+number of images, a key used twice, an item in two splits, a count or a tokenizer that the manifest tells otherwise.
+"""
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from absl import flags
+from etils import epath
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from data_pipelines.recipe import key_items
+from lvm_jax import cli
+from lvm_jax.data.example import CorruptRecord
+from lvm_jax.data.manifest import FILE_NAME, Manifest, check_compatible
+from lvm_jax.data.shards import find_shards
+from lvm_jax.data.tfrecord import RecordFile
+from lvm_jax.data.visual_sentence import VisualSentence, decode_example
+from lvm_jax.errors import UserError
+from lvm_jax.models.vqgan import VQGAN
+
+LABEL_HEIGHT = 14
+GAP = 4
+DECODE_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was found: sentences and images of each split and of each source."""
+
+    sentences: dict[str, int]
+    images: dict[str, int]
+    source_sentences: dict[str, int]
+    source_images: dict[str, int]
+
+
+def find_dataset(shards: epath.PathLike) -> epath.Path:
+    """The folder with the manifest: `shards` itself, or the only `NAME/VERSION` below it.
+
+    Raises:
+      UserError: there is none, or several.
+    """
+    folder = epath.Path(shards)
+    if (folder / FILE_NAME).exists():
+        return folder
+    found = sorted(path.parent for path in folder.glob(f"*/*/{FILE_NAME}"))
+    if len(found) != 1:
+        names = ", ".join(map(str, found)) or "none"
+        raise UserError(
+            f"{folder} holds {len(found)} finished data sets ({names}): give the folder of one"
+        )
+    return found[0]
+
+
+def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
+    """Reads every record of the data set in `folder`.
+
+    Args:
+      folder: with `manifest.json`.
+      tokenizer: compared with the manifest, if given.
+
+    Raises:
+      UserError: the first thing that is not as the manifest, the index or the record says.
+    """
+    folder = epath.Path(folder)
+    manifest = Manifest.load(folder)
+    if tokenizer is not None:
+        check_compatible(
+            manifest,
+            codebook_size=tokenizer.codebook_size,
+            tokenizer_fingerprint=tokenizer.fingerprint(),
+            tokens_per_image=tokenizer.tokens_per_image,
+        )
+    found = Report({}, {}, collections.Counter(), collections.Counter())
+    keys: set[str] = set()
+    split_of_item: dict[tuple[str, str], str] = {}
+    lengths: dict[str, list[int]] = {}
+    for split in manifest.splits:
+        shards = split_shards(folder, manifest, split)
+        found.sentences[split] = found.images[split] = 0
+        lengths[split] = []
+        for shard in shards:
+            before = found.sentences[split]
+            for sentence in _sentences(shard, manifest):
+                where = f"{shard.path.name}, sentence {sentence.key!r}"
+                _check_source(sentence, manifest, where)
+                if sentence.key in keys:
+                    raise UserError(f"{where}: its key occurs twice; build the shards again")
+                keys.add(sentence.key)
+                _check_split(sentence, split, split_of_item, where)
+                found.sentences[split] += 1
+                found.images[split] += len(sentence.codes)
+                found.source_sentences[sentence.source] += 1
+                found.source_images[sentence.source] += len(sentence.codes)
+            lengths[split].append(found.sentences[split] - before)
+    _check_counts(found, manifest, folder)
+    _check_tfds(folder, lengths)
+    return found
+
+
+def split_shards(folder: epath.Path, manifest: Manifest, split: str) -> list[RecordFile]:
+    """The record files of a split, in order, as many as the manifest says.
+
+    Raises:
+      UserError: files are missing or left over.
+    """
+    count = manifest.splits[split]["shards"]
+    paths = find_shards(folder, split)[folder]
+    if len(paths) != count:
+        raise UserError(
+            f"{folder} has {len(paths)} shards of {split!r}, the manifest says {count}: build them again"
+        )
+    return [RecordFile(path) for path in paths]
+
+
+def render_page(
+    sentences: list[VisualSentence], tokenizer: VQGAN
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decoded sentences, one a row, under their source, key and the role of each image."""
+    size = tokenizer.config.resolution
+    font = ImageFont.load_default(LABEL_HEIGHT - 4)
+    longest = max(len(sentence.codes) for sentence in sentences)
+    row_height = size + 2 * LABEL_HEIGHT + GAP
+    page = Image.new("RGB", (longest * (size + GAP), row_height * len(sentences)), "white")
+    draw = ImageDraw.Draw(page)
+    pictures = iter(_decode_images(np.concatenate([s.codes for s in sentences]), tokenizer))
+    for row, sentence in enumerate(sentences):
+        top = row * row_height
+        draw.text((2, top), f"{sentence.source}: {sentence.key}", fill="black", font=font)
+        for column, role in enumerate(sentence.roles):
+            left = column * (size + GAP)
+            draw.text((left + 2, top + LABEL_HEIGHT), role, fill="dimgray", font=font)
+            page.paste(Image.fromarray(next(pictures)), (left, top + 2 * LABEL_HEIGHT))
+    return np.asarray(page)
+
+
+def _decode_images(codes_BN: np.ndarray, tokenizer: VQGAN) -> Iterator[np.ndarray]:
+    """uint8 images of codes, in batches of one shape so that the decoder compiles once."""
+    decode = jax.jit(lambda model, ids_BN: model.decode(ids_BN))
+    missing = -len(codes_BN) % DECODE_BATCH
+    padded_BN = np.pad(codes_BN, ((0, missing), (0, 0))).astype(np.int32)
+    for start in range(0, len(codes_BN), DECODE_BATCH):
+        images_BHWC = np.asarray(decode(tokenizer, padded_BN[start : start + DECODE_BATCH]))
+        yield from np.round(images_BHWC * 255).astype(np.uint8)
+
+
+def sample(folder: epath.PathLike, count: int, seed: int) -> list[VisualSentence]:
+    """At most `count` sentences, drawn over all splits without repetition."""
+    manifest = Manifest.load(folder)
+    splits = [split_shards(epath.Path(folder), manifest, split) for split in manifest.splits]
+    places = [(shard, i) for shards in splits for shard in shards for i in range(len(shard))]
+    chosen = [places[i] for i in np.random.default_rng(seed).permutation(len(places))[:count]]
+    return [_decode(shard, i, manifest) for shard, i in chosen]
+
+
+def main() -> None:
+    """The command line."""
+    args = flags.FLAGS
+    folder = find_dataset(args.shards)
+    tokenizer = VQGAN.from_pretrained(args.tokenizer)
+    found = verify(folder, tokenizer)
+    for split, sentences in found.sentences.items():
+        print(f"{split}: {sentences} sentences, {found.images[split]} images")
+    for source, sentences in sorted(found.source_sentences.items()):
+        print(f"  {source}: {sentences} sentences, {found.source_images[source]} images")
+    if args.page:
+        sentences = sample(folder, args.rows, args.seed)
+        Image.fromarray(render_page(sentences, tokenizer)).save(args.page)
+        print(f"{args.page}: {len(sentences)} sentences at random")
+    print(f"{folder}: every record is what the manifest says")
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("shards", None, "the OUTPUT of build_uvd, or the NAME/VERSION below it")
+    flags.DEFINE_string("tokenizer", None, "folder of the VQGAN that wrote the shards")
+    flags.DEFINE_string("page", None, "a PNG to draw some sentences on")
+    flags.DEFINE_integer("rows", 16, "sentences on the page", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "of the choice of sentences")
+
+
+def _sentences(shard: RecordFile, manifest: Manifest) -> Iterator[VisualSentence]:
+    for i in tqdm(range(len(shard)), desc=shard.path.name, unit="sentence", leave=False):
+        yield _decode(shard, i, manifest)
+
+
+def _decode(shard: RecordFile, i: int, manifest: Manifest) -> VisualSentence:
+    try:
+        return decode_example(
+            shard[i],
+            codebook_size=manifest.codebook_size,
+            tokens_per_image=manifest.tokens_per_image,
+        )
+    except CorruptRecord as error:
+        raise UserError(
+            f"{shard.path.name}, record {i}: {error}; build that shard again"
+        ) from error
+
+
+def _check_source(sentence: VisualSentence, manifest: Manifest, where: str) -> None:
+    info = manifest.sources.get(sentence.source)
+    if info is None:
+        raise UserError(f"{where}: its source {sentence.source!r} is not in the manifest")
+    if info["category"] != sentence.category:
+        raise UserError(
+            f"{where}: its category is {sentence.category}, the manifest says {info['category']}"
+        )
+
+
+def _check_split(
+    sentence: VisualSentence, split: str, split_of_item: dict[tuple[str, str], str], where: str
+) -> None:
+    for item in key_items(sentence.key):
+        other = split_of_item.setdefault((sentence.source, item), split)
+        if other != split:
+            raise UserError(
+                f"{where}: item {item!r} is in {other!r} too; an item belongs to one split"
+            )
+
+
+def _check_counts(found: Report, manifest: Manifest, folder: epath.Path) -> None:
+    claims = [
+        (f"{what} of {kind} {name!r}", info[what], counts.get(name, 0))
+        for kind, infos, tables in (
+            ("split", manifest.splits, {"sentences": found.sentences, "images": found.images}),
+            (
+                "source",
+                manifest.sources,
+                {"sentences": found.source_sentences, "images": found.source_images},
+            ),
+        )
+        for name, info in infos.items()
+        for what, counts in tables.items()
+    ]
+    for what, said, counted in claims:
+        if said != counted:
+            raise UserError(f"{folder / FILE_NAME} says {said} {what}, the shards hold {counted}")
+
+
+def _check_tfds(folder: epath.Path, lengths: dict[str, list[int]]) -> None:
+    path = folder / "dataset_info.json"
+    if not path.exists():
+        raise UserError(f"{path} does not exist: run build_uvd again to write it")
+    said = {
+        split["name"]: list(map(int, split["shardLengths"]))
+        for split in json.loads(path.read_text())["splits"]
+    }
+    if said != lengths:
+        raise UserError(f"{path} says shard lengths {said}, the shards hold {lengths}")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main, required_flags=("shards", "tokenizer"))
