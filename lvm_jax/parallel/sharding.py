@@ -1,8 +1,8 @@
 """One table of logical axis rules: how the axes that modules name meet the axes of the mesh.
 
 A module says what an axis means, `nnx.Param(kernel, axes=("embed", "mlp"))` or
-`constrain(x, "batch", "seq", "act_embed")`; `RULES` says where that lives. Nothing else in the project names a mesh axis. With no mesh set (`jax.set_mesh`),
-`constrain` does nothing, so every module works alone.
+`constrain(x, "batch", "seq", "act_embed")`; `RULES` says where that lives. Nothing else in the project names a mesh
+axis. With no mesh set (`jax.set_mesh`), `constrain` does nothing, so every module works alone.
 """
 
 import dataclasses

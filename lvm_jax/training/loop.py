@@ -1,8 +1,8 @@
 """The one training loop: from a task and an iterator of batches to a trained state.
 
 Fixed order within a step: dispatch step N; then, while the device computes, read the metrics of the log window that
-closed before it; then what is due at N: log, evaluate, checkpoint. The loop never waits for the step that it has
-just dispatched, except before an evaluation or a checkpoint, which need its result.
+closed before it; then what is due at N: evaluate, checkpoint. The loop never waits for the step that it has just
+dispatched, except before an evaluation or a checkpoint, which need its result.
 """
 
 import dataclasses
@@ -131,11 +131,17 @@ def train(
                 if done == start:
                     run.start_clock()
                 run.add(step, metrics)
-                last = step == config.steps or stop.received is not None
+                last = step == config.steps
+                evaluate = last or _due(step, config.eval_every)
+                save = last or stop.received is not None or _due(step, config.checkpoint_every)
+                if evaluate or save:
+                    jax.block_until_ready(
+                        metrics
+                    )  # what is still being computed is training, not a pause
                 with run.watch.pause():
-                    if _due(step, config.eval_every) or step == config.steps:
+                    if evaluate:
                         run.evaluate(step, state, evaluations)
-                    if _due(step, config.checkpoint_every) or last:
+                    if save:
                         window = (
                             run.open_window()
                         )  # a loss that is not finite raises before it is saved
@@ -240,6 +246,7 @@ class _Run:
         resumed = {name: Mean(np.float32(t), np.float32(w)) for name, (t, w) in window.items()}
         self._open: list[Mapping[str, Mean]] = [resumed] if resumed else []
         self._closed: tuple[int, list[Mapping[str, Mean]]] | None = None
+        self._newest: Mapping[str, Mean] = {}
         self._timed_steps = 0
         self._shown = ""
         self.watch = Stopwatch()
@@ -250,7 +257,13 @@ class _Run:
         self._timed_steps = 0
 
     def add(self, step: int, metrics: Mapping[str, Mean]) -> None:
-        """Adds a step's metrics (still being computed); closes the window at a multiple of `log_every`."""
+        """Adds a step's metrics (still being computed); closes the window at a multiple of `log_every`.
+
+        Waits for the step before, so that one step is queued behind the running one and not dozens: a Ctrl-C is
+        answered within two steps, and the progress bar tells the truth.
+        """
+        jax.block_until_ready(self._newest)
+        self._newest = metrics
         self._open.append(metrics)
         self._timed_steps += 1
         if step % self._config.log_every == 0 or step == self._config.steps:

@@ -1,0 +1,135 @@
+"""Losses of a VQGAN. Each returns (sum, weight), to be divided once over the global batch.
+
+Shape suffixes: B images, H W sides, C channels, h w patches, T tokens, D code dimension, K codes.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+SumWeight = tuple[Float[Array, ""], Float[Array, ""]]
+
+
+def reconstruction(
+    images_BHWC: Float[Array, "B H W C"],
+    outputs_BHWC: Float[Array, "B H W C"],
+    kind: Literal["l1", "l2"] = "l1",
+) -> SumWeight:
+    """Mean absolute or squared error of each image; weight: images."""
+    error_BHWC = outputs_BHWC - images_BHWC
+    error_BHWC = jnp.abs(error_BHWC) if kind == "l1" else jnp.square(error_BHWC)
+    return per_image(jnp.mean(error_BHWC, axis=(1, 2, 3)))
+
+
+def gradient_distance(
+    images_BHWC: Float[Array, "B H W C"], outputs_BHWC: Float[Array, "B H W C"], scales: int = 3
+) -> Float[Array, " B"]:
+    """How far the edges of two images differ: an LPIPS without weights.
+
+    Mean absolute difference of both first derivatives and of the Laplacian, summed over `scales`
+    halvings of the side. It asks for sharp edges in the right place, which L1 alone blurs.
+    """
+    error = outputs_BHWC - images_BHWC  # the derivatives are linear: one image carries both
+    total_B = jnp.zeros(error.shape[0])
+    for scale in range(scales):
+        if scale:
+            error = _halve(error)
+        dx, dy = error[:, :, 1:] - error[:, :, :-1], error[:, 1:] - error[:, :-1]
+        laplacian = dx[:, 1:-1, 1:] - dx[:, 1:-1, :-1] + dy[:, 1:, 1:-1] - dy[:, :-1, 1:-1]
+        for derivative in (dx, dy, laplacian):
+            total_B += jnp.mean(jnp.abs(derivative), axis=(1, 2, 3))
+    return total_B
+
+
+def per_image(values_B: Float[Array, " B"]) -> SumWeight:
+    """A value for each image as (sum, weight)."""
+    return jnp.sum(values_B), jnp.float32(values_B.size)
+
+
+def vector_quantization(
+    inputs: Float[Array, "*grid D"],
+    codes: Float[Array, "*grid D"],
+    *,
+    commitment_cost: float = 0.25,
+    legacy: bool = False,
+) -> SumWeight:
+    """|sg(z) - e|^2 + beta |z - sg(e)|^2, averaged over the code dimension; weight: tokens.
+
+    Args:
+      inputs: features z.
+      codes: the nearest codes e.
+      commitment_cost: beta (arXiv 1711.00937, equation 3).
+      legacy: beta weighs the codebook term instead, as the code of taming-transformers and
+        open-muse does.
+    """
+    codebook = jnp.mean(jnp.square(jax.lax.stop_gradient(inputs) - codes), axis=-1)
+    commitment = jnp.mean(jnp.square(inputs - jax.lax.stop_gradient(codes)), axis=-1)
+    loss = (
+        commitment_cost * codebook + commitment
+        if legacy
+        else codebook + commitment_cost * commitment
+    )
+    return jnp.sum(loss), jnp.float32(loss.size)
+
+
+def code_entropy(
+    affinities_TK: Float[Array, "T K"], *, temperature: float
+) -> tuple[SumWeight, SumWeight]:
+    """Entropy of a token's soft assignment, and of the batch's mean assignment, in nats.
+
+    Minimising the first minus the second makes each choice sure and all codes used (MaskGIT,
+    arXiv 2202.04200; its ratio is 0.1 at a temperature of 0.01). The second belongs to the whole
+    batch: it is returned times T, so that it divides as the first does.
+
+    Args:
+      affinities_TK: negative squared distances.
+      temperature: of the softmax over codes.
+    """
+    log_p_TK = jax.nn.log_softmax(affinities_TK / temperature, axis=-1)
+    p_TK = jnp.exp(log_p_TK)
+    tokens = jnp.float32(affinities_TK.shape[0])
+    each = -jnp.sum(p_TK * log_p_TK)
+    mean_K = jnp.mean(p_TK, axis=0)
+    overall = -jnp.sum(mean_K * jnp.log(mean_K + 1e-9))
+    return (each, tokens), (overall * tokens, tokens)
+
+
+def discriminator(
+    real_Bhw: Float[Array, "B h w"],
+    fake_Bhw: Float[Array, "B h w"],
+    kind: Literal["hinge", "non_saturating"] = "hinge",
+) -> SumWeight:
+    """What the discriminator minimises, mean of its real and fake halves; weight: patches."""
+    if kind == "hinge":
+        loss_Bhw = jax.nn.relu(1 - real_Bhw) + jax.nn.relu(1 + fake_Bhw)
+    else:
+        loss_Bhw = jax.nn.softplus(-real_Bhw) + jax.nn.softplus(fake_Bhw)
+    return jnp.sum(loss_Bhw) / 2, jnp.float32(loss_Bhw.size)
+
+
+def adversarial(
+    fake_Bhw: Float[Array, "B h w"], kind: Literal["hinge", "non_saturating"] = "hinge"
+) -> SumWeight:
+    """What the generator minimises; weight: patches."""
+    loss_Bhw = -fake_Bhw if kind == "hinge" else jax.nn.softplus(-fake_Bhw)
+    return jnp.sum(loss_Bhw), jnp.float32(loss_Bhw.size)
+
+
+def adaptive_weight(
+    reconstruction_gradient: Float[Array, "..."], adversarial_gradient: Float[Array, "..."]
+) -> Float[Array, ""]:
+    """|grad of reconstruction| / |grad of adversarial| at the decoder's last kernel, at most 1e4.
+
+    Makes both losses pull equally hard (arXiv 2012.09841, equation 7); carries no gradient.
+    """
+    ratio = jnp.linalg.norm(reconstruction_gradient.ravel()) / (
+        jnp.linalg.norm(adversarial_gradient.ravel()) + 1e-4
+    )
+    return jax.lax.stop_gradient(jnp.clip(ratio, 0, 1e4))
+
+
+def _halve(x_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    batch, height, width, channels = x_BHWC.shape
+    return x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))

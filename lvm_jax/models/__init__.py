@@ -1,0 +1,29 @@
+"""Flax NNX modules, each usable alone: `from lvm_jax.models import Llama, VQGAN, presets`.
+
+Names are imported when first used, so that a program with only a tokenizer never loads the decoder.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lvm_jax.models import presets
+    from lvm_jax.models.llama import Llama, LlamaConfig
+    from lvm_jax.models.vqgan import VQGAN, VQGANConfig
+
+__all__ = ["VQGAN", "Llama", "LlamaConfig", "VQGANConfig", "presets"]
+
+_HOMES = {
+    "Llama": "lvm_jax.models.llama",
+    "LlamaConfig": "lvm_jax.models.llama",
+    "VQGAN": "lvm_jax.models.vqgan",
+    "VQGANConfig": "lvm_jax.models.vqgan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "presets":
+        return importlib.import_module("lvm_jax.models.presets")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

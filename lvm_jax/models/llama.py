@@ -1,0 +1,321 @@
+"""The decoder: LLaMA (Touvron et al., arXiv 2302.13971) over visual tokens, in the sizes of LVM (arXiv 2312.00785).
+
+Pre-norm RMSNorm, SwiGLU, rotary positions, no biases, an untied head. Works alone: no mesh, no trainer.
+
+Shapes: B batch, T tokens, D hidden size, F MLP size, N query heads, K key-value heads, H head dimension,
+V published vocabulary, P the vocabulary table (V padded), L layers.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from lvm_jax.models import llama_folder
+from lvm_jax.models.attention import SAVED, attend
+from lvm_jax.models.kv_cache import KVCache
+from lvm_jax.models.llama_config import LlamaConfig
+from lvm_jax.models.pretrained import from_tensors, to_tensors
+from lvm_jax.models.rope import apply_rope, rope_table
+from lvm_jax.parallel.sharding import constrain, partition_spec
+
+# What the backward pass finds stored; the rest is computed again.
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "none": None,  # everything: no rematerialisation
+    "full": jax.checkpoint_policies.nothing_saveable,  # only each block's input
+    # results of products with weights, and of attention: what is cheap to compute is computed again
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(SAVED),
+    ),
+}
+
+
+def _matrix(
+    rngs: nnx.Rngs, config: LlamaConfig, shape: tuple[int, ...], axes: tuple[str, ...]
+) -> nnx.Param:
+    return nnx.Param(
+        config.initializer_range * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes
+    )
+
+
+def _vocabulary_table(rngs: nnx.Rngs, config: LlamaConfig, axes: tuple[str, str]) -> nnx.Param:
+    """A matrix whose padding is zero, and stays zero: no id reads it, and its logits are cut off."""
+    sizes = {"vocab": config.padded_vocab_size, "embed": config.hidden_size}
+    table = _matrix(rngs, config, tuple(sizes[axis] for axis in axes), axes)
+    rows = jax.lax.broadcasted_iota(jnp.int32, table.shape, axes.index("vocab"))
+    table[...] = jnp.where(rows < config.vocab_size, table[...], 0.0)
+    return table
+
+
+def _linear(
+    x_BTD: jax.Array, kernel: jax.Array, inputs: int = 1, result: jnp.dtype | type | None = None
+) -> jax.Array:
+    """x @ kernel, rounded to `result` or x's dtype; the kernel's first `inputs` dimensions are x's last ones.
+
+    The product is between two matrices: for the gradient of a kernel, XLA's CPU backend contracts (batch, sequence)
+    pairs by way of transposed copies at a third of the speed. A sequence split over devices cannot be folded into
+    the batch without gathering it, so it stays.
+    """
+    kernel = kernel.astype(x_BTD.dtype)
+    if not _sequence_is_whole(x_BTD.shape[1]):
+        return jnp.tensordot(x_BTD, kernel, inputs, preferred_element_type=result)
+    rows, columns = math.prod(kernel.shape[:inputs]), kernel.shape[inputs:]
+    y = jnp.matmul(x_BTD.reshape(-1, rows), kernel.reshape(rows, -1), preferred_element_type=result)
+    return y.reshape(*x_BTD.shape[:2], *columns)
+
+
+def _sequence_is_whole(length: int) -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or len(partition_spec(("seq",), (length,), mesh, strict=False)) == 0
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x^2) + eps) * scale (Zhang and Sennrich, arXiv 1910.07467)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        self.scale = nnx.Param(jnp.ones((size,), jnp.float32), axes=(None,))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+        """Computes in fp32, returns the input's dtype."""
+        x32 = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return (x32 * inverse * self.scale[...]).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Projections around causal attention; rotary positions on queries and keys."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
+        D, N, K, H = (
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        self.query = _matrix(rngs, config, (D, N, H), ("embed", "heads", "head_dim"))
+        self.key = _matrix(rngs, config, (D, K, H), ("embed", "kv_heads", "head_dim"))
+        self.value = _matrix(rngs, config, (D, K, H), ("embed", "kv_heads", "head_dim"))
+        self.out = _matrix(rngs, config, (N, H, D), ("heads", "head_dim", "embed"))
+
+    def project(
+        self, x_BTD: Float[Array, "B T D"], rope: tuple[jax.Array, jax.Array]
+    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
+        """Rotated queries, rotated keys, values."""
+        q, k, v = (
+            constrain(_linear(x_BTD, kernel[...]), "batch", "seq", "act_heads", None)
+            for kernel in (self.query, self.key, self.value)
+        )
+        return apply_rope(q, rope), apply_rope(k, rope), v
+
+    def merge(self, y_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+        """The output projection."""
+        return _linear(y_BTNH, self.out[...], inputs=2)
+
+
+class SwiGLU(nnx.Module):
+    """down(silu(gate x) * up x) (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
+        D, F = config.hidden_size, config.intermediate_size
+        self.gate = _matrix(rngs, config, (D, F), ("embed", "mlp"))
+        self.up = _matrix(rngs, config, (D, F), ("embed", "mlp"))
+        self.down = _matrix(rngs, config, (F, D), ("mlp", "embed"))
+
+    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Applies the MLP to each token."""
+        gate_BTF, up_BTF = (
+            constrain(_linear(x_BTD, kernel[...]), "batch", "seq", "act_mlp")
+            for kernel in (self.gate, self.up)
+        )
+        return _linear(jax.nn.silu(gate_BTF) * up_BTF, self.down[...])
+
+
+class Block(nnx.Module):
+    """One pre-norm layer: attention, then MLP, each added to the residual stream."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention = Attention(config, rngs=rngs)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = SwiGLU(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        rope: tuple[jax.Array, jax.Array],
+        attention: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    ) -> Float[Array, "B T D"]:
+        """Applies the block; `attention` maps (q_BTNH, k_BTKH, v_BTKH) to y_BTNH."""
+        y_BTNH = attention(*self.attention.project(self.attention_norm(x_BTD), rope))
+        x_BTD = constrain(x_BTD + self.attention.merge(y_BTNH), "batch", "seq", "act_embed")
+        return constrain(x_BTD + self.mlp(self.mlp_norm(x_BTD)), "batch", "seq", "act_embed")
+
+
+class Llama(nnx.Module):
+    """The decoder. `model(tokens_BT)` gives fp32 logits over the published vocabulary."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.embedding = _vocabulary_table(rngs, config, ("vocab", "embed"))
+        self.layers = _stack(config, rngs)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        if not config.tie_word_embeddings:
+            self.head = _vocabulary_table(rngs, config, ("embed", "vocab"))
+
+    def __call__(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"] | None = None,
+        positions_BT: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B T V"]:
+        """Logits of the token that follows each token.
+
+        Args:
+          tokens_BT: ids in [0, vocab_size).
+          segment_ids_BT: 0 is padding, 1, 2, ... the sentences of a row, which do not see each other;
+            None: the row is one sentence.
+          positions_BT: position of each token in its sentence; None counts from the start of the row.
+        """
+        return self.logits(self.hidden(tokens_BT, segment_ids_BT, positions_BT))
+
+    def hidden(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"] | None = None,
+        positions_BT: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """The normalised last hidden state, what `logits` takes; arguments as in `__call__`."""
+        return self.transform(self.embed(tokens_BT), segment_ids_BT, positions_BT)
+
+    def embed(self, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Rows of the vocabulary table, in the compute dtype."""
+        x_BTD = self.embedding[...][tokens_BT].astype(self.config.dtype)
+        return constrain(x_BTD, "batch", "seq", "act_embed")
+
+    def transform(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        segment_ids_BT: Int[Array, "B T"] | None = None,
+        positions_BT: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """All blocks and the final norm, from embeddings: for inputs that are not token ids."""
+        if positions_BT is None:
+            positions_BT = jnp.arange(x_BTD.shape[1])[None]
+        rope = rope_table(positions_BT, self.config.head_dim, self.config.rope_theta)
+        attention = functools.partial(
+            attend, segment_ids_BT=segment_ids_BT, implementation=self.config.attention
+        )
+        graphdef, stacked = nnx.split(self.layers)
+
+        def block(x_BTD: jax.Array, layer: nnx.State) -> jax.Array:
+            return nnx.merge(graphdef, layer)(x_BTD, rope, attention)
+
+        policy = REMAT_POLICIES[self.config.remat]
+        if policy is not None:
+            # Inside a loop the compiler cannot merge the two computations: a barrier would only be in the way.
+            block = jax.checkpoint(block, policy=policy, prevent_cse=not self.config.scan_layers)
+        if self.config.scan_layers:
+            x_BTD, _ = jax.lax.scan(lambda x, layer: (block(x, layer), None), x_BTD, stacked)
+        else:
+            for index in range(self.config.num_hidden_layers):
+                x_BTD = block(x_BTD, jax.tree.map(lambda stack, index=index: stack[index], stacked))
+        return self.norm(x_BTD)
+
+    def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """The head: fp32 scores of the published vocabulary for normalised hidden states."""
+        kernel_DP = self.embedding[...].T if self.config.tie_word_embeddings else self.head[...]
+        logits_BTP = _linear(x_BTD, kernel_DP, result=jnp.float32)
+        return constrain(logits_BTP, "batch", "seq", "act_vocab")[..., : self.config.vocab_size]
+
+    def init_cache(self, batch: int, max_len: int) -> KVCache:
+        """An empty KV cache for `batch` rows of at most `max_len` tokens, in the compute dtype."""
+        config = self.config
+        return KVCache.empty(
+            layers=config.num_hidden_layers,
+            batch=batch,
+            max_len=max_len,
+            kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            dtype=jnp.dtype(config.dtype),
+        )
+
+    def extend(
+        self, tokens_BT: Int[Array, "B T"], cache: KVCache
+    ) -> tuple[Float[Array, "B T V"], KVCache]:
+        """Reads T more tokens of every row: a prompt (prefill) or a single token (decoding).
+
+        Args:
+          tokens_BT: the ids that follow what the cache holds; positions continue from `cache.length`.
+          cache: from `init_cache` or an earlier call.
+
+        Returns:
+          logits_BTV of the T tokens, equal to the full forward pass's, and the longer cache.
+
+        Raises:
+          UserError: the tokens do not fit. Inside jit, where the length is unknown, the caller must see to it.
+        """
+        T = tokens_BT.shape[1]
+        cache.check_room(T)
+        rope = rope_table(
+            (cache.length + jnp.arange(T))[None], self.config.head_dim, self.config.rope_theta
+        )
+        graphdef, stacked = nnx.split(self.layers)
+
+        # The cache is carried, not stacked from the loop's outputs: each layer writes T tokens in place.
+        def step(carry: tuple[jax.Array, KVCache], layer: tuple[Any, jax.Array]):
+            (x_BTD, cache), (state, index) = carry, layer
+
+            def attention(q_BTNH, k_BTKH, v_BTKH):
+                nonlocal cache
+                cache = cache.write(index, k_BTKH, v_BTKH)
+                return attend(
+                    q_BTNH, *cache.layer(index), query_start=cache.length, implementation="xla"
+                )
+
+            x_BTD = nnx.merge(graphdef, state)(x_BTD, rope, attention)
+            return (x_BTD, cache), None
+
+        indices = jnp.arange(self.config.num_hidden_layers)
+        (x_BTD, cache), _ = jax.lax.scan(step, (self.embed(tokens_BT), cache), (stacked, indices))
+        return self.logits(self.norm(x_BTD)), cache.advance(T)
+
+    def save_pretrained(self, directory: epath.PathLike) -> None:
+        """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too."""
+        llama_folder.save(directory, self.config, to_tensors(self))
+
+    @classmethod
+    def from_pretrained(cls, directory: epath.PathLike, **overrides: Any) -> "Llama":
+        """Reads a LLaMA folder, this project's or Hugging Face's, of one file or several.
+
+        Args:
+          directory: holds config.json and safetensors files; local or gs://.
+          **overrides: fields of `LlamaConfig` about how to compute (dtype, remat, scan_layers, attention).
+
+        Raises:
+          UserError: no such folder, another kind of model, or tensors that do not fit its configuration.
+        """
+        config = llama_folder.load_config(directory, **overrides)
+        abstract = nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0)))
+        return from_tensors(abstract, llama_folder.load_tensors(directory, config), str(directory))
+
+
+def _stack(config: LlamaConfig, rngs: nnx.Rngs) -> Block:
+    """All blocks as one module, whose parameters have a leading axis of layers."""
+
+    @nnx.split_rngs(splits=config.num_hidden_layers)
+    @nnx.vmap
+    def stacked(rngs: nnx.Rngs) -> Block:
+        return Block(config, rngs=rngs)
+
+    blocks = stacked(rngs)
+    for _, variable in nnx.to_flat_state(nnx.state(blocks, nnx.Param)):
+        variable.set_metadata(axes=("layers", *variable.get_metadata()["axes"]))
+    return blocks

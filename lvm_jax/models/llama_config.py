@@ -1,0 +1,131 @@
+"""What a decoder is, before any array exists: its configuration, its size, its cost."""
+
+import dataclasses
+from typing import Literal
+
+from lvm_jax.errors import UserError
+
+# The table is padded to a multiple of this: 8292 = 4 * 3 * 691 does not divide over eight tensor-parallel devices.
+VOCAB_MULTIPLE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """Shape of a decoder, in Hugging Face's names, and how to compute it.
+
+    Attributes:
+      vocab_size: published vocabulary: the codes and the reserved ids behind them.
+      hidden_size: width D of the residual stream.
+      intermediate_size: width F of the SwiGLU MLP.
+      num_hidden_layers: blocks.
+      num_attention_heads: query heads; divides hidden_size, the quotient is the (even) head dimension.
+      num_key_value_heads: divides num_attention_heads; equal to it in every published LVM.
+      bos_token_id: begins a visual sentence.
+      eos_token_id: ends it.
+      pad_token_id: fills a row.
+      rms_norm_eps: added to the mean square.
+      rope_theta: base of the rotary wavelengths.
+      initializer_range: standard deviation of every matrix at initialisation.
+      max_position_embeddings: context length the model is meant for; recorded for other libraries, not enforced.
+      tie_word_embeddings: the head is the transposed embedding.
+      dtype: what activations and products are computed in; parameters, norms, softmax and logits are fp32.
+      scan_layers: compile one block and loop over it, instead of all blocks in a row; parameters are the same.
+      remat: what the backward pass computes again: nothing, all of a block, or all but its products with weights.
+      attention: a key of `lvm_jax.models.attention.IMPLEMENTATIONS`.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    initializer_range: float = 0.02
+    max_position_embeddings: int = 4096
+    tie_word_embeddings: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    scan_layers: bool = True
+    remat: Literal["none", "full", "dots"] = "dots"
+    attention: Literal["xla", "chunked"] = "chunked"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_key_value_heads",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: it must be at least 1")
+        if self.num_attention_heads < 1 or self.hidden_size % (2 * self.num_attention_heads):
+            raise UserError(
+                f"hidden_size={self.hidden_size} over num_attention_heads={self.num_attention_heads} heads: "
+                "it must split into an even number of dimensions a head"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise UserError(
+                f"num_key_value_heads={self.num_key_value_heads} must divide "
+                f"num_attention_heads={self.num_attention_heads}"
+            )
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if not 0 <= getattr(self, name) < self.vocab_size:
+                raise UserError(
+                    f"{name}={getattr(self, name)} is not an id below vocab_size={self.vocab_size}"
+                )
+        choices = {
+            "dtype": ("float32", "bfloat16"),
+            "remat": ("none", "full", "dots"),
+            "attention": ("xla", "chunked"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UserError(
+                    f"{name}={getattr(self, name)!r} does not exist; known: {', '.join(known)}"
+                )
+
+    @property
+    def head_dim(self) -> int:
+        """H, dimensions of one head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """P, rows of the vocabulary table: vocab_size rounded up to a multiple of 128."""
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+
+def count_parameters(config: LlamaConfig, *, embeddings: bool = True) -> int:
+    """Parameters of the published model: the vocabulary tables count their `vocab_size` rows, not the padding.
+
+    Args:
+      config: the decoder.
+      embeddings: count the input table and the head; without them, blocks and norms only.
+    """
+    D = config.hidden_size
+    norms = (2 * config.num_hidden_layers + 1) * D
+    tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size * D
+    return config.num_hidden_layers * _block_weights(config) + norms + (tables if embeddings else 0)
+
+
+def train_flops_per_token(config: LlamaConfig, seq_len: int) -> float:
+    """Floating-point operations of a forward and backward pass for one token of a row of `seq_len`.
+
+    Six for each weight of a matrix product (the head's published rows included, the input table not), and causal
+    attention at 6 * layers * hidden_size * seq_len, half of what every query against every key would take.
+    """
+    weights = (
+        config.num_hidden_layers * _block_weights(config) + config.vocab_size * config.hidden_size
+    )
+    return 6.0 * (weights + config.num_hidden_layers * config.hidden_size * seq_len)
+
+
+def _block_weights(config: LlamaConfig) -> int:
+    D, H = config.hidden_size, config.head_dim
+    attention = 2 * D * H * (config.num_attention_heads + config.num_key_value_heads)
+    return attention + 3 * D * config.intermediate_size

@@ -1,0 +1,91 @@
+"""The nearest-code search, its slicing, and what its gradient reaches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lvm_jax.models import quantizer
+from lvm_jax.models.quantizer import VectorQuantizer
+
+
+def make(codes: int = 24, dim: int = 4, **kwargs) -> VectorQuantizer:
+    module = VectorQuantizer(codes, dim, rngs=nnx.Rngs(0), **kwargs)
+    module.codebook[...] = np.random.default_rng(5).normal(size=(codes, dim)).astype(np.float32)
+    return module
+
+
+def features(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(1).normal(size=shape).astype(np.float32))
+
+
+def brute_force(z: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    return np.argmin(np.sum((z[..., None, :] - codes) ** 2, axis=-1), axis=-1)
+
+
+def test_ids_are_those_of_the_nearest_code_in_raster_order():
+    module, z = make(), features(2, 3, 5, 4)
+    expected = brute_force(np.asarray(z), np.asarray(module.codebook[...])).reshape(2, 15)
+    ids = module.nearest(z)
+    np.testing.assert_array_equal(ids, expected)
+    assert ids.dtype == jnp.int32
+    assert len(np.unique(expected)) > 5
+
+
+@pytest.mark.parametrize("max_pairs", [1, 30, 100])
+def test_slicing_the_codebook_changes_nothing(monkeypatch, max_pairs: int):
+    module, z = make(), features(2, 3, 5, 4)
+    whole = module.nearest(z)
+    monkeypatch.setattr(quantizer, "MAX_PAIRS", max_pairs)
+    np.testing.assert_array_equal(module.nearest(z), whole)
+
+
+def test_lowest_id_wins_a_tie_also_across_slices(monkeypatch):
+    module, z = make(), features(1, 2, 2, 4)
+    module.codebook[...] = jnp.tile(jnp.ones((1, 4)), (24, 1))
+    monkeypatch.setattr(quantizer, "MAX_PAIRS", 8)
+    np.testing.assert_array_equal(module.nearest(z), np.zeros((1, 4)))
+
+
+def test_search_never_holds_more_pairs_than_allowed(monkeypatch):
+    monkeypatch.setattr(quantizer, "MAX_PAIRS", 64)
+    module = make()
+    jaxpr = jax.make_jaxpr(lambda z: module.nearest(z))(features(1, 4, 4, 4))
+    scan = next(e for e in jaxpr.eqns if e.primitive.name == "scan")
+    sizes = [v.aval.size for e in scan.params["jaxpr"].eqns for v in e.outvars]
+    assert max(sizes) <= 64
+
+
+def test_normalised_codes_ignore_length():
+    module, z = make(l2_normalize=True), features(1, 3, 3, 4)
+    before = module.nearest(z)
+    module.codebook[...] = module.codebook[...] * jnp.linspace(0.1, 9, 24)[:, None]
+    np.testing.assert_array_equal(module.nearest(7 * z), before)
+    np.testing.assert_allclose(jnp.linalg.norm(module.lookup(before), axis=-1), 1, rtol=1e-6)
+
+
+def test_straight_through_gradient_is_the_identity_and_spares_the_codebook():
+    module, z = make(), features(1, 2, 2, 4)
+    weights = features(1, 2, 2, 4) + 3
+    graphdef, params = nnx.split(module)
+
+    def loss(z: jax.Array, params: nnx.State) -> jax.Array:
+        return jnp.sum(weights * nnx.merge(graphdef, params)(z).straight_through_BhwD)
+
+    to_z, to_params = jax.grad(loss, (0, 1))(z, params)
+    np.testing.assert_allclose(to_z, weights, rtol=1e-6)
+    assert not np.any(to_params["codebook"][...])
+
+
+def test_codes_gradient_reaches_only_the_chosen_codes():
+    module, z = make(), features(1, 2, 2, 4)
+    graphdef, params = nnx.split(module)
+    gradient = jax.grad(lambda p: jnp.sum(nnx.merge(graphdef, p)(z).codes_BhwD))(params)
+    touched = np.flatnonzero(np.any(np.asarray(gradient["codebook"][...]), axis=-1))
+    np.testing.assert_array_equal(touched, np.unique(module.nearest(z)))
+
+
+def test_distances_are_fp32_whatever_the_features():
+    module, z = make(), features(1, 2, 2, 4).astype(jnp.bfloat16)
+    assert module.affinities(z.reshape(4, 4)).dtype == jnp.float32
