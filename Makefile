@@ -1,0 +1,40 @@
+# Two commands do everything, set-up included: `make quickstart` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/quickstart
+EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
+
+.PHONY: help quickstart test test-slow lint clean
+
+help:
+	@echo "make quickstart   pixels -> tokens -> a small LVM -> answers and $(WORKDIR)/report.html (about 10 minutes on 2 cores)"
+	@echo "make test         the tests that take minutes in all"
+	@echo "make test-slow    the ones that make test leaves out"
+	@echo "make lint         ruff and pyright"
+	@echo "make clean        removes $(WORKDIR); the environment in $(VENV) stays"
+
+quickstart: $(VENV)/.installed-quickstart
+	$(BIN)/python experiments/quickstart.py --workdir=$(WORKDIR)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore=tests/devices8
+	$(EIGHT_DEVICES) $(BIN)/python -m pytest -q -m "not slow" tests/devices8
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m slow --ignore=tests/devices8
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(WORKDIR)
+
+# One stamp an extra: a second run installs nothing, a changed requirement installs again.
+$(VENV)/.installed-%: setup.py requirements.txt
+	@test -x $(BIN)/python || (echo "making $(VENV) (once)"; $(PYTHON) -m venv $(VENV))
+	@echo "installing lvm_jax[$*] into $(VENV) (once, 1-2 minutes)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@

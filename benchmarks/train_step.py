@@ -1,0 +1,194 @@
+r"""The training step of the quickstart's decoder: tokens/s beside PyTorch + transformers, in turns, in one run.
+
+    python benchmarks/train_step.py --peer_python=OTHER_ENVIRONMENT/bin/python
+
+A step is forward, backward, clipping to norm 1 and AdamW, in fp32, on rows of 513 tokens. OTHER_ENVIRONMENT has torch
+and transformers (`pip install torch transformers`, apart from this project's). It opens the folder saved by this side,
+so both train the same weights on the same batch, and before anything is timed the losses of the first steps must agree.
+Run it on an idle machine: PyTorch's threads wait for each other, and one that lost its core delays all.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+from lvm_jax.models import presets
+from lvm_jax.models.llama_config import count_parameters, train_flops_per_token
+from lvm_jax.tasks.next_token import NextTokenTask
+
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.1
+GATE_STEPS, GATE_TOLERANCE = 3, 1e-3
+
+Turn = Callable[[int], dict[str, Any]]
+
+
+def start_ours(preset: str, batch: int, seq_len: int, folder: pathlib.Path) -> Turn:
+    """Saves a fresh model and a batch into `folder`; returns what trains that model some steps further."""
+    tx = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(LEARNING_RATE, b1=0.9, b2=0.95, eps=1e-8, weight_decay=WEIGHT_DECAY),
+    )
+    task = NextTokenTask(presets.llama(preset), tx, seq_len=seq_len)
+    state, key = jax.jit(task.init)(jax.random.key(0)), jax.random.key(1)
+    task.model(state).save_pretrained(folder)
+    tokens = (
+        np.random.default_rng(0)
+        .integers(0, task.config.vocab_size, (batch, seq_len + 1))
+        .astype(np.int32)
+    )
+    np.save(folder / "tokens.npy", tokens)
+    positions = np.broadcast_to(np.arange(seq_len + 1, dtype=np.int32), tokens.shape)
+    rows = jax.device_put(
+        {"tokens": tokens, "segment_ids": np.ones_like(tokens), "positions": positions}
+    )
+    step = jax.jit(task.step, donate_argnums=0).lower(state, rows, key).compile()
+
+    def train(steps: int) -> dict[str, Any]:
+        nonlocal state
+        begin, cpu_begin, losses = time.perf_counter(), time.process_time(), []
+        for _ in range(steps):
+            state, metrics = step(state, rows, key)
+            losses.append(float(metrics["loss"].compute()))
+        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
+
+    return train
+
+
+def start_peer(
+    python: str, folder: pathlib.Path, threads: int
+) -> tuple[subprocess.Popen, dict[str, str]]:
+    """The peer's process, once it has loaded the model, and its versions.
+
+    Raises:
+      UserError: it does not start.
+    """
+    script = pathlib.Path(__file__).parent / "peers" / "torch_llama.py"
+    arguments = [folder, folder / "tokens.npy", threads, LEARNING_RATE, WEIGHT_DECAY]
+    process = subprocess.Popen(
+        [python, script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    hello = process.stdout.readline() if process.stdout else ""
+    if not hello:
+        raise UserError(
+            f"{python} cannot run {script.name}: it must be a Python with torch and transformers"
+        )
+    return process, json.loads(hello)
+
+
+def ask_peer(process: subprocess.Popen, steps: int) -> dict[str, Any]:
+    """The peer's answer to `steps` more steps."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the peer was started without pipes")
+    print(steps, file=process.stdin, flush=True)
+    return json.loads(process.stdout.readline())
+
+
+def check_losses(ours: list[float], theirs: list[float]) -> None:
+    """Requires two runs of the same steps to agree.
+
+    Raises:
+      UserError: they do not; timing them would compare two programs that compute different things.
+    """
+    gap = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    print(
+        f"losses of {len(ours)} steps agree within {gap:.1e} nats: {', '.join(f'{x:.5f}' for x in ours)}"
+    )
+    if gap > GATE_TOLERANCE:
+        raise UserError(
+            f"losses differ by {gap:.2e}, more than {GATE_TOLERANCE}: ours {ours}, PyTorch {theirs}"
+        )
+
+
+def measure(
+    turns: dict[str, Turn], rounds: int, steps: int, tokens: int
+) -> dict[str, dict[str, float]]:
+    """Times the turns alternately; medians over the rounds of tokens/s and of CPU seconds a step."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in turns}
+    for number in range(rounds):
+        for name, turn in turns.items():
+            results[name].append(turn(steps))
+        rates = {name: steps * tokens / result[-1]["seconds"] for name, result in results.items()}
+        print(
+            f"round {number}: "
+            + ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in rates.items())
+        )
+    return {
+        name: {
+            "tokens_per_second": float(np.median([steps * tokens / r["seconds"] for r in result])),
+            "cpu_seconds_per_step": float(np.median([r["cpu_seconds"] / steps for r in result])),
+        }
+        for name, result in results.items()
+    }
+
+
+def main() -> None:
+    """Checks, measures, prints, and with --output writes the numbers as JSON."""
+    args = flags.FLAGS
+    threads = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    config = presets.llama(args.preset)
+    print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
+    with tempfile.TemporaryDirectory() as folder:
+        ours = start_ours(args.preset, args.batch, args.seq_len, pathlib.Path(folder))
+        process, versions = start_peer(args.peer_python, pathlib.Path(folder), threads)
+        try:
+            theirs = functools.partial(ask_peer, process)
+            check_losses(ours(GATE_STEPS)["losses"], theirs(GATE_STEPS)["losses"])
+            medians = measure(
+                {"lvm_jax": ours, "PyTorch": theirs},
+                args.rounds,
+                args.steps,
+                args.batch * args.seq_len,
+            )
+        finally:
+            process.kill()
+            process.wait()
+    (rate, cpu), (peer_rate, peer_cpu) = (m.values() for m in medians.values())
+    flops = train_flops_per_token(config, args.seq_len)
+    versions |= {"jax": jax.__version__, "python": sys.version.split()[0]}
+    print(
+        f"{args.preset}: {count_parameters(config) / 1e6:.2f}M parameters, {args.batch} x {args.seq_len} tokens, "
+        f"fp32, {threads} threads, {versions}\n"
+        f"lvm_jax {rate:,.0f} tokens/s ({rate * flops / 1e9:.0f} GFLOP/s), PyTorch {peer_rate:,.0f}: "
+        f"ratio {rate / peer_rate:.2f}\n"
+        f"CPU seconds a step: {cpu:.3f} and {peer_cpu:.3f}, ratio {peer_cpu / cpu:.2f}"
+    )
+    if args.output:
+        record = {
+            "threads": threads,
+            "versions": versions,
+            "ratio": rate / peer_rate,
+            "medians": medians,
+        }
+        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
+    flags.DEFINE_alias("peer-python", "peer_python")
+    flags.DEFINE_string("preset", "quickstart", "decoder of lvm_jax.models.presets")
+    flags.DEFINE_integer("batch", 8, "rows of a step", lower_bound=1)
+    flags.DEFINE_integer("seq_len", 512, "tokens of a row", lower_bound=1)
+    flags.DEFINE_integer("rounds", 6, "turns of each side", lower_bound=1)
+    flags.DEFINE_integer("steps", 8, "steps of a turn", lower_bound=1)
+    flags.DEFINE_string("output", None, "JSON file for the numbers")
+    cli.run(main, required_flags=["peer_python"])

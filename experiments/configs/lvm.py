@@ -1,0 +1,83 @@
+r"""Pretraining of the decoder on token shards.
+
+python experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir=gs://BUCKET/lvm-3b \
+    --config.data.shards=gs://BUCKET/uvd
+
+The argument is a size (debug, 100m, 300m, 600m, 1b, 3b, 7b, 13b, 20b, 30b, quickstart); `3b,runlocal` shrinks any of
+them to a laptop. The recipe is the published one (LVM, arXiv 2312.00785, and its code's README), with two differences:
+sentences are kept apart by segment ids, and norms are not decayed.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from lvm_jax.config import parse_arg
+from lvm_jax.models import presets
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The recipe of one size."""
+    args = parse_arg(arg, size="300m", runlocal=False)
+    config = ConfigDict()
+    config.model = ConfigDict(dataclasses.asdict(presets.llama(args["size"])))
+    config.model.dtype = "bfloat16"
+    config.model.remat = "dots"
+
+    config.data = ConfigDict()
+    config.data.shards = ""  # a folder of shards, or a glob
+    config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one token more, for the labels
+    config.data.packing = "packed"  # "concat" is the paper's: concatenate and cut
+
+    config.train = ConfigDict()
+    config.train.steps = 200_000  # x 2M tokens = 420B, the paper's one epoch
+    config.train.batch_size = 512  # rows; 2,097,152 tokens
+    config.train.seed = 0
+    config.train.log_every = 20
+    config.train.eval_every = 2_000
+    config.train.checkpoint_every = 1_000
+    config.train.keep_checkpoints = 2
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1.5e-4
+    config.optimizer.end_learning_rate = 3e-5
+    config.optimizer.warmup_steps = 8_000
+    config.optimizer.decay_steps = 200_000  # the published 288,000 were never reached
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.95
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.decay = "matrices"
+
+    config.loss = ConfigDict()
+    config.loss.z_loss = 0.0
+    config.loss.chunk = 0  # tokens of a row whose logits are alive at a time; 0: all
+
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "context": 1, "tensor": 1, "expert": 1})
+
+    if args["size"] == "quickstart":
+        _quickstart(config)
+    if args["runlocal"]:
+        _runlocal(config)
+    return config
+
+
+def _quickstart(config: ConfigDict) -> None:
+    """About three minutes on two CPU cores: 8 images of 64 tokens a row."""
+    config.model.dtype = "float32"
+    config.model.remat = "none"
+    config.data.seq_len = 512
+    config.train.update({"steps": 250, "batch_size": 8, "log_every": 10})
+    config.train.update({"eval_every": 100, "checkpoint_every": 50})
+    config.optimizer.update({"learning_rate": 1e-3, "end_learning_rate": 1e-4})
+    config.optimizer.update({"warmup_steps": 30, "decay_steps": 300})
+
+
+def _runlocal(config: ConfigDict) -> None:
+    """Any size on a laptop in seconds: two thin layers, a few steps."""
+    config.model.update({"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2})
+    config.model.update({"num_attention_heads": 4, "num_key_value_heads": 4})
+    config.model.update({"dtype": "float32", "remat": "none"})
+    config.train.update({"steps": 6, "batch_size": 8, "log_every": 2})
+    config.train.update({"eval_every": 3, "checkpoint_every": 3})
+    config.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 2, "decay_steps": 6})

@@ -1,0 +1,102 @@
+r"""Training of the tokenizer, a VQGAN, on a folder of images.
+
+python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
+    --config.data.images=FOLDER
+
+The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart); `NAME,runlocal` shrinks
+it to seconds on a laptop. LVM's own tokenizer recipe is unpublished: the full-size defaults are those of open-muse's
+fine-tuning branch, whose f16 tokenizer has the released one's architecture.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from lvm_jax.config import parse_arg
+from lvm_jax.models import presets
+from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.tasks.tokenizer import TokenizerLoss
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The recipe of one preset."""
+    args = parse_arg(arg, preset="lvm-f16-8192", runlocal=False)
+    config = ConfigDict()
+    config.model = ConfigDict(dataclasses.asdict(presets.vqgan(args["preset"])))
+    config.discriminator = ConfigDict(dataclasses.asdict(DiscriminatorConfig()))
+    config.loss = ConfigDict(dataclasses.asdict(TokenizerLoss()))
+
+    config.data = ConfigDict()
+    config.data.images = ""  # a folder; sub-folders are searched
+    config.data.held_out = (
+        ""  # a list of paths below it, one a line; without one, held_out_fraction of the files
+    )
+    config.data.held_out_fraction = 0.01
+    config.data.repeats = (
+        ConfigDict()
+    )  # sub-folder -> how often each of its files comes in an epoch
+    config.data.crop = "random"
+    config.data.flip = True
+    config.data.max_bad = 100
+
+    config.train = ConfigDict()
+    config.train.steps = 600_000
+    config.train.batch_size = 128
+    config.train.seed = 0
+    config.train.log_every = 50
+    config.train.eval_every = 5_000
+    config.train.checkpoint_every = 5_000
+    config.train.keep_checkpoints = 2
+
+    config.generator = _adamw(1e-4, warmup=2_000, steps=600_000)
+    config.critic = _adamw(1e-6, warmup=2_000, steps=600_000)
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "context": 1, "tensor": 1, "expert": 1})
+
+    if args["preset"] == "quickstart":
+        _quickstart(config)
+    if args["runlocal"]:
+        _runlocal(config)
+    return config
+
+
+def _adamw(learning_rate: float, warmup: int, steps: int) -> ConfigDict:
+    return ConfigDict(
+        {
+            "learning_rate": learning_rate,
+            "end_learning_rate": learning_rate / 10,
+            "warmup_steps": warmup,
+            "decay_steps": steps,
+            "b1": 0.5,
+            "b2": 0.9,
+            "weight_decay": 0.01,
+            "decay": "matrices",
+            "clip_norm": 1.0,
+        }
+    )
+
+
+def _quickstart(config: ConfigDict) -> None:
+    """About three minutes on two CPU cores: 64 x 64 images, 64 codes each, a codebook of 512."""
+    config.loss.update({"reconstruction": "l2", "reconstruction_weight": 4.0})
+    config.loss.update({"perceptual": "lpips-alex", "perceptual_weight": 0.1})
+    config.loss.update({"entropy_weight": 0.01, "entropy_temperature": 0.05})
+    config.loss.update({"adversarial_weight": 0.05, "discriminator_start": 0})
+    config.discriminator.update({"hidden_channels": 16, "n_layers": 2, "norm_groups": 8})
+    config.data.repeats.photos = 30  # or rendered pictures would be 99% of what it sees
+    config.data.flip = False  # left and right of a rendered scene are told apart by its light
+    config.train.update({"steps": 600, "batch_size": 8, "log_every": 20})
+    config.train.update({"eval_every": 200, "checkpoint_every": 100})
+    config.generator = _adamw(1e-3, warmup=20, steps=600)
+    config.critic = _adamw(2.5e-4, warmup=20, steps=600)
+    config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})
+
+
+def _runlocal(config: ConfigDict) -> None:
+    """Any preset on a laptop in seconds: few channels, a few steps."""
+    config.model.update({"hidden_channels": 8, "num_res_blocks": 1, "norm_groups": 4})
+    config.model.update({"resolution": 64, "num_embeddings": 512})
+    config.loss.update({"perceptual": "gradient", "discriminator_start": 3})
+    config.train.update({"steps": 6, "batch_size": 8, "log_every": 2})
+    config.train.update({"eval_every": 3, "checkpoint_every": 3})
+    config.generator = _adamw(1e-3, warmup=2, steps=6)
+    config.critic = _adamw(2e-4, warmup=2, steps=6)

@@ -1,0 +1,138 @@
+"""From pixels to a visual prompt on two CPU cores: runs the project's own commands one after the other.
+
+python experiments/quickstart.py --workdir=runs/quickstart
+
+Each command is printed, and is one that the README explains. Stop it whenever you like: the same line continues.
+"""
+
+import dataclasses
+import fcntl
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from absl import flags
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "where everything goes")
+_TINY = flags.DEFINE_bool(
+    "tiny", False, "a few pictures and steps: shows that the way works, learns nothing"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One command, and what it does in plain words."""
+
+    name: str
+    words: str
+    command: str
+
+
+def stages(w: str, tiny: bool) -> list[Stage]:
+    """The way of the data. `w` is the workdir."""
+    few = " --scenes=24 --clips=8 --turntables=8" if tiny else ""
+    local = ",runlocal" if tiny else ""
+    held_out = " --max_sentences=12" if tiny else ""
+    return [
+        Stage(
+            "corpus",
+            "real photographs and video from the pack, and rendered scenes with exact annotations",
+            f"-m data_pipelines.embedded_corpus --output={w}/corpus{few}",
+        ),
+        Stage(
+            "tokenizer",
+            "a VQGAN learns to turn a 64 x 64 image into 64 codes of 512, and back",
+            f"experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:quickstart{local} "
+            f"--workdir={w}/tokenizer --config.data.images={w}/corpus --config.data.held_out={w}/corpus/validation.txt",
+        ),
+        Stage(
+            "shards",
+            "the corpus becomes visual sentences, their images become codes (Apache Beam)",
+            f"-m data_pipelines.build_uvd --config=data_pipelines/configs/quickstart.py{':runlocal' if tiny else ''} "
+            f"--config.root={w}/corpus --tokenizer={w}/tokenizer/model --output={w}/shards",
+        ),
+        Stage(
+            "decoder",
+            "a LLaMA learns to predict the next code",
+            f"experiments/train_lvm.py --config=experiments/configs/lvm.py:quickstart{local} "
+            f"--workdir={w}/lvm --config.data.shards={w}/shards",
+        ),
+        Stage(
+            "evaluation",
+            "held-out images and sentences, beside honest baselines",
+            f"experiments/evaluate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
+            f"--images={w}/corpus --output={w}/evaluation{held_out}",
+        ),
+        Stage(
+            "prompts",
+            "visual prompts from held-out sentences, answered with a KV cache",
+            f"experiments/generate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
+            f"--output={w}/prompts --temperature=0.8 --top_p=0.95",
+        ),
+        Stage("report", "one page with all of it", f"experiments/report.py --workdir={w}"),
+    ]
+
+
+def main() -> None:
+    """Runs what is not finished yet."""
+    workdir = Path(_WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = workdir / "stages.json"
+    finished = json.loads(record.read_text()) if record.exists() else {}
+    with _only_one_run(workdir) as lock:
+        todo = stages(str(workdir), _TINY.value)
+        for number, stage in enumerate(todo, 1):
+            title = f"[{number}/{len(todo)}] {stage.name}: {stage.words}"
+            if finished.get(stage.name, {}).get("command") == stage.command:
+                print(f"{title} (done, {finished[stage.name]['seconds']:.0f} s)")
+                continue
+            print(f"\n{title}\n$ python {stage.command}", flush=True)
+            start = time.monotonic()
+            _run([sys.executable, *shlex.split(stage.command)], lock.fileno())
+            seconds = time.monotonic() - start
+            finished[stage.name] = {"command": stage.command, "seconds": round(seconds, 1)}
+            partial = record.with_suffix(".partial")
+            partial.write_text(json.dumps(finished, indent=2) + "\n")
+            partial.replace(record)
+    total = sum(stage["seconds"] for stage in finished.values())
+    print(f"\nall of it took {total / 60:.1f} minutes; open {workdir / 'report.html'}")
+
+
+def _run(command: list[str], lock: int) -> None:
+    """Runs a command in a session of its own, so that a Ctrl-C reaches it once: from here."""
+    process = subprocess.Popen(command, start_new_session=True, pass_fds=[lock])
+    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if code:
+        sys.exit(code)  # the command has said why
+
+
+def _only_one_run(workdir: Path) -> TextIO:
+    """Holds W/.lock, which the running command inherits: a killed quickstart's orphan still holds it."""
+    lock = (workdir / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another run is still at work in {workdir}: wait until it ends, or stop it, or name another --workdir"
+        ) from error
+    return lock
+
+
+if __name__ == "__main__":
+    cli.run(main)

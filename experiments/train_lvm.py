@@ -1,0 +1,116 @@
+r"""Trains the decoder on token shards; run again in the same workdir, it continues.
+
+python experiments/train_lvm.py --config=experiments/configs/lvm.py:300m --workdir=DIR --config.data.shards=SHARDS
+
+WORKDIR gets config.json, checkpoints/, metrics.jsonl, tensorboard/, and at the end model/ (Hugging Face layout).
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+
+from lvm_jax import cli
+from lvm_jax.config import from_mapping, to_dict
+from lvm_jax.data.loader import EvalLoader, TokenLoader
+from lvm_jax.data.manifest import Manifest
+from lvm_jax.data.visual_sentence import SpecialTokens
+from lvm_jax.errors import UserError
+from lvm_jax.models.llama_config import LlamaConfig
+from lvm_jax.parallel import runtime
+from lvm_jax.parallel.mesh import MeshConfig, make_mesh
+from lvm_jax.parallel.sharding import BatchLayout
+from lvm_jax.tasks.next_token import NextTokenTask
+from lvm_jax.training.hooks import HeldOutLoss
+from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
+
+_CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/lvm.py:300m", "recipe")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; running again there resumes it")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which shards, and how sentences become rows of seq_len + 1 tokens."""
+
+    shards: str
+    seq_len: int
+    packing: Literal["packed", "concat"] = "packed"
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """See `NextTokenTask`."""
+
+    z_loss: float = 0.0
+    chunk: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All of a run's configuration."""
+
+    model: LlamaConfig
+    data: DataConfig
+    train: TrainConfig
+    optimizer: OptimizerConfig
+    loss: LossConfig
+    mesh: MeshConfig
+
+
+def main() -> None:
+    """Builds the task and the data, trains, and writes the model."""
+    config = from_mapping(Experiment, _CONFIG.value)
+    workdir = epath.Path(_WORKDIR.value)
+    if not config.data.shards:
+        raise UserError(
+            "config.data.shards is empty: name a folder that data_pipelines.build_uvd wrote"
+        )
+    runtime.initialize()
+    hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    batch, seq_len = config.train.batch_size, config.data.seq_len
+    batches = TokenLoader(
+        config.data.shards, "train", seq_len, batch, config.train.seed, config.data.packing, **hosts
+    )
+    _check_vocabulary(config.model, batches.manifest)
+    held_out = EvalLoader(config.data.shards, "validation", seq_len, batch, **hosts)
+
+    mesh = make_mesh(config.mesh)
+    task = NextTokenTask(
+        config.model,
+        make_optimizer(config.optimizer),
+        seq_len=seq_len,
+        z_loss=config.loss.z_loss,
+        loss_chunk=config.loss.chunk,
+    )
+    layout = BatchLayout(mesh, batch)
+    print(
+        f"{batches.rows_per_epoch:,} rows of {seq_len} tokens an epoch, {batches.fill:.1%} of them filled"
+    )
+    state = train(
+        task,
+        batches,
+        config.train,
+        mesh=mesh,
+        workdir=workdir,
+        evaluations=[HeldOutLoss(task.loss, held_out, layout)],
+        experiment=to_dict(config) | {"tokenizer": batches.manifest.tokenizer_fingerprint},
+    )
+    task.model(state).save_pretrained(workdir / "model")
+    print(f"the decoder is in {workdir / 'model'}")
+
+
+def _check_vocabulary(model: LlamaConfig, manifest: Manifest) -> None:
+    needed = SpecialTokens(manifest.codebook_size).vocab_size
+    if model.vocab_size != needed:
+        raise UserError(
+            f"config.model.vocab_size is {model.vocab_size} and the shards have {manifest.codebook_size} codes: "
+            f"set --config.model.vocab_size={needed}, and bos, eos, pad to the three ids after the codes"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main, required_flags=["workdir"])
