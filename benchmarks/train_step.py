@@ -79,26 +79,38 @@ def start_peer(
     """
     script = pathlib.Path(__file__).parent / "peers" / "torch_llama.py"
     arguments = [folder, folder / "tokens.npy", threads, LEARNING_RATE, WEIGHT_DECAY]
-    process = subprocess.Popen(
-        [python, script, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    hello = process.stdout.readline() if process.stdout else ""
-    if not hello:
-        raise UserError(
-            f"{python} cannot run {script.name}: it must be a Python with torch and transformers"
+    try:
+        process = subprocess.Popen(
+            [python, script, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-    return process, json.loads(hello)
+    except OSError as error:
+        raise UserError(
+            f"--peer_python {python} does not start ({error}): give a Python with torch"
+        ) from error
+    return process, read_answer(process)
 
 
 def ask_peer(process: subprocess.Popen, steps: int) -> dict[str, Any]:
     """The peer's answer to `steps` more steps."""
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the peer was started without pipes")
     print(steps, file=process.stdin, flush=True)
-    return json.loads(process.stdout.readline())
+    return read_answer(process)
+
+
+def read_answer(process: subprocess.Popen) -> dict[str, Any]:
+    """The next line of JSON from the peer.
+
+    Raises:
+      UserError: the peer has ended.
+    """
+    line = process.stdout.readline() if process.stdout else ""
+    if not line:
+        raise UserError(
+            f"the peer ended with status {process.wait()}: its Python needs torch and transformers"
+        )
+    return json.loads(line)
 
 
 def check_losses(ours: list[float], theirs: list[float]) -> None:

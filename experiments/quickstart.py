@@ -45,11 +45,11 @@ def stages(w: str, tiny: bool) -> list[Stage]:
         Stage(
             "corpus",
             "real photographs and video from the pack, and rendered scenes with exact annotations",
-            f"-m data_pipelines.embedded_corpus --output={w}/corpus{few}",
+            f"-m data_pipelines.embedded_corpus --output={w}/corpus --size=32{few}",
         ),
         Stage(
             "tokenizer",
-            "a VQGAN learns to turn a 64 x 64 image into 64 codes of 512, and back",
+            "a VQGAN learns to turn a 32 x 32 image into 64 codes of 512, and back",
             f"experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:quickstart{local} "
             f"--workdir={w}/tokenizer --config.data.images={w}/corpus --config.data.held_out={w}/corpus/validation.txt",
         ),

@@ -6,7 +6,7 @@ Your own folders, any one or more of the three:
   videos  mp4, webm, mov, mkv, avi, gif: 16 frames at a stride of 10, 20 or 30
   pairs   one folder an item, with image.png and an annotation.png: 8 pairs a sentence
 Another name than annotation.png: `--config.entries.pairs.composer.annotation=depth`. Too few files for such sentences:
-`--config.entries.pairs.composer.n_pairs=2`. With `--config=...images_and_videos.py:runlocal` it is small: images of 64
+`--config.entries.pairs.composer.n_pairs=2`. With `--config=...images_and_videos.py:runlocal` it is small: images of 32
 pixels, 2 pairs, 4 frames, 2 shards.
 """
 
@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.images = ""
     config.videos = ""
     config.pairs = ""
-    config.image_size = 64 if small else 256
+    config.image_size = 32 if small else 256
     config.resize = "squash"
     config.max_images = 4 if small else 16
     config.train_shards = 2 if small else 16

@@ -1,7 +1,7 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/quickstart.py --config.root=W/corpus \
     --tokenizer=W/tokenizer/model --output=W/shards
 
-The embedded corpus as visual sentences of at most 8 images of 64 x 64: all five kinds of the paper's data, about 2,500
+The embedded corpus as visual sentences of at most 8 images of 32 x 32: all five kinds of the paper's data, about 2,500
 sentences for training. `--config=...quickstart.py:runlocal` is for a much smaller corpus: one pass, at most 4 images.
 """
 
@@ -28,7 +28,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.name = "quickstart"
     config.version = "1.0.0"
     config.root = "runs/quickstart/corpus"
-    config.image_size = 64
+    config.image_size = 32
     config.resize = "center"
     config.max_images = 4 if small else 8  # BOS + 8 x 64 codes: a row of 513 tokens
     config.train_shards = 2 if small else 8
@@ -49,8 +49,8 @@ def _entries(root: ml_collections.FieldReference, small: bool) -> dict:
         return 1 if small else full
 
     def photos(name: str, roles: tuple[str, ...]) -> dict:
-        # 96 pixels on the short side: an edge of one pixel still shows at 64.
-        kind = {"kind": "annotated_folder", "roles": roles, "short_side": 96}
+        # 48 pixels on the short side: an edge of one pixel still shows at 32.
+        kind = {"kind": "annotated_folder", "roles": roles, "short_side": 48}
         return {**kind, "root": root + "/photos", "name": name, **PHOTOGRAPHS}
 
     def photo_pairs(role: str, annotation_first: bool = False) -> dict:
@@ -77,7 +77,7 @@ def _entries(root: ml_collections.FieldReference, small: bool) -> dict:
         }
 
     single = {"kind": "image_folder", "root": root + "/photos", "name": "photos", **PHOTOGRAPHS}
-    video = {"kind": "video_folder", "root": root + "/videos", "name": "videos", "short_side": 96}
+    video = {"kind": "video_folder", "root": root + "/videos", "name": "videos", "short_side": 48}
     clips = {"kind": "frame_folders", "root": root + "/clips", "name": "clips", **RENDERED}
     turns = {
         "kind": "frame_folders",

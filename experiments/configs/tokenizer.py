@@ -76,7 +76,7 @@ def _adamw(learning_rate: float, warmup: int, steps: int) -> ConfigDict:
 
 
 def _quickstart(config: ConfigDict) -> None:
-    """About three minutes on two CPU cores: 64 x 64 images, 64 codes each, a codebook of 512."""
+    """About three minutes on two CPU cores: 32 x 32 images, 64 codes each, a codebook of 512."""
     config.loss.update({"reconstruction": "l2", "reconstruction_weight": 4.0})
     config.loss.update({"perceptual": "lpips-alex", "perceptual_weight": 0.1})
     config.loss.update({"entropy_weight": 0.01, "entropy_temperature": 0.05})
@@ -84,17 +84,17 @@ def _quickstart(config: ConfigDict) -> None:
     config.discriminator.update({"hidden_channels": 16, "n_layers": 2, "norm_groups": 8})
     config.data.repeats.photos = 30  # or rendered pictures would be 99% of what it sees
     config.data.flip = False  # left and right of a rendered scene are told apart by its light
-    config.train.update({"steps": 600, "batch_size": 8, "log_every": 20})
-    config.train.update({"eval_every": 200, "checkpoint_every": 100})
-    config.generator = _adamw(1e-3, warmup=20, steps=600)
-    config.critic = _adamw(2.5e-4, warmup=20, steps=600)
+    config.train.update({"steps": 1500, "batch_size": 8, "log_every": 20})
+    config.train.update({"eval_every": 500, "checkpoint_every": 100})
+    config.generator = _adamw(1e-3, warmup=20, steps=1500)
+    config.critic = _adamw(2.5e-4, warmup=20, steps=1500)
     config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})
 
 
 def _runlocal(config: ConfigDict) -> None:
     """Any preset on a laptop in seconds: few channels, a few steps."""
     config.model.update({"hidden_channels": 8, "num_res_blocks": 1, "norm_groups": 4})
-    config.model.update({"resolution": 64, "num_embeddings": 512})
+    config.model.update({"num_embeddings": 512})
     config.loss.update({"perceptual": "gradient", "discriminator_start": 3})
     config.train.update({"steps": 6, "batch_size": 8, "log_every": 2})
     config.train.update({"eval_every": 3, "checkpoint_every": 3})

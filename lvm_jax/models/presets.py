@@ -151,9 +151,9 @@ _VQGAN: dict[str, dict[str, Any]] = {
     "quickstart": {
         **_NO_ATTENTION,
         "layout": "maskgit",
-        "resolution": 64,
+        "resolution": 32,
         "hidden_channels": 16,
-        "channel_mult": (1, 2, 4, 4),
+        "channel_mult": (1, 2, 4),
         "num_res_blocks": 1,
         "z_channels": 4,
         "num_embeddings": 512,

@@ -110,11 +110,18 @@ def test_no_item_is_in_two_splits_whatever_the_entry():
 
 
 def test_a_list_decides_what_is_held_out(tmp_path):
-    (tmp_path / "validation.txt").write_text("photos/photo003.png\nphotos/photo011.png\nelsewhere/photo004.png\n")
+    (tmp_path / "validation.txt").write_text(
+        "photos/photo003.png\nphotos/photo011.png\nelsewhere/photo004.png\n"
+    )
     entries = (Entry("photos", FakePhotos(), SingleImage()),)
     planned = plan(Recipe("small", entries, 16, held_out=str(tmp_path / "validation.txt")))
-    assert {item for s in planned["validation"] for item in s.items} == {"photo003.png", "photo011.png"}
-    assert not {"photo003.png", "photo011.png"} & {item for s in planned["train"] for item in s.items}
+    assert {item for s in planned["validation"] for item in s.items} == {
+        "photo003.png",
+        "photo011.png",
+    }
+    assert not {"photo003.png", "photo011.png"} & {
+        item for s in planned["train"] for item in s.items
+    }
 
 
 def test_an_item_keeps_its_split_when_the_source_grows():
