@@ -10,16 +10,16 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
-import numpy as np
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
 from lvm_jax import cli
 from lvm_jax.config import from_mapping, to_dict
-from lvm_jax.data.images import Crop, ImageLoader, find_images, load_image, resize_and_crop
+from lvm_jax.data.images import Crop, ImageLoader, find_images
 from lvm_jax.data.splits import read_held_out, split_files
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out_images import load_images
 from lvm_jax.models.discriminator import DiscriminatorConfig
 from lvm_jax.models.vqgan_config import VQGANConfig
 from lvm_jax.parallel import runtime
@@ -87,9 +87,8 @@ def main() -> None:
         loss=config.loss,
         discriminator=config.discriminator,
     )
-    side = config.model.resolution
     spread = held_out[:: max(1, len(held_out) // _WATCHED)][:_WATCHED]
-    watched = np.stack([resize_and_crop(load_image(file), side, "center") for file in spread])
+    watched = load_images(spread, config.model.resolution, max_bad=config.data.max_bad)
     print(f"{len(files):,} images an epoch, {len(held_out):,} held out")
     state = train(
         task,

@@ -1,0 +1,177 @@
+"""The whole way, small: every command of the quickstart, interrupted and repeated; and the reader's own folder."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+TIMES = ("time", "tokens_per_second", "images_per_second", "mfu")
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-W", "ignore", *words]
+
+
+def run(*words: str) -> str:
+    done = subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def refused(*words: str) -> str:
+    """Runs a command that must end with one line on stderr and exit code 2."""
+    done = subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr[-3000:]
+    return lines[0]
+
+
+def numbers(workdir: Path) -> list[dict]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> Path:
+    w = tmp_path_factory.mktemp("quickstart")
+    run("experiments/quickstart.py", "--tiny", f"--workdir={w}")
+    return w
+
+
+@pytest.mark.slow
+def test_everything_is_there(workdir):
+    report = (workdir / "report.html").read_text()
+    assert report.count("data:image/png;base64,") >= 3
+    assert "http://" not in report.replace("http://www.w3.org", "")
+    results = json.loads((workdir / "evaluation" / "results.json").read_text())
+    assert {"reconstruction", "next_token", "in_context"} <= set(results)
+    assert (workdir / "prompts" / "prompts.json").exists()
+    (manifest,) = (workdir / "shards").rglob("manifest.json")
+    categories = {
+        source["category"] for source in json.loads(manifest.read_text())["sources"].values()
+    }
+    assert categories == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing(workdir):
+    before = (workdir / "lvm" / "metrics.jsonl").read_bytes()
+    assert run("experiments/quickstart.py", "--tiny", f"--workdir={workdir}").count("(done,") == 7
+    assert (workdir / "lvm" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_training_ends_with_the_same_numbers(workdir, tmp_path, number):
+    words = [
+        "experiments/train_lvm.py",
+        "--config=experiments/configs/lvm.py:quickstart,runlocal",
+        f"--workdir={tmp_path}",
+        f"--config.data.shards={workdir}/shards",
+    ]
+    process = subprocess.Popen(command(*words), cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "checkpoints" / "3").exists():
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.wait()
+    run(*words)
+    assert numbers(tmp_path) == numbers(workdir / "lvm")
+    weights = "model/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (workdir / "lvm" / weights).read_bytes()
+
+
+@pytest.mark.slow
+def test_mistakes_get_one_line(workdir, tmp_path):
+    train = ["experiments/train_lvm.py", f"--workdir={tmp_path}/lvm"]
+    config = "--config=experiments/configs/lvm.py:quickstart,runlocal"
+    shards = f"--config.data.shards={workdir}/shards"
+    assert "data.shards is empty" in refused(*train, config)
+    assert "stepps" in refused(*train, config, shards, "--config.train.stepps=3")
+    assert "tensor" in refused(*train, config, shards, "--config.mesh.tensor=3")
+    assert "does not exist; known" in refused(
+        *train, "--config=experiments/configs/lvm.py:4b", shards
+    )
+    assert "vocab_size" in refused(
+        *train, "--config=experiments/configs/lvm.py:debug,runlocal", shards
+    )
+    other = ["experiments/train_lvm.py", f"--workdir={workdir}/lvm", config, shards]
+    assert "begun with another configuration" in refused(*other, "--config.train.seed=5")
+    (tmp_path / "empty").mkdir()
+    tokenizer = "--config=experiments/configs/tokenizer.py:quickstart,runlocal"
+    assert "holds no image" in refused(
+        "experiments/train_tokenizer.py",
+        tokenizer,
+        f"--workdir={tmp_path}/tokenizer",
+        f"--config.data.images={tmp_path}/empty",
+    )
+    assert not (tmp_path / "lvm" / "checkpoints").exists(), "nothing half-written is left"
+
+
+@pytest.mark.slow
+def test_shards_cut_short_or_of_another_tokenizer(workdir, tmp_path):
+    (shard,) = [
+        p for p in (workdir / "shards").rglob("*validation*") if not p.name.endswith(".index")
+    ]
+    copy = tmp_path / shard.parent.parent.name / shard.parent.name
+    copy.mkdir(parents=True)
+    for path in shard.parent.iterdir():
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes())
+    cut = copy / shard.name
+    cut.write_bytes(cut.read_bytes()[:-100])
+    config = "--config=experiments/configs/lvm.py:quickstart,runlocal"
+    message = refused(
+        "experiments/train_lvm.py",
+        config,
+        f"--workdir={tmp_path}/lvm",
+        f"--config.data.shards={tmp_path}",
+    )
+    assert "cut short" in message
+    assert shard.name in message
+
+
+@pytest.mark.slow
+def test_the_readers_own_folder(tmp_path):
+    """Photographs in three formats, one of them broken; trained, turned into shards, verified."""
+    rng = np.random.default_rng(0)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, suffix in enumerate(["jpg", "png", "webp"] * 10):
+        smooth = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(smooth).resize((80, 60), Image.Resampling.BICUBIC).save(
+            photos / f"{i:02d}.{suffix}"
+        )
+    broken = photos / "04.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    run(
+        "experiments/train_tokenizer.py",
+        "--config=experiments/configs/tokenizer.py:quickstart,runlocal",
+        f"--workdir={tmp_path}/tokenizer",
+        f"--config.data.images={photos}",
+    )
+    model = f"--tokenizer={tmp_path}/tokenizer/model"
+    run(
+        "-m",
+        "data_pipelines.build_uvd",
+        "--config=data_pipelines/configs/images_and_videos.py:runlocal",
+        f"--config.images={photos}",
+        model,
+        f"--output={tmp_path}/shards",
+    )
+    run(
+        "-m",
+        "data_pipelines.verify",
+        f"--shards={tmp_path}/shards",
+        model,
+        f"--page={tmp_path}/page.png",
+    )
+    assert Image.open(tmp_path / "page.png").size[0] > 100
