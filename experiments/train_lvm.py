@@ -29,7 +29,9 @@ from lvm_jax.training.loop import TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/lvm.py:300m", "recipe")
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; running again there resumes it")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run; running again there resumes it", required=True
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +72,20 @@ def main() -> None:
             "config.data.shards is empty: name a folder that data_pipelines.build_uvd wrote"
         )
     runtime.initialize()
-    hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    process, processes = jax.process_index(), jax.process_count()
     batch, seq_len = config.train.batch_size, config.data.seq_len
     batches = TokenLoader(
-        config.data.shards, "train", seq_len, batch, config.train.seed, config.data.packing, **hosts
+        config.data.shards,
+        "train",
+        seq_len,
+        batch,
+        config.train.seed,
+        config.data.packing,
+        process,
+        processes,
     )
     _check_vocabulary(config.model, batches.manifest)
-    held_out = EvalLoader(config.data.shards, "validation", seq_len, batch, **hosts)
+    held_out = EvalLoader(config.data.shards, "validation", seq_len, batch, process, processes)
 
     mesh = make_mesh(config.mesh)
     task = NextTokenTask(
@@ -113,4 +122,4 @@ def _check_vocabulary(model: LlamaConfig, manifest: Manifest) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, required_flags=["workdir"])
+    cli.run(main)

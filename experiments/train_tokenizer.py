@@ -32,7 +32,9 @@ from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "experiments/configs/tokenizer.py:lvm-f16-8192", "recipe"
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; running again there resumes it")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run; running again there resumes it", required=True
+)
 _WATCHED = 64  # held-out images reconstructed at each evaluation; the first 16 are drawn
 
 
@@ -128,4 +130,4 @@ def _split(data: DataConfig) -> tuple[list[str], list[str]]:
 
 
 if __name__ == "__main__":
-    cli.run(main, required_flags=["workdir"])
+    cli.run(main)

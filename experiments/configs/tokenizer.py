@@ -9,6 +9,7 @@ fine-tuning branch, whose f16 tokenizer has the released one's architecture.
 """
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -75,7 +76,7 @@ def _adamw(learning_rate: float, warmup: int, steps: int) -> ConfigDict:
     )
 
 
-def _quickstart(config: ConfigDict) -> None:
+def _quickstart(config: Any) -> None:
     """About three minutes on two CPU cores: 32 x 32 images, 64 codes each, a codebook of 512."""
     config.loss.update({"reconstruction": "l2", "reconstruction_weight": 4.0})
     config.loss.update({"perceptual": "lpips-alex", "perceptual_weight": 0.1})
@@ -91,7 +92,7 @@ def _quickstart(config: ConfigDict) -> None:
     config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})
 
 
-def _runlocal(config: ConfigDict) -> None:
+def _runlocal(config: Any) -> None:
     """Any preset on a laptop in seconds: few channels, a few steps."""
     config.model.update({"hidden_channels": 8, "num_res_blocks": 1, "norm_groups": 4})
     config.model.update({"num_embeddings": 512})

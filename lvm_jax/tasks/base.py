@@ -17,9 +17,11 @@ class Task(Protocol):
     """What a step is."""
 
     name: str
-    constants: Mapping[
-        str, Any
-    ]  # arrays that a step reads and nothing trains, as `batch["constants"]`; may be {}
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """Arrays that a step reads as `batch["constants"]` and nothing trains; may be empty."""
+        ...
 
     def init(self, key: jax.Array) -> State:
         """The state at step 0: a pure function of the key, traced under jit so that it is born sharded."""
