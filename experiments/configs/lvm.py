@@ -68,10 +68,10 @@ def _quickstart(config: Any) -> None:
     config.model.dtype = "float32"
     config.model.remat = "none"
     config.data.seq_len = 512
-    config.train.update({"steps": 250, "batch_size": 8, "log_every": 10})
-    config.train.update({"eval_every": 100, "checkpoint_every": 50})
-    config.optimizer.update({"learning_rate": 1e-3, "end_learning_rate": 1e-4})
-    config.optimizer.update({"warmup_steps": 30, "decay_steps": 300})
+    config.train.update({"steps": 500, "batch_size": 4, "log_every": 10})
+    config.train.update({"eval_every": 250, "checkpoint_every": 50})
+    config.optimizer.update({"learning_rate": 3e-3, "end_learning_rate": 1e-4})
+    config.optimizer.update({"warmup_steps": 40, "decay_steps": 500})
 
 
 def _runlocal(config: Any) -> None:
