@@ -50,7 +50,7 @@ def stages(w: str, tiny: bool) -> list[Stage]:
         Stage(
             "tokenizer",
             "a VQGAN learns to turn a 32 x 32 image into 64 codes of 512, and back",
-            f"experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:quickstart{local} "
+            f"experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:quickstart,embedded{local} "
             f"--workdir={w}/tokenizer --config.data.images={w}/corpus --config.data.held_out={w}/corpus/validation.txt",
         ),
         Stage(

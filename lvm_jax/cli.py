@@ -35,11 +35,20 @@ def run(main: Callable[[], None], *, required_flags: Sequence[str] = ()) -> None
     def parse(argv: Sequence[str]) -> list[str]:
         # A config file is executed, and its overrides are applied, while flags are parsed.
         try:
-            return app.parse_flags_with_usage(list(argv))
-        except UserError as error:
-            _fail(str(error))
+            rest = flags.FLAGS(list(argv))
+            if "config" in flags.FLAGS:
+                _ = flags.FLAGS["config"].value.to_dict()  # a file that cannot be found raises here
+            return rest
+        except flags.Error as error:
+            # An exception inside a config file arrives as a whole traceback: its last line says what is wrong.
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            last = lines[-1] if "Traceback" in str(error) else lines[0]
+            _fail(f"{last.removeprefix('lvm_jax.errors.UserError: ')}; see --help")
         except (AttributeError, KeyError) as error:  # ml_collections: an override of a missing key
-            _fail(f"{str(error).splitlines()[0]} (see the config file for the keys that exist)")
+            words = " ".join(str(error).replace("\\n", " ").replace("\\'", "").split()).strip("'\"")
+            _fail(f"no such key in the config: {words}; the config file lists all keys")
+        except OSError as error:
+            _fail(f"--config cannot be read: {' '.join(str(error).split())}")
 
     app.run(guarded, flags_parser=parse)
 

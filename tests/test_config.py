@@ -1,4 +1,7 @@
 import dataclasses
+import pathlib
+import subprocess
+import sys
 from typing import Literal
 
 import pytest
@@ -70,3 +73,34 @@ def test_arguments_after_the_colon():
 def test_differences_name_each_leaf():
     old, new = {"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4}
     assert differences(old, new) == ["config.b.c: 2 -> 3", "config.d: '(absent)' -> 4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config=experiments/configs/lvm.py:4b"], "decoder preset '4b' does not exist"),
+        (
+            ["--config=experiments/configs/lvm.py:debug", "--config.train.stepps=3"],
+            'Did you mean "steps"',
+        ),
+        (["--config=nowhere.py"], "nowhere.py"),
+        (["--confg=experiments/configs/lvm.py"], "Unknown command line flag 'confg'"),
+        (["--config=experiments/configs/lvm.py:debug", "typo"], "unexpected argument 'typo'"),
+        (["--config=experiments/configs/lvm.py:debug"], "data.shards is empty"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(words, message, tmp_path):
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "experiments/train_lvm.py",
+        f"--workdir={tmp_path}",
+        *words,
+    ]
+    root = pathlib.Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr

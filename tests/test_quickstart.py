@@ -1,6 +1,7 @@
 """The whole way, small: every command of the quickstart, interrupted and repeated; and the reader's own folder."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def workdir(tmp_path_factory) -> Path:
 def test_everything_is_there(workdir):
     report = (workdir / "report.html").read_text()
     assert report.count("data:image/png;base64,") >= 3
-    assert "http://" not in report.replace("http://www.w3.org", "")
+    assert not re.search(r"(src|href)=.?https?://", report), "the report is self-contained"
     results = json.loads((workdir / "evaluation" / "results.json").read_text())
     assert {"reconstruction", "next_token", "in_context"} <= set(results)
     assert (workdir / "prompts" / "prompts.json").exists()
@@ -97,9 +98,7 @@ def test_mistakes_get_one_line(workdir, tmp_path):
     assert "data.shards is empty" in refused(*train, config)
     assert "stepps" in refused(*train, config, shards, "--config.train.stepps=3")
     assert "tensor" in refused(*train, config, shards, "--config.mesh.tensor=3")
-    assert "does not exist; known" in refused(
-        *train, "--config=experiments/configs/lvm.py:4b", shards
-    )
+    assert "4b" in refused(*train, "--config=experiments/configs/lvm.py:4b", shards)
     assert "vocab_size" in refused(
         *train, "--config=experiments/configs/lvm.py:debug,runlocal", shards
     )
@@ -118,9 +117,7 @@ def test_mistakes_get_one_line(workdir, tmp_path):
 
 @pytest.mark.slow
 def test_shards_cut_short_or_of_another_tokenizer(workdir, tmp_path):
-    (shard,) = [
-        p for p in (workdir / "shards").rglob("*validation*") if not p.name.endswith(".index")
-    ]
+    (shard,) = (workdir / "shards").rglob("*-validation.tfrecord-*-of-00001")
     copy = tmp_path / shard.parent.parent.name / shard.parent.name
     copy.mkdir(parents=True)
     for path in shard.parent.iterdir():
@@ -174,4 +171,5 @@ def test_the_readers_own_folder(tmp_path):
         model,
         f"--page={tmp_path}/page.png",
     )
-    assert Image.open(tmp_path / "page.png").size[0] > 100
+    with Image.open(tmp_path / "page.png") as page:
+        assert page.size[0] > 100

@@ -4,8 +4,8 @@ python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:
     --config.data.images=FOLDER
 
 The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart); `NAME,runlocal` shrinks
-it to seconds on a laptop. LVM's own tokenizer recipe is unpublished: the full-size defaults are those of open-muse's
-fine-tuning branch, whose f16 tokenizer has the released one's architecture.
+it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer recipe is unpublished: the
+full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the released one's architecture.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from lvm_jax.tasks.tokenizer import TokenizerLoss
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The recipe of one preset."""
-    args = parse_arg(arg, preset="lvm-f16-8192", runlocal=False)
+    args = parse_arg(arg, preset="lvm-f16-8192", embedded=False, runlocal=False)
     config = ConfigDict()
     config.model = ConfigDict(dataclasses.asdict(presets.vqgan(args["preset"])))
     config.discriminator = ConfigDict(dataclasses.asdict(DiscriminatorConfig()))
@@ -55,6 +55,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if args["preset"] == "quickstart":
         _quickstart(config)
+    if args["embedded"]:
+        config.data.repeats.photos = 30  # or rendered pictures would be 99% of what it sees
     if args["runlocal"]:
         _runlocal(config)
     return config
@@ -83,7 +85,6 @@ def _quickstart(config: Any) -> None:
     config.loss.update({"entropy_weight": 0.01, "entropy_temperature": 0.05})
     config.loss.update({"adversarial_weight": 0.05, "discriminator_start": 0})
     config.discriminator.update({"hidden_channels": 16, "n_layers": 2, "norm_groups": 8})
-    config.data.repeats.photos = 30  # or rendered pictures would be 99% of what it sees
     config.data.flip = False  # left and right of a rendered scene are told apart by its light
     config.train.update({"steps": 1500, "batch_size": 8, "log_every": 20})
     config.train.update({"eval_every": 500, "checkpoint_every": 100})

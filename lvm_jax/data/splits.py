@@ -45,7 +45,7 @@ def split_files(
     Args:
       files: paths below `root`.
       root: what the list's paths are relative to.
-      held_out: the list; None takes `fraction` of the files by hash, at least one.
+      held_out: the list; None takes `fraction` of the files by hash, at least four or half of them.
       fraction: of the files, without a list; in (0, 1).
 
     Raises:
@@ -54,7 +54,8 @@ def split_files(
     names = {file: os.path.relpath(file, root).replace(os.sep, "/") for file in files}
     if held_out is None:
         by_hash = sorted(files, key=lambda file: stable_fraction(names[file]))
-        chosen = set(by_hash[: max(1, round(fraction * len(files)))])
+        at_least = max(1, min(4, len(files) // 2))  # one image says little, and may be broken
+        chosen = set(by_hash[: max(at_least, round(fraction * len(files)))])
     else:
         chosen = {file for file in files if _is_listed(names[file], held_out)}
     train = [file for file in files if file not in chosen]

@@ -37,3 +37,9 @@ def test_a_missing_or_empty_list_is_named(tmp_path):
         read_held_out(tmp_path / "validation.txt")
     (tmp_path / "validation.txt").write_text("photos/a.png\n\nscenes/01\n")
     assert read_held_out(tmp_path / "validation.txt") == {"photos/a.png", "scenes/01"}
+
+
+def test_a_small_folder_holds_out_four_images_or_half():
+    files = [f"/d/{i}.png" for i in range(30)]
+    assert len(split_files(files, "/d", None, 0.01)[1]) == 4
+    assert len(split_files(files[:5], "/d", None, 0.01)[1]) == 2
