@@ -37,7 +37,7 @@ def run(main: Callable[[], None], *, required_flags: Sequence[str] = ()) -> None
         try:
             rest = flags.FLAGS(list(argv))
             if "config" in flags.FLAGS:
-                _ = flags.FLAGS["config"].value.to_dict()  # a file that cannot be found raises here
+                _ = flags.FLAGS.config.to_dict()  # a file that cannot be found raises here
             return rest
         except flags.Error as error:
             # An exception inside a config file arrives as a whole traceback: its last line says what is wrong.
