@@ -66,7 +66,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def _quickstart(config: Any) -> None:
     """About three minutes on two CPU cores: 8 images of 64 tokens a row."""
     config.model.dtype = "float32"
-    config.model.remat = "none"
     config.data.seq_len = 512
     config.train.update({"steps": 500, "batch_size": 4, "log_every": 10})
     config.train.update({"eval_every": 250, "checkpoint_every": 50})
