@@ -32,7 +32,8 @@ def test_the_trainings_own_list_and_fraction_are_used(folder, tmp_path):
     assert held_out_files(folder, model) == split_files(files, folder, None, 0.5)[1]
     config.write_text(json.dumps({"data": {"held_out": str(listed), "held_out_fraction": 0.5}}))
     assert held_out_files(folder, model) == [files[3], files[5]]
-    assert len(held_out_files(folder, model, fraction=0.25)) == 2
+    assert held_out_files(folder, model, fraction=0.75) == split_files(files, folder, None, 0.75)[1]
+    assert len(held_out_files(folder, model, fraction=0.75)) == 6
     assert held_out_files(folder, model, fraction=1.0) == files
     with pytest.raises(UserError, match=r"held_out_fraction is 1\.5"):
         held_out_files(folder, model, fraction=1.5)
