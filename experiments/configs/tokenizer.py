@@ -82,7 +82,7 @@ def _quickstart(config: Any) -> None:
     """About three minutes on two CPU cores: 32 x 32 images, 64 codes each, a codebook of 512."""
     config.loss.update({"reconstruction": "l2", "reconstruction_weight": 4.0})
     config.loss.update({"perceptual": "lpips-alex", "perceptual_weight": 0.1})
-    config.loss.update({"entropy_weight": 0.01, "entropy_temperature": 0.05})
+    config.loss.update({"entropy_weight": 0.001, "entropy_temperature": 0.05})
     config.loss.update({"adversarial_weight": 0.05, "discriminator_start": 0})
     config.discriminator.update({"hidden_channels": 16, "n_layers": 2, "norm_groups": 8})
     config.data.flip = False  # left and right of a rendered scene are told apart by its light
