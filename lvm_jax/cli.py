@@ -10,6 +10,7 @@ from lvm_jax.errors import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_HUNG = 75  # EX_TEMPFAIL of sysexits.h: nothing was wrong with the input, start it again
 
 
 def run(main: Callable[[], None], *, required_flags: Sequence[str] = ()) -> None:

@@ -1,9 +1,7 @@
 """Speed as it is quoted: items a second, and the fraction of the device's peak that the model's FLOPs use (MFU)."""
 
-import contextlib
 import functools
 import time
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -43,30 +41,3 @@ def peak_flops() -> float:
         matmul(x).block_until_ready()
         seconds.append(time.perf_counter() - start)
     return 2 * n**3 / min(seconds) * jax.process_count()
-
-
-class Stopwatch:
-    """Seconds spent training, without the pauses for evaluation and checkpoints.
-
-    A pause closes over everything inside `with watch.pause():`.
-    """
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._paused = 0.0
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Time in here is not training."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._paused += time.perf_counter() - start
-
-    def lap(self) -> float:
-        """Training seconds since the last lap; starts the next."""
-        now = time.perf_counter()
-        seconds = now - self._start - self._paused
-        self._start, self._paused = now, 0.0
-        return max(seconds, 1e-9)

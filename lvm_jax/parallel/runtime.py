@@ -6,6 +6,7 @@ import threading
 from types import FrameType, TracebackType
 
 import jax
+from jax.experimental import multihost_utils
 
 # Any of these says that a launcher started several processes; JAX reads the details from them itself.
 _LAUNCHER_VARIABLES = (
@@ -36,21 +37,25 @@ def initialize(compile_cache: str | None = None) -> None:
 
 
 class StopSignal:
-    """Turns SIGINT and SIGTERM into a flag that a loop reads between two steps.
+    """Turns SIGINT and SIGTERM into an answer that a loop asks for between two steps.
 
-    A second SIGINT interrupts at once. Outside the main thread, where Python delivers no signals, it never fires.
+    Of several processes, one that is told to stop tells the others, through JAX's preemption service (which needs
+    `jax.distributed` and takes SIGTERM itself): all stop after the same step. A second SIGINT interrupts at once, a
+    second SIGTERM changes nothing. Outside the main thread, where Python delivers no signals, none is seen.
 
     with StopSignal() as stop:
-        while not stop.received: ...
+        while not stop.reached(step): ...
+        stop.finish()
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+        self._received: signal.Signals | None = None
+        self._several = jax.process_count() > 1
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -64,13 +69,22 @@ class StopSignal:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is signal.SIGINT and number == signal.SIGINT:
+        if self._received is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number)
+        self._received = self._received or signal.Signals(number)
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX's preemption service passes it on
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop after `step`; the same answer on all processes, which must all ask for each step once."""
+        if self._several and multihost_utils.reached_preemption_sync_point(step):
+            self._received = self._received or signal.SIGTERM
+            return True
+        return not self._several and self._received is not None
 
     def finish(self) -> None:
         """Ends the process the way the signal asked, once everything is saved: 130 or 143 to the shell."""
-        if self.received is signal.SIGINT:
+        if self._received is signal.SIGINT:
             raise KeyboardInterrupt
-        if self.received is signal.SIGTERM:
+        if self._received is signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)

@@ -5,12 +5,11 @@ closed before it; then what is due at N: evaluate, checkpoint. The loop never wa
 dispatched, except before an evaluation or a checkpoint, which need its result.
 """
 
+import contextlib
 import dataclasses
 import functools
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -20,19 +19,31 @@ from tqdm import tqdm
 
 from lvm_jax import config as configs
 from lvm_jax.errors import UserError
-from lvm_jax.metrics import states as metric_states
-from lvm_jax.metrics.states import Mean
-from lvm_jax.metrics.throughput import Stopwatch, peak_flops
-from lvm_jax.metrics.writers import MetricWriter, NoWriter
+from lvm_jax.metrics.goodput import Ledger
+from lvm_jax.metrics.throughput import peak_flops
 from lvm_jax.parallel.runtime import StopSignal
 from lvm_jax.parallel.sharding import BatchLayout, state_shardings
 from lvm_jax.tasks.base import State, Task
 from lvm_jax.training.checkpoint import Checkpointer
+from lvm_jax.training.guard import GuardedTask, Judge
+from lvm_jax.training.profiler import Profiler
+from lvm_jax.training.run_log import RunLog
+from lvm_jax.training.watchdog import Watchdog
+from lvm_jax.training.workdir import claim
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long, how large, and how often; periods are in steps, 0 means never."""
+    """How long, how large, and how often; periods are in steps, 0 means never.
+
+    Checkpoints: the newest `keep_checkpoints` stay, and all whose step `keep_every_steps` divides.
+
+    A bad step has a number that is not finite or, with a `spike_factor`, a loss above that many times its running mean.
+    It stops the run, or its update is left out, up to `max_skips` times in a row.
+
+    A batch, step, checkpoint or evaluation of more than `watchdog_seconds` ends the process (0: never), steps
+    `profile_steps` (first, last) are traced, and a `wandb_project` sends the metrics there too.
+    """
 
     steps: int
     batch_size: int
@@ -41,6 +52,13 @@ class TrainConfig:
     eval_every: int = 1_000
     checkpoint_every: int = 1_000
     keep_checkpoints: int = 2
+    keep_every_steps: int = 0
+    on_bad_step: Literal["stop", "skip"] = "stop"
+    spike_factor: float = 0.0
+    max_skips: int = 10
+    watchdog_seconds: float = 1800.0
+    profile_steps: tuple[int, int] = (0, 0)
+    wandb_project: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "keep_checkpoints"):
@@ -48,6 +66,14 @@ class TrainConfig:
                 raise UserError(
                     f"config.train.{name} is {getattr(self, name)}: it must be at least 1"
                 )
+        for name in ("spike_factor", "max_skips", "watchdog_seconds", "keep_every_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"config.train.{name} is {getattr(self, name)}: 0 or more")
+        first, last = self.profile_steps
+        if (first, last) != (0, 0) and not 0 < first <= last:
+            raise UserError(
+                f"config.train.profile_steps is {self.profile_steps}: (first, last), counted from 1, or (0, 0)"
+            )
 
 
 class Batches(Protocol):
@@ -72,10 +98,6 @@ class Evaluation(Protocol):
         ...
 
 
-class NonFiniteLoss(UserError):
-    """A loss became NaN or infinite: training stops before such a state can reach a checkpoint."""
-
-
 def train(
     task: Task,
     batches: Batches,
@@ -86,75 +108,101 @@ def train(
     evaluations: Sequence[Evaluation] = (),
     experiment: Mapping[str, Any] | None = None,
 ) -> State:
-    """Trains to `config.steps`, resuming from the newest checkpoint of the workdir.
+    """Trains to `config.steps`, resuming from the newest whole checkpoint of the workdir.
 
     Args:
       task: what a step is.
       batches: the training data; the loop sets its position.
       config: length, batch and periods.
       mesh: the devices.
-      workdir: gets config.json, checkpoints/, metrics.jsonl and tensorboard/.
+      workdir: gets config.json, checkpoints/, metrics.jsonl, goodput.json, tensorboard/ and profile/.
       evaluations: run every `eval_every` steps and after the last one.
       experiment: the complete configuration, for config.json and for the check at resume; default: `config`.
 
     Returns:
-      The final state, sharded over the mesh.
+      The final state, sharded over the mesh; `guard` is the loop's own part of it.
 
     Raises:
-      UserError: the workdir belongs to another configuration, or the batch does not divide over the mesh.
-      NonFiniteLoss: the loss is NaN or infinite; earlier checkpoints are intact.
+      UserError: the workdir belongs to another configuration, no checkpoint in it is whole, the disk is full, or the
+        batch does not divide over the mesh.
+      BadStep: a number is not finite, or the loss spiked, and the configuration says to stop; earlier checkpoints are
+        intact.
       KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once a checkpoint is on disk.
     """
+    ledger = Ledger()
     workdir = epath.Path(workdir)
-    check_workdir(workdir, configs.to_dict(experiment or config))
+    claim(workdir, configs.to_dict(experiment or config))
     layout = BatchLayout(mesh, config.batch_size)
+    skip = config.on_bad_step == "skip"
+    task = GuardedTask(task, skip or config.spike_factor > 0, config.spike_factor)
     peak_flops()  # measured before the mesh is set, where it has to be
-    with jax.set_mesh(mesh), StopSignal() as stop:
-        checkpoints = Checkpointer(workdir, keep=config.keep_checkpoints)
-        state, start, window = _restore_or_init(task, batches, config, mesh, checkpoints)
-        run = _Run(task, config, workdir, start, window)
+    with (
+        jax.set_mesh(mesh),
+        StopSignal() as stop,
+        Watchdog(ledger.running, config.watchdog_seconds),
+        contextlib.ExitStack() as closing,
+    ):
+        checkpoints = Checkpointer(workdir, config.keep_checkpoints, config.keep_every_steps)
+        closing.callback(checkpoints.close)
+        state, start, meta = _restore_or_init(task, batches, config, mesh, checkpoints)
+        judge = Judge(config.max_skips if skip else 0, int(state["guard"]["in_a_row"]))
+        log = RunLog(
+            task,
+            config.batch_size,
+            workdir,
+            start,
+            meta,
+            ledger,
+            judge,
+            log_every=config.log_every,
+            last_step=config.steps,
+            wandb_project=config.wandb_project,
+        )
+        closing.callback(log.close)
+        profiler = Profiler(workdir, *config.profile_steps)
+        closing.callback(profiler.close)
         step_fn = compile_step(task, config.seed)
         constants = jax.device_put(task.constants, NamedSharding(mesh, PartitionSpec()))
-        progress = tqdm(
-            range(start, config.steps),
-            initial=start,
-            total=config.steps,
-            desc=task.name,
-            unit="step",
-            mininterval=0.5,
-        )
-        try:
-            for done in progress:
-                step = done + 1
-                state, metrics = step_fn(state, layout.put(next(batches)), constants)
-                progress.set_postfix_str(run.read_closed_window(), refresh=False)
-                if done == start:
-                    run.start_clock()
-                run.add(step, metrics)
-                last = step == config.steps
-                evaluate = last or _due(step, config.eval_every)
-                save = last or stop.received is not None or _due(step, config.checkpoint_every)
-                if evaluate or save:
-                    jax.block_until_ready(
-                        metrics
-                    )  # what is still being computed is training, not a pause
-                with run.watch.pause():
-                    if evaluate:
-                        run.evaluate(step, state, evaluations)
-                    if save:
-                        window = (
-                            run.open_window()
-                        )  # a loss that is not finite raises before it is saved
-                        meta = {"task": task.name, "window": window}
-                        checkpoints.save(step, state, batches.get_state(), meta)
-                if stop.received is not None:
-                    break
-        finally:
-            progress.close()
-            run.close()
-            checkpoints.close()
+        progress = closing.enter_context(_progress(task.name, start, config.steps))
+        ledger.enter("training")
+        for done in progress:
+            step = done + 1
+            ledger.enter("training")  # the watchdog counts a step from here
+            batch = layout.put(log.next_batch(batches))
+            profiler.before(step)
+            with ledger.phase("compile") if done == start else contextlib.nullcontext():
+                state, metrics = step_fn(state, batch, constants)
+            progress.set_postfix_str(log.read_closed_window(), refresh=False)
+            if done == start:
+                log.start_clock()
+            log.add(step, metrics)
+            profiler.after(step, metrics)
+            last = step == config.steps
+            stopping = stop.reached(step)
+            evaluate = last or _due(step, config.eval_every)
+            save = last or stopping or _due(step, config.checkpoint_every)
+            if evaluate or save:
+                # What is still being computed is training, not a pause.
+                jax.block_until_ready(metrics)
+            if evaluate:
+                log.evaluate(step, state, evaluations)
+            if save:
+                with ledger.phase("checkpoint"):
+                    meta = log.meta()  # a bad step raises before it is saved
+                    checkpoints.save(step, state, batches.get_state(), meta)
+            if stopping:
+                break
+        with ledger.phase("checkpoint"):
+            checkpoints.wait()
+        closing.close()
         stop.finish()
     return state
+
+
+def _progress(name: str, start: int, steps: int) -> Any:
+    return tqdm(
+        range(start, steps), initial=start, total=steps, desc=name, unit="step", mininterval=0.5
+    )
 
 
 def compile_step(task: Task, seed: int) -> Any:
@@ -188,150 +236,20 @@ def abstract_state(task: Task, mesh: Mesh) -> State:
     )
 
 
-def check_workdir(workdir: epath.Path, experiment: Mapping[str, Any]) -> None:
-    """Writes config.json, or holds it against this run's.
-
-    The mesh, periods of logging and saving, and where the data lies may change between two runs of a workdir; nothing
-    else may.
-
-    Raises:
-      UserError: another configuration began this workdir; the differing keys are listed.
-    """
-    path = workdir / "config.json"
-    experiment = json.loads(json.dumps(experiment))
-    if path.exists():
-        changed = [
-            line
-            for line in configs.differences(json.loads(path.read_text()), experiment)
-            if not _may_change(line.split(":")[0])
-        ]
-        if changed:
-            raise UserError(
-                f"workdir {workdir} was begun with another configuration ({'; '.join(changed[:4])}): "
-                "name another --workdir, or use the same configuration"
-            )
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        partial = workdir / "config.json.partial"
-        partial.write_text(json.dumps(experiment, indent=2) + "\n")
-        partial.replace(path)
-
-
-def _may_change(key: str) -> bool:
-    periods = (".log_every", ".eval_every", ".checkpoint_every", ".keep_checkpoints")
-    places = (".data.shards", ".data.images", ".data.held_out")
-    return ".mesh." in key or key.endswith(periods + places)
-
-
-class _Run:
-    """The numbers of one training run: metric windows, read a step late, and where they are written.
-
-    `window` holds the sums of the window that was open at the checkpoint, so that the lines of an interrupted run equal
-    those of one that never stopped.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        config: TrainConfig,
-        workdir: epath.Path,
-        start: int,
-        window: Mapping[str, Sequence[float]],
-    ) -> None:
-        self._config = config
-        self._unit, self._items = task.items_per_batch(config.batch_size)
-        self._flops = task.flops_per_batch(config.batch_size)
-        self._peak = peak_flops()
-        self._writer = MetricWriter(workdir, start) if jax.process_index() == 0 else NoWriter()
-        resumed = {name: Mean(np.float32(t), np.float32(w)) for name, (t, w) in window.items()}
-        self._open: list[Mapping[str, Mean]] = [resumed] if resumed else []
-        self._closed: tuple[int, list[Mapping[str, Mean]]] | None = None
-        self._newest: Mapping[str, Mean] = {}
-        self._timed_steps = 0
-        self._shown = ""
-        self.watch = Stopwatch()
-
-    def start_clock(self) -> None:
-        """Throughput counts from here: after the first step was compiled and dispatched."""
-        self.watch.lap()
-        self._timed_steps = 0
-
-    def add(self, step: int, metrics: Mapping[str, Mean]) -> None:
-        """Adds a step's metrics (still being computed); closes the window at a multiple of `log_every`.
-
-        Waits for the step before, so that one step is queued behind the running one and not dozens: a Ctrl-C is
-        answered within two steps, and the progress bar tells the truth.
-        """
-        jax.block_until_ready(self._newest)
-        self._newest = metrics
-        self._open.append(metrics)
-        self._timed_steps += 1
-        if step % self._config.log_every == 0 or step == self._config.steps:
-            self._closed = (step, self._open)
-            self._open = []
-
-    def read_closed_window(self) -> str:
-        """Writes the window that was closed before, if any; returns the latest numbers in a few words."""
-        if self._closed is not None:
-            step, window = self._closed
-            self._closed = None
-            self._write(step, _finite(metric_states.compute(_merge(window)), f"before step {step}"))
-        return self._shown
-
-    def open_window(self) -> dict[str, list[float]]:
-        """Reads all that was added, and returns the sums of the window in progress: name -> [total, weight]."""
-        self.read_closed_window()
-        merged = _merge(self._open)
-        _finite(metric_states.compute(merged), "since the last logged step")
-        return {name: [float(mean.total), float(mean.weight)] for name, mean in merged.items()}
-
-    def evaluate(self, step: int, state: State, evaluations: Sequence[Evaluation]) -> None:
-        """Runs the evaluations and writes their numbers."""
-        self.read_closed_window()
-        for evaluation in evaluations:
-            self._writer.write(step, evaluation(step, state))
-
-    def close(self) -> None:
-        """Flushes the writers."""
-        self._writer.close()
-
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
-        steps_per_second = self._timed_steps / self.watch.lap()
-        self._timed_steps = 0
-        rate, mfu = self._items * steps_per_second, self._flops * steps_per_second / self._peak
-        train_values = {f"train/{name}": value for name, value in values.items()}
-        self._writer.write(step, {**train_values, f"{self._unit}_per_second": rate, "mfu": mfu})
-        self._shown = f"loss {values['loss']:.3f}, {rate:,.0f} {self._unit}/s, MFU {mfu:.0%}"
-
-
-def _merge(window: Sequence[Mapping[str, Mean]]) -> dict[str, Mean]:
-    return functools.reduce(metric_states.merge, jax.device_get(list(window)), None) or {}
-
-
-def _finite(values: Mapping[str, float], when: str) -> Mapping[str, float]:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise NonFiniteLoss(
-                f"train/{name} is {value} in the steps {when}: the last checkpoint is intact; "
-                "resume it with a lower learning rate"
-            )
-    return values
-
-
 def _due(step: int, period: int) -> bool:
     return period > 0 and step % period == 0
 
 
 def _restore_or_init(
     task: Task, batches: Batches, config: TrainConfig, mesh: Mesh, checkpoints: Checkpointer
-) -> tuple[State, int, Mapping[str, Sequence[float]]]:
+) -> tuple[State, int, Mapping[str, Any]]:
     if checkpoints.latest_step() is None:
         batches.set_state(0)
         return init_state(task, config.seed, mesh), 0, {}
-    state, next_step, meta = checkpoints.restore(abstract_state(task, mesh))
+    state, next_step, meta, rejected = checkpoints.restore(abstract_state(task, mesh))
     if meta["task"] != task.name:
         raise UserError(
             f"the checkpoint is of task {meta['task']!r}, not {task.name!r}: name another workdir"
         )
     batches.set_state(next_step)
-    return state, int(state["step"]), meta["window"]
+    return state, int(state["step"]), {**meta, "rejected": rejected}

@@ -1,0 +1,91 @@
+"""Digests of our own for a checkpoint's files: Orbax restores a flipped byte without a word.
+
+A list is a text file inside the checkpoint's folder: the CRC32C of its second line, then that line, JSON that maps the
+path of each file to [bytes, CRC32C]. It is renamed into place, so that a list is whole or absent.
+"""
+
+import concurrent.futures
+import json
+from collections.abc import Iterable
+
+import crc32c
+from etils import epath
+
+CONTENTS = "digests.txt"  # all that is in the folder before it is committed
+COMMIT = "digests.commit.txt"  # what the commit itself adds or rewrites
+_LISTS = (CONTENTS, COMMIT)
+_CHUNK = 16 << 20
+_THREADS = 8
+
+
+def files_of(folder: epath.Path) -> list[str]:
+    """Paths of the files below `folder`, relative to it and sorted; the lists themselves are left out."""
+    found = []
+    for path in folder.iterdir():
+        if path.is_dir():
+            found += [f"{path.name}/{name}" for name in files_of(path)]
+        elif path.name not in _LISTS:
+            found.append(path.name)
+    return sorted(found)
+
+
+def write(folder: epath.Path, names: Iterable[str], list_name: str) -> None:
+    """Writes the list of `names` into `folder`, atomically."""
+    names = sorted(names)
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        digests = pool.map(lambda name: _digest(folder / name), names)
+        line = json.dumps(dict(zip(names, digests)))
+    partial = folder / f"{list_name}.partial"
+    partial.write_text(f"{crc32c.crc32c(line.encode()):08x}\n{line}\n")
+    partial.replace(folder / list_name)
+
+
+def damaged(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
+    """Files of `folder` that are missing or are not what was written, each with what is wrong.
+
+    Args:
+      folder: a committed checkpoint.
+      part: which share of the files to read; every part reads the lists.
+      parts: number of shares, such as the number of hosts.
+    """
+    expected: dict[str, list[int]] = {}
+    wrong = []
+    for list_name in _LISTS:
+        path = folder / list_name
+        if not path.exists():
+            # A kill right after the commit leaves out the second list, and costs nothing that was trained.
+            wrong += [f"{list_name} (missing)"] if list_name == CONTENTS else []
+            continue
+        listed = _read(path)
+        if listed is None:
+            wrong.append(f"{list_name} (its digest differs)")
+        expected.update(listed or {})
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        mine = sorted(expected)[part::parts]
+        wrong += filter(None, pool.map(lambda name: _compare(folder / name, expected[name]), mine))
+    return [text.removeprefix(f"{folder}/") for text in wrong]
+
+
+def _digest(path: epath.Path) -> list[int]:
+    size = crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            size, crc = size + len(chunk), crc32c.crc32c(chunk, crc)
+    return [size, crc]
+
+
+def _compare(path: epath.Path, expected: list[int]) -> str:
+    if not path.exists():
+        return f"{path} (missing)"
+    found = _digest(path)
+    if found[0] != expected[0]:
+        return f"{path} ({found[0]} bytes instead of {expected[0]})"
+    return "" if found == expected else f"{path} (its digest differs)"
+
+
+def _read(path: epath.Path) -> dict[str, list[int]] | None:
+    """The files of a list, or None where the list itself is damaged."""
+    head, _, line = path.read_bytes().partition(b"\n")
+    if head != b"%08x" % crc32c.crc32c(line.removesuffix(b"\n")) or not line.endswith(b"\n"):
+        return None
+    return json.loads(line)

@@ -1,0 +1,137 @@
+"""Bad steps: a loss that spikes, or any number that is not finite, stops the run or leaves the update out.
+
+The choice is made inside the compiled step by `where` over the state, never by a condition: XLA's CPU backend runs the
+inside of a condition on one core, and a select is free beside an optimizer's update.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lvm_jax.errors import UserError
+from lvm_jax.metrics.states import Mean
+from lvm_jax.tasks.base import Batch, State, Task
+
+_DECAY = 0.95  # of the running mean of the loss: about the last 20 steps
+_COUNTED_FIRST = 20  # steps before a spike can be told
+
+SKIPPED = "skipped"  # metric of a guarded task: 1 where the update was left out
+
+
+class BadStep(UserError):
+    """A loss that is not finite or that spiked, or too many of them in a row; no checkpoint holds such a state."""
+
+
+class GuardedTask:
+    """A task whose bad updates are left out: parameters and optimizer stay, the step counts, data and keys go on.
+
+    The state gets `guard`: how many steps in a row were left out, and the running mean of the loss, so that a resumed
+    run decides as one that never stopped.
+
+    Args:
+      task: its metrics contain `loss`.
+      active: whether steps are judged; if not, the step is the task's, and the state has the same structure.
+      spike_factor: a loss above this many times its running mean is bad; 0: only what is not finite is.
+    """
+
+    def __init__(self, task: Task, active: bool, spike_factor: float = 0.0) -> None:
+        self._task, self._active, self._spike_factor = task, active, spike_factor
+        self.name = task.name
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """The task's."""
+        return self._task.constants
+
+    def init(self, key: jax.Array) -> State:
+        """The task's state, and a guard that has seen nothing."""
+        guard = {
+            "in_a_row": jnp.zeros((), jnp.int32),
+            "counted": jnp.zeros((), jnp.int32),
+            "loss": jnp.zeros((), jnp.float32),
+        }
+        return {**self._task.init(key), "guard": guard}
+
+    def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
+        """The task's step, or, where that is bad, the state as it was with the step counted."""
+        guard = state["guard"]
+        old = {name: part for name, part in state.items() if name != "guard"}
+        new, metrics = self._task.step(old, batch, key)
+        if not self._active:
+            return {**new, "guard": guard}, {**metrics, SKIPPED: Mean(jnp.zeros(()), jnp.ones(()))}
+        loss = metrics["loss"].total / metrics["loss"].weight
+        numbers = [mean.total for mean in metrics.values()]
+        numbers += [
+            jnp.sum(x) for x in jax.tree.leaves(new) if jnp.issubdtype(x.dtype, jnp.inexact)
+        ]
+        good = jnp.all(jnp.isfinite(jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers])))
+        if self._spike_factor:
+            mean = guard["loss"] / (1 - _DECAY ** jnp.maximum(guard["counted"], 1))
+            usual = loss <= self._spike_factor * mean
+            good &= usual | (guard["counted"] < _COUNTED_FIRST)
+        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+        next_guard = {
+            "in_a_row": jnp.where(good, 0, guard["in_a_row"] + 1),
+            "counted": guard["counted"] + good,
+            "loss": jnp.where(good, _DECAY * guard["loss"] + (1 - _DECAY) * loss, guard["loss"]),
+        }
+        metrics = {**metrics, SKIPPED: Mean(1.0 - good, jnp.ones(()))}
+        return {**kept, "step": new["step"], "guard": next_guard}, metrics
+
+    def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The task's."""
+        return self._task.batch_spec(global_batch)
+
+    def flops_per_batch(self, global_batch: int) -> float:
+        """The task's."""
+        return self._task.flops_per_batch(global_batch)
+
+    def items_per_batch(self, global_batch: int) -> tuple[str, int]:
+        """The task's."""
+        return self._task.items_per_batch(global_batch)
+
+
+class Judge:
+    """Reads the metrics of steps on the host, in order: raises where training must not go on.
+
+    Args:
+      max_skips: how many steps in a row may be left out.
+      in_a_row: how many were, when the run was resumed.
+    """
+
+    def __init__(self, max_skips: int, in_a_row: int = 0) -> None:
+        self._max_skips, self._in_a_row = max_skips, in_a_row
+
+    def counted(self, steps: Sequence[tuple[int, Mapping[str, Mean]]]) -> list[Mapping[str, Mean]]:
+        """The metrics that count: those of a step that was left out weigh nothing, but for `skipped`.
+
+        Args:
+          steps: (step, metrics) on the host.
+
+        Raises:
+          BadStep: a number is not finite, or more than `max_skips` steps in a row were left out.
+        """
+        return [self._judge(step, metrics) for step, metrics in steps]
+
+    def _judge(self, step: int, metrics: Mapping[str, Mean]) -> Mapping[str, Mean]:
+        if not (SKIPPED in metrics and metrics[SKIPPED].total):
+            self._in_a_row = 0
+            for name, mean in metrics.items():
+                if not math.isfinite(mean.total):
+                    raise BadStep(
+                        f"train/{name} is {float(mean.total)} at step {step}: the last checkpoint is intact; resume it "
+                        "with --config.train.on_bad_step=skip, or begin another workdir with a lower learning rate"
+                    )
+            return metrics
+        self._in_a_row += 1
+        if self._in_a_row > self._max_skips:
+            loss = metrics["loss"].compute()
+            raise BadStep(
+                f"train/loss is {loss:.4g} at step {step}, not finite or a spike, and {self._in_a_row} steps in a row "
+                f"were bad (limit {self._max_skips}): the last checkpoint is intact; resume it with a larger "
+                "config.train.max_skips or spike_factor, or begin another workdir with a lower learning rate"
+            )
+        return {name: m if name == SKIPPED else Mean(0.0, 0.0) for name, m in metrics.items()}

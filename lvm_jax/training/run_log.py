@@ -1,0 +1,162 @@
+"""The numbers of one training run: metric windows, read a step late, and where they are written."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from lvm_jax.metrics import goodput
+from lvm_jax.metrics import states as metric_states
+from lvm_jax.metrics.goodput import Ledger
+from lvm_jax.metrics.states import Mean
+from lvm_jax.metrics.throughput import peak_flops
+from lvm_jax.metrics.writers import MetricWriters, make_writers
+from lvm_jax.tasks.base import State, Task
+from lvm_jax.training.guard import Judge
+
+_Window = list[tuple[int, Mapping[str, Mean]]]
+
+
+class RunLog:
+    """Collects a run's metrics and writes them once a window of `log_every` steps.
+
+    Args:
+      task: what is counted.
+      batch_size: of all hosts.
+      workdir: gets metrics.jsonl, tensorboard/ and goodput.json.
+      start: the step from which training goes on.
+      meta: what `meta()` gave at the checkpoint, {} for a new run. Its `window` holds the sums of the window that was
+        open then, so that the lines of an interrupted run equal those of one that never stopped.
+      ledger: of the whole run; gets the seconds of the processes before.
+      judge: of bad steps.
+      log_every: steps of a window.
+      last_step: which closes a window too.
+      wandb_project: "" for none.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        batch_size: int,
+        workdir: epath.Path,
+        start: int,
+        meta: Mapping[str, Any],
+        ledger: Ledger,
+        judge: Judge,
+        *,
+        log_every: int,
+        last_step: int,
+        wandb_project: str = "",
+    ) -> None:
+        self._task, self._ledger, self._judge = task.name, ledger, judge
+        self._unit, self._items = task.items_per_batch(batch_size)
+        self._flops, self._peak = task.flops_per_batch(batch_size), peak_flops()
+        self._log_every, self._last_step = log_every, last_step
+        first = jax.process_index() == 0
+        self._writer = make_writers(workdir, start, wandb_project) if first else MetricWriters([])
+        self._ledger_path = workdir / "goodput.json" if first else None
+        ledger.resume(goodput.load(workdir / "goodput.json"), meta.get("seconds", {}))
+        self._carried = {
+            name: Mean(np.float32(t), np.float32(w))
+            for name, (t, w) in meta.get("window", {}).items()
+        }
+        self._open: _Window = []
+        self._closed: tuple[int, _Window] | None = None
+        self._newest: Mapping[str, Mean] = {}
+        self._timed_steps, self._timed_from = 0, 0.0
+        self._shown = ""
+        if meta.get("rejected"):
+            self._writer.write(start, {"damaged_checkpoints": meta["rejected"]})
+
+    def start_clock(self) -> None:
+        """Throughput counts from here: after the first step was compiled and dispatched."""
+        self._timed_steps, self._timed_from = 0, self._busy_seconds()
+
+    def next_batch(self, batches: Any) -> Mapping[str, np.ndarray]:
+        """The next batch; reading it is `data` only where the devices had run out of work when it came."""
+        before = self._ledger.seconds()["data"]
+        with self._ledger.phase("data"):
+            batch = next(batches)
+        if not all(x.is_ready() for x in jax.tree.leaves(self._newest)):
+            self._ledger.move(self._ledger.seconds()["data"] - before, "data", "training")
+        return batch
+
+    def add(self, step: int, metrics: Mapping[str, Mean]) -> None:
+        """Adds a step's metrics (still being computed); closes the window at a multiple of `log_every`.
+
+        Waits for the step before, so that one step is queued behind the running one and not dozens: a Ctrl-C is
+        answered within two steps, and the progress bar tells the truth.
+        """
+        jax.block_until_ready(self._newest)
+        self._newest = metrics
+        self._open.append((step, metrics))
+        self._timed_steps += 1
+        if step % self._log_every == 0 or step == self._last_step:
+            self._closed = (step, self._open)
+            self._open = []
+
+    def read_closed_window(self) -> str:
+        """Writes the window that was closed before, if any; returns the latest numbers in a few words."""
+        if self._closed is not None:
+            step, window = self._closed
+            self._closed = None
+            merged = self._merge(window)
+            self._carried = {}
+            self._write(step, merged)
+        return self._shown
+
+    def meta(self) -> dict[str, Any]:
+        """Reads all that was added; returns what a checkpoint keeps: task, sums of the open window, seconds by cause.
+
+        Raises:
+          BadStep: training must stop, before this state is saved.
+        """
+        self.read_closed_window()
+        self._carried = self._merge(self._open)
+        self._open = []
+        window = {name: [float(m.total), float(m.weight)] for name, m in self._carried.items()}
+        return {"task": self._task, "window": window, "seconds": self._ledger.seconds()}
+
+    def evaluate(
+        self, step: int, state: State, evaluations: Sequence[Callable[..., Mapping[str, float]]]
+    ) -> None:
+        """Runs the evaluations and writes their numbers."""
+        self.read_closed_window()
+        for evaluation in evaluations:
+            with self._ledger.phase("evaluation"):
+                values = evaluation(step, state)
+            self._writer.write(step, values)
+
+    def close(self) -> None:
+        """Flushes the writers and saves the ledger."""
+        self._writer.close()
+        self._save_ledger()
+
+    def _merge(self, window: _Window) -> dict[str, Mean]:
+        counted = self._judge.counted(jax.device_get(window))
+        return functools.reduce(metric_states.merge, counted, self._carried or None) or {}
+
+    def _busy_seconds(self) -> float:
+        seconds = self._ledger.seconds()
+        return seconds["training"] + seconds["data"]
+
+    def _save_ledger(self) -> None:
+        if self._ledger_path is not None:
+            self._ledger.save(self._ledger_path)
+
+    def _write(self, step: int, merged: Mapping[str, Mean]) -> None:
+        seconds = max(self._busy_seconds() - self._timed_from, 1e-9)
+        steps_per_second = self._timed_steps / seconds
+        self.start_clock()
+        rate, mfu = self._items * steps_per_second, self._flops * steps_per_second / self._peak
+        # Where all steps of a window were left out there is no loss to write.
+        values = {name: mean.compute() for name, mean in merged.items() if mean.weight}
+        line = {f"train/{name}": value for name, value in values.items()}
+        line |= {f"{self._unit}_per_second": rate, "mfu": mfu, **self._ledger.fractions()}
+        self._writer.write(step, line)
+        self._save_ledger()
+        loss = f"loss {values['loss']:.3f}, " if "loss" in values else ""
+        self._shown = f"{loss}{rate:,.0f} {self._unit}/s, MFU {mfu:.0%}"

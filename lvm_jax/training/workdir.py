@@ -1,0 +1,60 @@
+"""The configuration that a workdir belongs to: printed, saved, and held against the one that resumes it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from lvm_jax import config as configs
+from lvm_jax.errors import UserError
+
+# What does not change the numbers: periods, what is watched, and where the data lies.
+_PERIODS = (
+    ".log_every",
+    ".eval_every",
+    ".checkpoint_every",
+    ".keep_checkpoints",
+    ".keep_every_steps",
+)
+_WATCHING = (".watchdog_seconds", ".profile_steps", ".wandb_project")
+_GUARD = (
+    ".on_bad_step",
+    ".spike_factor",
+    ".max_skips",
+)  # how one gets past a step that stopped the run
+_PLACES = (".data.shards", ".data.images", ".data.held_out")
+
+
+def claim(workdir: epath.Path, experiment: Mapping[str, Any]) -> None:
+    """Writes config.json and prints it, or prints in what this run differs from the one that began the workdir.
+
+    The mesh, periods, what is watched, how bad steps are met, and where the data lies may change between two runs of a
+    workdir; nothing else may.
+
+    Raises:
+      UserError: another configuration began this workdir; the differing keys are listed.
+    """
+    path = workdir / "config.json"
+    experiment = json.loads(json.dumps(experiment))
+    text = json.dumps(experiment, indent=2) + "\n"
+    said = text
+    if path.exists():
+        changed = configs.differences(json.loads(path.read_text()), experiment)
+        if refused := [line for line in changed if not _may_change(line.split(":")[0])]:
+            raise UserError(
+                f"workdir {workdir} was begun with another configuration ({'; '.join(refused[:4])}): "
+                "name another --workdir, or use the same configuration"
+            )
+        said = "".join(f"{line}\n" for line in changed)
+    if jax.process_index() == 0:
+        print(said, end="")
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = workdir / "config.json.partial"
+        partial.write_text(text)
+        partial.replace(path)
+
+
+def _may_change(key: str) -> bool:
+    return ".mesh." in key or key.endswith(_PERIODS + _WATCHING + _GUARD + _PLACES)
