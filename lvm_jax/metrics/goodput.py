@@ -24,7 +24,7 @@ class Ledger:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._seconds = dict.fromkeys(CAUSES, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(CAUSES, 0.0)
         self._running = ("startup", clock())
 
     def enter(self, cause: str) -> None:
