@@ -46,6 +46,7 @@ class Checkpointer:
         self._folder = (epath.Path(workdir) / "checkpoints").resolve()
         self._set_aside = self._folder.parent / "damaged_checkpoints"
         self._saving: int | None = None  # until its commit has been listed too
+        logging.getLogger("absl").addFilter(_not_disk_full)  # we say it in one line
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             keep_period=keep_every or None,
@@ -228,6 +229,10 @@ class Checkpointer:
                 f"{self._folder / str(step)} is of another configuration: {'; '.join(wrong[:3])}{more}; "
                 "use the configuration that wrote it, or another workdir"
             )
+
+
+def _not_disk_full(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and _is_disk_full(record.exc_info[1]))
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

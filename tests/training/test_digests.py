@@ -65,7 +65,9 @@ def test_a_missing_and_a_short_file_are_named(workdir):
     data = folder / "data" / "metadata"
     whole = data.read_bytes()
     data.write_bytes(whole[:-1])
-    assert digests.damaged(folder) == [f"data/metadata ({len(whole) - 1} bytes instead of {len(whole)})"]
+    assert digests.damaged(folder) == [
+        f"data/metadata ({len(whole) - 1} bytes instead of {len(whole)})"
+    ]
     data.unlink()
     assert digests.damaged(folder) == ["data/metadata (missing)"]
     (folder / digests.CONTENTS).unlink()
@@ -94,7 +96,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_goes_on_from_the_one_befo
     state = run(workdir)
     said = capsys.readouterr().out
     (line,) = [line for line in said.splitlines() if "damaged" in line]
-    assert re.match(rf"checkpoint 8 is damaged \(.*{damaged.name}.*going on from checkpoint 4", line)
+    assert re.match(
+        rf"checkpoint 8 is damaged \(.*{damaged.name}.*going on from checkpoint 4", line
+    )
     for a, b in zip(jax.tree.leaves(state), trained[1]):
         np.testing.assert_array_equal(a, b)
     assert (workdir / "damaged_checkpoints" / "8").is_dir()

@@ -96,10 +96,10 @@ def test_a_spike_stops_where_bad_steps_stop(tmp_path):
 def test_too_many_in_a_row_stop_and_the_count_survives_a_restart(tmp_path):
     config = dataclasses.replace(CONFIG, max_skips=4)
     always = {5, 6, 7, 8, 9, 10, 11}  # steps 6 to 12
-    with pytest.raises(BadStep, match="step 10, .* 5 steps in a row were bad"):
+    with pytest.raises(BadStep, match=r"step 10, .* 5 steps in a row were bad"):
         run(tmp_path, config, BadBatches(bad=always))
     assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == 9  # 4 in a row by then
-    with pytest.raises(BadStep, match="step 10, .* 5 steps in a row were bad"):
+    with pytest.raises(BadStep, match=r"step 10, .* 5 steps in a row were bad"):
         run(tmp_path, config, BadBatches(bad=always))
     assert run(tmp_path, config)["step"] == 12  # healed data
 
