@@ -20,7 +20,8 @@ _LAUNCHER_VARIABLES = (
 def initialize(compile_cache: str | None = None) -> None:
     """Joins the other hosts where a launcher started several, and turns the compilation cache on.
 
-    Call it once, before anything touches a device.
+    Call it once, before anything touches a device. TPU pods, SLURM, Open MPI and multislice are recognised; any other
+    launcher sets `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
 
     Args:
       compile_cache: folder of compiled programs, kept between runs; default `$JAX_COMPILATION_CACHE_DIR`, else
@@ -30,7 +31,10 @@ def initialize(compile_cache: str | None = None) -> None:
     several_tpu_hosts = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
     several_slurm_tasks = int(os.environ.get("SLURM_NTASKS", "1")) > 1
     if launched or several_tpu_hosts or several_slurm_tasks:
-        jax.distributed.initialize()
+        count, index = (os.environ.get(f"JAX_{x}") for x in ("NUM_PROCESSES", "PROCESS_ID"))
+        jax.distributed.initialize(
+            num_processes=int(count) if count else None, process_id=int(index) if index else None
+        )
     folder = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or "~/.cache/lvm_jax/xla"
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
