@@ -87,6 +87,7 @@ class WandbWriter:
                 "to ''"
             ) from error
         folder = epath.Path(workdir)
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "wandb_id.txt"
         if not path.exists():
             path.write_text(wandb.util.generate_id())
@@ -130,12 +131,8 @@ def make_writers(
       resume_step: the step from which training goes on; what was written beyond it is dropped.
       wandb_project: "" for none.
     """
-    writers: list[Writer] = [
-        JsonlWriter(workdir, resume_step),
-        TensorBoardWriter(workdir, resume_step),
-    ]
-    if wandb_project:
-        writers.append(WandbWriter(workdir, wandb_project))
+    writers: list[Writer] = [WandbWriter(workdir, wandb_project)] if wandb_project else []
+    writers += [JsonlWriter(workdir, resume_step), TensorBoardWriter(workdir, resume_step)]
     return MetricWriters(writers)
 
 

@@ -1,5 +1,7 @@
 """The loop on a mesh: state born sharded, the same training as on one device, restored onto another mesh."""
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -56,3 +58,18 @@ def test_a_checkpoint_restores_onto_another_mesh(tmp_path):
     moved = train(LinearTask(), LinearBatches(), first, mesh=mesh, workdir=tmp_path)
     assert kernel(moved).sharding.spec == P("fsdp", "tensor")
     np.testing.assert_array_equal(kernel(moved), kernel(state))
+
+
+def test_eight_devices_to_one_and_back(tmp_path):
+    """A run that moves twice ends where one that stayed on one device ends."""
+    one, eight = make_mesh(devices=jax.devices()[:1]), make_mesh(MeshConfig(fsdp=8))
+    whole = train(LinearTask(), LinearBatches(), CONFIG, mesh=one, workdir=tmp_path / "whole")
+    config = tmp_path / "moved" / "config.json"
+    for steps, mesh in ((4, eight), (6, one), (8, eight)):
+        if config.exists():
+            config.write_text(json.dumps({**json.loads(config.read_text()), "steps": steps}))
+        part = dataclasses.replace(CONFIG, steps=steps)
+        moved = train(LinearTask(), LinearBatches(), part, mesh=mesh, workdir=tmp_path / "moved")
+        assert len(kernel(moved).sharding.device_set) == mesh.size
+        assert int(moved["step"]) == steps
+    np.testing.assert_allclose(kernel(moved), kernel(whole), rtol=1e-5, atol=1e-6)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 
 import jax
 import numpy as np
@@ -11,8 +12,9 @@ from linear_task import LinearBatches, LinearTask
 from lvm_jax.errors import UserError
 from lvm_jax.metrics.writers import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
+from lvm_jax.training import loop
 from lvm_jax.training.guard import BadStep
-from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.loop import TrainConfig, compile_step, train
 
 CONFIG = TrainConfig(steps=12, batch_size=8, log_every=5, eval_every=6, checkpoint_every=4)
 TIMES = ("time", "rows_per_second", "mfu", "goodput", "badput")
@@ -141,6 +143,39 @@ def test_the_dispatched_step_is_not_waited_for(tmp_path, monkeypatch):
     assert [n for n in fetched if n] == [10, 10]
 
 
+def test_no_number_of_a_step_is_fetched_before_the_next_step_was_dispatched(tmp_path, monkeypatch):
+    """The device never waits for Python: every wait and every copy is for a step that has a successor in the queue."""
+    steps_of, dispatched, waited = {}, [], []
+
+    def counting(task, seed):
+        step_fn = compile_step(task, seed)
+
+        def dispatch(*arguments):
+            state, metrics = step_fn(*arguments)
+            dispatched.append(len(dispatched) + 1)
+            steps_of.update({id(x): (dispatched[-1], x) for x in jax.tree.leaves(metrics)})
+            return state, metrics
+
+        return dispatch
+
+    def recorded(real):
+        def wait(tree):
+            found = [steps_of[id(x)][0] for x in jax.tree.leaves(tree) if id(x) in steps_of]
+            waited.extend((step, len(dispatched)) for step in found)
+            return real(tree)
+
+        return wait
+
+    monkeypatch.setattr(loop, "compile_step", counting)
+    monkeypatch.setattr(jax, "device_get", recorded(jax.device_get))
+    monkeypatch.setattr(jax, "block_until_ready", recorded(jax.block_until_ready))
+    config = dataclasses.replace(CONFIG, eval_every=0, checkpoint_every=0, steps=20, log_every=5)
+    run(tmp_path, config)
+    assert {step for step, _ in waited} == set(range(1, 21))
+    early = [(step, newest) for step, newest in waited if newest <= step]
+    assert {step for step, _ in early} <= {20}, early  # the last one is saved
+
+
 def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(UserError, match=r"config\.seed: 0 -> 1"):
@@ -158,6 +193,64 @@ def test_a_checkpoint_of_another_model_names_the_tensors(tmp_path):
         UserError, match=r"params/kernel: \(16, 8\) in the checkpoint, \(32, 8\) here"
     ):
         run(tmp_path, task=LinearTask(width=32))
+
+
+def test_the_configuration_is_printed_and_then_what_changed(tmp_path, capsys):
+    run(tmp_path)
+    assert json.loads(capsys.readouterr().out) == dataclasses.asdict(CONFIG) | {
+        "profile_steps": [0, 0]
+    }
+    run(tmp_path, dataclasses.replace(CONFIG, log_every=2, max_skips=3))
+    assert capsys.readouterr().out.splitlines() == [
+        "config.log_every: 5 -> 2",
+        "config.max_skips: 10 -> 3",
+    ]
+
+
+def test_old_checkpoints_go_but_for_every_nth_step(tmp_path):
+    run(tmp_path, dataclasses.replace(CONFIG, steps=16, checkpoint_every=2, keep_every_steps=8))
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == [8, 14, 16]
+
+
+def test_the_steps_asked_for_are_traced(tmp_path):
+    run(tmp_path, dataclasses.replace(CONFIG, profile_steps=(3, 4)))
+    assert [*(tmp_path / "profile").rglob("*.xplane.pb")]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"profile_steps": (4, 3)}, {"spike_factor": -1.0}, {"steps": 0}, {"max_skips": -1}]
+)
+def test_a_wrong_setting_is_named(wrong):
+    (name,) = wrong
+    with pytest.raises(UserError, match=rf"config\.train\.{name} is"):
+        dataclasses.replace(CONFIG, **wrong)
+
+
+def test_goodput_accounts_for_every_second_over_restarts(tmp_path):
+    def crash(step):
+        if step == 9:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path, batches=LinearBatches(on_step=crash))
+    before = json.loads((tmp_path / "goodput.json").read_text())
+    run(tmp_path, evaluations=[lambda step, state: {}])
+    after = json.loads((tmp_path / "goodput.json").read_text())
+    assert before["lost"] == 0 < after["lost"] < before["training"]
+    for cause in ("startup", "compile", "checkpoint"):
+        assert after[cause] > before[cause] > 0, cause
+    assert after["evaluation"] > 0
+    line = [x for x in read_jsonl(tmp_path / "metrics.jsonl") if "goodput" in x][-1]
+    shares = [value for name, value in line.items() if name.startswith(("goodput", "badput/"))]
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_data_is_waited_for_only_where_the_devices_had_run_out_of_work(tmp_path):
+    slow = LinearBatches(on_step=lambda step: time.sleep(0.05))
+    run(tmp_path / "slow", batches=slow)
+    seconds = json.loads((tmp_path / "slow" / "goodput.json").read_text())
+    assert seconds["data"] > 0.05 * 10
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
