@@ -15,20 +15,12 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from data_pipelines import sentences
+from data_pipelines.sentences import COMPOSERS, Composer
 from data_pipelines.sources import SOURCES, Source
 from lvm_jax import config as config_lib
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
 
-COMPOSERS: dict[str, type] = {
-    "single_image": sentences.SingleImage,
-    "pairs": sentences.Pairs,
-    "multi_annotation": sentences.MultiAnnotation,
-    "video": sentences.Video,
-    "annotated_video": sentences.AnnotatedVideo,
-    "turntable": sentences.Turntable,
-}
 SPLITS = ("train", "validation")
 FOLDERS = ("root", "images", "videos", "pairs")  # what a config file may ask its reader for
 
@@ -50,7 +42,7 @@ class Entry:
 
     name: str
     source: Source
-    composer: sentences.Composer
+    composer: Composer
     epochs: int = 1
     items: str = ""
     together: str = ""
