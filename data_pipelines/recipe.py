@@ -15,8 +15,9 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from data_pipelines.annotators import ANNOTATORS
 from data_pipelines.sentences import COMPOSERS, Composer
-from data_pipelines.sources import SOURCES, Source
+from data_pipelines.sources import SOURCES, Annotated, Source
 from lvm_jax import config as config_lib
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
@@ -131,11 +132,8 @@ class Recipe:
         fields.pop("max_bad_items")
         fields["entries"] = {
             entry.name: {
-                "source": {"kind": type(entry.source).__name__, **config_lib.to_dict(entry.source)},
-                "composer": {
-                    "kind": type(entry.composer).__name__,
-                    **config_lib.to_dict(entry.composer),
-                },
+                "source": _with_kinds(entry.source),
+                "composer": _with_kinds(entry.composer),
                 "epochs": entry.epochs,
                 "items": entry.item_set,
                 "together": entry.together,
@@ -160,8 +158,9 @@ class SentencePlan:
 def from_config(config: Any) -> Recipe:
     """A recipe from a ConfigDict or dict as the files in `data_pipelines/configs` build it.
 
-    `entries` maps a name to `{source: {kind, ...}, composer: {kind, ...}, epochs, items}`; kinds are looked up in
-    `SOURCES` and `COMPOSERS`. Top-level keys of `FOLDERS` belong to the config file, which built its entries from them.
+    `entries` maps a name to `{source: {kind, ...}, annotators: {role: {kind, ...}}, composer: {kind, ...}}` and, if
+    wanted, `epochs`, `items`, `together`; kinds are looked up in `SOURCES`, `ANNOTATORS` and `COMPOSERS`. Top-level
+    keys of `FOLDERS` belong to the config file, which built its entries from them.
     An entry whose source has `root=""` is left out: the reader gave no folder for it.
 
     Raises:
@@ -244,6 +243,7 @@ class _Declared:
 
     source: dict[str, Any]
     composer: dict[str, Any]
+    annotators: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int = 1
     items: str = ""
     together: str = ""
@@ -253,8 +253,22 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
     where = f"config.entries.{name}"
     declared = config_lib.from_mapping(_Declared, fields, where)
     source = _build(declared.source, SOURCES, f"{where}.source")
+    if declared.annotators:
+        annotators = tuple(
+            (role, _build(fields, ANNOTATORS, f"{where}.annotators.{role}"))
+            for role, fields in sorted(declared.annotators.items())
+        )
+        source = Annotated(source, annotators)
     composer = _build(declared.composer, COMPOSERS, f"{where}.composer")
     return Entry(name, source, composer, declared.epochs, declared.items, declared.together)
+
+
+def _with_kinds(part: Any) -> Any:
+    """A source, composer or annotator as plain dicts, with the name of its class as `kind`."""
+    if dataclasses.is_dataclass(part):
+        fields = {f.name: _with_kinds(getattr(part, f.name)) for f in dataclasses.fields(part)}
+        return {"kind": type(part).__name__, **fields}
+    return [_with_kinds(p) for p in part] if isinstance(part, tuple | list) else part
 
 
 def _build(declared: Mapping[str, Any], table: Mapping[str, type], where: str) -> Any:

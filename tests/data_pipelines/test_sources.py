@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from data_pipelines import assets
+from data_pipelines.annotators import Canny, Holes, Noise, OpticalFlow
 from data_pipelines.sources import (
     SOURCES,
-    AnnotatedFolder,
+    Annotated,
     AnnotatedImages,
     BadItem,
     FrameFolders,
@@ -70,13 +71,12 @@ def test_bad_item_pickles():
     assert (error.key, error.why, str(error)) == ("a/b.png", "is broken", "a/b.png: is broken")
 
 
-@pytest.mark.parametrize("source", [ImageFolder, AnnotatedFolder])
-def test_truncated_image_is_a_bad_item(source, tmp_path):
+def test_truncated_image_is_a_bad_item(tmp_path):
     save(tmp_path / "ok.png")
     content = (tmp_path / "ok.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
     (tmp_path / "text.jpg").write_text("not an image")
-    folder = source(str(tmp_path))
+    folder = ImageFolder(str(tmp_path))
     assert folder.keys() == ["cut.png", "ok.png", "text.jpg"]
     assert "image" in folder.load("ok.png")
     for key in ("cut.png", "text.jpg"):
@@ -85,21 +85,46 @@ def test_truncated_image_is_a_bad_item(source, tmp_path):
         assert caught.value.key == key
 
 
-def test_annotated_folder_adds_roles_of_one_size(tmp_path):
+def test_large_images_are_brought_down(tmp_path):
     save(tmp_path / "x.png", 200, size=(120, 60))
-    source = AnnotatedFolder(str(tmp_path), short_side=30)
+    assert ImageFolder(str(tmp_path), short_side=30).load("x.png")["image"][0].shape == (30, 60, 3)
+    assert ImageFolder(str(tmp_path), short_side=80).load("x.png")["image"][0].shape == (60, 120, 3)
+    with pytest.raises(UserError, match="short_side is 0"):
+        ImageFolder(str(tmp_path), short_side=0)
+
+
+def test_annotators_add_roles_that_follow_from_key_and_role(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for name in ("x.png", "y.png"):
+        Image.fromarray(noise).save(tmp_path / name)
+    roles = (("edges", Canny()), ("masked", Holes()), ("noisy", Noise()))
+    source = Annotated(ImageFolder(str(tmp_path), licence="CC0-1.0"), roles)
     item = source.load("x.png")
-    assert set(item) == {"image", "edges", "grey", "masked"}
-    assert {images[0].shape for images in item.values()} == {(30, 60, 3)}
-    again = source.load("x.png")
+    assert set(item) == {"image", "edges", "masked", "noisy"}
+    assert {images[0].shape for images in item.values()} == {(40, 60, 3)}
+    again, other = source.load("x.png"), source.load("y.png")
     for role in item:
         np.testing.assert_array_equal(item[role][0], again[role][0])
-    masked = AnnotatedFolder(str(tmp_path), roles=("masked",), short_side=30)
-    np.testing.assert_array_equal(masked.load("x.png")["masked"][0], item["masked"][0])
-    other = AnnotatedFolder(str(tmp_path), short_side=30, seed=1).load("x.png")
-    assert (other["masked"][0] != item["masked"][0]).any()
-    with pytest.raises(UserError, match="'depth'"):
-        AnnotatedFolder(str(tmp_path), roles=("depth",))
+    assert (item["masked"][0] != other["masked"][0]).any()
+    alone = Annotated(source.source, roles[1:2]).load("x.png")
+    np.testing.assert_array_equal(alone["masked"][0], item["masked"][0])
+    assert (source.category, source.licence, source.name) == (2, "CC0-1.0", "images")
+    assert pickle.loads(pickle.dumps(source)) == source
+    with pytest.raises(UserError, match="has 'image' already"):
+        Annotated(source.source, (("image", Canny()),)).load("x.png")
+
+
+def test_annotators_of_a_clip_see_its_frames(tmp_path):
+    save_video(tmp_path / "long.mp4", n_frames=5)
+    save_video(tmp_path / "one.mp4", n_frames=1)
+    source = Annotated(VideoFolder(str(tmp_path)), (("edges", Canny()), ("flow", OpticalFlow())))
+    item = source.load("long.mp4")
+    assert {role: len(images) for role, images in item.items()} == dict.fromkeys(
+        ("frame", "edges", "flow"), 5
+    )
+    assert source.category == 4
+    with pytest.raises(BadItem, match=r"one.mp4: has 1 frame: motion needs 2"):
+        source.load("one.mp4")
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
