@@ -1,11 +1,15 @@
-"""Sources of raw data: folders of images, videos, clips and annotated images."""
+"""Sources of raw data: folders of images, videos and clips, annotated sets in the usual layouts, archives."""
 
 from data_pipelines.sources.annotated import AnnotatedImages
 from data_pipelines.sources.base import BadItem, Item, Source
+from data_pipelines.sources.coco import CocoImages
 from data_pipelines.sources.derived import Annotated
 from data_pipelines.sources.frames import FrameFolders
 from data_pipelines.sources.images import ImageFolder
+from data_pipelines.sources.paired import PairedClips, PairedFiles
+from data_pipelines.sources.tfds import TfdsFolder
 from data_pipelines.sources.videos import VideoFolder
+from data_pipelines.sources.webdataset import WebDataset
 
 # What a recipe's `source.kind` can name.
 SOURCES: dict[str, type] = {
@@ -13,6 +17,11 @@ SOURCES: dict[str, type] = {
     "annotated_images": AnnotatedImages,
     "video_folder": VideoFolder,
     "frame_folders": FrameFolders,
+    "paired_files": PairedFiles,
+    "paired_clips": PairedClips,
+    "coco": CocoImages,
+    "webdataset": WebDataset,
+    "tfds": TfdsFolder,
 }
 
 __all__ = [
@@ -20,9 +29,14 @@ __all__ = [
     "Annotated",
     "AnnotatedImages",
     "BadItem",
+    "CocoImages",
     "FrameFolders",
     "ImageFolder",
     "Item",
+    "PairedClips",
+    "PairedFiles",
     "Source",
+    "TfdsFolder",
     "VideoFolder",
+    "WebDataset",
 ]

@@ -20,6 +20,14 @@ def read_image(path: epath.PathLike, key: str) -> UInt8[np.ndarray, "height widt
         raise BadItem(key, f"{epath.Path(path).name} {error.why}") from error
 
 
+def decode_image(content: bytes, key: str, name: str) -> UInt8[np.ndarray, "height width 3"]:
+    """`load_image` of a file's content, which `name` tells, with a failure told as the `BadItem` of `key`."""
+    try:
+        return load_image(content)
+    except BadImage as error:
+        raise BadItem(key, f"{name} {error.why}") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageFolder:
     """Every image below `root`, also in sub-folders: `{"image": [x]}`. Keys are relative paths.

@@ -15,6 +15,7 @@ from data_pipelines.sources import (
     FrameFolders,
     ImageFolder,
     VideoFolder,
+    video_frames,
 )
 from lvm_jax.errors import UserError
 
@@ -145,6 +146,75 @@ def test_video_limits(tmp_path):
     np.testing.assert_allclose([frame.mean() for frame in few], [40, 104, 168], atol=7)
     with pytest.raises(UserError, match="every is 0"):
         VideoFolder(str(tmp_path), every=0)
+
+
+def save_grouped_video(path, codec, n_frames, group, b_frames=0):
+    """Frame i is grey of level 8 i, with a key frame every `group`."""
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream(codec, rate=10)
+        stream.width, stream.height = 48, 32
+        stream.gop_size, stream.max_b_frames = group, b_frames
+        stream.pix_fmt = "yuv420p"
+        for i in range(n_frames):
+            picture = np.full((32, 48, 3), 8 * i, np.uint8)
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        sink.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "b_frames"),
+    [
+        ("a.mp4", "mpeg4", 0),
+        ("a.mp4", "libx264", 2),
+        ("a.mkv", "libx264", 2),
+        ("a.webm", "libvpx", 0),
+        ("a.avi", "mpeg4", 0),
+    ],
+)
+def test_seeking_gives_the_frames_that_decoding_all_gives(name, codec, b_frames, tmp_path):
+    save_grouped_video(tmp_path / name, codec, n_frames=30, group=5, b_frames=b_frames)
+    everything = VideoFolder(str(tmp_path)).load(name)["frame"]
+    assert len(everything) == 30
+    for every, count in ((2, 99), (3, 4), (7, 99), (11, 3), (29, 2), (40, 5)):
+        frames = VideoFolder(str(tmp_path), every=every, max_frames=count).load(name)["frame"]
+        expected = everything[::every][:count]
+        assert len(frames) == len(expected)
+        np.testing.assert_array_equal(frames, expected)
+
+
+def test_seeking_decodes_only_the_groups_that_are_wanted(tmp_path, monkeypatch):
+    save_grouped_video(tmp_path / "a.mp4", "libx264", n_frames=30, group=3)
+    decoded = []
+    visit = video_frames._visit
+
+    def counting(container, begin, wanted):
+        decoded.append((begin, len(wanted)))
+        return visit(container, begin, wanted)
+
+    monkeypatch.setattr(video_frames, "_visit", counting)
+    frames = VideoFolder(str(tmp_path), every=14).load("a.mp4")["frame"]
+    np.testing.assert_allclose([f.mean() for f in frames], [0, 112, 224], atol=7)
+    assert len({begin for begin, _ in decoded}) == len(decoded) == 3
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi"])
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_video_with_a_broken_tail_gives_the_frames_it_has_or_is_named(name, every, tmp_path):
+    save_grouped_video(tmp_path / name, "mpeg4", n_frames=30, group=5)
+    content = (tmp_path / name).read_bytes()
+    source = VideoFolder(str(tmp_path), every=every)
+    whole = source.load(name)["frame"]
+    kept = []
+    for part in (0.5, 0.7, 0.9):
+        (tmp_path / name).write_bytes(content[: int(part * len(content))])
+        try:
+            frames = source.load(name)["frame"]
+        except BadItem:
+            continue
+        kept.append(len(frames))
+        np.testing.assert_array_equal(frames[:-1], whole[: len(frames) - 1])
+    assert kept, "no cut gave a frame"
+    assert kept == sorted(kept)
 
 
 def test_sideways_recording_is_turned_upright(tmp_path):
