@@ -6,6 +6,7 @@ from data_pipelines.sources.coco import CocoImages
 from data_pipelines.sources.derived import Annotated
 from data_pipelines.sources.frames import FrameFolders
 from data_pipelines.sources.images import ImageFolder
+from data_pipelines.sources.meshes import MeshFolder
 from data_pipelines.sources.paired import PairedClips, PairedFiles
 from data_pipelines.sources.tfds import TfdsFolder
 from data_pipelines.sources.videos import VideoFolder
@@ -22,6 +23,7 @@ SOURCES: dict[str, type] = {
     "coco": CocoImages,
     "webdataset": WebDataset,
     "tfds": TfdsFolder,
+    "meshes": MeshFolder,
 }
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "FrameFolders",
     "ImageFolder",
     "Item",
+    "MeshFolder",
     "PairedClips",
     "PairedFiles",
     "Source",
