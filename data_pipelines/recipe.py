@@ -4,12 +4,15 @@ The plan is a pure function of (recipe, item keys): the same on every machine, w
 held in the launcher's memory, about 200 bytes a sentence, and handed out to the workers a shard at a time.
 """
 
+import collections
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping
+import types
+from collections.abc import Container, Mapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -17,7 +20,7 @@ import numpy as np
 
 from data_pipelines.annotators import ANNOTATORS
 from data_pipelines.sentences import COMPOSERS, Composer
-from data_pipelines.sources import SOURCES, Annotated, Source
+from data_pipelines.sources import SOURCES, Annotated, Source, plain_source
 from lvm_jax import config as config_lib
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
@@ -71,6 +74,9 @@ class Recipe:
         set gives at least enough for one sentence, but never more than half of it.
       seed: of all chance.
       max_bad_items: unreadable or unfit items that may be skipped before it is an error.
+      near_duplicates: leaves out items whose pictures differ from another's of their set by at most so many of the 64
+        bits of a perceptual hash (see `near_duplicates`); 4 finds recompressed and resized copies. It decodes every
+        item once before the pipeline begins. None keeps all.
     """
 
     name: str
@@ -85,6 +91,7 @@ class Recipe:
     validation_fraction: float = 0.01
     seed: int = 0
     max_bad_items: int = 0
+    near_duplicates: int | None = None
 
     def __post_init__(self):
         if not 0 < self.validation_fraction <= 0.5:
@@ -183,18 +190,55 @@ def from_config(config: Any) -> Recipe:
     return config_lib.from_mapping(Recipe, {**kept, "entries": entries})
 
 
-def plan(recipe: Recipe) -> dict[str, list[SentencePlan]]:
-    """The sentences of each split, shuffled over all entries.
+def item_keys(recipe: Recipe) -> dict[str, list[str]]:
+    """Entry -> the keys of its source's items.
 
     Raises:
-      UserError: a source without items, too few items for an entry's sentences, or an empty split.
+      UserError: a source without items, or with two of one key; or entries that show the same files but would hold out
+        different ones.
     """
     keys = {entry.name: entry.source.keys() for entry in recipe.entries}
     for entry in recipe.entries:
-        if not keys[entry.name]:
+        mine, where = keys[entry.name], f"config.entries.{entry.name}: source {entry.source.name!r}"
+        if not mine:
+            raise UserError(f"{where} has no items")
+        if len(set(mine)) < len(mine):
+            twice = next(key for key, count in collections.Counter(mine).items() if count > 1)
             raise UserError(
-                f"config.entries.{entry.name}: source {entry.source.name!r} has no items"
+                f"{where} has the key {twice!r} twice: every item needs a key of its own"
             )
+    for one, other in itertools.combinations(recipe.entries, 2):
+        roots = {getattr(plain_source(entry.source), "root", entry.name) for entry in (one, other)}
+        if len(roots) == 1 and one.item_set != other.item_set:
+            shared = min(set(keys[one.name]) & set(keys[other.name]), default=None)
+            if shared is not None:
+                raise UserError(
+                    f"config.entries.{one.name} and config.entries.{other.name} both show {shared!r} of {roots.pop()}, "
+                    f"which could be in two splits: give both the same items, such as items={one.item_set!r}"
+                )
+    return keys
+
+
+def plan(
+    recipe: Recipe,
+    keys: Mapping[str, list[str]] | None = None,
+    left_out: Mapping[str, Container[str]] = types.MappingProxyType({}),
+) -> dict[str, list[SentencePlan]]:
+    """The sentences of each split, shuffled over all entries.
+
+    Args:
+      recipe: what to plan.
+      keys: its `item_keys`, if they were listed already.
+      left_out: item set -> keys that are not used.
+
+    Raises:
+      UserError: as `item_keys`; too few items for an entry's sentences, or an empty split.
+    """
+    listed = item_keys(recipe) if keys is None else keys
+    keys = {
+        entry.name: [k for k in listed[entry.name] if k not in left_out.get(entry.item_set, ())]
+        for entry in recipe.entries
+    }
     held_out = _validation_items(recipe, keys)
     plans = {
         split: [
@@ -235,6 +279,12 @@ def fingerprint(
         for sentence in plans[split]:
             digest.update(f"{split}\0{sentence.key}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def digest(recipe: Recipe, keys: Mapping[str, list[str]]) -> str:
+    """16 hex digits over a recipe and its `item_keys`."""
+    told = json.dumps([recipe.identity(), keys], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from data_pipelines.sources.annotated import AnnotatedImages
 from data_pipelines.sources.base import BadItem, Item, Source
 from data_pipelines.sources.coco import CocoImages
-from data_pipelines.sources.derived import Annotated
+from data_pipelines.sources.derived import Annotated, plain_source
 from data_pipelines.sources.frames import FrameFolders
 from data_pipelines.sources.images import ImageFolder
 from data_pipelines.sources.meshes import MeshFolder
@@ -42,4 +42,5 @@ __all__ = [
     "TfdsFolder",
     "VideoFolder",
     "WebDataset",
+    "plain_source",
 ]

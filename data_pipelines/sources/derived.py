@@ -70,5 +70,10 @@ class Annotated:
         return item
 
 
+def plain_source(source: Source) -> Source:
+    """What `source` reads from: the source itself, or that which it annotates."""
+    return source.source if isinstance(source, Annotated) else source
+
+
 def _hash64(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
