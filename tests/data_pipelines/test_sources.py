@@ -187,14 +187,21 @@ def test_seeking_decodes_only_the_groups_that_are_wanted(tmp_path, monkeypatch):
     decoded = []
     visit = video_frames._visit
 
-    def counting(container, begin, wanted):
-        decoded.append((begin, len(wanted)))
-        return visit(container, begin, wanted)
+    class Counting:
+        def __init__(self, container):
+            self.streams, self.seek, self._container = container.streams, container.seek, container
 
-    monkeypatch.setattr(video_frames, "_visit", counting)
+        def decode(self, stream):
+            for frame in self._container.decode(stream):
+                decoded.append(frame.pts)
+                yield frame
+
+    monkeypatch.setattr(
+        video_frames, "_visit", lambda container, *more: visit(Counting(container), *more)
+    )
     frames = VideoFolder(str(tmp_path), every=14).load("a.mp4")["frame"]
     np.testing.assert_allclose([f.mean() for f in frames], [0, 112, 224], atol=7)
-    assert len({begin for begin, _ in decoded}) == len(decoded) == 3
+    assert len(decoded) <= 1 + 3 + 2, "at most 0; 12, 13, 14; 27, 28"
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi"])
