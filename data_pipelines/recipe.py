@@ -26,7 +26,14 @@ from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
 
 SPLITS = ("train", "validation")
-FOLDERS = ("root", "images", "videos", "pairs")  # what a config file may ask its reader for
+FOLDERS = (
+    "root",
+    "images",
+    "videos",
+    "pairs",
+    "cutouts",
+    "meshes",
+)  # what a config file may ask its reader for
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from data_pipelines.sources.annotated import AnnotatedImages
 from data_pipelines.sources.base import BadItem, Item, Source
 from data_pipelines.sources.coco import CocoImages
+from data_pipelines.sources.cutouts import Cutouts
 from data_pipelines.sources.derived import Annotated, plain_source
+from data_pipelines.sources.doom import DoomClips
 from data_pipelines.sources.frames import FrameFolders
 from data_pipelines.sources.images import ImageFolder
 from data_pipelines.sources.meshes import MeshFolder
@@ -24,6 +26,8 @@ SOURCES: dict[str, type] = {
     "webdataset": WebDataset,
     "tfds": TfdsFolder,
     "meshes": MeshFolder,
+    "cutouts": Cutouts,
+    "doom": DoomClips,
 }
 
 __all__ = [
@@ -32,6 +36,8 @@ __all__ = [
     "AnnotatedImages",
     "BadItem",
     "CocoImages",
+    "Cutouts",
+    "DoomClips",
     "FrameFolders",
     "ImageFolder",
     "Item",

@@ -18,7 +18,7 @@ from pipe_fakes import FakePhotos, save_tokenizer, small_recipe
 
 from data_pipelines import build_uvd, near_duplicates, shard_writer
 from data_pipelines.build_uvd import build
-from data_pipelines.configs import images_and_videos, quickstart
+from data_pipelines.configs import images_and_videos, medium, quickstart
 from data_pipelines.recipe import Entry, Recipe, from_config, key_items, plan
 from data_pipelines.sentences import Pairs
 from data_pipelines.sources import PairedFiles
@@ -466,6 +466,17 @@ def test_the_config_files_build_recipes():
     assert max(entry.composer.max_images for entry in recipe.entries) == 8
     small = from_config(quickstart.get_config("runlocal"))
     assert max(entry.composer.max_images for entry in small.entries) == 4
+    tier = medium.get_config()
+    tier.images, tier.cutouts, tier.meshes = "photos", "stamps", "furniture"
+    recipe = from_config(tier)
+    assert {entry.source.category for entry in recipe.entries} == {1, 2, 3, 4, 5}
+    assert {entry.item_set for entry in recipe.entries} == {
+        "photographs",
+        "cutouts",
+        "doom",
+        "meshes",
+    }
+    assert len(from_config(medium.get_config("runlocal")).entries) == 2, "the walks need no folder"
     with pytest.raises(UserError, match=r"give one, such as --config.images=DIR"):
         from_config(images_and_videos.get_config())
     config = images_and_videos.get_config()

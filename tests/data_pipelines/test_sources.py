@@ -51,7 +51,10 @@ def test_image_folder_lists_sorted_relative_keys(tmp_path):
     assert abs(int(image.mean()) - 50) <= 2
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+FOLDERS = sorted(set(SOURCES) - {"doom"})  # the others read no files
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
 def test_empty_and_absent_folders_are_user_errors(kind, tmp_path):
     with pytest.raises(UserError, match="holds no"):
         SOURCES[kind](str(tmp_path)).keys()
@@ -59,7 +62,7 @@ def test_empty_and_absent_folders_are_user_errors(kind, tmp_path):
         SOURCES[kind](str(tmp_path / "nowhere")).keys()
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", FOLDERS)
 def test_sources_pickle_and_carry_their_licence(kind):
     source = SOURCES[kind]("/data", name="mine", licence="CC0-1.0", origin="a shelf")
     assert pickle.loads(pickle.dumps(source)) == source
