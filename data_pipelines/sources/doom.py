@@ -74,7 +74,7 @@ class DoomClips:
 def _game(name: str, seed: int) -> Iterator[Any]:
     """A running game on one map; its settings go to a temporary folder, an empty `_vizdoom` stays where it ran."""
     try:
-        import vizdoom
+        import vizdoom  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError("vizdoom is not installed: pip install vizdoom") from error
     game = vizdoom.DoomGame()

@@ -324,7 +324,7 @@ def full_disk(monkeypatch, after: int, what: str) -> None:
 
 
 @pytest.mark.parametrize("with_beam", [False, True], ids=["plain", "beam"])
-@pytest.mark.parametrize(("what", "after"), [("record", 25), ("rename", 5)])
+@pytest.mark.parametrize(("what", "after"), [("record", 25), ("rename", 3), ("rename", 5)])
 def test_a_full_disk_is_one_line_leaves_nothing_half_written_and_can_be_continued(
     with_beam, what, after, built, tmp_path, tokenizer, monkeypatch
 ):
