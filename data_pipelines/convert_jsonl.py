@@ -140,9 +140,9 @@ def to_jsonl(folder: epath.PathLike, split: str, path: epath.PathLike) -> int:
     try:
         with temporary.open("wb") as file:
             for i in tqdm(range(len(store)), unit="sentence"):
-                (codes,) = store.codes(np.array([i]))
-                assert codes is not None  # with no bad record allowed
-                file.write(format_line(codes))
+                sentence = store.sentence(i)
+                assert sentence is not None  # with no bad record allowed
+                file.write(format_line(sentence.codes.reshape(-1)))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -53,8 +53,12 @@ class KindTable:
           group: of each sentence.
           rates: how often each group is drawn in the time in which a group of rate 1 is drawn once.
         """
-        distinct, of_sentence = np.unique(lengths, return_inverse=True)
-        keys = group.astype(np.uint32) * np.uint32(len(distinct)) + of_sentence.astype(np.uint32)
+        unit = max(1, int(np.gcd.reduce(lengths)))  # an image
+        images = lengths // np.uint32(unit)
+        present = np.bincount(images) > 0
+        distinct = np.flatnonzero(present) * unit
+        rank = (np.cumsum(present) - 1).astype(np.uint32)
+        keys = group.astype(np.uint32) * np.uint32(len(distinct)) + rank[images]
         counts = np.bincount(keys, minlength=len(rates) * len(distinct))
         if len(counts) <= 1 << 16:
             keys = keys.astype(np.uint16)  # sorted by radix

@@ -13,11 +13,12 @@ Rows are planned by kind (see `kinds`) and dealt by `passes`: row i is found wit
 
 import bisect
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt32
+from jaxtyping import Int64, UInt32
 
 from lvm_jax.data.kinds import KindTable
 from lvm_jax.data.passes import Passes, occurrence
@@ -86,13 +87,18 @@ class PackedRows:
         found: list[Row] = []
         while len(found) < count:
             rows = self._block(number, block)
-            found += rows[at : at + count - len(found)]
+            layouts = rows.layouts[at : at + count - len(found)].tolist()
+            edges = rows.edges[at : at + len(layouts) + 1].tolist()
+            found += [
+                Row(self._layouts[layout], rows.sentences[begin:end])
+                for layout, (begin, end) in zip(layouts, itertools.pairwise(edges), strict=True)
+            ]
             block, at = block + 1, 0
             if block == self._passes.blocks:
                 number, block = number + 1, 0
         return found
 
-    def _make_block(self, number: int, block: int) -> list[Row]:
+    def _make_block(self, number: int, block: int) -> "_Block":
         """The rows of a block."""
         before = self._passes.before(block) + number * self._passes.counts
         layouts = self._passes.types(number, block)
@@ -112,12 +118,7 @@ class PackedRows:
             items,
             self._seed,
         )
-        return [
-            Row(self._layouts[layout], sentences[end - size : end])
-            for layout, size, end in zip(
-                layouts.tolist(), sizes.tolist(), ends.tolist(), strict=True
-            )
-        ]
+        return _Block(layouts, np.append(0, ends), sentences)
 
 
 class OnePerRow:
@@ -190,6 +191,14 @@ def whole_pieces(
         )
         for start in range(0, codes, step)
     ]
+
+
+class _Block(NamedTuple):
+    """Rows in order: row r has layout `layouts[r]` and the sentences `edges[r] : edges[r + 1]`."""
+
+    layouts: Int64[np.ndarray, " rows"]
+    edges: Int64[np.ndarray, " rows_plus_1"]
+    sentences: Int64[np.ndarray, " slots"]
 
 
 class _Item(NamedTuple):

@@ -10,7 +10,8 @@ The index of `NAME` is the file `NAME.index` beside it:
 | 8 | size of the data file, uint64 |
 | 8 | number of records n, uint64 |
 | 8 n | offset of each record, uint64 |
-| 4 n | masked crc32c of its data, uint32: an index made for other records is found out at the first read |
+| 4 n | crc32c of its frame (length, data and their CRCs), uint32: one check for a reader, and an index that was made |
+|     | for other records is found out at the first of them |
 | 4 n | where its codes begin in its data, uint32 |
 | 4 n | bytes of its codes, uint32; 0: it holds no sentence |
 | 2 n | its largest code, uint16 |
@@ -147,7 +148,7 @@ class IndexBuilder:
         return len(self._columns[0])
 
     def add(self, offset: int, crc: int, found: Outline = NO_SENTENCE) -> None:
-        """Adds the record at `offset` whose data have the masked CRC `crc`.
+        """Adds the record at `offset` whose frame has the CRC `crc`.
 
         Raises:
           UserError: more than `MAX_ORIGINS` pairs of source and category in one file.

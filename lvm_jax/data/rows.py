@@ -14,7 +14,7 @@ from jaxtyping import Int32, Int64
 from lvm_jax.data.steps import Batch
 from lvm_jax.data.visual_sentence import SpecialTokens
 
-Read = Callable[[Int64[np.ndarray, " m"]], Sequence[np.ndarray | None]]
+Read = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray | None]]
 
 
 class Piece(NamedTuple):
@@ -83,38 +83,51 @@ def assemble(
 
     Args:
       rows: at most `size`; the rest of the batch is padding.
-      read: sentences to their flat codes; None for a bad record, whose place in the row becomes padding.
+      read: (sentences, starts, counts), int64 (m,) each, to `counts` of their flat codes from `starts` on; None for a
+        bad record, whose place in the row becomes padding.
       row_len: T.
       special: ids of BOS, EOS and PAD.
       size: B.
     """
     tokens_BT, segments_BT, positions_BT = (np.empty((size, row_len), np.int32) for _ in range(3))
     tokens_BT[len(rows) :], segments_BT[len(rows) :], positions_BT[len(rows) :] = special.pad, 0, 0
-    ids = [row.sentences for row in rows]
-    codes = iter(read(np.concatenate(ids)) if ids else [])
-    for row, tokens_T, segments_T, positions_T in zip(
-        rows, tokens_BT, segments_BT, positions_BT, strict=False
+    forms = [
+        (_form if row.layout.isolated else _form.__wrapped__)(row.layout, row_len, special)
+        for row in rows
+    ]
+    codes = iter(_read_all(rows, forms, read) if rows else [])
+    for form, tokens_T, segments_T, positions_T in zip(
+        forms, tokens_BT, segments_BT, positions_BT, strict=False
     ):
-        layout = row.layout
-        form = (_form if layout.isolated else _form.__wrapped__)(layout, row_len, special)
         tokens_T[:], segments_T[:], positions_T[:] = form.tokens, form.segments, form.positions
-        for begin, end, piece in form.places:
-            found = next(codes)
+        for (piece, inner), found in zip(form.places, codes, strict=False):
             if found is None:
-                gap = slice(begin, begin + piece.tokens)
-                tokens_T[gap], segments_T[gap], positions_T[gap] = special.pad, 0, 0
+                tokens_T[piece], segments_T[piece], positions_T[piece] = special.pad, 0, 0
             else:
-                tokens_T[begin + piece.bos : end] = found[piece.start : piece.stop]
+                tokens_T[inner] = found
     return {"tokens": tokens_BT, "segment_ids": segments_BT, "positions": positions_BT}
 
 
+def _read_all(
+    rows: Sequence[Row], forms: Sequence["_Form"], read: Read
+) -> Sequence[np.ndarray | None]:
+    """The codes of all pieces, in order."""
+    return read(
+        np.concatenate([row.sentences for row in rows]),
+        np.concatenate([form.starts for form in forms]),
+        np.concatenate([form.counts for form in forms]),
+    )
+
+
 class _Form(NamedTuple):
-    """A row before its codes; and where each piece begins, and its codes end."""
+    """A row before its codes; which codes its pieces want; where each piece lies, and its codes in it."""
 
     tokens: Int32[np.ndarray, " t"]
     segments: Int32[np.ndarray, " t"]
     positions: Int32[np.ndarray, " t"]
-    places: list[tuple[int, int, Piece]]
+    starts: Int64[np.ndarray, " pieces"]
+    counts: Int64[np.ndarray, " pieces"]
+    places: list[tuple[slice, slice]]
 
 
 @functools.lru_cache(maxsize=256)  # packed rows come in few layouts; 12 MB at 4096 tokens
@@ -130,6 +143,8 @@ def _form(layout: RowLayout, row_len: int, special: SpecialTokens) -> _Form:
             tokens[begin] = special.bos
         if piece.eos:
             tokens[end - 1] = special.eos
-        places.append((begin, end - piece.eos, piece))
+        places.append((slice(begin, end), slice(begin + piece.bos, end - piece.eos)))
         begin = end
-    return _Form(tokens, segments, positions, places)
+    starts = np.array([piece.start for piece in layout.pieces])
+    counts = np.array([piece.stop for piece in layout.pieces]) - starts
+    return _Form(tokens, segments, positions, starts, counts, places)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import crc32c
 import numpy as np
 from absl import logging
 from etils import epath
@@ -23,6 +24,7 @@ Shards = epath.PathLike | Sequence[epath.PathLike]
 _SHARD = re.compile(
     r"(?:uvd_)?(?P<name>[a-z0-9_]+)-(?P<split>[a-z0-9_]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})"
 )
+_CODE = np.dtype("<u2")
 _OPEN_THREADS = 16  # indices of remote shards are read at once
 
 
@@ -119,36 +121,43 @@ class SentenceStore:
             self._count_corrupt(i, str(error))
             return None
 
-    def codes(self, ids: Int64[np.ndarray, " m"]) -> list[UInt16[np.ndarray, " codes"] | None]:
-        """The flat codes of sentences, None for a bad record, which is counted and named; errors as in `sentence`.
+    def codes(
+        self,
+        ids: Int64[np.ndarray, " m"],
+        starts: Int64[np.ndarray, " m"],
+        counts: Int64[np.ndarray, " m"],
+    ) -> list[UInt16[np.ndarray, " codes"] | None]:
+        """`counts` of the flat codes of sentences from `starts` on; None for a bad record, which is counted and named.
 
         CRCs are checked, and where the codes lie is the index's word for the record of that CRC: nothing is parsed.
+        Errors as in `sentence`.
         """
-        starts = (self._codes_at[ids] + DATA_AT).tolist()
-        lengths = self.lengths[ids].tolist()
+        places = (self._codes_at[ids] + DATA_AT + 2 * starts).tolist()
+        frames = self._read(ids)
         return [
-            None if frame is None else np.frombuffer(frame, "<u2", length, start)
-            for frame, length, start in zip(self._read(ids), lengths, starts, strict=True)
+            None if frame is None else np.frombuffer(frame, _CODE, count, place)
+            for frame, count, place in zip(frames, counts.tolist(), places, strict=True)
         ]
 
     def _read(self, ids: np.ndarray) -> list[bytes | None]:
         """The checked frames of records."""
         files = np.searchsorted(self._ends, ids, side="right")
-        begins, ends = self._places[ids + files], self._places[ids + files + 1]
-        frames: list[bytes | None] = []
-        for i, file, begin, size, crc in zip(
-            ids.tolist(),
-            files.tolist(),
-            begins.tolist(),
-            (ends - begins).tolist(),
-            self._crcs[ids].tolist(),
-            strict=True,
-        ):
+        at = ids + files
+        begins = self._places[at]
+        sizes = (self._places[at + 1] - begins).tolist()
+        begins, files = begins.tolist(), files.tolist()
+        opened = {file: self._frames[file].open() for file in set(files)}
+        reads = [opened[file].read for file in files]
+        found = [read(size, at) for read, size, at in zip(reads, sizes, begins, strict=True)]
+        wrong = np.array(list(map(crc32c.crc32c, found)), np.uint32) != self._crcs[ids]
+        frames: list[bytes | None] = list(found)
+        for n in np.flatnonzero(wrong).tolist():
+            i, file = int(ids[n]), files[n]
             try:
-                frames.append(self._frames[file].read(begin, size, crc, self._record(i, file)))
+                self._frames[file].explain(found[n], begins[n], sizes[n], self._record(i, file))
             except CorruptRecord as error:
                 self._count_corrupt(i, str(error), located=True)
-                frames.append(None)
+            frames[n] = None
         return frames
 
     def _record(self, i: int, file: int) -> int:

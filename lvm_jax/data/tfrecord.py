@@ -14,8 +14,8 @@ import struct
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NoReturn
 
 import crc32c
 import numpy as np
@@ -91,9 +91,9 @@ class TFRecordWriter:
             )
         length = _LENGTH.pack(len(record))
         head = length + _CRC.pack(masked_crc(length))
-        crc = masked_crc(record)
-        self._file.write(head + record + _CRC.pack(crc))
-        self._index.add(self._position, crc, outline(record))
+        frame = head + record + _CRC.pack(masked_crc(record))
+        self._file.write(frame)
+        self._index.add(self._position, crc32c.crc32c(frame), outline(record))
         self._position += _FRAME_BYTES + len(record)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
@@ -187,15 +187,18 @@ class FrameReader:
 
         `crc` is that of the index. Errors as in `RecordFile`.
         """
-        frame = _OPEN_FILES.get(*self._file).read(size, begin)
-        data_crc = masked_crc(memoryview(frame)[DATA_AT : -_CRC.size])
-        if (
-            data_crc == crc
-            and len(frame) == size
-            and frame.endswith(_CRC.pack(crc))
-            and frame.startswith(_head(size - _FRAME_BYTES))
-        ):
-            return frame
+        file = self.open()
+        frame = file.read(size, begin)
+        if crc32c.crc32c(frame) != crc:
+            self.explain(frame, begin, size, i)
+        return frame
+
+    def open(self) -> "_LocalFile | _RemoteFile":
+        """The file, for `read(size, begin)` of many frames; hold it while you read, and let go of it soon."""
+        return _OPEN_FILES.get(*self._file)
+
+    def explain(self, frame: bytes, begin: int, size: int, i: int) -> NoReturn:
+        """Raises what is wrong with a frame whose CRC is not the index's."""
         where = f"record {i} of {self.path} at byte {begin}"
         try:
             if len(frame) != size:
@@ -239,7 +242,8 @@ def scan(path: epath.Path) -> RecordIndex:
         while position < size:
             where = f"{path} at byte {position}, after {len(builder)} whole records"
             try:
-                length = _checked_length(file.read(DATA_AT))
+                head = file.read(DATA_AT)
+                length = _checked_length(head)
             except CorruptRecord as error:
                 raise UserError(
                     f"{where}: {error}: not a TFRecord file, or damaged; copy or write it again"
@@ -252,8 +256,13 @@ def scan(path: epath.Path) -> RecordIndex:
                 raise UserError(
                     f"{where}: cut short, {size - position} of {length + _FRAME_BYTES} bytes; copy it again"
                 )
-            data, crc = file.read(length), _CRC.unpack(file.read(_CRC.size))[0]
-            builder.add(position, crc, outline(data) if masked_crc(data) == crc else NO_SENTENCE)
+            data, tail = file.read(length), file.read(_CRC.size)
+            sound = tail == _CRC.pack(masked_crc(data))
+            crc = crc32c.crc32c(tail, crc32c.crc32c(data, crc32c.crc32c(head)))
+            # The CRC of a damaged record must not make it sound.
+            builder.add(
+                position, crc if sound else crc ^ 1, outline(data) if sound else NO_SENTENCE
+            )
             position += _FRAME_BYTES + length
     return builder.finish(size)
 
@@ -274,12 +283,6 @@ def _unframed(frame: bytes) -> bytes:
     if masked_crc(data) != _CRC.unpack(frame[-4:])[0]:
         raise CorruptRecord(f"the CRC of its {length} bytes disagrees")
     return data
-
-
-@functools.lru_cache(maxsize=4096)  # sentences come in few lengths
-def _head(length: int) -> bytes:
-    packed = _LENGTH.pack(length)
-    return packed + _CRC.pack(masked_crc(packed))
 
 
 def _write_index(path: epath.Path, index: RecordIndex) -> None:
@@ -354,9 +357,7 @@ class _LocalFile:
 
     def __init__(self, path: str):
         self._descriptor = os.open(path, os.O_RDONLY)
-
-    def read(self, size: int, offset: int) -> bytes:
-        return os.pread(self._descriptor, size, offset)
+        self.read: Callable[[int, int], bytes] = functools.partial(os.pread, self._descriptor)
 
     def __del__(self) -> None:
         os.close(self._descriptor)

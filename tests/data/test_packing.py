@@ -25,7 +25,10 @@ def random_lengths(seed, n=200, most=8):
 def codes_of(lengths):
     """Sentence i's codes: all different over the corpus."""
     begins = np.cumsum(lengths) - lengths
-    return lambda ids: [np.arange(begins[i], begins[i] + lengths[i]) for i in ids]
+    return lambda ids, starts, counts: [
+        np.arange(begins[i] + start, begins[i] + start + count)
+        for i, start, count in zip(ids, starts, counts, strict=True)
+    ]
 
 
 def make(kind, lengths, row_len, seed=0):
@@ -144,7 +147,10 @@ def test_concat_is_one_stream():
         assert rows.fill == total / len(stream)
         begins = np.flatnonzero(stream == SPECIAL.bos)
         sentences = [part.tolist() for part in np.split(stream[:total], begins[1:])]
-        expected = [[SPECIAL.bos, *codes, SPECIAL.eos] for codes in codes_of(lengths)(range(200))]
+        expected = [
+            [SPECIAL.bos, *codes, SPECIAL.eos]
+            for codes in codes_of(lengths)(range(200), [0] * 200, lengths)
+        ]
         assert sentences != expected
         assert sorted(sentences) == sorted(expected)
         for _, segments, positions in found[:-1]:
@@ -199,8 +205,10 @@ def test_a_bad_record_leaves_padding_where_it_was(kind):
     bad = int(next(row.sentences[0] for row in plan if len(row.sentences) > 1))
     good = codes_of(lengths)
 
-    def read(ids):
-        return [None if i == bad else codes for i, codes in zip(ids, good(ids), strict=True)]
+    def read(ids, *where):
+        return [
+            None if i == bad else codes for i, codes in zip(ids, good(ids, *where), strict=True)
+        ]
 
     sound = assemble(plan, good, 33, SPECIAL, n)
     mended = assemble(plan, read, 33, SPECIAL, n)
@@ -209,7 +217,7 @@ def test_a_bad_record_leaves_padding_where_it_was(kind):
     for key, fill in {"tokens": SPECIAL.pad, "segment_ids": 0, "positions": 0}.items():
         np.testing.assert_array_equal(mended[key][~hole], sound[key][~hole])
         assert (mended[key][hole] == fill).all()
-    (codes,) = good([bad])
+    (codes,) = good([bad], [0], [lengths[bad]])
     assert not set(codes) & set(mended["tokens"].reshape(-1))
 
 
