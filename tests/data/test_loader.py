@@ -272,6 +272,29 @@ def test_evaluation_sees_the_split_once_in_order(corpus, hosts):
     assert [s.key for s in loaders[0].sentences()] == [s.key for s in written["validation"]]
 
 
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_the_sum_over_hosts_counts_each_held_out_sentence_once(tmp_path, hosts):
+    """Ten sentences in batches of 4: each host sees as many batches, and the padding at the end weighs nothing."""
+    folder, written = write_dataset(
+        tmp_path, splits={"validation": [1, 4, 2, 3, 1, 2, 4, 1, 1, 3]}, shards=3
+    )
+    counted, labels, batches = collections.Counter(), 0, []
+    for host in range(hosts):
+        loader = EvalLoader(folder, "validation", SEQ_LEN, 4, host, hosts)
+        batches.append(len(list(loader)))
+        for batch in loader:
+            inputs, targets = batch["segment_ids"][:, :-1], batch["segment_ids"][:, 1:]
+            labels += ((inputs == targets) & (targets > 0)).sum()
+            for tokens, segments in zip(batch["tokens"], batch["segment_ids"], strict=True):
+                if segments.any():
+                    counted[tuple(tokens[tokens < CODEBOOK].tolist())] += 1
+    assert batches == [3] * hosts
+    sentences = [tuple(s.codes.reshape(-1).tolist()) for s in written["validation"]]
+    assert counted == collections.Counter(sentences)
+    # every code is a label, and the EOS where it has a place
+    assert labels == sum(min(len(codes) + 1, SEQ_LEN) for codes in sentences)
+
+
 def test_evaluation_leaves_out_bad_records(corpus):
     folder, written = corpus
     shard = folder / "uvd_scenes-validation.tfrecord-00001-of-00003"
