@@ -5,16 +5,16 @@ The index is another file, `NAME.index`, described in `record_index`. A file tha
 it, is scanned once, and the index is put beside it; where that may not be written it is kept in memory, with a warning.
 
 Paths may be local or remote (gs://, through etils.epath, which needs `gcsfs` or TensorFlow for it). On a local disk a
-shard is synced before it is renamed, and is read with pread; a remote file is read by seeking, one read at a time.
+shard is synced before it is renamed, and is mapped to be read; a remote file is read by seeking, one read at a time.
 """
 
-import functools
+import mmap
 import os
 import struct
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any, NoReturn
 
 import crc32c
@@ -194,7 +194,7 @@ class FrameReader:
         return frame
 
     def open(self) -> "_LocalFile | _RemoteFile":
-        """The file, for `read(size, begin)` of many frames; hold it while you read, and let go of it soon."""
+        """The file, for `read(size, begin)` of many frames; let go of it soon."""
         return _OPEN_FILES.get(*self._file)
 
     def explain(self, frame: bytes, begin: int, size: int, i: int) -> NoReturn:
@@ -353,14 +353,20 @@ def _is_local(path: epath.PathLike) -> bool:
 
 
 class _LocalFile:
-    """A descriptor that is closed when the last thread that reads from it lets go."""
+    """A mapped file; what is read is copied out, so that it stays as it was checked."""
 
     def __init__(self, path: str):
-        self._descriptor = os.open(path, os.O_RDONLY)
-        self.read: Callable[[int, int], bytes] = functools.partial(os.pread, self._descriptor)
+        with open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._size = len(self._map)
 
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+    def refresh(self) -> None:
+        """Looks whether the file has been cut since: pages behind its end must not be touched."""
+        self._size = min(self._size, self._map.size())
+
+    def read(self, size: int, offset: int) -> bytes:
+        end = offset + size
+        return self._map[offset : end if end <= self._size else self._size]
 
 
 class _RemoteFile:
@@ -369,6 +375,9 @@ class _RemoteFile:
     def __init__(self, path: str):
         self._file = epath.Path(path).open("rb")
         self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """A stored object is never cut, only replaced."""
 
     def read(self, size: int, offset: int) -> bytes:
         with self._lock:
@@ -393,7 +402,9 @@ class _OpenFiles:
                 if len(self._files) > self._limit:
                     self._files.popitem(last=False)
             self._files.move_to_end(key)
-            return self._files[key]
+            file = self._files[key]
+        file.refresh()
+        return file
 
 
 _OPEN_FILES = _OpenFiles(MAX_OPEN_FILES)
