@@ -3,7 +3,8 @@ r"""What reading costs a training step: real shards beside the same batches held
     python benchmarks/shards_in_step.py --rounds=10
 
 The decoder of a preset trains on rows packed from a mixture of sentences in shards; then on synthetic tokens of the
-same shape that lie in memory. Both put their batch on the device as the training loop does.
+same shape that lie in memory. Both put their batch on the device as the training loop does. On a noisy machine the
+medians differ by more than reading costs; so the share of a step spent waiting for a batch is printed too.
 """
 
 import pathlib
@@ -65,20 +66,26 @@ def main() -> None:
                 "memory": in_memory(args.batch, args.seq_len),
             }
             seconds: dict[str, list[float]] = {name: [] for name in sources}
+            waits: dict[str, list[float]] = {name: [] for name in sources}
             for number in range(args.rounds + 1):  # the first compiles
                 for name, batches in sources.items():
-                    begin = time.perf_counter()
+                    begin, wait = time.perf_counter(), 0.0
                     for _ in range(args.steps):
-                        state, metrics = step(state, layout.put(next(batches)), key)
+                        asked = time.perf_counter()
+                        batch = next(batches)
+                        wait += time.perf_counter() - asked
+                        state, metrics = step(state, layout.put(batch), key)
                     jax.block_until_ready(metrics)
                     seconds[name].append((time.perf_counter() - begin) / args.steps)
+                    waits[name].append(wait / args.steps)
                 if number:
                     shown = ", ".join(f"{name} {s[-1]:.4f}" for name, s in seconds.items())
                     print(f"round {number}: {shown} seconds a step", flush=True)
     medians = {name: float(np.median(s[1:])) for name, s in seconds.items()}
     print(
         f"median: shards {medians['shards']:.4f}, memory {medians['memory']:.4f} seconds a step, "
-        f"ratio {medians['shards'] / medians['memory']:.3f}; {args.preset}, "
+        f"ratio {medians['shards'] / medians['memory']:.3f}, waiting for shards "
+        f"{float(np.median(waits['shards'][1:])) / medians['shards']:.2%} of a step; {args.preset}, "
         f"{args.batch} rows of {args.seq_len} tokens, {jax.devices()[0].device_kind}"
     )
 

@@ -41,7 +41,7 @@ class DataConfig:
 
     shards: str
     seq_len: int
-    weights: dict[str, float] | str = ""
+    weights: str | dict[str, float] = ""
     packing: Literal["packed", "concat"] = "packed"
 
 
@@ -85,7 +85,7 @@ def main() -> None:
         config.data.packing,
         process,
         processes,
-        weights=weights if isinstance(weights, dict) else parse_weights(weights),
+        weights=parse_weights(weights) if isinstance(weights, str) else weights,
     )
     _check_vocabulary(config.model, batches.manifest)
     held_out = EvalLoader(config.data.shards, "validation", seq_len, batch, process, processes)

@@ -51,7 +51,8 @@ def test_a_weight_is_a_share_of_the_images():
     rates = mixture.rates(available.astype(int))
     table = KindTable((images * PER_IMAGE).astype(np.uint32), group, rates)
     rows = PackedRows(table, 16 * PER_IMAGE + 1, PER_IMAGE, seed=0)
-    for first, count in ((0, 2000), (5000, 2000), (0, rows.rows_per_pass)):
+    n = rows.rows_per_pass
+    for first, count in ((0, 2000), (5 * n // 2, 2000), (0, n), (0, 3 * n)):
         drawn = whole_sentences(rows, first, count)
         share = images[drawn][group[drawn] == 0].sum() / images[drawn].sum()
         assert share == pytest.approx(0.75, abs=0.01)
@@ -62,6 +63,18 @@ def test_a_weight_is_a_share_of_the_images():
             kind = times[(group == g) & (images == n)]
             assert np.ptp(kind) <= 1
             assert kind.mean() == pytest.approx(passes, rel=0.02)
+
+
+def test_each_epoch_of_a_kind_has_an_order_of_its_own():
+    table = KindTable(np.full(100, PER_IMAGE, np.uint32), np.zeros(100, np.uint16), np.ones(1))
+
+    def draws(first, salt):
+        zeros = np.zeros(100, int)
+        return table.sentence(zeros, zeros + 100, first + np.arange(100), zeros + salt, 7).tolist()
+
+    orders = [draws(0, 0), draws(100, 0), draws(0, 1)]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert len({tuple(order) for order in [*orders, list(range(100))]}) == 4
 
 
 def test_epochs_are_counted_by_data_set(corpus):

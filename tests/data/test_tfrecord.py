@@ -111,6 +111,16 @@ def test_a_shard_cut_short_while_it_is_read(path):
         file[3]
 
 
+def test_a_shard_emptied_while_it_is_read(path):
+    """Its pages are gone: touching the map there would end the process."""
+    file = RecordFile(path)
+    assert file[0] == RECORDS[0]
+    os.truncate(path, 0)
+    for i in range(len(file)):
+        with pytest.raises(CorruptRecord, match=r"0 bytes of .* could be read"):
+            file[i]
+
+
 def test_an_index_of_another_file(path):
     path.write_bytes(path.read_bytes() + GOLDEN)
     with pytest.raises(UserError, match=r"is of another file: .* rebuild it by"):
