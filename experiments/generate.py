@@ -23,7 +23,7 @@ from lvm_jax.data.manifest import check_compatible
 from lvm_jax.data.shards import SentenceStore
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.held_out import read_sentences
-from lvm_jax.evaluation.prompt_files import FileCase, check_lengths, read_prompts
+from lvm_jax.evaluation.prompt_files import FileCase, read_prompts
 from lvm_jax.evaluation.prompts import Case, Request, answer_all, held_out_cases
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.prompting import check_pair
@@ -132,9 +132,8 @@ def _cases(vqgan: VQGAN, engine: Engine) -> Sequence[Case]:
     else:
         fields = {"pairs": [p.split(":") for p in _PAIRS.value], "query": _QUERY.value}
         cases = [FileCase("analogy", "--pairs", fields, vqgan)]
-    check_lengths(cases, engine.context_images)
-    for case in cases:
-        case.question()  # a missing file or a query without pairs is told before the first answer
+    for case in cases:  # a mistake in the last line is told before the first answer
+        case.check(engine.context_images)
     return cases
 
 

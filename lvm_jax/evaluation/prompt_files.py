@@ -17,9 +17,10 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from lvm_jax.data.images import find_images
@@ -52,14 +53,31 @@ class FileCase:
         """Every picture of the prompt and the answer, in order."""
         return [epath.Path(file) for part in self.fields.values() for file in _flat(part)]
 
-    def question(self) -> dict[str, Any]:
-        """Names and contents of the files: a picture that changes asks anew."""
-        digest = hashlib.sha256(json.dumps({k: _count(v) for k, v in self.fields.items()}).encode())
+    def check(self, context_images: int) -> None:
+        """Requires a prompt that makes sense, has room behind it, and files that exist; reads none of them.
+
+        Raises:
+          UserError: otherwise.
+        """
+        blank = np.zeros((1, 1, 3), np.uint8)
+        shown = {name: _map(part, lambda _: blank) for name, part in self.fields.items()}
+        length = len(self._compose(shown).images)
+        if length >= context_images:
+            raise UserError(
+                f"{self.origin} has {length} images: at most {context_images - 1} leave room for a prediction in the "
+                f"context of {context_images} images"
+            )
         for file in self.files():
             if not file.exists():
                 raise UserError(
                     f"{self.origin}: {file} does not exist: correct the path or --prompt_base"
                 )
+
+    def question(self) -> dict[str, Any]:
+        """Names and contents of the files: a picture that changes asks anew."""
+        nesting = {name: _map(part, lambda _: 1) for name, part in self.fields.items()}
+        digest = hashlib.sha256(json.dumps(nesting).encode())
+        for file in self.files():
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         return {
             "name": self.name,
@@ -74,7 +92,7 @@ class FileCase:
         Raises:
           UserError: a file that is not a picture.
         """
-        prompt = self.prompt()
+        prompt = self._compose(self.fields)
         truth = VisualPrompt.sequential(self.fields.get("target", []))
         return PromptCase(
             self.name,
@@ -87,16 +105,13 @@ class FileCase:
             tuple((image.shape[0], image.shape[1]) for image in prompt.images),
         )
 
-    def prompt(self) -> VisualPrompt:
-        """The prompt's pictures."""
+    def _compose(self, fields: Mapping[str, Any]) -> VisualPrompt:
         try:
-            if "pairs" in self.fields:
-                return VisualPrompt.analogy(self.fields["pairs"], self.fields["query"])
-            if "examples" in self.fields:
-                return VisualPrompt.annotations(
-                    self.fields["examples"], _flat(self.fields["query"])
-                )
-            return VisualPrompt.sequential(self.fields["input"])
+            if "pairs" in fields:
+                return VisualPrompt.analogy(fields["pairs"], fields["query"])
+            if "examples" in fields:
+                return VisualPrompt.annotations(fields["examples"], fields["query"])
+            return VisualPrompt.sequential(fields["input"])
         except UserError as error:
             raise UserError(f"{self.origin}: {error}") from error
 
@@ -106,10 +121,6 @@ class FileCase:
             known = len(_flat(self.fields["query"]))
             return [f"annotation_{known + i}" for i in range(count)]
         return ["answer" if "pairs" in self.fields else "frame"] * count
-
-    def length(self) -> int:
-        """Images of the prompt, known without reading one."""
-        return sum(len(_flat(part)) for name, part in self.fields.items() if name != "target")
 
 
 def read_prompts(
@@ -158,7 +169,8 @@ def _of_lines(path: epath.Path, vqgan: VQGAN, base: epath.Path) -> list[FileCase
             raise UserError(f"{origin} is not JSON ({error}): write one object a line") from error
         _check_fields(fields, origin)
         name = _folder_name(fields.pop("output", f"{number - 1:05d}"), origin)
-        cases.append(FileCase(name, origin, {k: _below(base, v) for k, v in fields.items()}, vqgan))
+        paths = {k: _map(v, lambda file: str(base / file)) for k, v in fields.items()}
+        cases.append(FileCase(name, origin, paths, vqgan))
     return cases
 
 
@@ -170,9 +182,12 @@ def _check_fields(fields: Any, origin: str) -> None:
             '"target" and "output" are optional'
         )
     for name, value in fields.items():
-        listed = isinstance(value, list) or name in ("query", "output")
+        single = name == "output" or (name == "query" and "pairs" in fields)
+        listed = isinstance(value, list) != single
         if not listed or not all(isinstance(file, str) for file in _flat(value)):
-            raise UserError(f"{origin}: {name} is {value!r}: give paths of pictures, as a list")
+            raise UserError(
+                f"{origin}: {name} is {value!r}: give {'one path' if single else 'a list of paths'}"
+            )
 
 
 def _folder_name(output: str, origin: str) -> str:
@@ -207,24 +222,6 @@ def _flat(part: Any) -> list[Any]:
     return [file for item in part for file in _flat(item)]
 
 
-def _count(part: Any) -> Any:
-    """The nesting of a field, without its paths."""
-    return [_count(item) for item in part] if isinstance(part, list) else 1
-
-
-def _below(base: epath.Path, part: Any) -> Any:
-    return [_below(base, item) for item in part] if isinstance(part, list) else str(base / part)
-
-
-def check_lengths(cases: Sequence[FileCase], context_images: int) -> None:
-    """Requires room for an image behind every prompt, before anything is read or made.
-
-    Raises:
-      UserError: names the first prompt that is too long.
-    """
-    for case in cases:
-        if case.length() >= context_images:
-            raise UserError(
-                f"{case.origin} has {case.length()} images: at most {context_images - 1} leave room for a "
-                f"prediction in the context of {context_images} images"
-            )
+def _map(part: Any, change: Callable[[str], Any]) -> Any:
+    """A field with its paths changed, nested as before."""
+    return [_map(item, change) for item in part] if isinstance(part, list) else change(part)

@@ -7,6 +7,7 @@ the support's answers.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -27,6 +28,7 @@ from lvm_jax.metrics.states import Mean
 from lvm_jax.models import perceptual
 from lvm_jax.models.vqgan import VQGAN
 
+NOTHING = "nothing to measure"  # no truth in any episode, or nothing predicted
 GREEDY = Sampling(temperature=0.0)
 
 
@@ -94,7 +96,8 @@ class VisualTaskEvaluator:
     def run(self, subject: Subject) -> Result:
         """The scores over all episodes."""
         result: Result = {"episodes": len(self._episodes)}
-        result |= metric_states.compute(self.states(subject))
+        for name, value in metric_states.compute(self.states(subject)).items():
+            result[name] = NOTHING if math.isnan(value) else value
         if self.name == "colorization" and self._lpips_weights is None:
             result["lpips"] = NOT_INSTALLED
         return result

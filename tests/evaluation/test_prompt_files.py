@@ -8,7 +8,7 @@ from flax import nnx
 from PIL import Image
 
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.prompt_files import check_lengths, read_prompts
+from lvm_jax.evaluation.prompt_files import read_prompts
 from lvm_jax.inference.codec import encode_images
 from lvm_jax.models import VQGAN, presets
 
@@ -65,10 +65,10 @@ def test_the_published_formats(vqgan, pictures, tmp_path):
         *("input", "annotation_1", "annotation_2"),
         *("input", "annotation_1", "annotation_2"),
     )
-    assert [case.length() for case in cases] == [3, 1, 5, 5]
-    check_lengths(cases, 6)
+    for case in cases:
+        case.check(context_images=6)
     with pytest.raises(UserError, match=r"prompts.jsonl line 3 has 5 images: at most 4 leave room"):
-        check_lengths(cases, 5)
+        cases[2].check(context_images=5)
 
 
 def test_paths_are_relative_to_the_file(vqgan, pictures):
@@ -113,8 +113,9 @@ def test_folders(vqgan, pictures, tmp_path):
         (["{not json"], r"p\.jsonl line 1 is not JSON"),
         (['{"images": ["0.png"]}'], r"line 1 has \['images'\]: it needs"),
         (["[1, 2]"], "line 1 has list"),
-        (['{"input": "0.png"}'], "input is '0.png': give paths of pictures, as a list"),
+        (['{"input": "0.png"}'], "input is '0.png': give a list of paths"),
         (['{"input": [3]}'], r"input is \[3\]"),
+        (['{"pairs": [["0.png", "1.png"]], "query": ["2.png"]}'], "give one path"),
         (['{"input": ["0.png"], "output": "../x.png"}'], "must be a relative path"),
         (['{"input": ["0.png"], "output": "/x.png"}'], "must be a relative path"),
         (
@@ -143,9 +144,10 @@ def test_pictures_that_are_none(vqgan, pictures, tmp_path):
     )
     with pytest.raises(UserError, match=r"line 1: the prompt image .*text\.png: cannot be decoded"):
         cases[0].load()
+    cases[0].check(16)  # which reads no picture
     with pytest.raises(UserError, match=r"line 2: .*gone\.png does not exist"):
-        cases[1].question()
+        cases[1].check(16)
     with pytest.raises(UserError, match="line 3: the analogy prompt has 0 pairs"):
-        cases[2].load()
+        cases[2].check(16)
     with pytest.raises(UserError, match=r"does not exist: give a \.jsonl file"):
         read_prompts(tmp_path / "nothing.jsonl", vqgan)
