@@ -8,6 +8,8 @@ r"""Scores a decoder on a visual task in context, with the tokenizer's ceiling a
   coco_detection             COCO, with annotations/                  the same
   colorization               class folders, such as ImageNet/val      MSE of normalised pixels, LPIPS
   davis                      DAVIS                                    foreground of the last frame, mIoU
+  scene_ROLE (--held_out)    CORPUS/scenes of the embedded corpus     segmentation (mIoU over classes), depth, normals,
+                                                                      edges, keypoints (PCK), against exact truth
 
 OUT/TASK.json and OUT/TASK.md have the scores; OUT/TASK.png the first questions and answers.
 """
@@ -18,6 +20,7 @@ from absl import flags
 from etils import epath
 
 from lvm_jax import cli
+from lvm_jax.data.splits import read_held_out
 from lvm_jax.evaluation import readers
 from lvm_jax.evaluation.reconstruction import installed_lpips
 from lvm_jax.evaluation.visual_tasks import Subject, VisualTaskEvaluator
@@ -39,6 +42,16 @@ _TASKS = {
         lambda root: readers.Colorization([file for file, _ in readers.class_folders(root)]),
     ),
     "davis": ("segmentation", readers.Davis),
+    **{
+        f"scene_{role}": (score, lambda root, role=role: _scenes(root, role))
+        for role, score in {
+            "segmentation": "classes",
+            "depth": "depth",
+            "normals": "normals",
+            "edges": "edges",
+            "keypoints": "keypoints",
+        }.items()
+    },
 }
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder of the VQGAN", required=True)
 _MODEL = flags.DEFINE_string("model", None, "folder of the decoder", required=True)
@@ -46,6 +59,11 @@ _TASK = flags.DEFINE_enum("task", None, list(_TASKS), "see above", required=True
 _DATA = flags.DEFINE_string("data", None, "root of the data set", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=True)
 _FOLD = flags.DEFINE_integer("fold", 0, "of Pascal-5i")
+_HELD_OUT = flags.DEFINE_string(
+    "held_out",
+    None,
+    "of scenes: the list of what training held out; default: CORPUS/validation.txt",
+)
 _EPISODES = flags.DEFINE_integer("episodes", 1000, "questions", lower_bound=1)
 _SHOTS = flags.DEFINE_integer("shots", 1, "pairs that show the task", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "of the support and of the draws")
@@ -85,6 +103,11 @@ def main() -> None:
     partial.write_text(json.dumps(results, indent=1) + "\n")
     partial.replace(output / f"{_TASK.value}.json")
     print(f"the results are in {output / _TASK.value}.md")
+
+
+def _scenes(root: str, role: str) -> readers.AnnotatedFolders:
+    listing = _HELD_OUT.value or epath.Path(root).parent / "validation.txt"
+    return readers.AnnotatedFolders(root, role, read_held_out(listing))
 
 
 if __name__ == "__main__":

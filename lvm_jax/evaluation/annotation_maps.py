@@ -15,6 +15,12 @@ from scipy import ndimage
 
 DEPTH_NEAR, DEPTH_FAR = 3.0, 10.0
 BLACK_AND_WHITE = ((0, 0, 0), (255, 255, 255))
+# 0 is background; ids of classes.
+CLASS_COLOURS = (
+    (0, 0, 0), (230, 30, 30), (30, 200, 40), (40, 60, 235), (245, 225, 40), (225, 50, 225), (40, 220, 230),
+    (245, 135, 25), (125, 40, 160), (140, 145, 40), (30, 130, 130), (250, 165, 190), (130, 65, 20), (245, 245, 245),
+    (130, 190, 255), (160, 255, 150), (125, 125, 125),
+)  # fmt: skip
 # Black, the limbs' grey, and the discs of top, centre and foot.
 KEYPOINT_COLOURS = ((0, 0, 0), (110, 110, 110), (230, 30, 30), (30, 200, 40), (40, 60, 235))
 

@@ -5,6 +5,7 @@
 | `Pascal5i`, `VocDetection` | VOC2012: JPEGImages/, SegmentationClass/, Annotations/, ImageSets/{Segmentation,Main}/ |
 | `CocoDetection` | annotations/instances_SPLIT.json, SPLIT/ |
 | `class_folders` | ImageNet: SPLIT/CLASS/*.JPEG; Kinetics: SPLIT/CLASS/*.mp4 |
+| `AnnotatedFolders` | KEY/image.png, KEY/ROLE.png: this project's own, such as rendered scenes |
 | `Davis` | JPEGImages/480p/NAME/, Annotations/480p/NAME/, ImageSets/YEAR/SPLIT.txt |
 
 Episode i is a pure function of (seed, i), so hosts can take every n-th of them.
@@ -200,6 +201,44 @@ class Colorization:
         others = [file for file in self._files if file != query]
         chosen = _draw(others, shots, (seed, index), "the folder")
         return Episode([_grey_pair(f) for f in chosen], *_grey_pair(query), key=query.name)
+
+
+class AnnotatedFolders:
+    """Images with an annotation each; queries are held out, support is not.
+
+    Args:
+      root: holds a folder an item, with image.png and ROLE.png.
+      role: the annotation asked for.
+      held_out: paths of the queries relative to the parent of `root`, from `lvm_jax.data.splits.read_held_out`.
+
+    Raises:
+      UserError: no such folder, or no item on one of the two sides.
+    """
+
+    def __init__(self, root: epath.PathLike, role: str, held_out: frozenset[str]) -> None:
+        base, self._role = epath.Path(root), role
+        if not base.is_dir():
+            raise UserError(f"{base} is not a folder: point at one such as CORPUS/scenes")
+        items = sorted(folder for folder in base.iterdir() if (folder / f"{role}.png").exists())
+        self._queries = [item for item in items if f"{base.name}/{item.name}" in held_out]
+        self._support = [item for item in items if f"{base.name}/{item.name}" not in held_out]
+        if not self._queries or not self._support:
+            raise UserError(
+                f"{base} has {len(self._queries)} held-out items with {role}.png and {len(self._support)} others: "
+                "both are needed"
+            )
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def episode(self, index: int, *, shots: int, seed: int) -> Episode:
+        """See `Episodes`."""
+        query = self._queries[index % len(self._queries)]
+        chosen = _draw(self._support, shots, (seed, index), "the folder")
+        return Episode([self._pair(item) for item in chosen], *self._pair(query), key=query.name)
+
+    def _pair(self, item: epath.Path) -> tuple[Picture, Picture]:
+        return load(item / "image.png"), load(item / f"{self._role}.png")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,13 @@ def segmentation(predicted: Picture, truth: Picture) -> States:
     return {"miou": Mean(iou(maps.foreground(predicted), maps.foreground(truth)))}
 
 
+def classes(predicted: Picture, truth: Picture) -> States:
+    """IoU of each class in the truth, pixels snapped to the palette; the mean over classes, background left out."""
+    ours, theirs = (maps.snap(picture, maps.CLASS_COLOURS) for picture in (predicted, truth))
+    found = [iou(ours == i, theirs == i) for i in np.unique(theirs) if i]
+    return {"miou": Mean(float(np.sum(found)), float(len(found)))}
+
+
 def detection(predicted: Picture, truth: Picture) -> States:
     """IoU of the bounding rectangle of the largest white region with the true box (same protocol, single object)."""
     box = maps.rectangle_of_largest(maps.foreground(predicted))
@@ -74,7 +81,7 @@ def keypoints(predicted: Picture, truth: Picture) -> States:
 
 
 def depth(predicted: Picture, truth: Picture) -> States:
-    """AbsRel, RMSE and delta < 1.25 where the truth has a surface (is not black), by the inverse mapping."""
+    """AbsRel, squared error and delta < 1.25 where the truth has a surface (is not black), by the inverse mapping."""
     surface = truth.any(-1)
     ours, theirs = maps.depth(predicted)[surface], maps.depth(truth)[surface]
     weight = float(surface.sum())
@@ -110,6 +117,7 @@ def edges(predicted: Picture, truth: Picture) -> States:
 
 SCORES: Mapping[str, Score] = {
     "segmentation": segmentation,
+    "classes": classes,
     "detection": detection,
     "colorization": colorization,
     "keypoints": keypoints,

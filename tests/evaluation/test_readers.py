@@ -136,6 +136,22 @@ def test_class_folders_and_colorization(tmp_path):
         readers.class_folders(tmp_path / "n01")
 
 
+def test_annotated_folders_ask_for_what_was_held_out(tmp_path):
+    root = tmp_path / "scenes"
+    for i in range(4):
+        save(root / f"{i}" / "image.png", photo(i))
+        save(root / f"{i}" / "depth.png", photo(10 + i))
+    held_out = frozenset({"scenes/1", "scenes/3"})
+    reader = readers.AnnotatedFolders(root, "depth", held_out)
+    episodes = readers.take(reader, 2, shots=2, seed=1)
+    assert [episode.key for episode in episodes] == ["1", "3"]
+    assert np.array_equal(episodes[1].truth, photo(13))
+    support = {image.tobytes() for episode in episodes for image, _ in episode.support}
+    assert support == {photo(0).tobytes(), photo(2).tobytes()}
+    with pytest.raises(UserError, match=r"0 held-out items with normals\.png and 0 others"):
+        readers.AnnotatedFolders(root, "normals", held_out)
+
+
 @pytest.mark.parametrize("year", [2016, 2017])
 def test_davis(tmp_path, year):
     for i in range(5):

@@ -27,6 +27,16 @@ def test_segmentation_snaps_to_white_or_black():
     assert scores.segmentation(nothing, nothing)["miou"].compute() == 1
 
 
+def test_classes_in_the_truth_are_averaged():
+    ids = np.zeros((10, 10), int)
+    ids[:5, :4], ids[5:, :2] = 3, 7
+    predicted = ids.copy()
+    predicted[:5, 2:4] = 0  # half of class 3
+    predicted[9, 9] = 5  # a class that is not there only costs the background
+    found = scores.classes(mappings.ids_to_rgb(predicted), mappings.ids_to_rgb(ids))
+    assert found == {"miou": Mean(0.5 + 1.0, 2.0)}
+
+
 def test_detection_takes_the_rectangle_of_the_largest_region():
     truth = white(mask((2, 2, 12, 12)))
     ring = mask((2, 2, 12, 12)) & ~mask((4, 4, 10, 10))
@@ -92,8 +102,8 @@ def test_inverse_mappings_undo_the_annotators():
     noisy = np.clip(
         mappings.ids_to_rgb(ids).astype(int) + rng.integers(-20, 21, (12, 12, 3)), 0, 255
     )
-    palette = [tuple(colour) for colour in mappings.PALETTE.tolist()]
-    assert np.array_equal(maps.snap(noisy.astype(np.uint8), palette), ids)
+    assert np.array_equal(maps.CLASS_COLOURS, mappings.PALETTE)
+    assert np.array_equal(maps.snap(noisy.astype(np.uint8), maps.CLASS_COLOURS), ids)
     picture = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
     np.testing.assert_array_equal(maps.depth(picture), mappings.rgb_to_depth(picture))
     np.testing.assert_array_equal(maps.normals(picture), mappings.rgb_to_normals(picture))
