@@ -41,12 +41,11 @@ def foreground(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
 
 def rectangle_of_largest(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The filled bounding rectangle of the largest connected region (of eight neighbours); empty if there is none."""
-    regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    largest = _largest_region(mask)
     filled = np.zeros_like(mask)
-    if count:
-        sizes = np.bincount(regions.reshape(-1))[1:]
-        rows, columns = ndimage.find_objects(regions)[int(sizes.argmax())]
-        filled[rows, columns] = True
+    if largest.any():
+        (y0, x0), (y1, x1) = (edge(np.argwhere(largest), axis=0) for edge in (np.min, np.max))
+        filled[y0 : y1 + 1, x0 : x1 + 1] = True
     return filled
 
 
@@ -82,9 +81,16 @@ def keypoints(
     nearest = snap(rgb, colours)
     centres = np.full((len(colours) - first, 2), np.nan)
     for kind in range(len(centres)):
-        regions, count = ndimage.label(nearest == first + kind)
-        if count:
-            largest = int(np.bincount(regions.reshape(-1))[1:].argmax()) + 1
-            y, x = ndimage.center_of_mass(regions == largest)
-            centres[kind] = (x + 0.5, y + 0.5)
+        disc = _largest_region(nearest == first + kind)
+        if disc.any():
+            centres[kind] = np.argwhere(disc).mean(axis=0)[::-1] + 0.5
     return centres
+
+
+def _largest_region(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The largest connected region, of eight neighbours; of equal ones the first in raster order."""
+    regions = np.zeros(mask.shape, np.int32)
+    count = ndimage.label(mask, structure=np.ones((3, 3)), output=regions)
+    if not count:
+        return np.zeros_like(mask)
+    return regions == np.bincount(regions.reshape(-1))[1:].argmax() + 1

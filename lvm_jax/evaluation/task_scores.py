@@ -109,7 +109,7 @@ def edges(predicted: Picture, truth: Picture) -> States:
     def near(here: np.ndarray, there: np.ndarray) -> Mean:
         if not there.any():
             return Mean(0.0, float(here.sum()))
-        distance = ndimage.distance_transform_edt(~there)
+        distance = np.asarray(ndimage.distance_transform_edt(~there))
         return Mean(float((distance[here] <= reach).sum()), float(here.sum()))
 
     return {"precision": near(ours, theirs), "recall": near(theirs, ours)}
