@@ -32,7 +32,6 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mkv", ".avi", ".mov")
-_VOID = 255  # VOC's border between an object and the rest
 _LARGEST_BOX = 0.5  # of the picture, as in the published subset
 _LUMA = np.array([0.2989, 0.5870, 0.1140])
 
@@ -319,7 +318,7 @@ def load(file: epath.PathLike) -> Picture:
 
 
 def read_ids(file: epath.PathLike) -> Int[np.ndarray, "h w"]:
-    """The ids of a palette PNG, not its colours; VOC's void is background.
+    """The ids of a palette or grey PNG, not its colours; VOC's void is 255, an id of no class.
 
     Raises:
       UserError: not a picture of ids.
@@ -329,10 +328,9 @@ def read_ids(file: epath.PathLike) -> Int[np.ndarray, "h w"]:
         with path.open("rb") as opened, Image.open(opened) as image:
             if image.mode not in ("P", "L", "1"):
                 raise UserError(f"{path} has mode {image.mode}: masks are palette or grey PNGs")
-            ids = np.asarray(image).astype(np.int32)
+            return np.asarray(image).astype(np.int32)
     except (OSError, ValueError) as error:
         raise UserError(f"the data set is damaged: {path} ({error})") from error
-    return np.where(ids == _VOID, 0, ids) if image.mode == "P" else ids
 
 
 def white(mask: Bool[np.ndarray, "h w"]) -> Picture:

@@ -6,7 +6,6 @@ the support's answers.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -98,8 +97,9 @@ class VisualTaskEvaluator:
         result: Result = {"episodes": len(self._episodes)}
         for name, value in metric_states.compute(self.states(subject)).items():
             result[name] = NOTHING if math.isnan(value) else value
-        if self.name == "colorization" and self._lpips_weights is None:
-            result["lpips"] = NOT_INSTALLED
+        if self.name == "colorization" and "model/lpips" not in result:
+            small = f"needs images of at least {LPIPS_MIN_SIDE} pixels a side"
+            result["lpips"] = NOT_INSTALLED if self._lpips_weights is None else small
         return result
 
     def states(self, subject: Subject) -> States:
@@ -157,7 +157,7 @@ class VisualTaskEvaluator:
 
 @jax.jit
 def _lpips(weights: perceptual.Weights, a: jax.Array, b: jax.Array) -> jax.Array:
-    return functools.partial(perceptual.lpips, net=LPIPS_NET)(weights, a, b)
+    return perceptual.lpips(weights, a, b, net=LPIPS_NET)
 
 
 def _shown(episode: Episode) -> list[Picture]:
