@@ -3,9 +3,10 @@ r"""Scores a tokenizer and a decoder on what they have not been trained on.
   python experiments/evaluate.py --tokenizer=DIR --model=DIR --shards=DIR --images=DIR --output=OUT
 
 OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, LPIPS where its weights are installed, codebook
-use), "next_token" (loss and perplexity beside baselines without a network) and "in_context" (perplexity against
-the number of images before). OUT/results.md is the same as tables, OUT/reconstructions.png shows images above
-their reconstructions.
+use), "next_token" (loss and perplexity beside baselines without a network), "in_context" (perplexity against
+the number of images before) and "annotations" (perplexity of each annotation type after --shots pairs). Tasks on
+public data sets are in experiments/evaluate_tasks.py. OUT/results.md is the same as tables, OUT/reconstructions.png
+shows images above their reconstructions.
 """
 
 import json
@@ -22,7 +23,7 @@ from lvm_jax.data.manifest import check_compatible
 from lvm_jax.data.shards import SentenceStore
 from lvm_jax.evaluation.held_out import read_sentences, spread
 from lvm_jax.evaluation.held_out_images import held_out_files, load_images
-from lvm_jax.evaluation.in_context import InContextEvaluator
+from lvm_jax.evaluation.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
 from lvm_jax.evaluation.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips, reconstruct
 from lvm_jax.evaluation.scoring import Scorer
@@ -67,6 +68,9 @@ _TRAIN_SENTENCES = flags.DEFINE_integer(
 _CONTEXT_SENTENCES = flags.DEFINE_integer(
     "context_sentences", 48, "sentences a context curve; 0 takes all"
 )
+_SHOTS = flags.DEFINE_integer(
+    "shots", 5, "pairs before an annotation whose perplexity is measured", lower_bound=0
+)
 _BATCH = flags.DEFINE_integer("batch_size", 4, "sentences of full length at once")
 
 
@@ -90,6 +94,12 @@ def main() -> None:
         (ReconstructionEvaluator(images, lpips_weights=installed_lpips()), vqgan),
         (NextTokenEvaluator(sentences, vqgan.codebook_size, train), scorer),
         (InContextEvaluator(sentences, max_sentences=_CONTEXT_SENTENCES.value), scorer),
+        (
+            AnnotationPerplexityEvaluator(
+                sentences, shots=_SHOTS.value, max_sentences=_CONTEXT_SENTENCES.value
+            ),
+            scorer,
+        ),
     ]
     results = {"environment": _environment(), "tokenizer": _described(vqgan), "split": _SPLIT.value}
     for evaluator, subject in tqdm(evaluations, desc="evaluation", unit="part"):

