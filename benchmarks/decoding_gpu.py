@@ -121,7 +121,8 @@ def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[
         engine.generate(prompt, n_candidates=rows, seed=seed)
         return time.perf_counter() - begin
 
-    prefill(), whole(0)  # compiled
+    for compiled in (prefill, lambda: whole(0)):
+        compiled()
     fill = float(np.median([prefill() for _ in range(rounds)]))
     total = float(np.median([whole(1 + i) for i in range(rounds)]))
     tokens = rows * engine.tokens_per_image
