@@ -18,10 +18,11 @@ from etils import epath
 from tqdm import tqdm
 
 from lvm_jax import cli
+from lvm_jax.data.image_sources import Subset
 from lvm_jax.data.manifest import check_compatible
 from lvm_jax.data.shards import SentenceStore
 from lvm_jax.evaluation.held_out import read_sentences, spread
-from lvm_jax.evaluation.held_out_images import held_out_files, load_images
+from lvm_jax.evaluation.held_out_images import held_out_images, load_images
 from lvm_jax.evaluation.in_context import InContextEvaluator
 from lvm_jax.evaluation.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips, reconstruct
@@ -80,11 +81,11 @@ def main() -> None:
     sentences, train = read_sentences(store, _MAX_SENTENCES.value), []
     if _TRAIN_SENTENCES.value >= 0:
         train = read_sentences(SentenceStore(_SHARDS.value, "train"), _TRAIN_SENTENCES.value)
-    files = held_out_files(
+    held_out = held_out_images(
         _IMAGES.value, _TOKENIZER.value, _HELD_OUT.value, _HELD_OUT_FRACTION.value
     )
-    files = [files[i] for i in spread(len(files), _MAX_IMAGES.value)]
-    images = load_images(files, vqgan.config.resolution)
+    chosen = Subset(held_out, spread(len(held_out.names), _MAX_IMAGES.value))
+    images = load_images(chosen, vqgan.config.resolution)
     scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
     evaluations = [
         (ReconstructionEvaluator(images, lpips_weights=installed_lpips()), vqgan),
