@@ -211,12 +211,14 @@ class TfdsImages:
             ) from error
         try:
             decoders = {feature: tfds.decode.SkipDecoding()}
-            self._items: Any = tfds.data_source(name, split=split, decoders=decoders)
-        except (NotImplementedError, ValueError, KeyError, OSError, ImportError) as error:
+            self._items: Any = tfds.data_source(
+                name, split=split, decoders=decoders, download=False
+            )
+        except (NotImplementedError, AssertionError, ValueError, KeyError, OSError) as error:
             first = str(error).strip().split("\n", 1)[0]
             raise UserError(
-                f"{_TFDS}{where} with feature {feature!r} cannot be read in any order ({first}): build it with "
-                "file_format=array_record, or name its TFRecord files"
+                f"{_TFDS}{where} with feature {feature!r} cannot be read in any order ({first}): build it first "
+                "with file_format=array_record, or name its TFRecord files"
             ) from error
         self._feature, self._where = feature, where
         self.names = [f"{split}/{i:08d}" for i in range(len(self._items))]

@@ -37,7 +37,9 @@ def held_out_images(
       UserError: no image there, or nothing held out.
     """
     trained = _training_data(epath.Path(tokenizer).parent / "config.json")
-    source = open_images(images, trained.get("feature", ""))
+    # A tokenizer that was trained on tars may be judged on a folder, which has no features.
+    folder = epath.Path(images).is_dir()
+    source = open_images(images, "" if folder else trained.get("feature", ""))
     if fraction is not None and not 0 < fraction <= 1:
         raise UserError(
             f"held_out_fraction is {fraction}: it must be above 0 and at most 1 (all images)"

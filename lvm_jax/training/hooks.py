@@ -44,8 +44,8 @@ class HeldOutLoss:
 class Reconstructions:
     """WORKDIR/samples/STEP.png: held-out images above what the tokenizer makes of them; with PSNR and codebook use.
 
-    TensorBoard shows the same pictures as the run `samples`: a second event file in the folder of the numbers would hide
-    the first.
+    TensorBoard shows the same pictures as the run `samples`: a second event file in the folder of the numbers would
+    hide the first.
 
     Args:
       reconstruct: (state, images) -> (reconstructions in [0, 1], code ids); compiled by the caller.
