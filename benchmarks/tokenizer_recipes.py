@@ -24,6 +24,7 @@ from absl import flags
 from lvm_jax import cli
 from lvm_jax.data.image_sources import open_images, split_source
 from lvm_jax.data.images import ImageLoader
+from lvm_jax.data.steps import StepLoader
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.held_out_images import load_images
 from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips
@@ -69,7 +70,7 @@ def make_task(recipe: str, args: Any) -> TokenizerTask:
     )
 
 
-def train(task: TokenizerTask, loader: ImageLoader, seed: int, seconds: float) -> tuple[Any, int]:
+def train(task: TokenizerTask, loader: StepLoader, seed: int, seconds: float) -> tuple[Any, int]:
     """The state after `seconds` of steps, and their number."""
     constants = jax.device_put(task.constants)
 

@@ -89,7 +89,8 @@ class Peer:
         device: str = "cpu",
     ):
         (folder / "config.json").write_text(json.dumps(to_dict(vqgan.config)))
-        np.savez(folder / "weights.npz", **to_state_dict(vqgan))
+        weights: dict[str, Any] = to_state_dict(vqgan)
+        np.savez(folder / "weights.npz", **weights)
         np.save(folder / "images.npy", images.astype(np.float32) / 255)
         script = pathlib.Path(__file__).parent / "peers" / "torch_vqgan.py"
         arguments = [python, script, folder, threads, device, LEARNING_RATE]

@@ -92,8 +92,8 @@ def main() -> None:
         images, lpips_weights=installed_lpips(), vgg_weights=installed_lpips("vgg")
     )
     evaluations: list[tuple[Any, Any]] = [(reconstruction, vqgan)]
-    if _MODEL.value:
-        evaluations += _of_the_decoder(vqgan)
+    if _MODEL.value and _SHARDS.value:
+        evaluations += _of_the_decoder(_MODEL.value, _SHARDS.value, vqgan)
     results: dict[str, Any] = {"environment": _environment(), "tokenizer": _described(vqgan)}
     if _MODEL.value:
         results["split"] = _SPLIT.value
@@ -113,15 +113,15 @@ def main() -> None:
     print(f"the results are in {output / 'results.md'}")
 
 
-def _of_the_decoder(vqgan: VQGAN) -> list[tuple[Any, Any]]:
+def _of_the_decoder(folder: str, shards: str, vqgan: VQGAN) -> list[tuple[Any, Any]]:
     """The evaluators of the decoder, each with what it judges."""
-    model = Llama.from_pretrained(_MODEL.value)
+    model = Llama.from_pretrained(folder)
     check_pair(model, vqgan)
-    store = SentenceStore(_SHARDS.value, _SPLIT.value)
+    store = SentenceStore(shards, _SPLIT.value)
     check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
     sentences, train = read_sentences(store, _MAX_SENTENCES.value), []
     if _TRAIN_SENTENCES.value >= 0:
-        train = read_sentences(SentenceStore(_SHARDS.value, "train"), _TRAIN_SENTENCES.value)
+        train = read_sentences(SentenceStore(shards, "train"), _TRAIN_SENTENCES.value)
     scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
     return [
         (NextTokenEvaluator(sentences, vqgan.codebook_size, train), scorer),

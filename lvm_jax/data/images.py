@@ -20,10 +20,8 @@ Crop = Literal["random", "resized", "center", "squash"]
 _CROPS = ("random", "resized", "center", "squash")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 80_000_000  # below the size at which Pillow suspects a decompression bomb
-MIN_AREA, MIN_RATIO = (
-    0.5,
-    3 / 4,
-)  # the least that "resized" shows of an image, and the narrowest box
+MIN_AREA = 0.5  # the least that "resized" shows of an image
+MIN_RATIO = 3 / 4  # of its box's sides, and 4 / 3 the most
 MAX_ASPECT = 32  # a hair's breadth brought to `resolution` would be as large as a bomb
 _DECODE_ERRORS = (
     OSError,
