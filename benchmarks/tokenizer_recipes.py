@@ -49,9 +49,8 @@ def make_task(recipe: str, args: Any) -> TokenizerTask:
             ),
             discriminator=critic,
         )
-    model = presets.vqgan(
-        "quickstart", resolution=args.resolution, l2_normalize=True, quantized_embed_dim=8
-    )
+    codes = {"l2_normalize": True, "quantized_embed_dim": 8, "z_channels": 8}
+    model = presets.vqgan("quickstart", resolution=args.resolution, **codes)
     return TokenizerTask(
         model,
         optax.adam(args.learning_rate, b1=0.9, b2=0.99),
