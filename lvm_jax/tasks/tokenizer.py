@@ -22,6 +22,7 @@ from lvm_jax.models.quantizer import Quantized
 from lvm_jax.models.revival import count_idle, revive
 from lvm_jax.models.vqgan import VQGAN
 from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.parallel.sharding import constrain
 from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.critic import Critic
 from lvm_jax.tasks.parts import in_parts
@@ -306,7 +307,8 @@ class TokenizerTask:
             codebook_KD: Any = generator["quantizer"]["codebook"][...]
             revived_KD = revive(codebook_KD, dead_K, inputs_TD, distances_T, key)
             kept["generator"] = _with_codebook(generator, revived_KD)
-            kept["idle"] = jnp.where(dead_K, 0, idle_K)
+            # Whole on every device, as it was born: else the second step would compile anew, for a split one.
+            kept["idle"] = constrain(jnp.where(dead_K, 0, idle_K), None)
             if "ema" in kept:  # a moved code has no past worth averaging
                 average_KD = kept["ema"]["quantizer"]["codebook"][...]
                 average_KD = jnp.where(dead_K[:, None], revived_KD, average_KD)
