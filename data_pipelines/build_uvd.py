@@ -13,18 +13,20 @@ into one flag and choose a cluster:
 import logging
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
 from tqdm import tqdm
 
+from data_pipelines import near_duplicates
 from data_pipelines import recipe as recipe_lib
 from data_pipelines.recipe import Recipe
 from data_pipelines.shard_writer import (
     ShardSummary,
     ShardTask,
+    needs_space,
     read_json,
     read_summary,
     write_json,
@@ -36,6 +38,7 @@ from lvm_jax.data.manifest import Manifest
 from lvm_jax.errors import UserError
 
 NOTES = "build"  # the folder beside the shards with the recipe and the summaries
+DUPLICATES = "near_duplicates.json"
 
 
 def build(
@@ -57,7 +60,7 @@ def build(
 
     Raises:
       UserError: an output of another recipe or tokenizer, another image size than the tokenizer's, too many bad
-        items, or an empty split.
+        items, an empty split, or a full disk.
     """
     encoder = shared_encoder(tokenizer, batch_size)
     if encoder.image_size != recipe.image_size:
@@ -65,10 +68,14 @@ def build(
             f"config.image_size is {recipe.image_size}, the tokenizer {tokenizer} takes {encoder.image_size}: "
             "make them equal"
         )
-    plans = recipe_lib.plan(recipe)
-    fingerprint = recipe_lib.fingerprint(recipe, plans, encoder.fingerprint)
     folder = manifest_lib.dataset_folder(output, recipe.name, recipe.version)
-    _claim(folder, recipe, encoder.fingerprint, fingerprint)
+    keys = recipe_lib.item_keys(recipe)
+    duplicates = _near_duplicates(recipe, keys, folder)
+    plans = recipe_lib.plan(recipe, keys, duplicates)
+    fingerprint = recipe_lib.fingerprint(recipe, plans, encoder.fingerprint)
+    with needs_space(folder):
+        _claim(folder, recipe, encoder.fingerprint, fingerprint)
+        _keep_duplicates(recipe, keys, duplicates, folder)
     tasks = _tasks(recipe, plans, folder)
     missing = _missing(tasks, fingerprint, recipe.max_bad_items)
     print(
@@ -93,8 +100,9 @@ def build(
         split: [sum(s.sentences.values()) for task, s in summaries.items() if task.split == split]
         for split in plans
     }
-    manifest_lib.write_tfds_metadata(folder, recipe.name, recipe.version, lengths)
-    manifest.save(folder)
+    with needs_space(folder):
+        manifest_lib.write_tfds_metadata(folder, recipe.name, recipe.version, lengths)
+        manifest.save(folder)
     return manifest
 
 
@@ -133,6 +141,34 @@ def _define_flags() -> None:
 def _local_workers(workers: int) -> list[str]:
     # Threads are enough: image decoding and XLA leave the interpreter's lock.
     return [f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
+
+
+def _near_duplicates(
+    recipe: Recipe, keys: Mapping[str, list[str]], folder: epath.Path
+) -> dict[str, dict[str, str]]:
+    """Item set -> key that goes -> key that stays; from `folder` if they were found there for the same items."""
+    if recipe.near_duplicates is None:
+        return {}
+    known = read_json(folder / NOTES / DUPLICATES)
+    if known is not None and known["items"] == recipe_lib.digest(recipe, keys):
+        return known["left_out"]
+    readers = [(entry.item_set, entry.source, keys[entry.name]) for entry in recipe.entries]
+    found = near_duplicates.duplicates_of_sets(readers, recipe.near_duplicates, os.cpu_count() or 1)
+    pairs = [f"{name}/{gone} (as {kept})" for name in found for gone, kept in found[name].items()]
+    print(f"left out {len(pairs)} near-duplicates" + (f": {'; '.join(pairs[:5])}" if pairs else ""))
+    return found
+
+
+def _keep_duplicates(
+    recipe: Recipe,
+    keys: Mapping[str, list[str]],
+    duplicates: Mapping[str, Mapping[str, str]],
+    folder: epath.Path,
+) -> None:
+    """Writes what was left out, and of which items, beside the recipe."""
+    if recipe.near_duplicates is not None:
+        content = {"items": recipe_lib.digest(recipe, keys), "left_out": duplicates}
+        write_json(folder / NOTES / DUPLICATES, content)
 
 
 def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str) -> None:

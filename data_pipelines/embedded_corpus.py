@@ -31,7 +31,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_pipelines import assets, renderer, scenes
-from data_pipelines.annotators import drawings, mappings
+from data_pipelines.annotators import drawings, mappings, skeletons
 from lvm_jax import cli
 from lvm_jax.data.splits import stable_fraction
 from lvm_jax.errors import UserError
@@ -156,7 +156,7 @@ def _annotated(frame: renderer.Frame) -> Pictures:
         "normals.png": mappings.normals_to_rgb(frame.normals),
         "edges.png": drawings.true_edges(frame.segmentation, frame.depth, frame.normals),
         "boxes.png": drawings.draw_boxes(frame.boxes[far_first], ids[far_first], size),
-        "keypoints.png": drawings.draw_keypoints(frame.keypoints, size),
+        "keypoints.png": skeletons.draw_keypoints(frame.keypoints, size),
     }
 
 

@@ -4,33 +4,36 @@ The plan is a pure function of (recipe, item keys): the same on every machine, w
 held in the launcher's memory, about 200 bytes a sentence, and handed out to the workers a shard at a time.
 """
 
+import collections
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping
+import types
+from collections.abc import Container, Mapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
 import numpy as np
 
-from data_pipelines import sentences
-from data_pipelines.sources import SOURCES, Source
+from data_pipelines.annotators import ANNOTATORS
+from data_pipelines.sentences import COMPOSERS, Composer
+from data_pipelines.sources import SOURCES, Annotated, Source, plain_source
 from lvm_jax import config as config_lib
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
 
-COMPOSERS: dict[str, type] = {
-    "single_image": sentences.SingleImage,
-    "pairs": sentences.Pairs,
-    "multi_annotation": sentences.MultiAnnotation,
-    "video": sentences.Video,
-    "annotated_video": sentences.AnnotatedVideo,
-    "turntable": sentences.Turntable,
-}
 SPLITS = ("train", "validation")
-FOLDERS = ("root", "images", "videos", "pairs")  # what a config file may ask its reader for
+FOLDERS = (
+    "root",
+    "images",
+    "videos",
+    "pairs",
+    "cutouts",
+    "meshes",
+)  # what a config file may ask its reader for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Entry:
 
     name: str
     source: Source
-    composer: sentences.Composer
+    composer: Composer
     epochs: int = 1
     items: str = ""
     together: str = ""
@@ -78,6 +81,9 @@ class Recipe:
         set gives at least enough for one sentence, but never more than half of it.
       seed: of all chance.
       max_bad_items: unreadable or unfit items that may be skipped before it is an error.
+      near_duplicates: leaves out items whose pictures differ from another's of their set by at most so many of the 64
+        bits of a perceptual hash (see `near_duplicates`); 4 finds recompressed and resized copies. It decodes every
+        item once before the pipeline begins. None keeps all.
     """
 
     name: str
@@ -92,6 +98,7 @@ class Recipe:
     validation_fraction: float = 0.01
     seed: int = 0
     max_bad_items: int = 0
+    near_duplicates: int | None = None
 
     def __post_init__(self):
         if not 0 < self.validation_fraction <= 0.5:
@@ -139,11 +146,8 @@ class Recipe:
         fields.pop("max_bad_items")
         fields["entries"] = {
             entry.name: {
-                "source": {"kind": type(entry.source).__name__, **config_lib.to_dict(entry.source)},
-                "composer": {
-                    "kind": type(entry.composer).__name__,
-                    **config_lib.to_dict(entry.composer),
-                },
+                "source": _with_kinds(entry.source),
+                "composer": _with_kinds(entry.composer),
                 "epochs": entry.epochs,
                 "items": entry.item_set,
                 "together": entry.together,
@@ -168,8 +172,9 @@ class SentencePlan:
 def from_config(config: Any) -> Recipe:
     """A recipe from a ConfigDict or dict as the files in `data_pipelines/configs` build it.
 
-    `entries` maps a name to `{source: {kind, ...}, composer: {kind, ...}, epochs, items}`; kinds are looked up in
-    `SOURCES` and `COMPOSERS`. Top-level keys of `FOLDERS` belong to the config file, which built its entries from them.
+    `entries` maps a name to `{source: {kind, ...}, annotators: {role: {kind, ...}}, composer: {kind, ...}}` and, if
+    wanted, `epochs`, `items`, `together`; kinds are looked up in `SOURCES`, `ANNOTATORS` and `COMPOSERS`. Top-level
+    keys of `FOLDERS` belong to the config file, which built its entries from them.
     An entry whose source has `root=""` is left out: the reader gave no folder for it.
 
     Raises:
@@ -192,18 +197,55 @@ def from_config(config: Any) -> Recipe:
     return config_lib.from_mapping(Recipe, {**kept, "entries": entries})
 
 
-def plan(recipe: Recipe) -> dict[str, list[SentencePlan]]:
-    """The sentences of each split, shuffled over all entries.
+def item_keys(recipe: Recipe) -> dict[str, list[str]]:
+    """Entry -> the keys of its source's items.
 
     Raises:
-      UserError: a source without items, too few items for an entry's sentences, or an empty split.
+      UserError: a source without items, or with two of one key; or entries that show the same files but would hold out
+        different ones.
     """
     keys = {entry.name: entry.source.keys() for entry in recipe.entries}
     for entry in recipe.entries:
-        if not keys[entry.name]:
+        mine, where = keys[entry.name], f"config.entries.{entry.name}: source {entry.source.name!r}"
+        if not mine:
+            raise UserError(f"{where} has no items")
+        if len(set(mine)) < len(mine):
+            twice = next(key for key, count in collections.Counter(mine).items() if count > 1)
             raise UserError(
-                f"config.entries.{entry.name}: source {entry.source.name!r} has no items"
+                f"{where} has the key {twice!r} twice: every item needs a key of its own"
             )
+    for one, other in itertools.combinations(recipe.entries, 2):
+        roots = {getattr(plain_source(entry.source), "root", entry.name) for entry in (one, other)}
+        if len(roots) == 1 and one.item_set != other.item_set:
+            shared = min(set(keys[one.name]) & set(keys[other.name]), default=None)
+            if shared is not None:
+                raise UserError(
+                    f"config.entries.{one.name} and config.entries.{other.name} both show {shared!r} of {roots.pop()}, "
+                    f"which could be in two splits: give both the same items, such as items={one.item_set!r}"
+                )
+    return keys
+
+
+def plan(
+    recipe: Recipe,
+    keys: Mapping[str, list[str]] | None = None,
+    left_out: Mapping[str, Container[str]] = types.MappingProxyType({}),
+) -> dict[str, list[SentencePlan]]:
+    """The sentences of each split, shuffled over all entries.
+
+    Args:
+      recipe: what to plan.
+      keys: its `item_keys`, if they were listed already.
+      left_out: item set -> keys that are not used.
+
+    Raises:
+      UserError: as `item_keys`; too few items for an entry's sentences, or an empty split.
+    """
+    listed = item_keys(recipe) if keys is None else keys
+    keys = {
+        entry.name: [k for k in listed[entry.name] if k not in left_out.get(entry.item_set, ())]
+        for entry in recipe.entries
+    }
     held_out = _validation_items(recipe, keys)
     plans = {
         split: [
@@ -246,12 +288,19 @@ def fingerprint(
     return digest.hexdigest()[:16]
 
 
+def digest(recipe: Recipe, keys: Mapping[str, list[str]]) -> str:
+    """16 hex digits over a recipe and its `item_keys`."""
+    told = json.dumps([recipe.identity(), keys], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Declared:
     """An entry as a config file writes it."""
 
     source: dict[str, Any]
     composer: dict[str, Any]
+    annotators: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int = 1
     items: str = ""
     together: str = ""
@@ -261,8 +310,22 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
     where = f"config.entries.{name}"
     declared = config_lib.from_mapping(_Declared, fields, where)
     source = _build(declared.source, SOURCES, f"{where}.source")
+    if declared.annotators:
+        annotators = tuple(
+            (role, _build(fields, ANNOTATORS, f"{where}.annotators.{role}"))
+            for role, fields in sorted(declared.annotators.items())
+        )
+        source = Annotated(source, annotators)
     composer = _build(declared.composer, COMPOSERS, f"{where}.composer")
     return Entry(name, source, composer, declared.epochs, declared.items, declared.together)
+
+
+def _with_kinds(part: Any) -> Any:
+    """A source, composer or annotator as plain dicts, with the name of its class as `kind`."""
+    if dataclasses.is_dataclass(part):
+        fields = {f.name: _with_kinds(getattr(part, f.name)) for f in dataclasses.fields(part)}
+        return {"kind": type(part).__name__, **fields}
+    return [_with_kinds(p) for p in part] if isinstance(part, tuple | list) else part
 
 
 def _build(declared: Mapping[str, Any], table: Mapping[str, type], where: str) -> Any:

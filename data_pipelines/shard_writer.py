@@ -4,13 +4,15 @@ A shard is finished when its summary carries the fingerprint of the plan. The su
 by renaming, so a process killed at any moment leaves shards that are either whole or absent.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from lvm_jax.config import to_dict
 from lvm_jax.data.images import resize_and_crop
 from lvm_jax.data.tfrecord import TFRecordWriter, index_path
 from lvm_jax.data.visual_sentence import VisualSentence, encode_example
+from lvm_jax.errors import UserError
 
 IMAGES_AT_ONCE = 512  # resized images that wait for the encoder: 100 MB at 256 pixels
 CACHE_BYTES = 1 << 29
@@ -113,7 +116,14 @@ class ShardWriter:
 
         Bad items are skipped, with the sentences that need them, and named in the summary; above the recipe's limit the
         shard is given up and only its summary is written.
+
+        Raises:
+          UserError: the disk is full; nothing of the shard is left behind.
         """
+        with needs_space(task.path):
+            return self._write(task)
+
+    def _write(self, task: ShardTask) -> ShardSummary:
         bad: dict[str, str] = {}
         sentences: dict[str, int] = {}
         images: dict[str, int] = {}
@@ -216,12 +226,28 @@ def read_summary(task: ShardTask, fingerprint: str) -> ShardSummary | None:
     return summary
 
 
+@contextlib.contextmanager
+def needs_space(path: epath.PathLike) -> Iterator[None]:
+    """Tells a full disk while `path` is written as a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"no space is left to write {path}: free some and run the same command again, what is finished is kept"
+        ) from error
+
+
 def write_json(path: epath.PathLike, content: Mapping[str, Any]) -> None:
     """Writes a JSON file that is never seen half-written."""
     path = epath.Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: epath.PathLike) -> dict[str, Any] | None:

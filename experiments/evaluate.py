@@ -2,14 +2,18 @@ r"""Scores a tokenizer and a decoder on what they have not been trained on.
 
   python experiments/evaluate.py --tokenizer=DIR --model=DIR --shards=DIR --images=DIR --output=OUT
 
-OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, LPIPS where its weights are installed, codebook
-use), "next_token" (loss and perplexity beside baselines without a network) and "in_context" (perplexity against
-the number of images before). OUT/results.md is the same as tables, OUT/reconstructions.png shows images above
-their reconstructions.
+  python experiments/evaluate.py --tokenizer=DIR --images=DIR --output=OUT      # a tokenizer alone
+
+OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, LPIPS and a Frechet distance where their weights are
+installed, codebook use), "next_token" (loss and perplexity beside baselines without a network), "in_context"
+(perplexity against the number of images before) and "annotations" (perplexity of each annotation type after --shots
+pairs). Tasks on public data sets are in experiments/evaluate_tasks.py. OUT/results.md is the same as tables,
+OUT/reconstructions.png shows images above their reconstructions.
 """
 
 import json
 import platform
+from typing import Any
 
 import flax
 import jax
@@ -18,11 +22,13 @@ from etils import epath
 from tqdm import tqdm
 
 from lvm_jax import cli
+from lvm_jax.data.image_sources import Subset
 from lvm_jax.data.manifest import check_compatible
 from lvm_jax.data.shards import SentenceStore
+from lvm_jax.errors import UserError
 from lvm_jax.evaluation.held_out import read_sentences, spread
-from lvm_jax.evaluation.held_out_images import held_out_files, load_images
-from lvm_jax.evaluation.in_context import InContextEvaluator
+from lvm_jax.evaluation.held_out_images import held_out_images, load_images
+from lvm_jax.evaluation.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
 from lvm_jax.evaluation.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips, reconstruct
 from lvm_jax.evaluation.scoring import Scorer
@@ -36,9 +42,11 @@ from lvm_jax.reporting.markdown import as_markdown
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "folder of the VQGAN (config.json, model.safetensors)", required=True
 )
-_MODEL = flags.DEFINE_string("model", None, "folder of the decoder", required=True)
+_MODEL = flags.DEFINE_string(
+    "model", None, "folder of the decoder; without one the tokenizer is scored alone"
+)
 _SHARDS = flags.DEFINE_string(
-    "shards", None, "folder of token shards, written with this tokenizer", required=True
+    "shards", None, "folder of token shards, written with this tokenizer; goes with --model"
 )
 _SPLIT = flags.DEFINE_string("split", "validation", "split of the shards to judge the decoder on")
 _IMAGES = flags.DEFINE_string("images", None, "folder of images to reconstruct", required=True)
@@ -67,31 +75,32 @@ _TRAIN_SENTENCES = flags.DEFINE_integer(
 _CONTEXT_SENTENCES = flags.DEFINE_integer(
     "context_sentences", 48, "sentences a context curve; 0 takes all"
 )
+_SHOTS = flags.DEFINE_integer(
+    "shots", 5, "pairs before an annotation whose perplexity is measured", lower_bound=0
+)
 _BATCH = flags.DEFINE_integer("batch_size", 4, "sentences of full length at once")
 
 
 def main() -> None:
     """Evaluates, and writes all results at the end."""
+    if bool(_MODEL.value) != bool(_SHARDS.value):
+        raise UserError("--model and --shards go together: give both, or neither for a tokenizer")
     runtime.initialize()
-    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
-    check_pair(model, vqgan)
-    store = SentenceStore(_SHARDS.value, _SPLIT.value)
-    check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
-    sentences, train = read_sentences(store, _MAX_SENTENCES.value), []
-    if _TRAIN_SENTENCES.value >= 0:
-        train = read_sentences(SentenceStore(_SHARDS.value, "train"), _TRAIN_SENTENCES.value)
-    files = held_out_files(
+    vqgan = VQGAN.from_pretrained(_TOKENIZER.value)
+    held_out = held_out_images(
         _IMAGES.value, _TOKENIZER.value, _HELD_OUT.value, _HELD_OUT_FRACTION.value
     )
-    files = [files[i] for i in spread(len(files), _MAX_IMAGES.value)]
-    images = load_images(files, vqgan.config.resolution)
-    scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
-    evaluations = [
-        (ReconstructionEvaluator(images, lpips_weights=installed_lpips()), vqgan),
-        (NextTokenEvaluator(sentences, vqgan.codebook_size, train), scorer),
-        (InContextEvaluator(sentences, max_sentences=_CONTEXT_SENTENCES.value), scorer),
-    ]
-    results = {"environment": _environment(), "tokenizer": _described(vqgan), "split": _SPLIT.value}
+    chosen = Subset(held_out, spread(len(held_out.names), _MAX_IMAGES.value))
+    images = load_images(chosen, vqgan.config.resolution)
+    reconstruction = ReconstructionEvaluator(
+        images, lpips_weights=installed_lpips(), vgg_weights=installed_lpips("vgg")
+    )
+    evaluations: list[tuple[Any, Any]] = [(reconstruction, vqgan)]
+    if _MODEL.value and _SHARDS.value:
+        evaluations += _of_the_decoder(_MODEL.value, _SHARDS.value, vqgan)
+    results: dict[str, Any] = {"environment": _environment(), "tokenizer": _described(vqgan)}
+    if _MODEL.value:
+        results["split"] = _SPLIT.value
     for evaluator, subject in tqdm(evaluations, desc="evaluation", unit="part"):
         results[evaluator.name] = evaluator.run(subject)
     output = epath.Path(_OUTPUT.value)
@@ -106,6 +115,28 @@ def main() -> None:
     partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     partial.replace(output / "results.json")
     print(f"the results are in {output / 'results.md'}")
+
+
+def _of_the_decoder(folder: str, shards: str, vqgan: VQGAN) -> list[tuple[Any, Any]]:
+    """The evaluators of the decoder, each with what it judges."""
+    model = Llama.from_pretrained(folder)
+    check_pair(model, vqgan)
+    store = SentenceStore(shards, _SPLIT.value)
+    check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
+    sentences, train = read_sentences(store, _MAX_SENTENCES.value), []
+    if _TRAIN_SENTENCES.value >= 0:
+        train = read_sentences(SentenceStore(shards, "train"), _TRAIN_SENTENCES.value)
+    scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
+    return [
+        (NextTokenEvaluator(sentences, vqgan.codebook_size, train), scorer),
+        (InContextEvaluator(sentences, max_sentences=_CONTEXT_SENTENCES.value), scorer),
+        (
+            AnnotationPerplexityEvaluator(
+                sentences, shots=_SHOTS.value, max_sentences=_CONTEXT_SENTENCES.value
+            ),
+            scorer,
+        ),
+    ]
 
 
 def _described(vqgan: VQGAN) -> dict[str, str | int]:

@@ -3,15 +3,18 @@ r"""Answers visual prompts: pictures in, pictures out.
   python experiments/generate.py --tokenizer=DIR --model=DIR --output=OUT PROMPT
 
 where PROMPT is one of
+  --prompt=prompts.jsonl                             a prompt a line: {"input": [...], "target" or "output": ...}
+  --prompt=FOLDER                                    a prompt a sub-folder, its images in the order of their names
   --prompt_images=a.png,b.png,c.png --n_images=2     frames, and what comes next
   --pairs=x1.png:y1.png,x2.png:y2.png --query=q.png  pairs that show a task, and a query
   --shards=DIR                                       held-out sentences whose end is hidden, compared with the truth
 
 OUT/NAME/ holds the pictures of a prompt and strip.png; OUT/prompts.json what was asked and how close the answers are.
-Run again, it answers only the prompts that are missing.
+Run again, it answers only the prompts that are missing. docs/prompting.md tells more.
 """
 
-import numpy as np
+from collections.abc import Sequence
+
 from absl import flags
 from etils import epath
 
@@ -20,10 +23,12 @@ from lvm_jax.data.manifest import check_compatible
 from lvm_jax.data.shards import SentenceStore
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.held_out import read_sentences
-from lvm_jax.evaluation.prompts import PromptCase, Request, answer_all, held_out_cases
+from lvm_jax.evaluation.prompt_files import FileCase, read_prompts
+from lvm_jax.evaluation.prompts import Case, Request, answer_all, held_out_cases
 from lvm_jax.inference.engine import Engine
-from lvm_jax.inference.prompting import VisualPrompt, check_pair, encode_prompt
+from lvm_jax.inference.prompting import check_pair
 from lvm_jax.inference.sampling import Sampling
+from lvm_jax.models.kv_cache import CACHE_DTYPES
 from lvm_jax.models.llama import Llama
 from lvm_jax.models.vqgan import VQGAN
 from lvm_jax.parallel import runtime
@@ -35,6 +40,10 @@ _MODEL = flags.DEFINE_string(
     "model", None, "folder of the decoder that was trained with it", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "where the pictures go", required=True)
+_PROMPT = flags.DEFINE_string("prompt", None, "a .jsonl file, or a folder of prompts")
+_BASE = flags.DEFINE_string(
+    "prompt_base", None, "what relative paths in the .jsonl start from; default: its own folder"
+)
 _FRAMES = flags.DEFINE_list("prompt_images", [], "a sequential prompt: image files, oldest first")
 _PAIRS = flags.DEFINE_list("pairs", [], "an analogy prompt: image:answer,image:answer,...")
 _QUERY = flags.DEFINE_string("query", None, "the image whose answer is wanted, with --pairs")
@@ -52,6 +61,22 @@ _TOP_K = flags.DEFINE_integer("top_k", 0, "draw from the k likeliest codes; 0 me
 _TOP_P = flags.DEFINE_float(
     "top_p", 1.0, "draw from the likeliest codes that reach this probability"
 )
+_MIN_P = flags.DEFINE_float(
+    "min_p", 0.0, "draw from codes at least this fraction as likely as the likeliest"
+)
+_ASPECT = flags.DEFINE_enum(
+    "aspect",
+    "square",
+    ["square", "original"],
+    "pictures as the decoder sees them, or stretched back to the size of the originals",
+)
+_BATCH = flags.DEFINE_integer("batch_size", 4, "prompts answered at once", lower_bound=1)
+_CACHE_DTYPE = flags.DEFINE_enum(
+    "cache_dtype",
+    None,
+    list(CACHE_DTYPES),
+    "of the KV cache; default: what the model computes in",
+)
 _SEED = flags.DEFINE_integer("seed", 0, "of all random draws")
 
 
@@ -60,12 +85,17 @@ def main() -> None:
     runtime.initialize()
     vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
     check_pair(model, vqgan)
-    engine = Engine(model, vqgan.tokens_per_image, vqgan.codebook_size)
-    sampling = Sampling(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value)
-    request = Request(_N_IMAGES.value, _CANDIDATES.value, sampling, _SEED.value)
+    engine = Engine(
+        model, vqgan.tokens_per_image, vqgan.codebook_size, cache_dtype=_CACHE_DTYPE.value
+    )
+    sampling = Sampling(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, _MIN_P.value)
+    sampling.plan()  # a value out of range is told before any picture is read
+    request = Request(_N_IMAGES.value, _CANDIDATES.value, sampling, _SEED.value, _ASPECT.value)
+    engine.check_request(0, _N_IMAGES.value, _CANDIDATES.value)
     cases = _cases(vqgan, engine)
     output = epath.Path(_OUTPUT.value)
-    summary = answer_all(cases, engine, vqgan, request, output, request.described(vqgan, model))
+    identity = request.described(vqgan, model) | {"cache_dtype": engine.cache_dtype}
+    summary = answer_all(cases, engine, vqgan, request, output, identity, batch_size=_BATCH.value)
     if summary["means"]:
         print(
             "{n} prompts: {token_accuracy:.1%} of the codes right, {psnr:.1f} dB from the truth; copying the last "
@@ -76,10 +106,11 @@ def main() -> None:
     print(f"the pictures are in {output}")
 
 
-def _cases(vqgan: VQGAN, engine: Engine) -> list[PromptCase]:
-    if sum(map(bool, (_FRAMES.value, _PAIRS.value or _QUERY.value, _SHARDS.value))) != 1:
+def _cases(vqgan: VQGAN, engine: Engine) -> Sequence[Case]:
+    kinds = (_PROMPT.value, _FRAMES.value, _PAIRS.value or _QUERY.value, _SHARDS.value)
+    if sum(map(bool, kinds)) != 1:
         raise UserError(
-            "name one kind of prompt: --prompt_images, or --pairs with --query, or --shards"
+            "name one kind of prompt: --prompt, or --prompt_images, or --pairs with --query, or --shards"
         )
     if _SHARDS.value:
         store = SentenceStore(_SHARDS.value, _SPLIT.value)
@@ -92,23 +123,18 @@ def _cases(vqgan: VQGAN, engine: Engine) -> list[PromptCase]:
             limit=_PROMPTS.value,
             context_images=engine.context_images,
         )
-    if _FRAMES.value:
-        kind, prompt = "sequential", VisualPrompt.sequential(_FRAMES.value)
+    if _PROMPT.value:
+        cases = read_prompts(_PROMPT.value, vqgan, _BASE.value)
+    elif _FRAMES.value:
+        cases = [FileCase("sequential", "--prompt_images", {"input": _FRAMES.value}, vqgan)]
     elif not _QUERY.value:
         raise UserError("--pairs needs --query, the image whose answer is wanted")
     else:
-        kind, prompt = (
-            "analogy",
-            VisualPrompt.analogy([p.split(":") for p in _PAIRS.value], _QUERY.value),
-        )
-    engine.check_request(len(prompt.images), _N_IMAGES.value, _CANDIDATES.value)
-    codes = encode_prompt(vqgan, prompt)
-    files = ",".join([*_FRAMES.value, *_PAIRS.value, _QUERY.value or ""])
-    return [
-        PromptCase(
-            kind, kind, "files", files, prompt.roles, codes, np.zeros((0, codes.shape[1]), np.int32)
-        )
-    ]
+        fields = {"pairs": [p.split(":") for p in _PAIRS.value], "query": _QUERY.value}
+        cases = [FileCase("analogy", "--pairs", fields, vqgan)]
+    for case in cases:  # a mistake in the last line is told before the first answer
+        case.check(engine.context_images)
+    return cases
 
 
 if __name__ == "__main__":

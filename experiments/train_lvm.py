@@ -17,6 +17,7 @@ from lvm_jax import cli
 from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.data.loader import EvalLoader, TokenLoader
 from lvm_jax.data.manifest import Manifest
+from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
 from lvm_jax.models.llama_config import LlamaConfig
@@ -36,10 +37,11 @@ _WORKDIR = flags.DEFINE_string(
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which shards, and how sentences become rows of seq_len + 1 tokens."""
+    """Which shards, in which shares, and how sentences become rows of seq_len + 1 tokens."""
 
     shards: str
     seq_len: int
+    weights: str | dict[str, float] = ""
     packing: Literal["packed", "concat"] = "packed"
 
 
@@ -73,7 +75,7 @@ def main() -> None:
         )
     runtime.initialize()
     process, processes = jax.process_index(), jax.process_count()
-    batch, seq_len = config.train.batch_size, config.data.seq_len
+    batch, seq_len, weights = config.train.batch_size, config.data.seq_len, config.data.weights
     batches = TokenLoader(
         config.data.shards,
         "train",
@@ -83,6 +85,7 @@ def main() -> None:
         config.data.packing,
         process,
         processes,
+        weights=parse_weights(weights) if isinstance(weights, str) else weights,
     )
     _check_vocabulary(config.model, batches.manifest)
     held_out = EvalLoader(config.data.shards, "validation", seq_len, batch, process, processes)
@@ -97,15 +100,20 @@ def main() -> None:
     )
     layout = BatchLayout(mesh, batch)
     print(
-        f"{batches.rows_per_epoch:,} rows of {seq_len} tokens an epoch, {batches.fill:.1%} of them filled"
+        f"{batches.rows_per_pass:,} rows of {seq_len} tokens a pass, {batches.fill:.1%} of them filled"
     )
+    for name, epochs in batches.epochs(config.train.steps).items():
+        print(f"{name}: {epochs:.3g} epochs in {config.train.steps:,} steps")
     state = train(
         task,
         batches,
         config.train,
         mesh=mesh,
         workdir=workdir,
-        evaluations=[HeldOutLoss(task.loss, held_out, layout)],
+        evaluations=[
+            HeldOutLoss(task.loss, held_out, layout),
+            lambda step, state: {f"epochs/{k}": n for k, n in batches.epochs(step).items()},
+        ],
         experiment=to_dict(config) | {"tokenizer": batches.manifest.tokenizer_fingerprint},
     )
     task.model(state).save_pretrained(workdir / "model")

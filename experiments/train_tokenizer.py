@@ -1,8 +1,9 @@
-r"""Trains the tokenizer on a folder of images; run again in the same workdir, it continues.
+r"""Trains the tokenizer on images; run again in the same workdir, it continues.
 
 python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
     --config.data.images=FOLDER
 
+IMAGES may also be tars ("train-*.tar"), TFRecords ("train.tfrecord-*") or a TFDS dataset ("tfds://NAME:SPLIT").
 WORKDIR gets config.json, checkpoints/, metrics.jsonl, tensorboard/, samples/STEP.png, and at the end model/.
 """
 
@@ -16,15 +17,16 @@ from ml_collections import config_flags
 
 from lvm_jax import cli
 from lvm_jax.config import from_mapping, to_dict
-from lvm_jax.data.images import Crop, ImageLoader, find_images
-from lvm_jax.data.splits import read_held_out, split_files
+from lvm_jax.data.image_sources import Subset, open_images, split_source
+from lvm_jax.data.images import Crop, FileImages, ImageLoader
+from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.held_out_images import load_images
 from lvm_jax.models.discriminator import DiscriminatorConfig
 from lvm_jax.models.vqgan_config import VQGANConfig
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
-from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerTask
+from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
 from lvm_jax.training.hooks import Reconstructions
 from lvm_jax.training.loop import TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -43,6 +45,7 @@ class DataConfig:
     """Which images, which of them are held out, and how often those of a sub-folder come in an epoch."""
 
     images: str
+    feature: str = ""
     held_out: str = ""
     held_out_fraction: float = 0.01
     repeats: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -58,6 +61,7 @@ class Experiment:
     model: VQGANConfig
     discriminator: DiscriminatorConfig
     loss: TokenizerLoss
+    step: TokenizerStep
     data: DataConfig
     train: TrainConfig
     generator: OptimizerConfig
@@ -69,10 +73,10 @@ def main() -> None:
     """Builds the task and the data, trains, and writes the model."""
     config = from_mapping(Experiment, _CONFIG.value)
     workdir = epath.Path(_WORKDIR.value)
-    files, held_out = _split(config.data)
+    images, held_out = _split(config.data)
     runtime.initialize()
     batches = ImageLoader(
-        files,
+        images,
         config.model.resolution,
         config.train.batch_size,
         config.train.seed,
@@ -88,10 +92,14 @@ def main() -> None:
         make_optimizer(config.critic),
         loss=config.loss,
         discriminator=config.discriminator,
+        how=config.step,
     )
-    spread = held_out[:: max(1, len(held_out) // _WATCHED)][:_WATCHED]
-    watched = load_images(spread, config.model.resolution, max_bad=config.data.max_bad)
-    print(f"{len(files):,} images an epoch, {len(held_out):,} held out")
+    count = len(held_out.names)
+    spread = range(count)[:: max(1, count // _WATCHED)][:_WATCHED]
+    watched = load_images(
+        Subset(held_out, spread), config.model.resolution, max_bad=config.data.max_bad
+    )
+    print(f"{len(images.names):,} images an epoch, {count:,} held out")
     state = train(
         task,
         batches,
@@ -109,24 +117,26 @@ def main() -> None:
     print(f"the tokenizer is in {workdir / 'model'}")
 
 
-def _split(data: DataConfig) -> tuple[list[str], list[str]]:
-    """Training files, repeats included, and held-out files."""
+def _split(data: DataConfig) -> tuple[Subset, Subset]:
+    """Images for training, repeats included, and held-out ones."""
     if not data.images:
         raise UserError("config.data.images is empty: name a folder of images")
     listed = read_held_out(data.held_out) if data.held_out else None
-    train_files, held_out = split_files(
-        find_images(data.images), data.images, listed, data.held_out_fraction
-    )
+    source = open_images(data.images, data.feature)
+    images, held_out = split_source(source, data.images, listed, data.held_out_fraction)
+    if data.repeats and not isinstance(source, FileImages):
+        raise UserError(f"config.data.repeats names sub-folders: {data.images} is no folder")
     unknown = [name for name in data.repeats if not (epath.Path(data.images) / name).is_dir()]
     if unknown:
         raise UserError(
             f"config.data.repeats names {unknown[0]!r}: {data.images} has no such sub-folder"
         )
-    repeated = list(train_files)
+    order = list(range(len(images.names)))
     for name, times in data.repeats.items():
-        below = [f for f in train_files if f.startswith(str(epath.Path(data.images) / name) + "/")]
-        repeated += below * (times - 1)
-    return repeated, held_out
+        folder = str(epath.Path(data.images) / name) + "/"
+        below = [i for i, file in enumerate(images.names) if file.startswith(folder)]
+        order += below * (times - 1)
+    return Subset(images, order), held_out
 
 
 if __name__ == "__main__":

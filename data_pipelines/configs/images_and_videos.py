@@ -42,9 +42,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "composer": {"kind": "single_image", "crop": 0.5},
             "epochs": 1,
         },
-        "edges": _from_images(images, "edges", n_pairs),
-        "colorization": _from_images(images, "grey", n_pairs, annotation_first=True),
-        "inpainting": _from_images(images, "masked", n_pairs, annotation_first=True),
+        "edges": _from_images(images, "edges", "canny", n_pairs),
+        "colorization": _from_images(images, "grey", "grey", n_pairs, annotation_first=True),
+        "inpainting": _from_images(images, "masked", "holes", n_pairs, annotation_first=True),
         "videos": {
             "source": {
                 "kind": "video_folder",
@@ -72,17 +72,21 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 
 def _from_images(
-    root: ml_collections.FieldReference, role: str, n_pairs: int, annotation_first: bool = False
+    root: ml_collections.FieldReference,
+    role: str,
+    annotator: str,
+    n_pairs: int,
+    annotation_first: bool = False,
 ) -> dict:
     return {
         "source": {
-            "kind": "annotated_folder",
+            "kind": "image_folder",
             "root": root,
-            "roles": (role,),
             "short_side": 384,
             "name": f"images_{role}",
             **FOR_IMAGES,
         },
+        "annotators": {role: {"kind": annotator}},
         "composer": {
             "kind": "pairs",
             "annotation": role,

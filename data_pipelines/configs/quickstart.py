@@ -48,14 +48,12 @@ def _entries(root: ml_collections.FieldReference, small: bool) -> dict:
     def epochs(full: int) -> int:
         return 1 if small else full
 
-    def photos(name: str, roles: tuple[str, ...]) -> dict:
+    def photo_pairs(role: str, annotator: str, annotation_first: bool = False) -> dict:
         # 48 pixels on the short side: an edge of one pixel still shows at 32.
-        kind = {"kind": "annotated_folder", "roles": roles, "short_side": 48}
-        return {**kind, "root": root + "/photos", "name": name, **PHOTOGRAPHS}
-
-    def photo_pairs(role: str, annotation_first: bool = False) -> dict:
+        kind = {"kind": "image_folder", "root": root + "/photos", "short_side": 48}
         return {
-            "source": photos(f"photos_{role}", (role,)),
+            "source": {**kind, "name": f"photos_{role}", **PHOTOGRAPHS},
+            "annotators": {role: {"kind": annotator}},
             "composer": {
                 "kind": "pairs",
                 "annotation": role,
@@ -91,9 +89,9 @@ def _entries(root: ml_collections.FieldReference, small: bool) -> dict:
             "composer": {"kind": "single_image", "crop": 0.5},
             "epochs": epochs(2),
         },
-        "photos_edges": photo_pairs("edges"),
-        "colorization": photo_pairs("grey", annotation_first=True),
-        "inpainting": photo_pairs("masked", annotation_first=True),
+        "photos_edges": photo_pairs("edges", "canny"),
+        "colorization": photo_pairs("grey", "grey", annotation_first=True),
+        "inpainting": photo_pairs("masked", "holes", annotation_first=True),
         **{f"scenes_{role}": scene_pairs(role) for role in SCENE_ROLES},
         "videos": {
             "source": {**video, **VIDEOS},

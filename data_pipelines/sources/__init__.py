@@ -1,28 +1,52 @@
-"""Sources of raw data: folders of images, videos, clips and annotated images."""
+"""Sources of raw data: folders of images, videos and clips, annotated sets in the usual layouts, archives."""
 
 from data_pipelines.sources.annotated import AnnotatedImages
 from data_pipelines.sources.base import BadItem, Item, Source
+from data_pipelines.sources.coco import CocoImages
+from data_pipelines.sources.cutouts import Cutouts
+from data_pipelines.sources.derived import Annotated, plain_source
+from data_pipelines.sources.doom import DoomClips
 from data_pipelines.sources.frames import FrameFolders
-from data_pipelines.sources.images import AnnotatedFolder, ImageFolder
+from data_pipelines.sources.images import ImageFolder
+from data_pipelines.sources.meshes import MeshFolder
+from data_pipelines.sources.paired import PairedClips, PairedFiles
+from data_pipelines.sources.tfds import TfdsFolder
 from data_pipelines.sources.videos import VideoFolder
+from data_pipelines.sources.webdataset import WebDataset
 
 # What a recipe's `source.kind` can name.
 SOURCES: dict[str, type] = {
     "image_folder": ImageFolder,
-    "annotated_folder": AnnotatedFolder,
     "annotated_images": AnnotatedImages,
     "video_folder": VideoFolder,
     "frame_folders": FrameFolders,
+    "paired_files": PairedFiles,
+    "paired_clips": PairedClips,
+    "coco": CocoImages,
+    "webdataset": WebDataset,
+    "tfds": TfdsFolder,
+    "meshes": MeshFolder,
+    "cutouts": Cutouts,
+    "doom": DoomClips,
 }
 
 __all__ = [
     "SOURCES",
-    "AnnotatedFolder",
+    "Annotated",
     "AnnotatedImages",
     "BadItem",
+    "CocoImages",
+    "Cutouts",
+    "DoomClips",
     "FrameFolders",
     "ImageFolder",
     "Item",
+    "MeshFolder",
+    "PairedClips",
+    "PairedFiles",
     "Source",
+    "TfdsFolder",
     "VideoFolder",
+    "WebDataset",
+    "plain_source",
 ]

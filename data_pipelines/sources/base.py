@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 
 from lvm_jax.errors import UserError
 
-Item = dict[str, list[UInt8[np.ndarray, "height width 3"]]]
+Image = UInt8[np.ndarray, "height width 3"]
+Item = dict[str, list[Image]]
 
 
 class BadItem(Exception):
@@ -70,7 +71,7 @@ def list_keys(root: str, suffixes: Sequence[str], what: str) -> list[str]:
     Raises:
       UserError: no such folder, or no such file in it.
     """
-    folder = _folder(root, what)
+    folder = existing_folder(root, what)
     keys = []
     for parent, _, names in folder.walk():
         within = parent.relative_to(folder)
@@ -91,7 +92,7 @@ def list_folders(root: str, what: str) -> list[str]:
     Raises:
       UserError: no such folder, or no folder in it.
     """
-    names = child_folders(_folder(root, what))
+    names = child_folders(existing_folder(root, what))
     if not names:
         raise UserError(f"{root} holds no {what}: it must have one folder an item")
     return names
@@ -102,7 +103,12 @@ def child_folders(folder: epath.Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
 
 
-def _folder(root: str, what: str) -> epath.Path:
+def existing_folder(root: str, what: str) -> epath.Path:
+    """`root`, if it is a folder.
+
+    Raises:
+      UserError: it is none.
+    """
     folder = epath.Path(root)
     if not folder.is_dir():
         raise UserError(f"{root} is not a folder: give the folder that holds the {what}")

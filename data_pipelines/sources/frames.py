@@ -59,10 +59,10 @@ def _images(folder: epath.Path) -> list[epath.Path]:
         for path in folder.iterdir()
         if path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
     ]
-    return sorted(files, key=lambda path: _by_numbers(path.name))
+    return sorted(files, key=lambda path: by_numbers(path.name))
 
 
-def _by_numbers(name: str) -> list[tuple[int, str]]:
+def by_numbers(name: str) -> list[tuple[int, str]]:
     """Sorts frame2 before frame10."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)

@@ -1,7 +1,6 @@
 """Folders of video files, decoded by PyAV."""
 
 import dataclasses
-import io
 
 import av
 import av.error
@@ -10,6 +9,7 @@ from etils import epath
 from jaxtyping import UInt8
 
 from data_pipelines.sources.base import BadItem, Item, list_keys
+from data_pipelines.sources.video_frames import BadVideo, every_nth
 from lvm_jax.errors import UserError
 
 EXTENSIONS = (".mp4", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".mov", ".mkv", ".m4v")
@@ -21,7 +21,7 @@ class VideoFolder:
 
     Attributes:
       max_frames: decoding ends after so many frames are kept.
-      every: keeps each `every`-th frame.
+      every: keeps each `every`-th frame; the decoder seeks past what is not needed.
       short_side: larger frames are brought down to this short side, aspect ratio kept.
     """
 
@@ -48,14 +48,10 @@ class VideoFolder:
         frames: list[UInt8[np.ndarray, "height width 3"]] = []
         try:
             content = (epath.Path(self.root) / key).read_bytes()
-            with av.open(io.BytesIO(content), "r") as container:
-                if not container.streams.video:
-                    raise BadItem(key, "holds no video stream")
-                for index, frame in enumerate(container.decode(container.streams.video[0])):
-                    if index % self.every == 0:
-                        frames.append(_to_rgb(frame, self.short_side))
-                    if len(frames) == self.max_frames:
-                        break
+            for frame in every_nth(content, self.every, self.max_frames):
+                frames.append(_to_rgb(frame, self.short_side))
+        except BadVideo as error:
+            raise BadItem(key, str(error)) from error
         except (av.error.FFmpegError, OSError) as error:
             raise BadItem(key, f"cannot be decoded after {len(frames)} frames ({error})") from error
         if not frames:

@@ -26,7 +26,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.remat = "dots"
 
     config.data = ConfigDict()
-    config.data.shards = ""  # a folder of shards, or a glob
+    config.data.shards = ""  # a folder of shards or a glob; several with commas between them
+    config.data.weights = (
+        ""  # shares of the images, such as "laion=9,coco=1"; "": every sentence once an epoch
+    )
     config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one token more, for the labels
     config.data.packing = "packed"  # "concat" is the paper's: concatenate and cut
 

@@ -6,6 +6,9 @@ python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:
 The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart); `NAME,runlocal` shrinks
 it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer recipe is unpublished: the
 full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the released one's architecture.
+
+`NAME,recipe=taming | maskgit | lvm` trains it as others did, or as we would (docs/tokenizer.md); `l2_codes` gives the
+tokenizer codes of 8 dimensions on the unit sphere, which is another architecture than the published one.
 """
 
 import dataclasses
@@ -14,21 +17,26 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lvm_jax.config import parse_arg
+from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.models.discriminator import DiscriminatorConfig
-from lvm_jax.tasks.tokenizer import TokenizerLoss
+from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The recipe of one preset."""
-    args = parse_arg(arg, preset="lvm-f16-8192", embedded=False, runlocal=False)
+    args = parse_arg(
+        arg, preset="lvm-f16-8192", recipe="", l2_codes=False, embedded=False, runlocal=False
+    )
     config = ConfigDict()
     config.model = ConfigDict(dataclasses.asdict(presets.vqgan(args["preset"])))
     config.discriminator = ConfigDict(dataclasses.asdict(DiscriminatorConfig()))
     config.loss = ConfigDict(dataclasses.asdict(TokenizerLoss()))
+    config.step = ConfigDict(dataclasses.asdict(TokenizerStep()))
 
     config.data = ConfigDict()
-    config.data.images = ""  # a folder; sub-folders are searched
+    config.data.images = ""  # a folder, sub-folders included; tars, TFRecords, tfds://NAME:SPLIT
+    config.data.feature = ""  # which images, where an item of tars, TFRecords or TFDS has several
     config.data.held_out = (
         ""  # a list of paths below it, one a line; without one, held_out_fraction of the files
     )
@@ -55,6 +63,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     if args["preset"] == "quickstart":
         _quickstart(config)
+    if args["recipe"]:
+        if args["recipe"] not in _RECIPES:
+            known = ", ".join(_RECIPES)
+            raise UserError(f"recipe {args['recipe']!r} does not exist; known: {known}")
+        _RECIPES[args["recipe"]](config)
+    if args["l2_codes"]:
+        _l2_codes(config)
     if args["embedded"]:
         config.data.repeats.photos = 30  # or rendered pictures would be 99% of what it sees
     if args["runlocal"]:
@@ -93,10 +108,59 @@ def _quickstart(config: Any) -> None:
     config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})
 
 
+def _taming(config: Any) -> None:
+    """taming-transformers' f16 (arXiv 2012.09841): PatchGAN late, adaptive weight, Adam at 4.5e-6 times the batch."""
+    config.loss.update({"legacy_commitment": True, "discriminator_start": 250_000})
+    config.train.batch_size = 48
+    for network in ("generator", "critic"):
+        config[network].update({"learning_rate": 2.16e-4, "end_learning_rate": 2.16e-4})
+        config[network].update({"warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 1e9})
+
+
+def _maskgit(config: Any) -> None:
+    """MaskGIT's (arXiv 2202.04200, its vqgan_config.py), with LPIPS for ResNet50 logits, which no package brings."""
+    halvings = max(1, int(config.model.resolution).bit_length() - 3)  # down to 4 x 4
+    config.discriminator.update({"kind": "style", "hidden_channels": 64, "n_layers": halvings})
+    config.loss.update({"reconstruction": "l2", "perceptual_weight": 0.1})
+    config.loss.update({"adversarial": "non_saturating", "adversarial_weight": 0.1})
+    config.loss.update({"adaptive_weight": False, "discriminator_start": 0, "r1_weight": 10.0})
+    config.loss.update({"entropy_weight": 0.1, "entropy_temperature": 0.01})
+    config.step.ema_decay = 0.999
+    config.train.update({"batch_size": 256, "steps": 1_000_000})
+    for network in ("generator", "critic"):
+        config[network].update({"learning_rate": 1e-4, "end_learning_rate": 1e-4, "b1": 0.0})
+        config[network].update({"b2": 0.99, "warmup_steps": 0, "weight_decay": 0.0})
+        config[network].update({"decay_steps": 1_000_000, "clip_norm": 1e9})
+
+
+def _lvm(config: Any) -> None:
+    """Ours: the defaults, and what has been learned since about using all codes and about steady discriminators."""
+    config.loss.update({"entropy_weight": 0.05, "entropy_temperature": 0.05})
+    config.loss.update({"adversarial_weight": 0.1, "adaptive_weight": False})
+    config.loss.update({"discriminator_start": 20_000, "lecam_weight": 0.05})
+    config.step.update({"ema_decay": 0.999, "revive_after": 200})
+    config.generator.update({"b1": 0.9, "b2": 0.99})
+    config.critic.update({"learning_rate": 1e-4, "end_learning_rate": 1e-5, "b1": 0.5, "b2": 0.99})
+
+
+_RECIPES = {"taming": _taming, "maskgit": _maskgit, "lvm": _lvm}
+
+
+def _l2_codes(config: Any) -> None:
+    """Codes of 8 dimensions, compared by angle (ViT-VQGAN, LlamaGen): they are all used, which 64 free ones are not."""
+    config.model.update({"l2_normalize": True, "quantized_embed_dim": 8})
+    if config.model.layout == "maskgit":  # it has no convolution between latent and code
+        config.model.z_channels = 8
+
+
 def _runlocal(config: Any) -> None:
     """Any preset on a laptop in seconds: few channels, a few steps."""
     config.model.update({"hidden_channels": 8, "num_res_blocks": 1, "norm_groups": 4})
     config.model.update({"num_embeddings": 512})
+    if config.discriminator.kind == "style":
+        config.discriminator.hidden_channels = 8
+    if config.step.revive_after:
+        config.step.revive_after = 2
     config.loss.update({"perceptual": "gradient", "discriminator_start": 3})
     config.train.update({"steps": 6, "batch_size": 8, "log_every": 2})
     config.train.update({"eval_every": 3, "checkpoint_every": 3})

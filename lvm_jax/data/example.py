@@ -47,17 +47,6 @@ def decode(data: bytes) -> dict[str, list[bytes] | list[int] | list[float]]:
     return decoded
 
 
-def feature_bytes(data: bytes, name: str) -> int:
-    """Length in bytes of the bytes feature `name`; 0 where `data` is no Example with exactly one such value."""
-    try:
-        features = _parse(data).features.feature
-    except CorruptRecord:
-        return 0
-    if name not in features or len(features[name].bytes_list.value) != 1:
-        return 0
-    return len(features[name].bytes_list.value[0])
-
-
 def _parse(data: bytes) -> Any:
     example = _Example()
     try:

@@ -5,7 +5,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from absl import logging
@@ -16,9 +16,12 @@ from PIL import Image, ImageOps
 from lvm_jax.data.steps import Batch, StepLoader, shuffled_index
 from lvm_jax.errors import UserError
 
-Crop = Literal["random", "center", "squash"]
+Crop = Literal["random", "resized", "center", "squash"]
+_CROPS = ("random", "resized", "center", "squash")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 80_000_000  # below the size at which Pillow suspects a decompression bomb
+MIN_AREA = 0.5  # the least that "resized" shows of an image
+MIN_RATIO = 3 / 4  # of its box's sides, and 4 / 3 the most
 MAX_ASPECT = 32  # a hair's breadth brought to `resolution` would be as large as a bomb
 _DECODE_ERRORS = (
     OSError,
@@ -61,12 +64,21 @@ def load_image(
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+            return to_rgb(image, name)
     except BadImage:
         raise
     except _DECODE_ERRORS as error:
         raise BadImage(name, f"cannot be decoded ({error})") from error
+
+
+def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "h w 3"]:
+    """A Pillow image of any mode as 8-bit RGB; see `load_image`.
+
+    Raises:
+      BadImage: as `load_image`; what Pillow raises for a damaged file passes through.
+    """
+    image.load()
+    return _to_rgb(ImageOps.exif_transpose(image), name)
 
 
 def find_images(root: epath.PathLike) -> list[str]:
@@ -89,10 +101,14 @@ def find_images(root: epath.PathLike) -> list[str]:
 def resize(
     image: UInt8[np.ndarray, "h w 3"], resolution: int, mode: Crop = "squash"
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """`resize_and_crop` before its cut: (resolution, resolution) for "squash", else its shorter side is that."""
+    """`resize_and_crop` before its cut: (resolution, resolution) for "squash", the image itself for "resized", else
+    its shorter side is `resolution`.
+    """
     height, width = image.shape[:2]
     if mode == "squash":
         size = (resolution, resolution)
+    elif mode == "resized":
+        return image
     elif mode in ("random", "center"):
         short = min(height, width)
         size = (
@@ -100,10 +116,19 @@ def resize(
             max(resolution, round(height * resolution / short)),
         )
     else:
-        raise UserError(f"crop is {mode!r}: it must be 'random', 'center' or 'squash'")
+        raise UserError(f"crop is {mode!r}: it must be one of {', '.join(_CROPS)}")
     if size == (width, height):
         return image
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def stretch(
+    image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The image at (height, width), the aspect ratio ignored: undoes a squash."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def resize_and_crop(
@@ -117,14 +142,46 @@ def resize_and_crop(
     Args:
       image: RGB.
       resolution: side of the result.
-      mode: "random" and "center" bring the shorter side to `resolution` and cut a square; "squash" ignores the aspect
-        ratio, as the published evaluation does.
-      rng: where "random" cuts; unused otherwise.
+      mode: "random" and "center" bring the shorter side to `resolution` and cut a square; "resized" cuts a box of half
+        the area or more (less of an image longer than 4 to 3), its sides in a ratio of at most 4 to 3, and squashes it:
+        the random resized crop; "squash" ignores the aspect ratio, as the published evaluation does.
+      rng: where "random" and "resized" cut; unused otherwise.
 
     Raises:
-      UserError: an unknown mode, or "random" without `rng`.
+      UserError: an unknown mode, or a random one without `rng`.
     """
     return _cut(resize(image, resolution, mode), resolution, mode, rng)
+
+
+class FileImages:
+    """Image files as a source (see `lvm_jax.data.image_sources`); a name is the path."""
+
+    def __init__(self, files: Sequence[epath.PathLike]):
+        self.names = [str(file) for file in files]
+
+    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Decodes file `index`."""
+        return load_image(self.names[index])
+
+
+class Images(Protocol):
+    """What the loader reads: images by number, each with a name; `lvm_jax.data.image_sources` opens all kinds."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Stable and unique, by number."""
+        ...
+
+    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Image `index`, or `BadImage`."""
+        ...
+
+
+def as_source(images: "epath.PathLike | Sequence[epath.PathLike] | Images") -> Images:
+    """A folder or a list of files as a source; a source as it is."""
+    if isinstance(images, str | os.PathLike):
+        return FileImages(find_images(images))
+    return FileImages(images) if isinstance(images, Sequence) else images
 
 
 class ImageLoader(StepLoader):
@@ -134,12 +191,12 @@ class ImageLoader(StepLoader):
     result is the same on every run and for any number of processes.
 
     Attributes:
-      files: all of them, in the order that the seed permutes.
+      files: names of all of them, in the order that the seed permutes.
     """
 
     def __init__(
         self,
-        root_or_files: epath.PathLike | Sequence[epath.PathLike],
+        images: epath.PathLike | Sequence[epath.PathLike] | Images,
         resolution: int,
         global_batch: int,
         seed: int,
@@ -156,7 +213,7 @@ class ImageLoader(StepLoader):
         """Lists the files; reads none.
 
         Args:
-          root_or_files: a folder (`find_images`), or files.
+          images: a folder (`find_images`), files, or a source.
           resolution: side of the square.
           global_batch: images a step, of all processes together.
           seed: of the order, the cuts and the flips.
@@ -172,14 +229,12 @@ class ImageLoader(StepLoader):
         Raises:
           UserError: no image, an unknown crop, or a batch that does not divide.
         """
-        if isinstance(root_or_files, str | os.PathLike):
-            self.files = find_images(root_or_files)
-        else:
-            self.files = [str(file) for file in root_or_files]
+        self._source = as_source(images)
+        self.files = self._source.names
         if not self.files:
-            raise UserError("the list of image files is empty: name some")
-        if crop not in ("random", "center", "squash"):
-            raise UserError(f"crop is {crop!r}: it must be 'random', 'center' or 'squash'")
+            raise UserError("the list of images is empty: name some")
+        if crop not in _CROPS:
+            raise UserError(f"crop is {crop!r}: it must be one of {', '.join(_CROPS)}")
         if resolution < 1:
             raise UserError(f"resolution is {resolution}: it must be at least 1")
         self._resolution = resolution
@@ -224,7 +279,7 @@ class ImageLoader(StepLoader):
             if file in self._bad:
                 continue
             try:
-                resized = self._decode(self.files[file])
+                resized = self._decode(file)
             except BadImage as error:
                 self._count_bad(file, error)
                 continue
@@ -237,11 +292,11 @@ class ImageLoader(StepLoader):
             f"none of the {len(self.files)} images can be decoded, the last is {self.files[first - 1]}"
         )
 
-    def _decode(self, path: str) -> np.ndarray:
-        image = load_image(path)
+    def _decode(self, file: int) -> np.ndarray:
+        image = self._source.load(file)
         height, width = image.shape[:2]
         if self._crop != "squash" and max(height, width) > MAX_ASPECT * min(height, width):
-            raise BadImage(path, f"{width}x{height} is longer than {MAX_ASPECT} to 1")
+            raise BadImage(self.files[file], f"{width}x{height} is longer than {MAX_ASPECT} to 1")
         return resize(image, self._resolution, self._crop)
 
     def _count_bad(self, file: int, error: BadImage) -> None:
@@ -287,10 +342,24 @@ def _cut(
     image: np.ndarray, resolution: int, mode: Crop, rng: np.random.Generator | None
 ) -> np.ndarray:
     spare_y, spare_x = image.shape[0] - resolution, image.shape[1] - resolution
-    if mode == "random":
+    if mode in ("random", "resized"):
         if rng is None:
-            raise UserError("crop 'random' needs a random generator: pass rng")
+            raise UserError(f"crop {mode!r} needs a random generator: pass rng")
+        if mode == "resized":
+            return _cut_resized(image, resolution, rng)
         y, x = int(rng.integers(spare_y + 1)), int(rng.integers(spare_x + 1))
     else:
         y, x = spare_y // 2, spare_x // 2
     return image[y : y + resolution, x : x + resolution]
+
+
+def _cut_resized(image: np.ndarray, resolution: int, rng: np.random.Generator) -> np.ndarray:
+    """Area and logarithm of the ratio of the box are drawn evenly; a box that is too long is clipped."""
+    height, width = image.shape[:2]
+    area = rng.uniform(MIN_AREA, 1) * height * width
+    ratio = np.exp(rng.uniform(np.log(MIN_RATIO), -np.log(MIN_RATIO)))
+    box_width = min(width, max(1, round(float(np.sqrt(area * ratio)))))
+    box_height = min(height, max(1, round(float(np.sqrt(area / ratio)))))
+    x, y = int(rng.integers(width - box_width + 1)), int(rng.integers(height - box_height + 1))
+    box = Image.fromarray(image[y : y + box_height, x : x + box_width])
+    return np.asarray(box.resize((resolution, resolution), Image.Resampling.BICUBIC))

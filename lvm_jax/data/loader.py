@@ -4,16 +4,19 @@ A batch is `{"tokens", "segment_ids", "positions"}`, int32 (rows of this process
 padding; a label counts where its segment is that of its input and not 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 
-from lvm_jax.data import packing as packings
+from lvm_jax.data.concat import ConcatRows
+from lvm_jax.data.kinds import KindTable
 from lvm_jax.data.manifest import Manifest
-from lvm_jax.data.packing import LongSentences, RowPlan
+from lvm_jax.data.mixture import make_mixture
+from lvm_jax.data.packing import LongSentences, OnePerRow, PackedRows
+from lvm_jax.data.rows import Rows, assemble
 from lvm_jax.data.shards import SentenceStore, Shards
-from lvm_jax.data.steps import Batch, StepLoader, shuffled_index
+from lvm_jax.data.steps import Batch, StepLoader
 from lvm_jax.data.visual_sentence import SpecialTokens, VisualSentence
 from lvm_jax.errors import UserError
 
@@ -23,13 +26,14 @@ Packing = Literal["packed", "concat"]
 class TokenLoader(StepLoader):
     """Endless training batches; the batch of step s is a pure function of the shards, the arguments and s.
 
-    Rows are planned once, from the indices. Each epoch visits every row once, in an order of its own. A batch may lie
-    on both sides of an epoch's border.
+    Rows are planned from the indices, by kind of sentence, and dealt in passes. Without weights a pass is an epoch:
+    every sentence once, in an order of its own. A batch may lie on both sides of a pass's border.
 
     Attributes:
       manifest: of all data sets together.
-      rows_per_epoch: number of rows.
+      rows_per_pass: number of rows.
       fill: share of the rows' tokens that are not padding.
+      repeated: share of them that are a second look at the beginning of a sentence (see `packing`).
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class TokenLoader(StepLoader):
         process_index: int = 0,
         process_count: int = 1,
         *,
+        weights: Mapping[str, float] | None = None,
         long_sentences: LongSentences = "error",
         max_corrupt: int = 16,
         threads: int = 1,
@@ -51,30 +56,38 @@ class TokenLoader(StepLoader):
         """Opens the shards and plans the rows.
 
         Args:
-          shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these.
+          shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these; a
+            text may hold several, with commas between them.
           split: such as "train".
           seq_len: inputs a row; a row has one token more.
           global_batch: rows a step, of all processes together.
           seed: of the rows and of their order.
-          packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream (see `packing`).
+          packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream (see there).
           process_index: which slice of the global batch this process reads.
           process_count: number of slices.
-          long_sentences: "error" or "split", see `packing.pack`; "concat" cuts anyway.
+          weights: of data sets, sources or categories, see `mixture`; None: every sentence once a pass.
+          long_sentences: "error" or "split", see `packing.PackedRows`; "concat" cuts anyway.
           max_corrupt: bad records that may be skipped, each process for itself.
           threads: that read ahead; 0 reads when asked.
           prefetch: batches to read ahead, one a thread at least.
 
         Raises:
-          UserError: unusable shards (see `SentenceStore`), a sentence longer than a row, a batch that does not divide.
+          UserError: unusable shards (`SentenceStore`) or weights (`make_mixture`), a sentence longer than a row, or a
+            batch that does not divide.
         """
         self._store = SentenceStore(shards, split, max_corrupt=max_corrupt)
-        row_len, per_image = seq_len + 1, self._store.manifest.tokens_per_image
+        images = self._store.images_by_origin()
+        self._images = images
+        self._mixture = make_mixture(self._store.origins, images, weights or {})
+        group = np.array(self._mixture.group_of, np.uint16)[self._store.origin]
+        table = KindTable(self._store.lengths, group, self._mixture.rates(images))
+        self._passes = table.passes_of_groups(len(self._mixture.names))
+        self._rows: Rows
         if packing == "packed":
-            self._plan = packings.pack(
-                self._store.lengths, row_len, per_image, seed, long_sentences
-            )
+            per_image = self._store.manifest.tokens_per_image
+            self._rows = PackedRows(table, seq_len + 1, per_image, seed, long_sentences)
         elif packing == "concat":
-            self._plan = packings.concatenate(self._store.lengths, row_len, seed)
+            self._rows = ConcatRows(table, seq_len + 1, seed)
         else:
             raise UserError(f"packing is {packing!r}: it must be 'packed' or 'concat'")
         super().__init__(
@@ -92,14 +105,31 @@ class TokenLoader(StepLoader):
         return self._store.manifest
 
     @property
-    def rows_per_epoch(self) -> int:
-        """Rows in the plan."""
-        return len(self._plan)
+    def rows_per_pass(self) -> int:
+        """Rows in a pass."""
+        return self._rows.rows_per_pass
 
     @property
     def fill(self) -> float:
         """Share of the rows' tokens that are not padding."""
-        return self._plan.fill
+        return self._rows.fill
+
+    @property
+    def repeated(self) -> float:
+        """Share of the rows' tokens that are the beginning of a sentence which another row has whole."""
+        return self._rows.repeated
+
+    def epochs(self, step: int) -> dict[str, float]:
+        """How often each data set has been passed through after `step` steps, such as {"coco": 1.25}."""
+        passes = step * self.global_batch / self._rows.rows_per_pass
+        drawn, available = {}, {}
+        for origin, group, images in zip(
+            self._store.origins, self._mixture.group_of, self._images.tolist(), strict=True
+        ):
+            name = origin.dataset
+            available[name] = available.get(name, 0) + images
+            drawn[name] = drawn.get(name, 0) + images * passes * self._passes[group]
+        return {name: drawn[name] / available[name] for name in drawn if available[name]}
 
     @property
     def corrupt(self) -> int:
@@ -108,8 +138,10 @@ class TokenLoader(StepLoader):
 
     def batch_at(self, step: int) -> Batch:
         """This process's rows of `step`."""
-        rows = [shuffled_index(i, len(self._plan), self.seed) for i in self.indices_at(step)]
-        return _batch(self._store, self._plan, rows)
+        indices = self.indices_at(step)
+        rows = self._rows.rows(indices.start, len(indices))
+        special = SpecialTokens(self._store.manifest.codebook_size)
+        return assemble(rows, self._store.codes, self._rows.row_len, special, len(rows))
 
 
 class EvalLoader:
@@ -136,7 +168,8 @@ class EvalLoader:
                 f"global_batch is {global_batch}: it must be a positive multiple of the {process_count} processes"
             )
         self._store = SentenceStore(shards, split, max_corrupt=max_corrupt)
-        self._plan = packings.one_per_row(
+        self._row_len = seq_len + 1
+        self._rows = OnePerRow(
             self._store.lengths, seq_len + 1, self._store.manifest.tokens_per_image, long_sentences
         )
         self._global_batch = global_batch
@@ -155,12 +188,18 @@ class EvalLoader:
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self._plan) // self._global_batch)
+        return -(-len(self._rows) // self._global_batch)
 
     def __iter__(self) -> Iterator[Batch]:
         for number in range(len(self)):
             first = number * self._global_batch + self._first
-            yield _batch(self._store, self._plan, range(first, first + self._local_batch))
+            yield assemble(
+                self._rows.rows(first, self._local_batch),
+                self._store.codes,
+                self._row_len,
+                SpecialTokens(self._store.manifest.codebook_size),
+                self._local_batch,
+            )
 
     def sentences(self) -> Iterator[VisualSentence]:
         """The sentences of the split, in order, bad records left out: the stuff of visual prompts."""
@@ -168,25 +207,3 @@ class EvalLoader:
             sentence = self._store.sentence(i) if self._store.lengths[i] else None
             if sentence is not None:
                 yield sentence
-
-
-def _batch(store: SentenceStore, plan: RowPlan, rows: "list[int] | range") -> Batch:
-    """The rows of a plan as one batch; a row number beyond the plan is padding."""
-
-    def read(i: int) -> np.ndarray | None:
-        sentence = store.sentence(i)
-        return None if sentence is None else sentence.codes.reshape(-1)
-
-    special = SpecialTokens(store.manifest.codebook_size)
-    shape = (len(rows), plan.row_len)
-    tokens, segment_ids, positions = (
-        np.full(shape, special.pad, np.int32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-    )
-    for slot, row in enumerate(rows):
-        if row < len(plan):
-            tokens[slot], segment_ids[slot], positions[slot] = packings.assemble(
-                plan, row, read, special
-            )
-    return {"tokens": tokens, "segment_ids": segment_ids, "positions": positions}

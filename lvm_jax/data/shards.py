@@ -6,43 +6,52 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import crc32c
 import numpy as np
 from absl import logging
 from etils import epath
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt16, UInt32
 
 from lvm_jax.data import manifest as manifests
 from lvm_jax.data.example import CorruptRecord
-from lvm_jax.data.tfrecord import RecordFile
+from lvm_jax.data.mixture import Origin
+from lvm_jax.data.record_index import MAX_ORIGINS
+from lvm_jax.data.tfrecord import DATA_AT, RecordFile
 from lvm_jax.data.visual_sentence import VisualSentence, decode_example
 from lvm_jax.errors import UserError
 
 Shards = epath.PathLike | Sequence[epath.PathLike]
 _SHARD = re.compile(
-    r"uvd_[a-z0-9_]+-(?P<split>[a-z0-9_]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})"
+    r"(?:uvd_)?(?P<name>[a-z0-9_]+)-(?P<split>[a-z0-9_]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})"
 )
+_CODE = np.dtype("<u2")
 _OPEN_THREADS = 16  # indices of remote shards are read at once
 
 
 class SentenceStore:
     """The sentences of one split of one or several data sets, in the order of folder, shard and record.
 
-    Every process opens the same sequence. In memory it takes 20 bytes a sentence.
+    Every process opens the same sequence. In memory it takes 30 bytes a sentence.
 
     Attributes:
       manifest: of all data sets together (`manifest.merge`).
-      lengths: int64 (n,), codes of each sentence, known without reading it; 0 where the record has none to give.
+      lengths: uint32 (n,), codes of each sentence, known without reading it; 0 where its record is no sentence.
+      origins: the sources and categories of the data sets.
+      origin: uint16 (n,), of each sentence, by number.
       max_corrupt: this many bad records are skipped; one more is an error.
     """
 
     manifest: manifests.Manifest
-    lengths: Int64[np.ndarray, " n"]
+    lengths: UInt32[np.ndarray, " n"]
+    origins: list[Origin]
+    origin: UInt16[np.ndarray, " n"]
 
     def __init__(self, shards: Shards, split: str, *, max_corrupt: int = 16):
-        """Opens every index of the split; reads no record.
+        """Opens every index of the split; reads no record, unless an index has to be made.
 
         Args:
-          shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these.
+          shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these; a
+            text may hold several, with commas between them.
           split: such as "train".
           max_corrupt: see above; counted by each process for itself.
 
@@ -52,28 +61,29 @@ class SentenceStore:
         folders = find_shards(shards, split)
         self.manifest = manifests.merge({str(f): manifests.Manifest.load(f) for f in folders})
         self.max_corrupt = max_corrupt
-        with ThreadPoolExecutor(_OPEN_THREADS) as pool:
-            self._files = list(
-                pool.map(RecordFile, [file for files in folders.values() for file in files])
-            )
-        self._ends = np.cumsum([len(file) for file in self._files])
-        if self._ends[-1] == 0:
-            raise UserError(
-                f"split {split!r} of {_listed(folders)} has no sentence: build it, or name another split"
-            )
         self._corrupt: set[int] = set()
         self._lock = threading.Lock()
-        codes_bytes = np.concatenate([file.codes_bytes for file in self._files])
-        image_bytes = 2 * self.manifest.tokens_per_image
-        self.lengths = np.where(codes_bytes % image_bytes == 0, codes_bytes // 2, 0).astype(
-            np.int64
-        )
-        for i in np.flatnonzero(self.lengths == 0):
-            file, record = self._locate(int(i))
-            self._count_corrupt(
-                int(i),
-                f"record {record} of {file.path} holds no whole image of {image_bytes} bytes",
+        with ThreadPoolExecutor(_OPEN_THREADS) as pool:
+            files = list(
+                pool.map(RecordFile, [file for files in folders.values() for file in files])
             )
+        for folder in folders:
+            if not any(len(file) for file in files if file.path.parent == folder):
+                raise UserError(
+                    f"split {split!r} of {folder} has no sentence: build it, or do not name it in shards"
+                )
+        indices = [file.index for file in files]
+        self._frames = [file.frames for file in files]
+        self._ends = np.cumsum([len(index) for index in indices])
+        # Record r of file f begins at places[ends[f - 1] + f + r]; the place behind it is where it ends.
+        self._places = np.concatenate(
+            [part for i in indices for part in (i.offsets, np.array([i.data_size], np.uint64))]
+        )
+        self._crcs = np.concatenate([index.crcs for index in indices])
+        self._codes_at = np.concatenate([index.codes_at for index in indices])
+        self.origins, self.origin = _origins(files)
+        self.lengths = np.concatenate([index.codes_bytes for index in indices]) // 2
+        self._leave_out_bad(np.concatenate([index.largest for index in indices]))
         if not self.lengths.any():
             raise UserError(
                 f"split {split!r} of {_listed(folders)} has only bad records: write the shards again"
@@ -87,39 +97,91 @@ class SentenceStore:
         """Distinct bad records that this process has met so far."""
         return len(self._corrupt)
 
+    def images_by_origin(self) -> Int64[np.ndarray, " origins"]:
+        """How many images each origin has."""
+        codes = np.bincount(self.origin, weights=self.lengths, minlength=len(self.origins))
+        return codes.astype(np.int64) // self.manifest.tokens_per_image
+
     def sentence(self, i: int) -> VisualSentence | None:
         """Sentence `i`, or None where its record is bad, which is counted and named in a warning.
 
         Raises:
           UserError: more than `max_corrupt` bad records, or an index that does not describe its shard.
         """
-        file, record = self._locate(i)
-        try:
-            data = file[record]
-        except CorruptRecord as error:  # which says where
-            self._count_corrupt(i, str(error))
+        (frame,) = self._read(np.array([i]))
+        if frame is None:
             return None
         try:
-            sentence = decode_example(
-                data,
+            return decode_example(
+                frame[DATA_AT:-4],
                 codebook_size=self.manifest.codebook_size,
                 tokens_per_image=self.manifest.tokens_per_image,
             )
         except CorruptRecord as error:
-            self._count_corrupt(i, f"record {record} of {file.path}: {error}")
+            self._count_corrupt(i, str(error))
             return None
-        if sentence.codes.size != self.lengths[i]:
-            raise UserError(
-                f"record {record} of {file.path} has {sentence.codes.size} codes, its index says {self.lengths[i]}: "
-                f"rebuild the index by lvm_jax.data.tfrecord.build_index({str(file.path)!r})"
-            )
-        return sentence
 
-    def _locate(self, i: int) -> tuple[RecordFile, int]:
-        shard = int(np.searchsorted(self._ends, i, side="right"))
-        return self._files[shard], i - int(self._ends[shard]) + len(self._files[shard])
+    def codes(
+        self,
+        ids: Int64[np.ndarray, " m"],
+        starts: Int64[np.ndarray, " m"],
+        counts: Int64[np.ndarray, " m"],
+    ) -> list[UInt16[np.ndarray, " codes"] | None]:
+        """`counts` of the flat codes of sentences from `starts` on; None for a bad record, which is counted and named.
 
-    def _count_corrupt(self, i: int, why: str) -> None:
+        CRCs are checked, and where the codes lie is the index's word for the record of that CRC: nothing is parsed.
+        Errors as in `sentence`.
+        """
+        places = (self._codes_at[ids] + DATA_AT + 2 * starts).tolist()
+        frames = self._read(ids)
+        return [
+            None if frame is None else np.frombuffer(frame, _CODE, count, place)
+            for frame, count, place in zip(frames, counts.tolist(), places, strict=True)
+        ]
+
+    def _read(self, ids: np.ndarray) -> list[bytes | None]:
+        """The checked frames of records."""
+        files = np.searchsorted(self._ends, ids, side="right")
+        at = ids + files
+        begins = self._places[at]
+        sizes = (self._places[at + 1] - begins).tolist()
+        begins, files = begins.tolist(), files.tolist()
+        opened = {file: self._frames[file].open() for file in set(files)}
+        reads = [opened[file].read for file in files]
+        found = [read(size, at) for read, size, at in zip(reads, sizes, begins, strict=True)]
+        wrong = np.array(list(map(crc32c.crc32c, found)), np.uint32) != self._crcs[ids]
+        frames: list[bytes | None] = list(found)
+        for n in np.flatnonzero(wrong).tolist():
+            i, file = int(ids[n]), files[n]
+            try:
+                self._frames[file].explain(found[n], begins[n], sizes[n], self._record(i, file))
+            except CorruptRecord as error:
+                self._count_corrupt(i, str(error), located=True)
+            frames[n] = None
+        return frames
+
+    def _record(self, i: int, file: int) -> int:
+        """The number of sentence `i` in its file."""
+        return i - int(self._ends[file - 1]) if file else i
+
+    def _leave_out_bad(self, largest: np.ndarray) -> None:
+        """Counts the records that the index shows to be bad, and gives them the length 0."""
+        per_image, codebook_size = self.manifest.tokens_per_image, self.manifest.codebook_size
+        broken = (self.lengths == 0) | (self.lengths % per_image != 0)
+        out_of_range = ~broken & (largest >= codebook_size)
+        self.lengths = np.where(broken | out_of_range, np.uint32(0), self.lengths)
+        for i in np.flatnonzero(broken | out_of_range).tolist():
+            if out_of_range[i]:
+                why = f"it has code {largest[i]}: codes are 0..{codebook_size - 1}"
+            else:
+                why = f"it holds no whole image of {2 * per_image} bytes"
+            self._count_corrupt(i, why)
+
+    def _count_corrupt(self, i: int, why: str, *, located: bool = False) -> None:
+        """`located`: `why` already says where."""
+        if not located:
+            file = int(np.searchsorted(self._ends, i, side="right"))
+            why = f"record {self._record(i, file)} of {self._frames[file].path}: {why}"
         with self._lock:
             if i in self._corrupt:
                 return
@@ -132,6 +194,26 @@ class SentenceStore:
         logging.warning("skipped a bad record (%d of at most %d): %s", count, self.max_corrupt, why)
 
 
+def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarray, " n"]]:
+    """The origins of all files, and each sentence's by number."""
+    numbers: dict[Origin, int] = {}
+    columns = []
+    for file in files:
+        match = _SHARD.fullmatch(file.path.name)
+        assert match is not None  # find_shards matched it
+        renumbered = [
+            numbers.setdefault(Origin(match["name"], *origin), len(numbers))
+            for origin in file.index.origins
+        ]
+        if len(numbers) > MAX_ORIGINS:
+            raise UserError(
+                f"more than {MAX_ORIGINS} sources: `source` names a data set, `key` the item"
+            )
+        # A file of bad records has no origin at all.
+        columns.append(np.array([*renumbered, 0], np.uint16)[file.index.origin])
+    return list(numbers), np.concatenate(columns)
+
+
 def find_shards(shards: Shards, split: str) -> dict[epath.Path, list[epath.Path]]:
     """The shard files of a split by data set folder, sorted; see `SentenceStore` for what `shards` may be.
 
@@ -139,9 +221,10 @@ def find_shards(shards: Shards, split: str) -> dict[epath.Path, list[epath.Path]
       UserError: nothing matches, a shard of a folder is missing, no data set has the split, or a folder holds several
         versions of one data set.
     """
-    entries = (
-        [shards] if isinstance(shards, str) or not isinstance(shards, Sequence) else list(shards)
-    )
+    if isinstance(shards, str):
+        entries: list[epath.PathLike] = [part.strip() for part in shards.split(",") if part.strip()]
+    else:
+        entries = list(shards) if isinstance(shards, Sequence) else [shards]
     found: dict[epath.Path, set[epath.Path]] = defaultdict(set)
     splits: set[str] = set()
     for path in (path for entry in entries for path in _expand(epath.Path(entry))):
@@ -200,7 +283,7 @@ def _data_sets(folder: epath.Path) -> list[epath.Path]:
 def _complete(folder: epath.Path) -> list[epath.Path]:
     """All shards of a folder, none of them missing."""
     groups: dict[tuple[str, int], dict[int, epath.Path]] = defaultdict(dict)
-    for path in folder.glob("uvd_*"):
+    for path in folder.glob("*.tfrecord-*"):
         match = _SHARD.fullmatch(path.name)
         if match:
             prefix = path.name.partition(".tfrecord")[0]

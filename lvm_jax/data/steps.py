@@ -4,13 +4,13 @@ grain is imported where it is used: it takes half a second, which whoever only d
 """
 
 import abc
-import functools
 import sys
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from lvm_jax.data import shuffle
 from lvm_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -18,16 +18,8 @@ Batch = dict[str, np.ndarray]
 
 def shuffled_index(index: int, length: int, seed: int) -> int:
     """Element `index` of an endless stream of epochs over 0..length-1, each shuffled anew; memory and time O(1)."""
-    from grain.experimental import index_shuffle
-
     epoch, position = divmod(index, length)
-    return index_shuffle(position, max_index=length - 1, seed=_epoch_seed(seed, epoch), rounds=4)
-
-
-@functools.lru_cache(maxsize=16)
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """A hash of both: with seed + epoch, seed 0's second epoch would be seed 1's first."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    return int(shuffle.shuffled(np.array([position]), length, shuffle.keys(seed, epoch))[0])
 
 
 class StepLoader(abc.ABC):

@@ -1,53 +1,44 @@
 """TFRecord files with an offset index: atomic writing, random access, a CRC check on every read. No TensorFlow.
 
 A record on disk is `length uint64 | masked crc32c(length) uint32 | data | masked crc32c(data) uint32`, little-endian.
-The index of `NAME` is the file `NAME.index` beside it:
-
-| bytes | content |
-|---|---|
-| 8 | magic `LVMINDEX` |
-| 4 | version, uint32: 1 |
-| 4 | crc32c of everything after these 16 bytes |
-| 8 | size of the data file, uint64 |
-| 8 | number of records n, uint64 |
-| 8 n | offset of each record, uint64 |
-| 4 n | bytes of the record's feature `codes`, uint32 (0: it has none), so that rows are packed without reading data |
+The index is another file, `NAME.index`, described in `record_index`. A file that has none, as TensorFlow or TFDS leave
+it, is scanned once, and the index is put beside it; where that may not be written it is kept in memory, with a warning.
 
 Paths may be local or remote (gs://, through etils.epath, which needs `gcsfs` or TensorFlow for it). On a local disk a
-shard is synced before it is renamed, and is read with pread; a remote file is read by seeking, one read at a time.
+shard is synced before it is renamed, and is mapped to be read; a remote file is read by seeking, one read at a time.
 """
 
+import mmap
 import os
 import struct
 import threading
 import uuid
-from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import crc32c
 import numpy as np
+from absl import logging
 from etils import epath
 
-from lvm_jax.data.example import CorruptRecord, feature_bytes
+from lvm_jax.data.example import CorruptRecord
+from lvm_jax.data.record_index import BadIndex, IndexBuilder, OldIndex, RecordIndex
+from lvm_jax.data.visual_sentence import NO_SENTENCE, outline
 from lvm_jax.errors import UserError
 
 __all__ = ["CorruptRecord", "RecordFile", "TFRecordWriter", "build_index", "index_path"]
 
 MAX_RECORD_BYTES = 1 << 30
 MAX_OPEN_FILES = 256
-_MAGIC = b"LVMINDEX"
-_VERSION = 1
-_INDEX_HEADER = struct.Struct("<8sII")
-_INDEX_COUNTS = struct.Struct("<QQ")
+_SPOT_CHECKS = 8  # records looked at where a shard is newer than its index
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
-_HEAD_BYTES = _LENGTH.size + _CRC.size
-_FRAME_BYTES = _HEAD_BYTES + _CRC.size
+DATA_AT = _LENGTH.size + _CRC.size  # where the data begin in a frame
+_FRAME_BYTES = DATA_AT + _CRC.size
 
 
-def masked_crc(data: bytes) -> int:
+def masked_crc(data: bytes | memoryview) -> int:
     """CRC32C of `data`, rotated and offset as TFRecord does so that a CRC of CRCs stays sound."""
     crc = crc32c.crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
@@ -73,13 +64,12 @@ class TFRecordWriter:
         self.path = epath.Path(path)
         self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
         self._file: IO[bytes] | None = None
-        self._offsets = array("Q")
-        self._sizes = array("I")
+        self._index = IndexBuilder()
         self._position = 0
 
     def __len__(self) -> int:
         """Number of records written."""
-        return len(self._offsets)
+        return len(self._index)
 
     def __enter__(self) -> "TFRecordWriter":
         self._file = self._temporary.open("wb")
@@ -101,9 +91,9 @@ class TFRecordWriter:
             )
         length = _LENGTH.pack(len(record))
         head = length + _CRC.pack(masked_crc(length))
-        self._file.write(head + record + _CRC.pack(masked_crc(record)))
-        self._offsets.append(self._position)
-        self._sizes.append(feature_bytes(record, "codes"))
+        frame = head + record + _CRC.pack(masked_crc(record))
+        self._file.write(frame)
+        self._index.add(self._position, crc32c.crc32c(frame), outline(record))
         self._position += _FRAME_BYTES + len(record)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
@@ -114,7 +104,7 @@ class TFRecordWriter:
                 _sync(file, self.path)
             file.close()
             if kind is None:
-                _write_index(self.path, self._position, self._offsets, self._sizes)
+                _write_index(self.path, self._index.finish(self._position))
                 # The data gets its name last: a shard that can be seen is complete.
                 self._temporary.replace(self.path)
                 _sync_folder(self.path.parent)
@@ -125,31 +115,41 @@ class TFRecordWriter:
 class RecordFile:
     """Random access to the records of one file: `len(f)`, `f[i] -> bytes`. Safe to share between threads.
 
-    `codes_bytes` is the index's second column, uint32 (n,). Descriptors are opened when first read, and the process
-    keeps at most `MAX_OPEN_FILES` of them.
+    Descriptors are opened when first read, and the process keeps at most `MAX_OPEN_FILES` of them.
+
+    Attributes:
+      path: of the records.
+      index: what `record_index` describes; made, and written beside the file, if there is none or an old one.
+      frames: the same bytes for who brings the numbers of the index.
 
     Raises:
-      UserError: the file is missing or cut short, or its index is missing, damaged or of another file.
+      UserError: the file is missing, damaged or cut short, or its index is damaged or of another file.
     """
 
     def __init__(self, path: epath.PathLike):
         self.path = epath.Path(path)
-        self.data_size, self._offsets, self.codes_bytes = _read_index(self.path)
         size, version = _stat(self.path)
-        self._file = (str(self.path), version)
-        if size < self.data_size:
+        self.index, written = _open_index(self.path)
+        self.frames = FrameReader(self.path, version)
+        if size < self.index.data_size:
             raise UserError(
-                f"{self.path} is cut short: {size} bytes of the {self.data_size} in its index; "
+                f"{self.path} is cut short: {size} bytes of the {self.index.data_size} in its index; "
                 "copy or build it again"
             )
-        if size != self.data_size:
+        if size != self.index.data_size:
             raise UserError(
-                f"{index_path(self.path)} is of another file: it says {self.data_size} bytes, "
+                f"{index_path(self.path)} is of another file: it says {self.index.data_size} bytes, "
                 f"{self.path.name} has {size}; rebuild it by {_rebuild(self.path)}"
             )
+        if version > written:  # copying may do that, and so may a shard written anew
+            for i in np.linspace(0, len(self) - 1, min(len(self), _SPOT_CHECKS)).astype(int):
+                try:
+                    self[int(i)]
+                except CorruptRecord:
+                    continue  # for its reader to count
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self.index)
 
     def __getitem__(self, i: int) -> bytes:
         """Record `i`, negative from the end.
@@ -157,44 +157,93 @@ class RecordFile:
         Raises:
           IndexError: no such record.
           CorruptRecord: a CRC or the length disagrees with the bytes; the message names file, record and offset.
+          UserError: the record is sound, but not the one that the index was made for.
         """
         if not -len(self) <= i < len(self):
             raise IndexError(f"record {i} of {len(self)} in {self.path}")
         i %= len(self)
-        begin = int(self._offsets[i])
-        end = int(self._offsets[i + 1]) if i + 1 < len(self) else self.data_size
-        frame = _OPEN_FILES.get(*self._file).read(end - begin, begin)
-        try:
-            if len(frame) != end - begin:
-                raise CorruptRecord(f"{len(frame)} bytes of {end - begin} could be read")
-            return _unframed(frame)
-        except CorruptRecord as error:
-            raise CorruptRecord(f"record {i} of {self.path} at byte {begin}: {error}") from error
+        begin = int(self.index.offsets[i])
+        end = int(self.index.offsets[i + 1]) if i + 1 < len(self) else self.index.data_size
+        frame = self.frames.read(begin, end - begin, int(self.index.crcs[i]), i)
+        return frame[DATA_AT : -_CRC.size]
 
     def __iter__(self) -> Iterator[bytes]:
         return (self[i] for i in range(len(self)))
 
 
-def build_index(path: epath.PathLike) -> int:
-    """Scans a record file that has no index (TensorFlow or TFDS wrote it) and writes one.
+class FrameReader:
+    """The checked bytes of a record file, for who knows where the records lie.
 
-    Memory is bounded by one record and the index. A record whose data disagree with their CRC is indexed with 0 bytes
-    of codes, for its reader to count.
+    Attributes:
+      path: of the records.
+    """
+
+    def __init__(self, path: epath.Path, version: int):
+        self.path = path
+        self._file = (str(path), version)
+
+    def read(self, begin: int, size: int, crc: int, i: int) -> bytes:
+        """Record `i` in its frame (the data begin at `DATA_AT`), which the index puts at `begin`, `size` bytes long.
+
+        `crc` is that of the index. Errors as in `RecordFile`.
+        """
+        file = self.open()
+        frame = file.read(size, begin)
+        if crc32c.crc32c(frame) != crc:
+            self.explain(frame, begin, size, i)
+        return frame
+
+    def open(self) -> "_LocalFile | _RemoteFile":
+        """The file, for `read(size, begin)` of many frames; let go of it soon."""
+        return _OPEN_FILES.get(*self._file)
+
+    def explain(self, frame: bytes, begin: int, size: int, i: int) -> NoReturn:
+        """Raises what is wrong with a frame whose CRC is not the index's."""
+        where = f"record {i} of {self.path} at byte {begin}"
+        try:
+            if len(frame) != size:
+                raise CorruptRecord(f"{len(frame)} bytes of {size} could be read")
+            _unframed(frame)
+        except CorruptRecord as error:
+            raise CorruptRecord(f"{where}: {error}") from error
+        raise UserError(
+            f"{where} is sound, but not the one in {index_path(self.path).name}, which is older than its shard or of "
+            f"another: rebuild it by {_rebuild(self.path)}"
+        )
+
+
+def build_index(path: epath.PathLike) -> int:
+    """Scans a record file (TensorFlow or TFDS wrote it) and writes its index, whatever index it had.
 
     Returns:
       The number of records.
 
     Raises:
-      UserError: the file is missing or ends within a record, or a length is damaged: nothing can be found behind it.
+      UserError: as `scan`.
     """
     path = epath.Path(path)
+    index = scan(path)
+    _write_index(path, index)
+    return len(index)
+
+
+def scan(path: epath.Path) -> RecordIndex:
+    """The index of a record file, made by reading all of it.
+
+    Memory is bounded by one record and the index. A record whose data disagree with their CRC is indexed as one that
+    holds no sentence, for its reader to count.
+
+    Raises:
+      UserError: the file is missing or ends within a record, or a length is damaged: nothing can be found behind it.
+    """
     size, _ = _stat(path)
-    offsets, codes_bytes, position = array("Q"), array("I"), 0
+    builder, position = IndexBuilder(), 0
     with path.open("rb") as file:
         while position < size:
-            where = f"{path} at byte {position}, after {len(offsets)} whole records"
+            where = f"{path} at byte {position}, after {len(builder)} whole records"
             try:
-                length = _checked_length(file.read(_HEAD_BYTES))
+                head = file.read(DATA_AT)
+                length = _checked_length(head)
             except CorruptRecord as error:
                 raise UserError(
                     f"{where}: {error}: not a TFRecord file, or damaged; copy or write it again"
@@ -207,17 +256,19 @@ def build_index(path: epath.PathLike) -> int:
                 raise UserError(
                     f"{where}: cut short, {size - position} of {length + _FRAME_BYTES} bytes; copy it again"
                 )
-            data, crc = file.read(length), file.read(_CRC.size)
-            sound = masked_crc(data) == _CRC.unpack(crc)[0]
-            offsets.append(position)
-            codes_bytes.append(feature_bytes(data, "codes") if sound else 0)
+            data, tail = file.read(length), file.read(_CRC.size)
+            sound = tail == _CRC.pack(masked_crc(data))
+            crc = crc32c.crc32c(tail, crc32c.crc32c(data, crc32c.crc32c(head)))
+            # The CRC of a damaged record must not make it sound.
+            builder.add(
+                position, crc if sound else crc ^ 1, outline(data) if sound else NO_SENTENCE
+            )
             position += _FRAME_BYTES + length
-    _write_index(path, size, offsets, codes_bytes)
-    return len(offsets)
+    return builder.finish(size)
 
 
 def _checked_length(head: bytes) -> int:
-    if len(head) != _HEAD_BYTES:
+    if len(head) != DATA_AT:
         raise CorruptRecord("the file ends within a length")
     if masked_crc(head[:8]) != _CRC.unpack(head[8:])[0]:
         raise CorruptRecord("the CRC of its length disagrees")
@@ -225,53 +276,45 @@ def _checked_length(head: bytes) -> int:
 
 
 def _unframed(frame: bytes) -> bytes:
-    length = _checked_length(frame[:_HEAD_BYTES])
+    length = _checked_length(frame[:DATA_AT])
     if length != len(frame) - _FRAME_BYTES:
         raise CorruptRecord(f"its length is {length}, its index says {len(frame) - _FRAME_BYTES}")
-    data = frame[_HEAD_BYTES:-4]
+    data = frame[DATA_AT:-4]
     if masked_crc(data) != _CRC.unpack(frame[-4:])[0]:
         raise CorruptRecord(f"the CRC of its {length} bytes disagrees")
     return data
 
 
-def _write_index(path: epath.Path, data_size: int, offsets: array, codes_bytes: array) -> None:
-    body = _INDEX_COUNTS.pack(data_size, len(offsets))
-    body += np.asarray(offsets, "<u8").tobytes() + np.asarray(codes_bytes, "<u4").tobytes()
+def _write_index(path: epath.Path, index: RecordIndex) -> None:
     final = index_path(path)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(_INDEX_HEADER.pack(_MAGIC, _VERSION, crc32c.crc32c(body)) + body)
+            file.write(index.to_bytes())
             _sync(file, final)
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _read_index(path: epath.Path) -> tuple[int, np.ndarray, np.ndarray]:
-    """Data size, offsets (n,) uint64 and bytes of codes (n,) uint32."""
-    index = index_path(path)
-    if not index.exists():
-        _stat(path)  # says so if the data are missing too
-        raise UserError(
-            f"{path} has no index {index.name} beside it: write one by {_rebuild(path)}"
+def _open_index(path: epath.Path) -> tuple[RecordIndex, int]:
+    """The index of a record file, and when it was written (as `_stat`'s version)."""
+    where = index_path(path)
+    try:
+        if where.exists():
+            return RecordIndex.from_bytes(where.read_bytes()), _stat(where)[1]
+    except OldIndex as error:
+        logging.warning("%s %s: it is made anew", where, error)
+    except BadIndex as error:
+        raise UserError(f"{where} {error}: rebuild it by {_rebuild(path)}") from error
+    index = scan(path)
+    try:
+        _write_index(path, index)
+    except OSError as error:
+        logging.warning(
+            "the index of %s is kept in memory: %s cannot be written: %s", path, where, error
         )
-    content = index.read_bytes()
-    body = content[_INDEX_HEADER.size :]
-    if len(body) < _INDEX_COUNTS.size:
-        raise UserError(
-            f"{index} is cut short at {len(content)} bytes: rebuild it by {_rebuild(path)}"
-        )
-    magic, version, crc = _INDEX_HEADER.unpack_from(content)
-    if magic != _MAGIC or version != _VERSION:
-        raise UserError(
-            f"{index} is not an index of version {_VERSION}: rebuild it by {_rebuild(path)}"
-        )
-    data_size, count = _INDEX_COUNTS.unpack_from(body)
-    if crc32c.crc32c(body) != crc or len(body) != _INDEX_COUNTS.size + 12 * count:
-        raise UserError(f"{index} is damaged (its CRC disagrees): rebuild it by {_rebuild(path)}")
-    offsets = np.frombuffer(body, "<u8", count, _INDEX_COUNTS.size)
-    return data_size, offsets, np.frombuffer(body, "<u4", count, _INDEX_COUNTS.size + 8 * count)
+    return index, _stat(path)[1]
 
 
 def _rebuild(path: epath.Path) -> str:
@@ -310,16 +353,20 @@ def _is_local(path: epath.PathLike) -> bool:
 
 
 class _LocalFile:
-    """A descriptor that is closed when the last thread that reads from it lets go."""
+    """A mapped file; what is read is copied out, so that it stays as it was checked."""
 
     def __init__(self, path: str):
-        self._descriptor = os.open(path, os.O_RDONLY)
+        with open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._size = len(self._map)
+
+    def refresh(self) -> None:
+        """Looks whether the file has been cut since: pages behind its end must not be touched."""
+        self._size = min(self._size, self._map.size())
 
     def read(self, size: int, offset: int) -> bytes:
-        return os.pread(self._descriptor, size, offset)
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+        end = offset + size
+        return self._map[offset : end if end <= self._size else self._size]
 
 
 class _RemoteFile:
@@ -328,6 +375,9 @@ class _RemoteFile:
     def __init__(self, path: str):
         self._file = epath.Path(path).open("rb")
         self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """A stored object is never cut, only replaced."""
 
     def read(self, size: int, offset: int) -> bytes:
         with self._lock:
@@ -352,7 +402,9 @@ class _OpenFiles:
                 if len(self._files) > self._limit:
                     self._files.popitem(last=False)
             self._files.move_to_end(key)
-            return self._files[key]
+            file = self._files[key]
+        file.refresh()
+        return file
 
 
 _OPEN_FILES = _OpenFiles(MAX_OPEN_FILES)

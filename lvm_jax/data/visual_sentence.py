@@ -17,7 +17,7 @@ import functools
 import itertools
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import UInt16
@@ -153,6 +153,44 @@ def decode_example(data: bytes, *, codebook_size: int, tokens_per_image: int) ->
     if problem:
         raise CorruptRecord(f"sentence {key!r}: {problem}")
     return VisualSentence(codes.astype(np.uint16, copy=False), source, category, key, layout)
+
+
+class Outline(NamedTuple):
+    """What the index of a shard says of a record: enough to plan rows, to weigh sources, and to find the codes.
+
+    Attributes:
+      codes_at: where the codes begin in the record, in bytes.
+      codes_bytes: their length; 0: the record is no sentence.
+      largest: the largest code.
+      source: name of the data set the sentence came from.
+      category: see `Category`.
+    """
+
+    codes_at: int
+    codes_bytes: int
+    largest: int
+    source: str
+    category: int
+
+
+NO_SENTENCE = Outline(0, 0, 0, "", 0)
+
+
+def outline(data: bytes) -> Outline:
+    """The outline of a record; `NO_SENTENCE` where it is no Example with codes, source and category, one of each."""
+    try:
+        features = example.decode(data)
+        codes = _single(features, "codes", bytes)
+        source = _single(features, "source", bytes).decode()
+        category = _single(features, "category", int)
+    except (CorruptRecord, UnicodeDecodeError):
+        return NO_SENTENCE
+    if not codes or len(codes) % 2 or category not in _CATEGORIES:
+        return NO_SENTENCE
+    # Any place where these very bytes lie will do.
+    return Outline(
+        data.index(codes), len(codes), int(np.frombuffer(codes, "<u2").max()), source, category
+    )
 
 
 def expand_layout(layout: str) -> list[str]:

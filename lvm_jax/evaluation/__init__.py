@@ -1,1 +1,1 @@
-"""What a score is: next-token loss beside baselines, perplexity against context, reconstruction."""
+"""What a score is: next-token loss beside baselines, perplexity against context, reconstruction, tasks in context."""

@@ -1,4 +1,5 @@
-"""Does more context help? The perplexity of one image against the number of images before it (LVM, Figure 7).
+"""Does more context help? The perplexity of one image against the number of images before it (LVM, Figure 7), and of
+annotations after k examples (Figure 4).
 
 The image to predict stays the same, the last of each sentence; what changes is how many of the images before it the
 model reads after BOS. So the curve shows the context, not that some frames are easier than others.
@@ -56,6 +57,45 @@ class InContextEvaluator:
                 prefix = f"{kind}/context_{context}"
                 result[f"{prefix}/mean_example_perplexity"] = float(np.exp(nll_S).mean())
                 result[f"{prefix}/corpus_perplexity"] = math.exp(nll_S.mean())
+        return result
+
+
+class AnnotationPerplexityEvaluator:
+    """Perplexity of the last annotation of each type after k (image, annotation) pairs and the query.
+
+    Results, for each annotation type (role), of sentences of pairs with at least k + 1 of them:
+      ROLE/examples, and ROLE/mean_example_perplexity and ROLE/corpus_perplexity as in `InContextEvaluator`.
+
+    Args:
+      sentences: held out.
+      shots: k; the paper shows 5.
+      max_sentences: of each type, evenly spread; 0 takes all.
+    """
+
+    name = "annotations"
+
+    def __init__(
+        self, sentences: Sequence[VisualSentence], *, shots: int = 5, max_sentences: int = 0
+    ) -> None:
+        self._shots = shots
+        of_role: dict[str, list[VisualSentence]] = {}
+        for sentence in sentences:
+            if _is_pairs(sentence) and len(sentence.codes) >= 2 * (shots + 1):
+                short = last_images(sentence, 2 * (shots + 1))
+                of_role.setdefault(sentence.roles[-1], []).append(short)
+        self._of_role = {
+            role: [found[i] for i in spread(len(found), max_sentences)]
+            for role, found in sorted(of_role.items())
+        }
+
+    def run(self, subject: Scorer) -> Result:
+        """Scores the annotations under a decoder; a type without sentences is not among the results."""
+        result: Result = {"shots": self._shots}
+        for role, sentences in self._of_role.items():
+            nll_S = np.array([score.nll_IN[-1].mean() for score in subject(sentences)], np.float64)
+            result[f"{role}/examples"] = len(sentences)
+            result[f"{role}/mean_example_perplexity"] = float(np.exp(nll_S).mean())
+            result[f"{role}/corpus_perplexity"] = math.exp(nll_S.mean())
         return result
 
 

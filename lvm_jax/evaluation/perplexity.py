@@ -10,9 +10,11 @@ from lvm_jax.evaluation import baselines
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.scoring import Scorer, SentenceScore
 
+_ANNOTATED = (Category.ANNOTATED_IMAGE, Category.ANNOTATED_VIDEO)
+
 
 class NextTokenEvaluator:
-    """Loss, perplexity and accuracy on held-out sentences: all, by source and by category.
+    """Loss, perplexity and accuracy on held-out sentences: all, by source, by category and by annotation type.
 
     The baselines are judged on the codes alone, and so is the model where it stands beside them (`code_loss`);
     `loss` also counts the ends of sentences, as the training loss does.
@@ -46,6 +48,19 @@ class NextTokenEvaluator:
             result[f"{prefix}/sentences"] = len(members)
             result[f"{prefix}/code_loss"] = float(nll.mean())
             result[f"{prefix}/code_perplexity"] = math.exp(nll.mean())
+        return result | self._annotation_results(scores)
+
+    def _annotation_results(self, scores: Sequence[SentenceScore]) -> Result:
+        """By annotation type: the images of that role only, in sentences of annotated images and videos."""
+        of_role: dict[str, list[np.ndarray]] = {}
+        for sentence, score in zip(self._sentences, scores):
+            if sentence.category in _ANNOTATED:
+                for role, nll_N in zip(sentence.roles, score.nll_IN):
+                    of_role.setdefault(role, []).append(nll_N)
+        result: Result = {}
+        for role, parts in sorted(of_role.items()):
+            result[f"annotation/{role}/images"] = len(parts)
+            result[f"annotation/{role}/code_loss"] = _mean(parts)
         return result
 
     def _model_results(self, scores: Sequence[SentenceScore]) -> Result:

@@ -1,4 +1,4 @@
-"""Visual prompts with a known answer: held-out sentences whose last images are hidden, answered and compared.
+"""Many visual prompts: answered in batches, written as pictures, and compared with the answer where it is known.
 
 P: images of the prompt, I: images hidden or made, B: candidates, N: tokens an image, H, W: pixels, C: channels.
 """
@@ -7,8 +7,8 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from lvm_jax.config import to_dict
+from lvm_jax.data.images import stretch
 from lvm_jax.data.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.held_out import comparable_image, kind_of
@@ -32,17 +33,35 @@ from lvm_jax.reporting.figures import PREDICTION, TRUTH, Group, save_png, strip
 RECORD = "prompt.json"
 
 
+class Case(Protocol):
+    """A prompt that may still have to be read and encoded."""
+
+    @property
+    def name(self) -> str:
+        """Unique; names its folder."""
+        ...
+
+    def question(self) -> dict[str, Any]:
+        """What the prompt is, JSON-able: equal for equal prompts, cheap to say."""
+        ...
+
+    def load(self) -> "PromptCase":
+        """The prompt as codes."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class PromptCase:
     """A prompt, and the answer if it is known.
 
     Attributes:
       name: unique; names its folder.
-      kind: "sequential" or "analogy".
+      kind: "sequential", "analogy" or "file".
       source, key: where it came from.
       roles: of the prompt's images, then of the answer's.
       prompt_PN: codes of the prompt.
       truth_IN: codes of the answer; no rows where it is unknown.
+      sizes: (height, width) of each image of the prompt before it was squashed; empty where that is unknown.
     """
 
     name: str
@@ -52,16 +71,41 @@ class PromptCase:
     roles: tuple[str, ...]
     prompt_PN: Int[np.ndarray, "p n"]
     truth_IN: Int[np.ndarray, "i n"]
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def question(self) -> dict[str, Any]:
+        """See `Case`."""
+        both = np.concatenate([self.prompt_PN, self.truth_IN])
+        codes = hashlib.sha256(both.tobytes()).hexdigest()[:16]
+        return {"name": self.name, "source": self.source, "key": self.key, "codes": codes}
+
+    def load(self) -> "PromptCase":
+        """Itself."""
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of the decoder for every prompt; see `lvm_jax.inference.Engine.generate`."""
+    """What is asked of the decoder for every prompt; see `lvm_jax.inference.Engine.generate_batch`.
+
+    Attributes:
+      n_images: to make where the answer is not known; else as many as it has.
+      n_candidates: answers to each prompt.
+      sampling: see `Sampling`.
+      seed: of all random draws.
+      aspect: "square" writes pictures as the decoder sees them; "original" stretches them back to the size of the
+        images they came from, and answers to that of the last image of the prompt.
+    """
 
     n_images: int = 1
     n_candidates: int = 1
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     seed: int = 0
+    aspect: str = "square"
+
+    def __post_init__(self) -> None:
+        if self.aspect not in ("square", "original"):
+            raise UserError(f"aspect is {self.aspect!r}: it must be 'square' or 'original'")
 
     def described(self, vqgan: VQGAN, model: Llama) -> dict[str, Any]:
         """Everything the answers depend on besides the prompt, for `prompt.json`."""
@@ -116,23 +160,19 @@ def decoder_fingerprint(model: Llama) -> str:
 
 
 def answer(
-    case: PromptCase, engine: Engine, vqgan: VQGAN, request: Request, folder: epath.Path
+    case: PromptCase,
+    made_BIN: Int[np.ndarray, "b i n"],
+    vqgan: VQGAN,
+    folder: epath.Path,
+    aspect: str = "square",
 ) -> dict[str, Any]:
-    """Answers a prompt and writes its pictures and its strip into `folder`.
+    """Writes the pictures of a prompt and its answers, and their strip, into `folder`.
 
     Returns:
-      the record: files relative to the parent of `folder`; where the truth is known also `token_accuracy` and `psnr`
-      (dB, against the truth as the tokenizer shows it), means over candidates and images, and the same two numbers for
+      the record: files relative to the output folder; where the truth is known also `token_accuracy` and `psnr` (dB,
+      against the truth as the tokenizer shows it), means over candidates and images, and the same two numbers for
       answering with a copy of the prompt's last comparable image.
     """
-    n_images = len(case.truth_IN) or request.n_images
-    made_BIN = engine.generate(
-        case.prompt_PN,
-        n_images,
-        n_candidates=request.n_candidates,
-        sampling=request.sampling,
-        seed=request.seed,
-    )
     record: dict[str, Any] = {"kind": case.kind, "roles": list(case.roles)}
     pictures = {f"prompt_{p}": codes_N for p, codes_N in enumerate(case.prompt_PN)}
     for b, made_IN in enumerate(made_BIN):
@@ -142,49 +182,81 @@ def answer(
     images = dict(zip(pictures, decoded))
     if len(case.truth_IN):
         record |= _compare(case, made_BIN, images)
-    record |= _save(images, case, made_BIN.shape[:2], folder)
+    record |= _save(images, case, made_BIN.shape[:2], folder, aspect)
     return record
 
 
 def answer_all(
-    cases: Sequence[PromptCase],
+    cases: Sequence[Case],
     engine: Engine,
     vqgan: VQGAN,
     request: Request,
     output: epath.Path,
     identity: Any,
+    *,
+    batch_size: int = 1,
 ) -> dict[str, Any]:
     """Answers the prompts into OUTPUT/NAME/ and writes OUTPUT/prompts.json.
 
-    A prompt whose record was written by the same `identity` (see `Request.described`) is not answered again.
+    A prompt whose record was written by the same `identity` (see `Request.described`) is not written again. The batches
+    are those of the whole list also in a run that continues, so its answers are the same to the byte.
 
     Returns:
       what prompts.json holds: the identity as "request", "means" over prompts whose truth is known, and the records.
     """
-    records = []
-    for case in tqdm(cases, desc="visual prompts", unit="prompt"):
-        path = output / case.name / RECORD
-        codes = hashlib.sha256(
-            np.concatenate([case.prompt_PN, case.truth_IN]).tobytes()
-        ).hexdigest()[:16]
-        question = {
-            "request": identity,
-            "name": case.name,
-            "source": case.source,
-            "key": case.key,
-            "codes": codes,
-        }
-        record = json.loads(path.read_text()) if path.exists() else {}
-        if {name: record.get(name) for name in question} != question:
-            record = question | answer(case, engine, vqgan, request, path.parent)
-            _write_json(path, record)
-        records.append({name: value for name, value in record.items() if name != "request"})
-    known = [record for record in records if "psnr" in record]
+    identity = identity | {"batch_size": batch_size}
+    records: dict[str, dict[str, Any]] = {}
+    with tqdm(total=len(cases), desc="visual prompts", unit="prompt") as progress:
+        for start in range(0, len(cases), batch_size):
+            batch = cases[start : start + batch_size]
+            questions = {case.name: {"request": identity} | case.question() for case in batch}
+            records |= {name: _read_record(output / name / RECORD) for name in questions}
+            open_names = [
+                name
+                for name, question in questions.items()
+                if {field: records[name].get(field) for field in question} != question
+            ]
+            if open_names:
+                for case, made_BIN in _answers([case.load() for case in batch], engine, request):
+                    if case.name in open_names:
+                        folder = output / case.name
+                        record = questions[case.name] | answer(
+                            case, made_BIN, vqgan, folder, request.aspect
+                        )
+                        _write_json(folder / RECORD, record)
+                        records[case.name] = record
+            progress.update(len(batch))
+    known = [record for record in records.values() if "psnr" in record]
     names = ("token_accuracy", "copy_token_accuracy", "psnr", "copy_psnr") if known else ()
     means = {name: float(np.mean([record[name] for record in known])) for name in names}
-    summary = {"request": identity, "means": means, "prompts": records}
+    listed = [
+        {field: value for field, value in record.items() if field != "request"}
+        for record in records.values()
+    ]
+    summary = {"request": identity, "means": means, "prompts": listed}
     _write_json(output / "prompts.json", summary)
     return summary
+
+
+def _answers(
+    cases: Sequence[PromptCase], engine: Engine, request: Request
+) -> Iterator[tuple[PromptCase, Int[np.ndarray, "b i n"]]]:
+    """The cases with their answers, those that ask for equally many images in one batch."""
+    counts = [len(case.truth_IN) or request.n_images for case in cases]
+    for count in sorted(set(counts)):
+        asked = [case for case, wanted in zip(cases, counts) if wanted == count]
+        made_RBIN = engine.generate_batch(
+            [case.prompt_PN for case in asked],
+            count,
+            n_candidates=request.n_candidates,
+            sampling=request.sampling,
+            seed=request.seed,
+        )
+        yield from zip(asked, made_RBIN)
+
+
+def _read_record(path: epath.Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _hide(sentence: VisualSentence, name: str, kind: str, hidden: int) -> PromptCase:
@@ -225,13 +297,20 @@ def _psnr(a: Float[np.ndarray, "m h w c"], b: Float[np.ndarray, "m h w c"]) -> f
 
 
 def _save(
-    images: dict[str, np.ndarray], case: PromptCase, made: Sequence[int], folder: epath.Path
+    images: dict[str, np.ndarray],
+    case: PromptCase,
+    made: Sequence[int],
+    folder: epath.Path,
+    aspect: str,
 ) -> dict[str, Any]:
     n_candidates, n_images = made
     pixels = {name: to_uint8(image) for name, image in images.items()}
     prompt = [f"prompt_{p}" for p in range(len(case.prompt_PN))]
     candidates = [[f"prediction_{b}_{i}" for i in range(n_images)] for b in range(n_candidates)]
     truth = [f"truth_{i}" for i in range(len(case.truth_IN))]
+    if aspect == "original" and case.sizes:
+        sizes = dict(zip(prompt, case.sizes))
+        pixels = {n: stretch(x, sizes.get(n, case.sizes[-1])) for n, x in pixels.items()}
     for name, image in pixels.items():
         save_png(folder / f"{name}.png", image)
     groups = [Group("prompt", [pixels[name] for name in prompt])]
@@ -242,13 +321,13 @@ def _save(
     save_png(folder / "strip.png", strip(groups))
 
     def files(names: list[str]) -> list[str]:
-        return [f"{folder.name}/{name}.png" for name in names]
+        return [f"{case.name}/{name}.png" for name in names]
 
     return {
         "prompt": files(prompt),
         "predictions": [files(names) for names in candidates],
         "truth": files(truth),
-        "strip": f"{folder.name}/strip.png",
+        "strip": f"{case.name}/strip.png",
     }
 
 

@@ -1,13 +1,15 @@
-"""Generates images as tokens: prefill the prompt once, then one dispatch for each image.
+"""Generates images as tokens: prefill the prompts once, then one dispatch for each image.
 
-B: candidates, P: images in the context, I: images made, N: tokens an image, T: tokens.
+R: prompts, B: candidates of a prompt, P: images of a prompt, I: images made, N: tokens an image, T: tokens.
 
-The KV cache holds `context_images * N` positions: BOS, then all codes but the newest, which is the next input. A prompt
-is prefilled at batch 1 and its cache is then shared out to all candidates. `jax.lax.scan` draws the N codes of an image
-inside one compiled call; prompts with the same number of images, and all images after the prompt, share one executable.
+The KV cache of a prompt holds BOS and all codes but the last, which is the next input. All candidates of a prompt read
+that one cache, and each has slots for the codes it makes itself (`lvm_jax/models/kv_cache.py`). `jax.lax.scan` draws
+the N codes of an image inside one compiled call.
 """
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,12 +19,15 @@ from flax import nnx
 from jaxtyping import Array, Int, Key
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference.sampling import Sampling, draw
+from lvm_jax.inference.sampling import Plan, Sampling, draw
+from lvm_jax.models.kv_cache import KVCache, Prefix, check_dtype
 from lvm_jax.models.llama import Llama
+from lvm_jax.models.pretrained import check_finite
+from lvm_jax.parallel.sharding import constrain
 
 
 class Engine:
-    """Continues visual sentences, image by image.
+    """Continues visual sentences, image by image; on the mesh set by `jax.set_mesh`, if any.
 
     Args:
       model: the decoder; its BOS is id `codebook_size`, whatever the ids in a converted config.json.
@@ -31,9 +36,12 @@ class Engine:
       context_images: how many images the model sees at once, the one being made included; by default as many as fit
         the model's `max_position_embeddings`. Beyond it the context slides by whole images: BOS and the last
         `context_images - 1` images are prefilled again.
+      cache_dtype: what the KV cache is stored in, a key of `lvm_jax.models.kv_cache.CACHE_DTYPES`; by default the
+        model's compute dtype. "int8" and "float8_e4m3fn" take half the memory of bfloat16.
 
     Raises:
-      UserError: a vocabulary without room for the codes and BOS, or a context shorter than an image.
+      UserError: a vocabulary without room for the codes and BOS, a context shorter than an image, an unknown cache
+        dtype, or weights that are not finite.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class Engine:
         codebook_size: int,
         *,
         context_images: int | None = None,
+        cache_dtype: str | None = None,
     ) -> None:
         vocab_size = model.config.vocab_size
         if vocab_size <= codebook_size:
@@ -57,10 +66,13 @@ class Engine:
                 f"a context of {context_images} images of {tokens_per_image} tokens holds none: "
                 f"the model reads {model.config.max_position_embeddings} tokens"
             )
+        self.cache_dtype = cache_dtype or model.config.dtype
+        check_dtype(self.cache_dtype)
+        check_finite(model, "the decoder")
         self.tokens_per_image = tokens_per_image
         self.codebook_size = codebook_size
         self.context_images = context_images
-        self._graphdef, self._state = nnx.split(model)
+        self._graphdef, self._state = nnx.split(model.unstacked())
 
     def generate(
         self,
@@ -71,13 +83,29 @@ class Engine:
         sampling: Sampling | None = None,
         seed: int = 0,
     ) -> Int[np.ndarray, "b i n"]:
-        """Continues one prompt with images, several times independently.
+        """Continues one prompt with images, several times independently; see `generate_batch`."""
+        return self.generate_batch(
+            [prompt_PN], n_images, n_candidates=n_candidates, sampling=sampling, seed=seed
+        )[0]
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Int[np.ndarray, "p n"]],
+        n_images: int = 1,
+        *,
+        n_candidates: int = 1,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> Int[np.ndarray, "r b i n"]:
+        """Continues prompts of any lengths with images, each several times independently.
 
         Args:
-          prompt_PN: the codes of P images in order; P may be 0, and the first image is then unconditional.
-          n_images: images to add to the prompt.
-          n_candidates: independent continuations; candidate b draws from a seed of its own, so it is the same
-            whatever the number of candidates.
+          prompts: the codes of each prompt's images in order, (P, N); P may be 0, and the first image is then
+            unconditional.
+          n_images: images to add to every prompt.
+          n_candidates: independent continuations of each; candidate b draws from a seed of its own, so it is the same
+            whatever the number of candidates and whatever else is in the batch (up to the rounding of matrix products
+            of another size).
           sampling: see `Sampling`; by default the model's own distribution.
           seed: of all random draws.
 
@@ -85,38 +113,79 @@ class Engine:
           codes in [0, codebook_size), int32.
 
         Raises:
-          UserError: a prompt that leaves no room for an image, is not made of whole images, or holds ids that are not
-            codes; no image or no candidate asked for.
+          UserError: no prompt; a prompt that leaves no room for an image, is not made of whole images, or holds ids
+            that are not codes; no image or no candidate asked for.
         """
-        self.check_request(len(prompt_PN), n_images, n_candidates)
-        self._check_codes(prompt_PN)
-        sampling = (sampling or Sampling()).check()
+        if not len(prompts):
+            raise UserError("0 prompts to continue: give at least 1")
+        for prompt_PN in prompts:
+            self.check_request(len(prompt_PN), n_images, n_candidates)
+            self._check_codes(prompt_PN)
+        plan = (sampling or Sampling()).plan()
         root = jax.random.key(seed)
         keys_B = jax.vmap(lambda b: jax.random.fold_in(root, b))(jnp.arange(n_candidates))
+        keys_RB = jnp.tile(keys_B, len(prompts))
 
-        context_BPN = jnp.asarray(prompt_PN, jnp.int32)[None]  # batch 1 until the candidates differ
-        cache, token_B = self._prefill(context_BPN, n_candidates)
-        context_BPN = jnp.broadcast_to(context_BPN, (n_candidates, *prompt_PN.shape))
+        contexts = list(prompts)
+        made = np.zeros((len(prompts) * n_candidates, 0, self.tokens_per_image), np.int32)
+        while True:
+            room = self.context_images - max(map(len, contexts))
+            count = min(room, n_images - made.shape[1])
+            more = self._continue(contexts, keys_RB, made.shape[1], count, plan)
+            made = np.concatenate([made, more], axis=1)
+            if made.shape[1] == n_images:
+                return made.reshape(len(prompts), n_candidates, *made.shape[1:])
+            # The longest rows are full: every row begins anew from its own last images.
+            contexts = [
+                np.concatenate([prompts[i // n_candidates], made_IN])[-(self.context_images - 1) :]
+                if self.context_images > 1
+                else made_IN[:0]
+                for i, made_IN in enumerate(made)
+            ]
+
+    def start(
+        self, contexts: Sequence[Int[np.ndarray, "p n"]], rows: int, images: int
+    ) -> tuple[Prefix | None, KVCache, Int[Array, "b"]]:
+        """The caches before the first draw.
+
+        Args:
+          contexts: the codes of each prompt.
+          rows: continuations in all, equally many of each prompt; those of one prompt are neighbours.
+          images: how many images each may add.
+
+        Returns:
+          the prompts' cache (None where all are empty), the rows' own free slots, and the rows' next inputs.
+        """
+        longest = max(map(len, contexts)) * self.tokens_per_image
+        tokens_RT = np.full((len(contexts), longest + 1), self.codebook_size, np.int32)
+        for tokens_T, codes_PN in zip(tokens_RT, contexts):
+            tokens_T[1 : 1 + codes_PN.size] = codes_PN.reshape(-1)
+        lengths_R = np.array([codes_PN.size for codes_PN in contexts], np.int32)
+        prefix, own = _start(
+            self._graphdef, self._state, tokens_RT[:, :-1], lengths_R, rows, images * self.tokens_per_image,
+            self.cache_dtype,
+        )  # fmt: skip
+        next_R = np.take_along_axis(tokens_RT, lengths_R[:, None], axis=1)[:, 0]
+        return prefix, own, jnp.asarray(np.repeat(next_R, rows // len(contexts)))
+
+    def _continue(
+        self,
+        contexts: Sequence[Int[np.ndarray, "p n"]],
+        keys_B: Key[Array, "b"],
+        first: int,
+        count: int,
+        plan: Plan,
+    ) -> Int[np.ndarray, "b i n"]:
+        """`count` more images of each row, of which `first` are made already."""
+        prefix, own, token_B = self.start(contexts, len(keys_B), count)
         made = []
-        for i in range(n_images):
-            if context_BPN.shape[1] == self.context_images:
-                context_BPN = context_BPN[:, 1:]
-                cache, token_B = self._prefill(context_BPN, n_candidates)
-            ids_BN, token_B, cache = _decode_image(
-                self._graphdef, self._state, cache, token_B, keys_B, i, sampling, self.tokens_per_image,
+        for image in range(first, first + count):
+            ids_BN, token_B, own = _decode_image(
+                self._graphdef, self._state, prefix, own, token_B, keys_B, image, plan, self.tokens_per_image,
                 self.codebook_size,
             )  # fmt: skip
             made.append(ids_BN)
-            context_BPN = jnp.concatenate([context_BPN, ids_BN[:, None]], axis=1)
         return np.stack(jax.device_get(made), axis=1)
-
-    def _prefill(self, context_BPN: Int[Array, "b p n"], batch: int) -> tuple[Any, Int[Array, "b"]]:
-        """The cache of BOS and the context, shared out to `batch` rows, and the next input."""
-        bos_B1 = jnp.full((len(context_BPN), 1), self.codebook_size, jnp.int32)
-        tokens_BT = jnp.concatenate([bos_B1, context_BPN.reshape(len(context_BPN), -1)], axis=1)
-        max_len = self.context_images * self.tokens_per_image
-        cache = _prefill(self._graphdef, self._state, tokens_BT[:, :-1], batch, max_len)
-        return cache, jnp.broadcast_to(tokens_BT[:, -1], (batch,))
 
     def check_request(self, prompt_images: int, n_images: int, n_candidates: int) -> None:
         """Requires a prompt that leaves room for an image, and at least one image and one candidate.
@@ -145,45 +214,54 @@ class Engine:
             )
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "batch", "max_len"))
-def _prefill(
-    graphdef: Any, state: Any, tokens_BT: Int[Array, "b t"], batch: int, max_len: int
-) -> Any:
+@functools.partial(jax.jit, static_argnames=("graphdef", "rows", "slots", "dtype"))
+def _start(
+    graphdef: Any,
+    state: Any,
+    tokens_RT: Int[Array, "r t"],
+    lengths_R: Int[Array, "r"],
+    rows: int,
+    slots: int,
+    dtype: str,
+) -> tuple[Prefix | None, KVCache]:
     model = nnx.merge(graphdef, state)
-    cache = model.init_cache(len(tokens_BT), max_len)
-    if tokens_BT.shape[1]:  # not for an empty prompt: BOS is then the next input
-        _, cache = model.extend(tokens_BT, cache)
-    shared = jax.eval_shape(lambda: model.init_cache(batch, max_len))
-    return jax.tree.map(lambda x, whole: jnp.broadcast_to(x, whole.shape), cache, shared)
+    prefix = None
+    if tokens_RT.shape[1]:  # not for empty prompts: BOS is then the next input
+        prefix = model.prefill(tokens_RT, lengths_R, dtype=dtype)
+    return prefix, model.init_cache(rows, slots, dtype=dtype)
 
 
 @functools.partial(
     jax.jit,
     static_argnames=("graphdef", "tokens_per_image", "codebook_size"),
-    donate_argnames=("cache",),
+    donate_argnames=("own",),
 )
 def _decode_image(
     graphdef: Any,
     state: Any,
-    cache: Any,
+    prefix: Prefix | None,
+    own: KVCache,
     token_B: Int[Array, "b"],
     keys_B: Key[Array, "b"],
     image: Int[Array, ""] | int,
-    sampling: Sampling,
+    plan: Plan,
     tokens_per_image: int,
     codebook_size: int,
-) -> tuple[Int[Array, "b n"], Int[Array, "b"], Any]:
-    """Draws one image: its ids, the next input (its last id, not in the cache yet), and the cache."""
+) -> tuple[Int[Array, "b n"], Int[Array, "b"], KVCache]:
+    """Draws one image: its ids, the next input (its last id, not in the cache yet), and the longer cache."""
     model = nnx.merge(graphdef, state)
 
-    def step(carry: tuple[Int[Array, "b"], Any], n: Int[Array, ""]) -> tuple[tuple[Any, Any], Any]:
-        token_B, cache = carry
+    def step(
+        carry: tuple[Int[Array, "b"], KVCache], n: Int[Array, ""]
+    ) -> tuple[tuple[Int[Array, "b"], KVCache], Int[Array, "b"]]:
+        token_B, own = carry
+        cache = dataclasses.replace(own, prefix=prefix)
         logits_B1V, cache = model.extend(token_B[:, None], cache)
         step_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, image * tokens_per_image + n))(
             keys_B
         )
-        token_B = draw(step_keys_B, logits_B1V[:, -1], sampling, codebook_size)
-        return (token_B, cache), token_B
+        token_B = draw(step_keys_B, logits_B1V[:, -1], plan, codebook_size)
+        return (token_B, dataclasses.replace(cache, prefix=None)), token_B
 
-    (token_B, cache), ids_NB = jax.lax.scan(step, (token_B, cache), jnp.arange(tokens_per_image))
-    return ids_NB.T, token_B, cache
+    (token_B, own), ids_NB = jax.lax.scan(step, (token_B, own), jnp.arange(tokens_per_image))
+    return constrain(ids_NB.T, None, None), token_B, own

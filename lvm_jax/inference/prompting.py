@@ -1,8 +1,8 @@
 """Visual prompts: images in, images out.
 
 A sequential prompt shows frames and asks for the next ones; an analogy prompt shows (image, answer) pairs and a
-query, and asks for the query's answer (LVM, arXiv 2312.00785, section 4.3). Both are only an order of images: no word
-names the task.
+query, and asks for the query's answer (LVM, arXiv 2312.00785, section 4.3). With several annotations an image, examples
+are longer than pairs; and prompts compose, one after the other. All are only an order of images: no word names a task.
 
 P: images of the prompt, B: candidates, I: images made, N: tokens an image, H, W: pixels, C: the channels R, G, B.
 """
@@ -12,18 +12,20 @@ import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+import PIL.Image
+from jaxtyping import Float, Int, UInt8
 
-from lvm_jax.data.images import BadImage, load_image, resize
+from lvm_jax.data.images import BadImage, load_image, resize, to_rgb
 from lvm_jax.data.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.llama import Llama
+from lvm_jax.models.pretrained import check_finite
 from lvm_jax.models.vqgan import VQGAN
 
-Image = np.ndarray | str | os.PathLike[str]
+Image = np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ class VisualPrompt:
 
     Attributes:
       images: the prompt; none asks for an unconditional image.
-      roles: what each image is: "frame", "input" or "answer".
+      roles: what each image is: "frame", "input", "answer", or "annotation_1", "annotation_2", ...
     """
 
     images: tuple[np.ndarray, ...]
@@ -43,9 +45,13 @@ class VisualPrompt:
         """A prompt of frames, oldest first.
 
         Args:
-          frames: paths, uint8 arrays (H, W, 3), or float arrays in [0, 1].
+          frames: files, Pillow images of any mode, or arrays: (H, W) or (H, W, 1, 3 or 4), of bool, uint8, uint16, or
+            floats in [0, 1]. Transparency is composited on white.
+
+        Raises:
+          UserError: something that is not an image.
         """
-        images = tuple(_as_uint8(frame) for frame in frames)
+        images = tuple(as_rgb(frame) for frame in frames)
         return cls(images, ("frame",) * len(images))
 
     @classmethod
@@ -63,15 +69,58 @@ class VisualPrompt:
         for number, pair in enumerate(pairs):
             if len(pair) != 2:
                 raise UserError(f"pair {number} has {len(pair)} images: it must be (image, answer)")
-        images = [_as_uint8(image) for pair in pairs for image in pair]
-        return cls((*images, _as_uint8(query)), ("input", "answer") * len(pairs) + ("input",))
+        images = [as_rgb(image) for pair in pairs for image in pair]
+        return cls((*images, as_rgb(query)), ("input", "answer") * len(pairs) + ("input",))
+
+    @classmethod
+    def annotations(
+        cls, examples: Iterable[Sequence[Image]], query: Sequence[Image] = ()
+    ) -> "VisualPrompt":
+        """A prompt of images with several annotations each; images as in `sequential`.
+
+        Args:
+          examples: (image, annotation 1, ..., annotation k), of one k.
+          query: (image,), or the image and its first annotations; the next ones are wanted. Nothing asks for another
+            image, or lets the next part of a composed prompt follow.
+
+        Raises:
+          UserError: no example, examples of different lengths, or a query that leaves nothing to ask for.
+        """
+        rows = [[as_rgb(image) for image in example] for example in examples]
+        lengths = {len(row) for row in rows}
+        if len(lengths) != 1 or min(lengths) < 2:
+            raise UserError(
+                f"the examples have {sorted(lengths)} images: give at least 1 example, each of an image and its k "
+                "annotations"
+            )
+        length = lengths.pop()
+        if len(query) >= length:
+            raise UserError(
+                f"the query has {len(query)} images: give at most {length - 1}, so that an annotation is missing"
+            )
+        roles = ("input", *(f"annotation_{i}" for i in range(1, length)))
+        images = [image for row in rows for image in row] + [as_rgb(image) for image in query]
+        return cls(tuple(images), roles * len(rows) + roles[: len(query)])
+
+    @classmethod
+    def composed(cls, parts: Iterable["VisualPrompt"]) -> "VisualPrompt":
+        """Prompts one after the other, such as examples of two tasks; the last one is to be continued.
+
+        The parts in front are complete: frames, or `annotations` without a query.
+        """
+        parts = list(parts)
+        return cls(
+            tuple(image for part in parts for image in part.images),
+            tuple(role for part in parts for role in part.roles),
+        )
 
 
 def check_pair(model: Llama, vqgan: VQGAN) -> None:
-    """Requires that the decoder's vocabulary is the tokenizer's codes and the reserved ids.
+    """Requires that the decoder's vocabulary is the tokenizer's codes and the reserved ids, and the tokenizer's weights
+    to be numbers (`Engine` looks at the decoder's).
 
     Raises:
-      UserError: it is not.
+      UserError: otherwise.
     """
     expected = SpecialTokens(vqgan.codebook_size).vocab_size
     if model.config.vocab_size != expected:
@@ -79,6 +128,7 @@ def check_pair(model: Llama, vqgan: VQGAN) -> None:
             f"the model has {model.config.vocab_size} ids and the tokenizer {vqgan.codebook_size} codes, which makes "
             f"{expected}: use the tokenizer that the model's shards were made with"
         )
+    check_finite(vqgan, "the tokenizer")
 
 
 def encode_prompt(vqgan: VQGAN, prompt: VisualPrompt) -> Int[np.ndarray, "p n"]:
@@ -98,6 +148,7 @@ def generate_images(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     seed: int = 0,
     context_images: int | None = None,
 ) -> Float[np.ndarray, "b i h w c"]:
@@ -112,15 +163,16 @@ def generate_images(
       temperature: of the sampling; 0 is greedy, and all candidates are then equal.
       top_k: draw from the k most likely codes only; 0 means all.
       top_p: draw from the most likely codes that together reach this probability; 1 means all.
-      seed: of all random draws.
+      min_p: draw from codes at least this fraction as likely as the likeliest only; 0 means all.
+      seed: of all random draws; a candidate does not depend on how many others are asked for.
       context_images: images the model sees at once; by default all that fit its context.
 
     Returns:
       RGB images, float32 in [0, 1].
 
     Raises:
-      UserError: model and tokenizer of different codebooks, a prompt too long for the context, or an option out of
-        range.
+      UserError: model and tokenizer of different codebooks, weights that are NaN, a prompt too long for the context,
+        or an option out of range.
     """
     check_pair(model, vqgan)
     engine = Engine(
@@ -131,28 +183,49 @@ def generate_images(
         encode_prompt(vqgan, prompt),
         n_images,
         n_candidates=n_candidates,
-        sampling=Sampling(temperature, top_k, top_p),
+        sampling=Sampling(temperature, top_k, top_p, min_p),
         seed=seed,
     )
     images = decode_codes(vqgan, codes_BIN.reshape(-1, codes_BIN.shape[-1]))
     return images.reshape(*codes_BIN.shape[:2], *images.shape[1:])
 
 
-def _as_uint8(image: Image) -> np.ndarray:
-    if isinstance(image, str | os.PathLike):
+def as_rgb(image: Image) -> UInt8[np.ndarray, "h w 3"]:
+    """Any picture as `VisualPrompt` holds it; see `VisualPrompt.sequential`.
+
+    Raises:
+      UserError: an unreadable file, or an array that is no picture.
+    """
+    if isinstance(image, str | os.PathLike | PIL.Image.Image):
         try:
-            return load_image(image)
+            return to_rgb(image) if isinstance(image, PIL.Image.Image) else load_image(image)
         except BadImage as error:
             raise UserError(
                 f"the prompt image {error}: give a readable jpg, png or webp file"
             ) from error
-    array = np.asarray(image)
-    if array.ndim != 3 or array.shape[-1] != 3 or not array.size:
-        raise UserError(f"an image has shape {array.shape}: it must be (height, width, 3)")
-    if array.dtype == np.uint8:
-        return array
+    array = _as_bytes(np.asarray(image))
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or not array.size:
+        raise UserError(
+            f"an image has shape {np.shape(image)}: it must be (height, width) or (height, width, 1, 3 or 4)"
+        )
+    if array.shape[-1] == 4:
+        return to_rgb(PIL.Image.fromarray(array, "RGBA"))
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _as_bytes(array: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
+    if array.dtype == np.uint8 or not array.size:
+        return array.astype(np.uint8)
+    if array.dtype == np.bool_:
+        return array * np.uint8(255)
+    if array.dtype == np.uint16:
+        return np.rint(array / 257).astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"an image has type {array.dtype}: it must be uint8, or float in [0, 1]")
+        raise UserError(
+            f"an image has type {array.dtype}: it must be bool, uint8, uint16, or float in [0, 1]"
+        )
     if not (array.min() >= 0 and array.max() <= 1):
         raise UserError(
             f"an image has values from {array.min()} to {array.max()}: floats must be in [0, 1]"

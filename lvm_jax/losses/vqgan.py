@@ -43,6 +43,12 @@ def gradient_distance(
     return total_B
 
 
+def divide(loss: SumWeight) -> Float[Array, ""]:
+    """The mean that a (sum, weight) stands for."""
+    total, weight = loss
+    return total / weight
+
+
 def per_image(values_B: Float[Array, " B"]) -> SumWeight:
     """A value for each image as (sum, weight)."""
     return jnp.sum(values_B), jnp.float32(values_B.size)
@@ -74,8 +80,22 @@ def vector_quantization(
     return jnp.sum(loss), jnp.float32(loss.size)
 
 
-def code_entropy(
+def soft_assignment(
     affinities_TK: Float[Array, "T K"], *, temperature: float
+) -> tuple[Float[Array, " T"], Float[Array, "T K"]]:
+    """Entropy in nats of each token's softmax over codes, and that softmax.
+
+    Args:
+      affinities_TK: negative squared distances.
+      temperature: of the softmax.
+    """
+    log_p_TK = jax.nn.log_softmax(affinities_TK / temperature, axis=-1)
+    p_TK = jnp.exp(log_p_TK)
+    return -jnp.sum(p_TK * log_p_TK, axis=-1), p_TK
+
+
+def code_entropy(
+    entropy_T: Float[Array, " T"], mean_K: Float[Array, " K"]
 ) -> tuple[SumWeight, SumWeight]:
     """Entropy of a token's soft assignment, and of the batch's mean assignment, in nats.
 
@@ -84,16 +104,12 @@ def code_entropy(
     batch: it is returned times T, so that it divides as the first does.
 
     Args:
-      affinities_TK: negative squared distances.
-      temperature: of the softmax over codes.
+      entropy_T: of each token, from `soft_assignment`.
+      mean_K: mean of the tokens' assignments.
     """
-    log_p_TK = jax.nn.log_softmax(affinities_TK / temperature, axis=-1)
-    p_TK = jnp.exp(log_p_TK)
-    tokens = jnp.float32(affinities_TK.shape[0])
-    each = -jnp.sum(p_TK * log_p_TK)
-    mean_K = jnp.mean(p_TK, axis=0)
+    tokens = jnp.float32(entropy_T.size)
     overall = -jnp.sum(mean_K * jnp.log(mean_K + 1e-9))
-    return (each, tokens), (overall * tokens, tokens)
+    return (jnp.sum(entropy_T), tokens), (overall * tokens, tokens)
 
 
 def discriminator(
@@ -114,6 +130,36 @@ def adversarial(
 ) -> SumWeight:
     """What the generator minimises; weight: patches."""
     loss_Bhw = -fake_Bhw if kind == "hinge" else jax.nn.softplus(-fake_Bhw)
+    return jnp.sum(loss_Bhw), jnp.float32(loss_Bhw.size)
+
+
+def gradient_penalty(gradient_BHWC: Float[Array, "B H W C"]) -> SumWeight:
+    """R1: half the squared length of the discriminator's gradient at each real image; weight: images.
+
+    Mescheder et al., arXiv 1801.04406, equation 9, without gamma. Pixels are those of [0, 1].
+    """
+    return per_image(jnp.sum(jnp.square(gradient_BHWC), axis=(1, 2, 3)) / 2)
+
+
+def lecam(
+    real_Bhw: Float[Array, "B h w"],
+    fake_Bhw: Float[Array, "B h w"],
+    average_real: Float[Array, ""],
+    average_fake: Float[Array, ""],
+) -> SumWeight:
+    """relu(real - average fake)^2 + relu(average real - fake)^2: keeps the two logits near each other.
+
+    LeCam regularisation (Tseng et al., arXiv 2104.03310, equation 7) with the one-sided distances of its authors' code.
+    It holds the discriminator back where data are few. Weight: patches.
+
+    Args:
+      real_Bhw: logits of real images.
+      fake_Bhw: logits of reconstructions.
+      average_real: moving average of the mean real logit, a constant.
+      average_fake: moving average of the mean fake logit, a constant.
+    """
+    loss_Bhw = jnp.square(jax.nn.relu(real_Bhw - average_fake))
+    loss_Bhw += jnp.square(jax.nn.relu(average_real - fake_Bhw))
     return jnp.sum(loss_Bhw), jnp.float32(loss_Bhw.size)
 
 

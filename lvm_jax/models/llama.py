@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from lvm_jax.models import llama_folder
 from lvm_jax.models.attention import SAVED, attend
-from lvm_jax.models.kv_cache import KVCache
+from lvm_jax.models.kv_cache import KVCache, Prefix, Stored, check_dtype
 from lvm_jax.models.llama_config import LlamaConfig
 from lvm_jax.models.pretrained import from_tensors, to_tensors
 from lvm_jax.models.rope import apply_rope, rope_table
@@ -235,8 +235,20 @@ class Llama(nnx.Module):
         logits_BTP = _linear(x_BTD, kernel_DP, result=jnp.float32)
         return constrain(logits_BTP, "batch", "seq", "act_vocab")[..., : self.config.vocab_size]
 
-    def init_cache(self, batch: int, max_len: int) -> KVCache:
-        """An empty KV cache for `batch` rows of at most `max_len` tokens, in the compute dtype."""
+    def init_cache(
+        self, batch: int, max_len: int, *, dtype: str | None = None, prefix: Prefix | None = None
+    ) -> KVCache:
+        """An empty KV cache for `batch` rows of at most `max_len` tokens.
+
+        Args:
+          batch: rows.
+          max_len: tokens a row, those of the prefix not counted.
+          dtype: a key of `lvm_jax.models.kv_cache.CACHE_DTYPES`; by default the compute dtype.
+          prefix: from `prefill`, of as many prompts as divide `batch`; the rows of a prompt share its cache.
+
+        Raises:
+          UserError: see `KVCache.empty`.
+        """
         config = self.config
         return KVCache.empty(
             layers=config.num_hidden_layers,
@@ -244,16 +256,50 @@ class Llama(nnx.Module):
             max_len=max_len,
             kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
-            dtype=jnp.dtype(config.dtype),
+            dtype=dtype or config.dtype,
+            prefix=prefix,
         )
+
+    def prefill(
+        self,
+        tokens_RT: Int[Array, "R T"],
+        lengths_R: Int[Array, "R"],
+        *,
+        dtype: str | None = None,
+    ) -> Prefix:
+        """Reads whole prompts in one pass.
+
+        Args:
+          tokens_RT: the prompts from their first token on, right-padded with any id.
+          lengths_R: how many tokens each has.
+          dtype: of the cache, as in `init_cache`.
+
+        Raises:
+          UserError: an unknown dtype.
+        """
+        dtype = dtype or self.config.dtype
+        check_dtype(dtype)
+        rope = rope_table(
+            jnp.arange(tokens_RT.shape[1])[None], self.config.head_dim, self.config.rope_theta
+        )
+        layers: list[tuple[Stored, Stored]] = []
+
+        def attention(q_RTNH, k_RTKH, v_RTKH):
+            layers.append((Stored.of(k_RTKH, dtype), Stored.of(v_RTKH, dtype)))
+            return attend(q_RTNH, k_RTKH, v_RTKH, implementation=self.config.attention)
+
+        x_RTD = self.embed(tokens_RT)
+        for block in self.blocks():
+            x_RTD = block(x_RTD, rope, attention)
+        return Prefix(tuple(layers), lengths_R)
 
     def extend(
         self, tokens_BT: Int[Array, "B T"], cache: KVCache
     ) -> tuple[Float[Array, "B T V"], KVCache]:
-        """Reads T more tokens of every row: a prompt (prefill) or a single token (decoding).
+        """Reads T more tokens of every row.
 
         Args:
-          tokens_BT: the ids that follow what the cache holds; positions continue from `cache.length`.
+          tokens_BT: the ids that follow what the cache holds; positions continue from there.
           cache: from `init_cache` or an earlier call.
 
         Returns:
@@ -264,28 +310,44 @@ class Llama(nnx.Module):
         """
         T = tokens_BT.shape[1]
         cache.check_room(T)
-        rope = rope_table(
-            (cache.length + jnp.arange(T))[None], self.config.head_dim, self.config.rope_theta
-        )
+        rope = rope_table(cache.positions(T), self.config.head_dim, self.config.rope_theta)
+        layers: list[tuple[Stored, Stored]] = []
+
+        def attention(q_BTNH, k_BTKH, v_BTKH):
+            y_BTNH, layer = cache.attend(len(layers), q_BTNH, k_BTKH, v_BTKH)
+            layers.append(layer)
+            return y_BTNH
+
+        x_BTD = self.embed(tokens_BT)
+        for block in self.blocks():
+            x_BTD = block(x_BTD, rope, attention)
+        return self.logits(self.norm(x_BTD)), cache.advance(T, layers)
+
+    def blocks(self) -> list[Block]:
+        """The blocks one by one, cut out of their stack unless `unstacked` has done so."""
+        if isinstance(self.layers, nnx.List):
+            return list(self.layers)
         graphdef, stacked = nnx.split(self.layers)
+        return [
+            nnx.merge(graphdef, jax.tree.map(lambda stack, index=index: stack[index], stacked))
+            for index in range(self.config.num_hidden_layers)
+        ]
 
-        # The cache is carried, not stacked from the loop's outputs: each layer writes T tokens in place.
-        def step(carry: tuple[jax.Array, KVCache], layer: tuple[Any, jax.Array]):
-            (x_BTD, cache), (state, index) = carry, layer
+    def unstacked(self) -> "Llama":
+        """This decoder for `prefill` and `extend` only: blocks in a list, matrices in the compute dtype.
 
-            def attention(q_BTNH, k_BTKH, v_BTKH):
-                nonlocal cache
-                cache = cache.write(index, k_BTKH, v_BTKH)
-                return attend(
-                    q_BTNH, *cache.layer(index), query_start=cache.length, implementation="xla"
-                )
+        A loop over tokens then copies no layer out of the stack, and rounds no matrix again.
+        """
 
-            x_BTD = nnx.merge(graphdef, state)(x_BTD, rope, attention)
-            return (x_BTD, cache), None
+        def rounded(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
+            if path[-1] == "scale":  # norms multiply in fp32
+                return variable
+            return variable.replace(variable[...].astype(self.config.dtype))
 
-        indices = jnp.arange(self.config.num_hidden_layers)
-        (x_BTD, cache), _ = jax.lax.scan(step, (self.embed(tokens_BT), cache), (stacked, indices))
-        return self.logits(self.norm(x_BTD)), cache.advance(T)
+        graphdef, state = nnx.split(self)
+        copy = nnx.merge(graphdef, nnx.map_state(rounded, state))
+        copy.layers = nnx.List(copy.blocks())
+        return copy
 
     def save_pretrained(self, directory: epath.PathLike) -> None:
         """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too."""

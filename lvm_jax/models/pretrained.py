@@ -84,11 +84,30 @@ def read_tensors(directory: epath.PathLike) -> dict[str, np.ndarray]:
     directory = epath.Path(directory)
     index = directory / INDEX_FILE
     if (directory / TENSORS_FILE).exists() or not index.exists():
-        return _read_safetensors(directory / TENSORS_FILE)
+        return read_safetensors(directory / TENSORS_FILE)
     tensors = {}
     for file in sorted(set(json.loads(index.read_text())["weight_map"].values())):
-        tensors |= _read_safetensors(directory / file)
+        tensors |= read_safetensors(directory / file)
     return tensors
+
+
+def read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
+    """All tensors of one safetensors file.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing: a model folder holds {CONFIG_FILE}, {TENSORS_FILE}")
+    with tempfile.TemporaryDirectory() as scratch:
+        local = path
+        if not _is_local(path):  # safetensors maps files into memory: fetch a remote one first
+            local = path.copy(epath.Path(scratch) / path.name)
+        try:
+            with safe_open(local, framework="np") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged ({error}): export or download it again") from error
 
 
 def check_tensors(
@@ -135,6 +154,30 @@ def from_tensors(abstract: Module, tensors: Mapping[str, np.ndarray], where: str
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
+def check_finite(module: nnx.Module, what: str) -> None:
+    """Requires every parameter to be a number: one reads all weights once, on their devices.
+
+    Args:
+      module: the model.
+      what: how the message calls it.
+
+    Raises:
+      UserError: names the first tensor with NaN or infinity.
+    """
+    parameters = {name: variable[...] for name, variable in named_parameters(module).items()}
+    finite = jax.device_get(_all_finite(parameters))
+    bad = sorted(name for name, fine in finite.items() if not fine)
+    if bad:
+        raise UserError(
+            f"{what} has NaN or infinite weights in {_some(bad)}: use an earlier checkpoint, or export it again"
+        )
+
+
+@jax.jit
+def _all_finite(parameters: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: jnp.isfinite(value).all() for name, value in parameters.items()}
+
+
 def named_parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
     """Dotted path -> parameter, for concrete and abstract modules alike."""
     flat = nnx.to_flat_state(nnx.state(module, nnx.Param))
@@ -148,20 +191,6 @@ def _name(path: Iterable[Any]) -> str:
 def _some(names: list[str], limit: int = 4) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
-
-
-def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        raise UserError(f"{path} is missing: a model folder holds {CONFIG_FILE}, {TENSORS_FILE}")
-    with tempfile.TemporaryDirectory() as scratch:
-        local = path
-        if not _is_local(path):  # safetensors maps files into memory: fetch a remote one first
-            local = path.copy(epath.Path(scratch) / path.name)
-        try:
-            with safe_open(local, framework="np") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(f"{path} is damaged ({error}): export or download it again") from error
 
 
 def _is_local(path: epath.Path) -> bool:

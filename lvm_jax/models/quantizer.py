@@ -91,6 +91,28 @@ class VectorQuantizer(nnx.Module):
         (_, ids_T, _), _ = jax.lax.scan(search, start, codes_SKD)
         return ids_T.reshape(batch, height * width)
 
+    def all_codes(
+        self,
+        codes_TD: Float[Array, "T D"],
+        affinities_TK: Float[Array, "T K"],
+        *,
+        temperature: float,
+    ) -> Float[Array, "T D"]:
+        """`codes_TD` forward; backward every code and the features move, by the softmax over codes.
+
+        Index backpropagation (IBQ, arXiv 2412.02692, section 3.2): the gradient is that of `(onehot + p - sg(p)) @ C`
+        with p = softmax(affinities / temperature). `onehot @ C` is `codes_TD`, and what is added to it here is exactly
+        0, so that the forward pass uses the codes bit for bit.
+
+        Args:
+          codes_TD: the chosen codes, from `lookup`: their gradient reaches the codebook.
+          affinities_TK: from `affinities`, differentiable.
+          temperature: of the softmax.
+        """
+        p_TK = jax.nn.softmax(affinities_TK / temperature, axis=-1)
+        codes_KD = jax.lax.stop_gradient(self._project(self.codebook[...]))
+        return codes_TD + (p_TK - jax.lax.stop_gradient(p_TK)) @ codes_KD
+
     def lookup(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
         """The codes of `ids`, fp32."""
         return self._project(jnp.take(self.codebook[...], ids, axis=0))

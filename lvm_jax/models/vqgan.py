@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.errors import UserError
-from lvm_jax.models import pretrained
+from lvm_jax.models import pretrained, vqgan_folder
 from lvm_jax.models.quantizer import Quantized, VectorQuantizer
 from lvm_jax.models.vqgan_config import VQGANConfig
 from lvm_jax.models.vqgan_layers import (
@@ -142,20 +142,46 @@ class VQGAN(nnx.Module):
         pretrained.save_folder(directory, config, pretrained.to_tensors(self))
 
     @classmethod
-    def from_pretrained(cls, directory: epath.PathLike, *, dtype: str | None = None) -> "VQGAN":
-        """Reads a folder of `save_pretrained`, to compute in `dtype` if given.
+    def from_pretrained(
+        cls,
+        path: epath.PathLike,
+        *,
+        dtype: str | None = None,
+        config: VQGANConfig | None = None,
+    ) -> "VQGAN":
+        """Reads a folder of `save_pretrained`, a folder of open-muse, or a PyTorch file with their names.
+
+        A PyTorch file (a taming-transformers checkpoint, pytorch_model.bin) is read without PyTorch, and nothing that
+        its pickle names is run.
+
+        Args:
+          path: a folder with config.json and weights, or a .ckpt, .pt, .pth or .bin file.
+          dtype: to compute in, if not the config's.
+          config: of a published model; by default its config.json, or of a file what its tensors' shapes tell, for
+            pixels in [-1, 1] and images of 256 as in taming-transformers.
 
         Raises:
           UserError: a file is missing or damaged, or tensors and config disagree.
         """
-        config = pretrained.read_config(directory)
-        if config.pop("model_type", None) != MODEL_TYPE:
-            raise UserError(f"{directory} does not hold a {MODEL_TYPE}: see its config.json")
+        where = str(path)
+        if vqgan_folder.is_published(path, MODEL_TYPE):
+            config, published = vqgan_folder.read_published(path, config)
+        else:
+            if config is not None:
+                raise UserError(f"{where} brings its own config: pass none")
+            fields = pretrained.read_config(path)
+            if fields.pop("model_type", None) != MODEL_TYPE:
+                raise UserError(f"{where} does not hold a {MODEL_TYPE}: see its config.json")
+            config = from_mapping(VQGANConfig, fields, where=f"{where}/config.json")
+            published = None
         if dtype is not None:
-            config["dtype"] = dtype
-        config = from_mapping(VQGANConfig, config, where=f"{directory}/config.json")
-        tensors = pretrained.read_tensors(directory)
-        return pretrained.from_tensors(cls.abstract(config), tensors, where=str(directory))
+            config = from_mapping(VQGANConfig, {**to_dict(config), "dtype": dtype}, where)
+        abstract = cls.abstract(config)
+        if published is None:
+            return pretrained.from_tensors(abstract, pretrained.read_tensors(path), where=where)
+        shapes = {k: tuple(v.shape) for k, v in pretrained.named_parameters(abstract).items()}
+        tensors = vqgan_folder.to_ours(config, shapes, published, where)
+        return pretrained.from_tensors(abstract, tensors, where=where)
 
     @classmethod
     def abstract(cls, config: VQGANConfig) -> "VQGAN":

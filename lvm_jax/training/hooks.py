@@ -1,5 +1,6 @@
 """What is measured and drawn while a model trains."""
 
+import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ class HeldOutLoss:
 class Reconstructions:
     """WORKDIR/samples/STEP.png: held-out images above what the tokenizer makes of them; with PSNR and codebook use.
 
+    TensorBoard shows the same pictures as the run `samples`: a second event file in the folder of the numbers would
+    hide the first.
+
     Args:
       reconstruct: (state, images) -> (reconstructions in [0, 1], code ids); compiled by the caller.
       images: uint8 (B, H, W, 3).
@@ -71,11 +75,19 @@ class Reconstructions:
         codes = metric_states.Histogram(np.bincount(ids.reshape(-1), minlength=self._codebook_size))
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
-            figures.save_comparison(
-                originals[:16], reconstructions[:16], self._folder / f"{step:06d}.png"
-            )
+            path = self._folder / f"{step:06d}.png"
+            figures.save_comparison(originals[:16], reconstructions[:16], path)
+            self._show(step, path)
         return {
             "validation/psnr": float(np.mean(-10 * np.log10(np.maximum(mse, 1e-10)))),
             "validation/codebook_use": codes.usage(),
             "validation/codebook_perplexity": codes.perplexity(),
         }
+
+    def _show(self, step: int, path: epath.Path) -> None:
+        from PIL import Image
+        from tensorboardX import SummaryWriter
+
+        sheet = np.asarray(Image.open(io.BytesIO(path.read_bytes())))
+        with SummaryWriter(str(self._folder.parent / "tensorboard" / "samples")) as writer:
+            writer.add_image("reconstructions", sheet, step, dataformats="HWC")

@@ -33,11 +33,3 @@ def test_negative_integers():
 def test_other_bytes_are_corrupt(data):
     with pytest.raises(CorruptRecord, match=r"not a tf\.train\.Example"):
         example.decode(data)
-    assert example.feature_bytes(data, "a") == 0
-
-
-def test_feature_bytes():
-    assert example.feature_bytes(GOLDEN, "a") == 2
-    assert example.feature_bytes(GOLDEN, "n") == 0  # integers
-    assert example.feature_bytes(GOLDEN, "z") == 0
-    assert example.feature_bytes(example.encode({"a": [b"x", b"y"]}), "a") == 0  # two values

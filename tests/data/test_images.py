@@ -190,15 +190,34 @@ def take(loader, steps):
         return [next(loader)["images"] for _ in range(steps)]
 
 
-@pytest.mark.parametrize("crop", ["random", "center", "squash"])
+@pytest.mark.parametrize("crop", ["random", "resized", "center", "squash"])
 def test_an_epoch_holds_every_image_once(folder, crop):
     (batch,) = take(ImageLoader(folder, 16, 12, 0, crop, flip=False), 1)
     assert batch.shape == (12, 16, 16, 3)
     assert batch.dtype == np.uint8
-    if crop != "random":
+    if crop in ("center", "squash"):
         expected = [resize_and_crop(picture(i), 16, crop).tobytes() for i in range(12)]
         assert sorted(image.tobytes() for image in batch) == sorted(expected)
         assert [image.tobytes() for image in batch] != expected
+
+
+def test_random_resized_crop_shows_half_of_the_area_or_more():
+    ramp = np.arange(60, dtype=np.uint8)
+    zero = np.zeros((), np.uint8)
+    image = np.stack(np.broadcast_arrays(ramp[:50, None], ramp[None], zero), axis=-1)
+    corners, mirrored = [], resize_and_crop(image, 16, "resized", np.random.default_rng(3))
+    for seed in range(200):
+        crop = resize_and_crop(image, 16, "resized", np.random.default_rng(seed))
+        assert crop.shape == (16, 16, 3)
+        rows, columns = (np.ptp(crop[..., axis].astype(int)) for axis in (0, 1))
+        corners.append((rows / 49, columns / 59))
+    seen = np.prod(corners, axis=1)
+    assert 0.4 < seen.min() < 0.55  # the outermost pixels' centres lie within the box
+    assert seen.max() > 0.8
+    again = resize_and_crop(image, 16, "resized", np.random.default_rng(3))
+    np.testing.assert_array_equal(again, mirrored)
+    with pytest.raises(UserError, match="crop 'resized' needs a random generator"):
+        resize_and_crop(image, 16, "resized")
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
@@ -306,10 +325,10 @@ def test_the_cache_keeps_to_its_size(folder):
         ({"resolution": 0}, "resolution is 0"),
         ({"global_batch": 3, "process_count": 2}, "global_batch is 3"),
         ({"seed": -1}, "seed is -1"),
-        ({"root_or_files": []}, "list of image files is empty"),
+        ({"images": []}, "list of images is empty"),
     ],
 )
 def test_wrong_arguments(folder, change, message):
-    arguments = {"root_or_files": folder, "resolution": 16, "global_batch": 4, "seed": 0} | change
+    arguments = {"images": folder, "resolution": 16, "global_batch": 4, "seed": 0} | change
     with pytest.raises(UserError, match=message):
         ImageLoader(**arguments)

@@ -1,10 +1,13 @@
-import time
+import collections
 
 import numpy as np
 import pytest
 from shard_fakes import CODEBOOK, PER_IMAGE, write_dataset
 
+from lvm_jax.data.kinds import KindTable
 from lvm_jax.data.loader import EvalLoader, TokenLoader
+from lvm_jax.data.passes import Passes
+from lvm_jax.data.shards import SentenceStore
 from lvm_jax.data.steps import shuffled_index
 from lvm_jax.errors import UserError
 
@@ -39,15 +42,37 @@ def same(a, b):
 def test_an_epoch_holds_every_sentence_once(corpus, packing):
     folder, written = corpus
     loader = load(folder, batch=1, packing=packing)
-    batches = take(loader, loader.rows_per_epoch)
+    batches = take(loader, loader.rows_per_pass)
     assert batches[0]["tokens"].shape == (1, SEQ_LEN + 1)
     assert {batches[0][key].dtype for key in KEYS} == {np.dtype(np.int32)}
     tokens = np.concatenate([b["tokens"][0] for b in batches])
-    codes = np.concatenate([s.codes.reshape(-1) for s in written["train"]])
-    np.testing.assert_array_equal(np.sort(tokens[tokens < CODEBOOK]), np.sort(codes))
     segments = np.concatenate([b["segment_ids"][0] for b in batches])
-    assert loader.fill == (segments > 0).mean()
+    assert loader.fill == pytest.approx((segments > 0).mean())
     assert ((tokens == CODEBOOK + 2) == (segments == 0)).all()
+    sentences = [tuple(s.codes.reshape(-1).tolist()) for s in written["train"]]
+    if packing == "concat":
+        codes = np.concatenate(sentences)
+        np.testing.assert_array_equal(np.sort(tokens[tokens < CODEBOOK]), np.sort(codes))
+        assert loader.repeated == 0
+        return
+    found, again = collections.Counter(), 0
+    for batch in batches:
+        whole, last = split_row(batch["tokens"][0], batch["segment_ids"][0])
+        found.update(whole)
+        if last is not None:  # one a row, the beginning of a sentence
+            again += np.sum(batch["segment_ids"] == batch["segment_ids"].max())
+            assert any(s[: len(last)] == last for s in sentences)
+    assert found == collections.Counter(sentences)
+    assert loader.repeated == pytest.approx(again / tokens.size)
+
+
+def split_row(tokens, segments):
+    """The codes of a row's sentences, and of the one that fills its end, if there is one."""
+    parts = [tokens[segments == s] for s in range(1, segments.max() + 1)]
+    codes = [tuple(part[part < CODEBOOK].tolist()) for part in parts]
+    if len(parts) == 1 or sum(map(len, parts)) == SEQ_LEN:  # one token is no room
+        return codes, None
+    return codes[:-1], codes[-1]
 
 
 @pytest.mark.parametrize("packing", ["packed", "concat"])
@@ -83,34 +108,51 @@ def test_resume_is_exact(corpus, threads):
         assert second.get_state() == 3
 
 
-def test_a_million_steps_on_resume_takes_no_time(corpus):
+@pytest.mark.parametrize("packing", ["packed", "concat"])
+def test_resume_a_million_steps_on_does_the_work_of_one_step(corpus, packing, monkeypatch):
     folder, _ = corpus
-    begin = time.monotonic()
-    with load(folder) as loader:
+    work = collections.Counter()
+
+    def counted(owner, name):
+        original = getattr(owner, name)
+
+        def call(*args):
+            work[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(SentenceStore, "_read")
+    counted(KindTable, "sentence")
+    counted(Passes, "before")
+    with load(folder, packing=packing, threads=0) as loader:
         loader.set_state(1_000_000)
         batch = next(loader)
-        assert same(batch, loader.batch_at(1_000_000))
         assert loader.get_state() == 1_000_001
+        assert work["_read"] == 1  # the sentences of the batch
+        assert work["sentence"] <= 2  # blocks of rows
+        assert work["before"] < 100
+        assert same(batch, loader.batch_at(1_000_000))
         with pytest.raises(UserError, match="data state is -1"):
             loader.set_state(-1)
-    assert time.monotonic() - begin < 1
 
 
 def test_epochs_and_seeds_differ(corpus):
     folder, _ = corpus
     loader = load(folder, batch=1)
-    rows = loader.rows_per_epoch
-    epochs = [
-        [loader.batch_at(e * rows + i)["tokens"].tobytes() for i in range(rows)] for e in range(2)
-    ]
-    loader.close()
-    assert sorted(epochs[0]) == sorted(epochs[1])
-    assert epochs[0] != epochs[1]
+    rows = loader.rows_per_pass
+
+    def sentences(loader, first):
+        batches = [loader.batch_at(first + i) for i in range(rows)]
+        return [c for b in batches for c in split_row(b["tokens"][0], b["segment_ids"][0])[0]]
+
+    first, second = sentences(loader, 0), sentences(loader, rows)
+    assert first != second
+    assert sorted(first) == sorted(second)
     other = TokenLoader(folder, "train", SEQ_LEN, 1, 8)
-    assert sorted(
-        other.batch_at(i)["tokens"].tobytes() for i in range(other.rows_per_epoch)
-    ) != sorted(epochs[0])
-    other.close()
+    assert sentences(other, 0) not in (first, second)
+    for each in (loader, other):
+        each.close()
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 1000])
@@ -134,7 +176,7 @@ def test_a_batch_larger_than_an_epoch(tmp_path):
 def test_a_bad_record_is_padding_until_the_limit(corpus, caplog):
     folder, _ = corpus
     with load(folder, batch=1) as sound:
-        rows = sound.rows_per_epoch
+        rows = sound.rows_per_pass
         before = [sound.batch_at(i) for i in range(rows)]
     shard = folder / "uvd_scenes-train.tfrecord-00001-of-00003"
     data = bytearray(shard.read_bytes())
@@ -228,6 +270,29 @@ def test_evaluation_sees_the_split_once_in_order(corpus, hosts):
             np.testing.assert_array_equal(rows["positions"][row][real], np.arange(real.sum()))
         assert (rows["segment_ids"][3] == 0).all()
     assert [s.key for s in loaders[0].sentences()] == [s.key for s in written["validation"]]
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_the_sum_over_hosts_counts_each_held_out_sentence_once(tmp_path, hosts):
+    """Ten sentences in batches of 4: each host sees as many batches, and the padding at the end weighs nothing."""
+    folder, written = write_dataset(
+        tmp_path, splits={"validation": [1, 4, 2, 3, 1, 2, 4, 1, 1, 3]}, shards=3
+    )
+    counted, labels, batches = collections.Counter(), 0, []
+    for host in range(hosts):
+        loader = EvalLoader(folder, "validation", SEQ_LEN, 4, host, hosts)
+        batches.append(len(list(loader)))
+        for batch in loader:
+            inputs, targets = batch["segment_ids"][:, :-1], batch["segment_ids"][:, 1:]
+            labels += ((inputs == targets) & (targets > 0)).sum()
+            for tokens, segments in zip(batch["tokens"], batch["segment_ids"], strict=True):
+                if segments.any():
+                    counted[tuple(tokens[tokens < CODEBOOK].tolist())] += 1
+    assert batches == [3] * hosts
+    sentences = [tuple(s.codes.reshape(-1).tolist()) for s in written["validation"]]
+    assert counted == collections.Counter(sentences)
+    # every code is a label, and the EOS where it has a place
+    assert labels == sum(min(len(codes) + 1, SEQ_LEN) for codes in sentences)
 
 
 def test_evaluation_leaves_out_bad_records(corpus):

@@ -2,11 +2,20 @@ import numpy as np
 import pytest
 
 from lvm_jax.data import packing
+from lvm_jax.data.concat import ConcatRows
+from lvm_jax.data.kinds import KindTable
+from lvm_jax.data.packing import OnePerRow, PackedRows
+from lvm_jax.data.rows import assemble
 from lvm_jax.data.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
 
 SPECIAL = SpecialTokens(60000)
 PER_IMAGE = 4
+
+
+def table(lengths):
+    lengths = np.asarray(lengths, np.uint32)
+    return KindTable(lengths, np.zeros(len(lengths), np.uint16), np.ones(1))
 
 
 def random_lengths(seed, n=200, most=8):
@@ -16,90 +25,97 @@ def random_lengths(seed, n=200, most=8):
 def codes_of(lengths):
     """Sentence i's codes: all different over the corpus."""
     begins = np.cumsum(lengths) - lengths
-    return lambda i: np.arange(begins[i], begins[i] + lengths[i])
-
-
-def rows_of(plan, lengths):
-    read = codes_of(lengths)
-    return [packing.assemble(plan, row, read, SPECIAL) for row in range(len(plan))]
+    return lambda ids, starts, counts: [
+        np.arange(begins[i] + start, begins[i] + start + count)
+        for i, start, count in zip(ids, starts, counts, strict=True)
+    ]
 
 
 def make(kind, lengths, row_len, seed=0):
     if kind == "packed":
-        return packing.pack(lengths, row_len, PER_IMAGE, seed)
+        return PackedRows(table(lengths), row_len, PER_IMAGE, seed)
     if kind == "split":
-        return packing.pack(lengths, row_len, PER_IMAGE, seed, "split")
-    if kind == "one":
-        return packing.one_per_row(lengths, row_len, PER_IMAGE)
-    return packing.concatenate(lengths, row_len, seed)
+        return PackedRows(table(lengths), row_len, PER_IMAGE, seed, "split")
+    return ConcatRows(table(lengths), row_len, seed)
+
+
+def pass_of(rows, lengths, number=0):
+    """(tokens, segment ids, positions) of each row of a pass."""
+    n = rows.rows_per_pass
+    batch = assemble(rows.rows(number * n, n), codes_of(lengths), rows.row_len, SPECIAL, n)
+    return list(zip(batch["tokens"], batch["segment_ids"], batch["positions"], strict=True))
+
+
+def segments_of(tokens, segments):
+    return [tokens[segments == s].tolist() for s in range(1, segments.max() + 1)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "row_len"),
-    [("packed", 33), ("packed", 40), ("split", 17), ("split", 14), ("one", 33), ("concat", 33)],
+    ("kind", "row_len"), [("packed", 33), ("packed", 40), ("split", 17), ("split", 14)]
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_every_code_is_there_exactly_once(kind, row_len, seed):
+def test_packed_rows_hold_every_code_once_and_repeat_only_at_their_ends(kind, row_len, seed):
     lengths = random_lengths(seed)
-    plan = make(kind, lengths, row_len, seed)
-    tokens = np.concatenate([row[0] for row in rows_of(plan, lengths)])
-    codes = tokens[tokens < SPECIAL.codebook_size]
-    np.testing.assert_array_equal(np.sort(codes), np.arange(lengths.sum()))
-    real = sum(int((segments > 0).sum()) for _, segments, _ in rows_of(plan, lengths))
-    assert plan.fill == real / tokens.size
+    rows = make(kind, lengths, row_len, seed)
+    layouts = [row.layout for row in rows.rows(0, rows.rows_per_pass)]
+    seen, real, again = np.zeros(lengths.sum(), int), 0, 0
+    for layout, (tokens, segments, positions) in zip(layouts, pass_of(rows, lengths), strict=True):
+        used = (segments > 0).sum()
+        assert (np.diff(segments[:used]) >= 0).all()  # 1, 2, ..., then padding
+        assert (tokens[used:] == SPECIAL.pad).all()
+        assert (segments[used:] == 0).all()
+        assert (positions[used:] == 0).all()
+        real += used
+        for s in range(1, segments.max() + 1):
+            np.testing.assert_array_equal(
+                positions[segments == s], np.arange((segments == s).sum())
+            )
+            bos, *codes = tokens[segments == s].tolist()
+            assert bos == SPECIAL.bos
+            if codes[-1] == SPECIAL.eos:
+                codes.pop()
+            assert codes == list(range(codes[0], codes[0] + len(codes)))  # of one sentence
+            if layout.repeats and s == segments.max():
+                again += (segments == s).sum()
+            else:
+                seen[codes] += 1
+    assert (seen == 1).all()
+    assert rows.fill == pytest.approx(real / (rows.rows_per_pass * row_len))
+    assert rows.repeated == pytest.approx(again / (rows.rows_per_pass * row_len))
 
 
-def test_packed_sentences_are_whole_and_apart():
-    lengths = random_lengths(1)
-    read = codes_of(lengths)
-    first_code = {int(read(i)[0]): i for i in range(len(lengths))}
-    seen = set()
-    for tokens, segments, positions in rows_of(
-        packing.pack(lengths, 40, PER_IMAGE, seed=3), lengths
-    ):
-        count = segments.max()
-        assert count >= 1
-        # 1, 2, ..., then padding
-        np.testing.assert_array_equal(segments[segments > 0], np.sort(segments[segments > 0]))
-        assert (segments[np.argmax(segments == 0) :] == 0).all() or (segments > 0).all()
-        assert (tokens[segments == 0] == SPECIAL.pad).all()
-        assert (positions[segments == 0] == 0).all()
-        for s in range(1, count + 1):
-            mine = tokens[segments == s]
-            i = first_code[int(mine[1])]
-            seen.add(i)
-            np.testing.assert_array_equal(mine, [SPECIAL.bos, *read(i), SPECIAL.eos])
-            np.testing.assert_array_equal(positions[segments == s], np.arange(len(mine)))
-    assert seen == set(range(len(lengths)))
+def test_a_row_ends_with_the_beginning_of_another_sentence_of_its_own_kinds():
+    lengths = np.array([16, 16, 16, 8])
+    rows = make("packed", lengths, 33)
+    parts = [segments_of(t, s) for t, s, _ in pass_of(rows, lengths)]
+    # 18 and 10 leave 5: a BOS and 4 codes of the shortest that is long enough. 18 leave 15: 14 of the 16 codes.
+    sizes = sorted([[len(part) for part in row] for row in parts])
+    assert sizes in ([[18, 10, 5], [18, 15], [18, 15]],)
+    for row in parts:
+        bos, *codes = row[-1]
+        assert bos == SPECIAL.bos
+        assert codes[0] in np.cumsum(lengths) - lengths
 
 
 def test_a_full_sentence_drops_only_its_eos():
     lengths = np.array([32, 28])
-    (full, segments, _), (short, _, _) = sorted(
-        rows_of(packing.pack(lengths, 33, PER_IMAGE, 0), lengths), key=lambda row: row[0][1]
-    )
+    rows = sorted(pass_of(make("packed", lengths, 33), lengths), key=lambda row: row[0][1])
+    (full, segments, _), (short, _, _) = rows
     np.testing.assert_array_equal(full, [SPECIAL.bos, *range(32)])
     assert (segments == 1).all()
-    assert short[29] == SPECIAL.eos
-    assert (short[30:] == SPECIAL.pad).all()
+    np.testing.assert_array_equal(short[[0, 29, 30]], [SPECIAL.bos, SPECIAL.eos, SPECIAL.bos])
 
 
 def test_long_sentences():
     lengths = np.array([4, 36])
-    with pytest.raises(
-        UserError, match=r"sentence 1 has 36 codes, a row holds 32 .* seq_len to at least 36"
-    ):
-        packing.pack(lengths, 33, PER_IMAGE, 0)
+    with pytest.raises(UserError, match=r"a sentence has 36 codes, a row holds 32 .* at least 36"):
+        PackedRows(table(lengths), 33, PER_IMAGE, 0)
     with pytest.raises(UserError, match=r"seq_len is 3: .* at least 4"):
-        packing.pack(lengths, 4, PER_IMAGE, 0, "split")
-    plan = packing.pack(lengths, 15, PER_IMAGE, 0, "split")  # 3 images a piece
-    pieces = {
-        tuple(tokens[segments == s])
-        for tokens, segments, _ in rows_of(plan, lengths)
-        for s in range(1, segments.max() + 1)
-    }
+        PackedRows(table(lengths), 4, PER_IMAGE, 0, "split")
+    rows = PackedRows(table(lengths), 15, PER_IMAGE, 0, "split")  # 3 images a piece
+    pieces = {tuple(part) for t, s, _ in pass_of(rows, lengths) for part in segments_of(t, s)}
     bos, eos = SPECIAL.bos, SPECIAL.eos
-    assert pieces == {
+    assert pieces >= {
         (bos, *range(4), eos),
         (bos, *range(4, 16)),
         (bos, *range(16, 28)),
@@ -107,54 +123,110 @@ def test_long_sentences():
     }
 
 
+def test_one_sentence_a_row_in_order():
+    lengths = np.array([8, 0, 4, 40, 4], np.uint32)
+    each = OnePerRow(lengths, 33, PER_IMAGE, "split")
+    rows = each.rows(0, 99)
+    assert len(rows) == len(each) == 5
+    assert [int(row.sentences[0]) for row in rows] == [0, 2, 3, 3, 4]
+    assert [row.layout.pieces[0][:2] for row in rows] == [(0, 8), (0, 4), (0, 32), (32, 40), (0, 4)]
+    assert each.rows(3, 1)[0].layout.pieces == rows[3].layout.pieces
+    with pytest.raises(UserError, match="a sentence has 40 codes"):
+        OnePerRow(lengths, 33, PER_IMAGE)
+
+
 def test_concat_is_one_stream():
     lengths = random_lengths(2)
-    plan = packing.concatenate(lengths, 33, seed=5)
-    rows = rows_of(plan, lengths)
-    assert len(rows) == -(-(lengths + 2).sum() // 33)
-    stream = np.concatenate([tokens for tokens, _, _ in rows])
-    order = np.random.default_rng(5).permutation(len(lengths))
-    read = codes_of(lengths)
-    expected = np.concatenate([[SPECIAL.bos, *read(i), SPECIAL.eos] for i in order])
-    np.testing.assert_array_equal(stream[: len(expected)], expected)
-    assert (stream[len(expected) :] == SPECIAL.pad).all()
-    for _, segments, positions in rows[:-1]:
-        assert (segments == 1).all()
-        np.testing.assert_array_equal(positions, np.arange(33))
+    rows = make("concat", lengths, 33, seed=5)
+    for number in range(2):
+        found = pass_of(rows, lengths, number)
+        assert len(found) == -(-(lengths + 2).sum() // 33)
+        stream = np.concatenate([tokens for tokens, _, _ in found])
+        total = int((lengths + 2).sum())
+        assert (stream[total:] == SPECIAL.pad).all()
+        assert rows.fill == total / len(stream)
+        begins = np.flatnonzero(stream == SPECIAL.bos)
+        sentences = [part.tolist() for part in np.split(stream[:total], begins[1:])]
+        expected = [
+            [SPECIAL.bos, *codes, SPECIAL.eos]
+            for codes in codes_of(lengths)(range(200), [0] * 200, lengths)
+        ]
+        assert sentences != expected
+        assert sorted(sentences) == sorted(expected)
+        for _, segments, positions in found[:-1]:
+            assert (segments == 1).all()
+            np.testing.assert_array_equal(positions, np.arange(33))
 
 
 @pytest.mark.parametrize("kind", ["packed", "concat"])
-def test_a_plan_is_a_function_of_lengths_and_seed(kind):
+def test_rows_are_a_function_of_lengths_and_seed(kind):
     lengths = random_lengths(3)
-    one, same, other = (make(kind, lengths, 33, seed).sentence for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    assert (one[: len(other)] != other[: len(one)]).any()
+
+    def sentences(seed, number=0):
+        rows = make(kind, lengths, 33, seed)
+        n = rows.rows_per_pass
+        return [row.sentences.tolist() for row in rows.rows(number * n, n)]
+
+    assert sentences(1) == sentences(1)
+    assert sentences(1) != sentences(2)
+    assert sentences(1) != sentences(1, number=1)
+
+
+@pytest.mark.parametrize("kind", ["packed", "concat"])
+def test_any_row_is_found_alone(kind, monkeypatch):
+    """Over many blocks and the border of a pass: the rows asked for one by one, and in tens."""
+    monkeypatch.setattr(packing, "BLOCK_ROWS", 7)
+    monkeypatch.setattr("lvm_jax.data.concat.BLOCK_SENTENCES", 7)
+    rows = make(kind, random_lengths(3, n=120), 33)
+    n = 2 * rows.rows_per_pass + 5
+    whole = rows.rows(0, n)
+    assert len(whole) == n
+    for i in range(n):
+        (alone,) = rows.rows(i, 1)
+        assert alone.layout.pieces == whole[i].layout.pieces
+        assert alone.sentences.tolist() == whole[i].sentences.tolist()
+    for number in range(2):
+        first = number * rows.rows_per_pass
+        drawn = [
+            s
+            for row in whole[first : first + rows.rows_per_pass]
+            for s, piece in zip(row.sentences, row.layout.pieces, strict=True)
+            if piece.eos and not (row.layout.repeats and piece is row.layout.pieces[-1])
+        ]
+        assert sorted(drawn) == sorted(set(drawn))
 
 
 @pytest.mark.parametrize("kind", ["packed", "concat"])
 def test_a_bad_record_leaves_padding_where_it_was(kind):
     lengths = random_lengths(4, n=20, most=4)
-    plan = make(kind, lengths, 33)
-    read = codes_of(lengths)
-    row = int(np.argmax(np.diff(plan.row_offsets) > 1))
-    bad = int(plan.sentence[plan.row_offsets[row]])  # others lie behind it
-    codes = read(bad)
-    for row, (tokens, segments, positions) in enumerate(rows_of(plan, lengths)):
-        mended = packing.assemble(plan, row, lambda i: None if i == bad else read(i), SPECIAL)
-        hole = mended[1] != segments
-        for sound, now, fill in zip(
-            (tokens, segments, positions), mended, (SPECIAL.pad, 0, 0), strict=True
-        ):
-            np.testing.assert_array_equal(now[~hole], sound[~hole])
-            assert (now[hole] == fill).all()
-        assert set(tokens[hole]) <= {*codes, SPECIAL.bos, SPECIAL.eos}
-        assert not set(codes) & set(mended[0])
+    rows = make(kind, lengths, 33)
+    n = rows.rows_per_pass
+    plan = rows.rows(0, n)
+    bad = int(next(row.sentences[0] for row in plan if len(row.sentences) > 1))
+    good = codes_of(lengths)
+
+    def read(ids, *where):
+        return [
+            None if i == bad else codes for i, codes in zip(ids, good(ids, *where), strict=True)
+        ]
+
+    sound = assemble(plan, good, 33, SPECIAL, n)
+    mended = assemble(plan, read, 33, SPECIAL, n)
+    hole = mended["tokens"] != sound["tokens"]
+    assert hole.sum() >= lengths[bad]
+    for key, fill in {"tokens": SPECIAL.pad, "segment_ids": 0, "positions": 0}.items():
+        np.testing.assert_array_equal(mended[key][~hole], sound[key][~hole])
+        assert (mended[key][hole] == fill).all()
+    (codes,) = good([bad], [0], [lengths[bad]])
+    assert not set(codes) & set(mended["tokens"].reshape(-1))
 
 
 def test_sentences_of_no_codes_are_left_out():
     lengths = np.array([0, 8, 0, 4])
-    for kind in ("packed", "one", "concat"):
-        assert set(make(kind, lengths, 33).sentence.tolist()) == {1, 3}
+    for kind in ("packed", "concat"):
+        rows = make(kind, lengths, 33)
+        drawn = [s for row in rows.rows(0, 3 * rows.rows_per_pass) for s in row.sentences]
+        assert set(drawn) == {1, 3}
 
 
 def reference_best_fit_decreasing(sizes, capacity):
@@ -176,23 +248,32 @@ def test_histogram_packing_is_best_fit_decreasing(seed):
     rooms = reference_best_fit_decreasing(sizes.tolist(), capacity)
     distinct, counts = np.unique(sizes, return_counts=True)
     rows = packing._best_fit_decreasing(distinct.tolist(), counts.tolist(), capacity)
-    assert sorted(capacity - sum(contents) for contents, n in rows for _ in range(n)) == rooms
+    left = [capacity - distinct[list(items)].sum() for items, n in rows for _ in range(n)]
+    assert sorted(left) == rooms
 
 
-def paper_like_images(n=20_000):
-    """Images of each sentence: most are single images, the rest pairs, clips of 16, turntables of 24 cut to 16."""
+def realistic_images(n=20_000):
+    """Images of each sentence: by count most are single images, the rest pairs and their multiples, videos of 8-16."""
     rng = np.random.default_rng(0)
-    return rng.choice(
-        [1, 2, 4, 6, 8, 12, 15, 16], n, p=[0.6, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.1]
+    singles = np.ones(int(n * 0.7), int)
+    pairs = rng.choice([2, 4, 6, 8, 16], int(n * 0.1))
+    videos = rng.integers(8, 17, int(n * 0.2))
+    return np.concatenate([singles, pairs, videos])
+
+
+@pytest.mark.parametrize(("seq_len", "per_image", "images"), [(4096, 256, 16), (512, 64, 8)])
+def test_fill_of_a_realistic_mixture(seq_len, per_image, images):
+    lengths = np.minimum(realistic_images(), images) * per_image
+    rows = PackedRows(table(lengths), seq_len + 1, per_image, 0)
+    assert rows.fill >= 0.97
+    # What is repeated is no more than what whole sentences cannot use, as the longest of them leave no choice.
+    full = int((lengths == seq_len).sum())
+    fewest = full + (int(lengths.sum()) // per_image - images * full) / (images - 1)
+    assert rows.rows_per_pass < 1.01 * fewest
+    assert rows.repeated < 1 - (images - 1) * (per_image + 0.1) / (seq_len + 1)
+    # Measured on what comes out, not on the plan.
+    segments = np.concatenate(
+        [[p.tokens for p in row.layout.pieces] for row in rows.rows(10_000, 500)]
     )
-
-
-def test_fill_of_a_realistic_mixture():
-    lengths = paper_like_images() * 256
-    # Rows made for it, 16 images with a BOS and an EOS each: nearly full.
-    assert packing.pack(lengths, 16 * 258 + 1, 256, 0).fill >= 0.97
-    # The paper's 4096: next to a full sentence there is no room, and other rows hold 15 images at most.
-    full = int((lengths == 4096).sum())
-    fewest = full + (int(lengths.sum()) // 256 - 16 * full) / 15
-    assert len(packing.pack(lengths, 4097, 256, 0)) < 1.01 * fewest
-    assert packing.concatenate(lengths, 4097, 0).fill > 0.999
+    assert segments.sum() >= 0.97 * 500 * (seq_len + 1)
+    assert ConcatRows(table(lengths), seq_len + 1, 0).fill > 0.999

@@ -1,3 +1,5 @@
+import dataclasses
+import os
 import threading
 
 import numpy as np
@@ -13,7 +15,12 @@ GOLDEN = bytes.fromhex(
     "0f00000000000000 6d532b09 76697375616c2073656e74656e6365 29865c0a"
     + "0000000000000000 29039807 d8ea82a2"
 )
-RECORDS = [b"visual sentence", b"", b"x" * 300, example.encode({"codes": b"abcd", "category": 3})]
+RECORDS = [
+    b"visual sentence",
+    b"",
+    b"x" * 300,
+    example.encode({"codes": b"abcd", "category": 3, "source": b"s"}),
+]
 
 
 @pytest.fixture
@@ -51,7 +58,11 @@ def test_random_access(path):
     assert len(file) == 4
     assert [file[i] for i in (2, 0, -1, 1)] == [RECORDS[i] for i in (2, 0, 3, 1)]
     assert list(file) == RECORDS
-    assert file.codes_bytes.tolist() == [0, 0, 0, 4]
+    assert file.index.codes_bytes.tolist() == [0, 0, 0, 4]
+    at = int(file.index.codes_at[3])
+    assert file[3][at : at + 4] == b"abcd"
+    assert file.index.largest[3] == int.from_bytes(b"cd", "little")
+    assert file.index.origins == (("s", 3),)
     for i in (4, -5):
         with pytest.raises(IndexError):
             file[i]
@@ -100,6 +111,16 @@ def test_a_shard_cut_short_while_it_is_read(path):
         file[3]
 
 
+def test_a_shard_emptied_while_it_is_read(path):
+    """Its pages are gone: touching the map there would end the process."""
+    file = RecordFile(path)
+    assert file[0] == RECORDS[0]
+    os.truncate(path, 0)
+    for i in range(len(file)):
+        with pytest.raises(CorruptRecord, match=r"0 bytes of .* could be read"):
+            file[i]
+
+
 def test_an_index_of_another_file(path):
     path.write_bytes(path.read_bytes() + GOLDEN)
     with pytest.raises(UserError, match=r"is of another file: .* rebuild it by"):
@@ -108,7 +129,7 @@ def test_an_index_of_another_file(path):
     assert RecordFile(path)[4] == b"visual sentence"
 
 
-@pytest.mark.parametrize("content", [b"", b"LVM", b"LVMINDEX" + bytes(8)])
+@pytest.mark.parametrize("content", [b"", b"LVM", b"LVMINDEX\2" + bytes(7)])
 def test_an_index_cut_short(path, content):
     index_path(path).write_bytes(content)
     with pytest.raises(UserError, match="cut short"):
@@ -118,9 +139,64 @@ def test_an_index_cut_short(path, content):
 def test_missing_files(path):
     with pytest.raises(UserError, match="does not exist"):
         RecordFile(path.parent / "b")
-    index_path(path).unlink()
-    with pytest.raises(UserError, match="has no index"):
+    path.unlink()
+    with pytest.raises(UserError, match="does not exist"):
         RecordFile(path)
+
+
+def test_a_missing_index_is_made(path, caplog):
+    written = index_path(path).read_bytes()
+    index_path(path).unlink()
+    assert list(RecordFile(path)) == RECORDS
+    assert index_path(path).read_bytes() == written
+    old = bytearray(written)
+    old[8] = 1  # the version before
+    index_path(path).write_bytes(old)
+    assert list(RecordFile(path)) == RECORDS
+    assert index_path(path).read_bytes() == written
+    assert "is of version 1, not 2: it is made anew" in caplog.text
+
+
+def test_an_index_that_cannot_be_written_is_kept_in_memory(path, monkeypatch, caplog):
+    index_path(path).unlink()
+
+    def read_only(*args):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr(tfrecord, "_write_index", read_only)
+    assert list(RecordFile(path)) == RECORDS
+    assert not index_path(path).exists()
+    assert "kept in memory" in caplog.text
+    assert str(path) in caplog.text
+
+
+def test_an_index_older_than_its_shard(path):
+    """The same sizes in the same places, so that only the records give it away."""
+    stale = index_path(path).read_bytes()
+    with TFRecordWriter(path) as writer:
+        for record in RECORDS:
+            writer.write(record[::-1])
+    index_path(path).write_bytes(stale)
+    with pytest.raises(UserError, match=r"record 0 .* is sound, but not the one in"):
+        RecordFile(path)[0]
+    os.utime(index_path(path), ns=(0, 0))
+    with pytest.raises(UserError, match=r"older than its shard .* rebuild it by"):
+        RecordFile(path)
+
+
+def test_an_index_of_impossible_records(path):
+    index = RecordFile(path).index
+    for change in (
+        {"offsets": index.offsets[::-1]},
+        {"codes_bytes": index.codes_bytes + np.uint32(1 << 20)},
+        {"codes_at": index.codes_at + np.uint32(1 << 31)},
+        {"origins": ()},
+        {"data_size": 40},
+    ):
+        wrong = dataclasses.replace(index, **change)
+        index_path(path).write_bytes(wrong.to_bytes())
+        with pytest.raises(UserError, match="records that cannot be: rebuild it by"):
+            RecordFile(path)
 
 
 def test_building_an_index_gives_what_the_writer_gave(path):

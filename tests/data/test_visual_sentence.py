@@ -5,6 +5,7 @@ import pytest
 
 from lvm_jax.data import example
 from lvm_jax.data.visual_sentence import (
+    NO_SENTENCE,
     Category,
     CorruptRecord,
     SpecialTokens,
@@ -13,6 +14,7 @@ from lvm_jax.data.visual_sentence import (
     decode_example,
     encode_example,
     expand_layout,
+    outline,
 )
 from lvm_jax.errors import UserError
 
@@ -69,6 +71,25 @@ def test_round_trip():
 def test_bad_records(change, message):
     with pytest.raises(CorruptRecord, match=message):
         decode(FEATURES | change)
+
+
+def test_the_outline_of_a_record():
+    record = encode_example(SENTENCE)
+    found = outline(record)
+    assert record[found.codes_at : found.codes_at + found.codes_bytes] == FEATURES["codes"]
+    assert found[2:] == (511, "coco", 2)
+    for change in (
+        {"codes": [b"ab", b"cd"]},
+        {"codes": b"abc"},
+        {"codes": b""},
+        {"codes": 3},
+        {"source": b"\xff"},
+        {"source": 3},
+        {"category": 6},
+        {"category": [1, 2]},
+    ):
+        assert outline(example.encode(FEATURES | change)) == NO_SENTENCE
+    assert outline(b"not a message") == NO_SENTENCE
 
 
 def test_a_missing_feature_is_corrupt():

@@ -1,8 +1,26 @@
+import pickle
+
 import numpy as np
 import pytest
 
-from data_pipelines import renderer, scenes
-from data_pipelines.annotators import drawings, mappings, photographs
+from data_pipelines import assets, renderer, scenes
+from data_pipelines.annotators import (
+    ANNOTATORS,
+    Blur,
+    CannotAnnotate,
+    Canny,
+    Grey,
+    Holes,
+    LowLight,
+    Noise,
+    OpticalFlow,
+    Posterise,
+    Rain,
+    drawings,
+    mappings,
+    skeletons,
+)
+from lvm_jax.data.images import load_image
 from lvm_jax.errors import UserError
 
 
@@ -10,6 +28,10 @@ from lvm_jax.errors import UserError
 def frame():
     rng = np.random.default_rng(2)
     return renderer.render(scenes.random_scene(rng), scenes.random_camera(rng), 64)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
 def test_palette_colours_are_far_apart():
@@ -75,8 +97,8 @@ def test_keypoints_survive_a_drawing(size):
     keypoints = np.array(
         [[(10, 8), (10, 25), (11, 40)], [(40.4, 12.7), (42, 30), (44, 52.3)]], np.float32
     )
-    picture = drawings.draw_keypoints(keypoints * scale, size)
-    found = drawings.keypoints_from_drawing(picture)
+    picture = skeletons.draw_keypoints(keypoints * scale, size)
+    found = skeletons.keypoints_from_drawing(picture)
     for kind in range(3):
         order = np.argsort(found[kind][:, 0])
         np.testing.assert_allclose(found[kind][order], keypoints[:, kind] * scale, atol=0.6)
@@ -95,14 +117,14 @@ def test_edges_lie_on_outlines(frame):
 
 def test_grey_is_the_published_luma():
     image = np.array([[(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]], np.uint8)
-    assert photographs.grey(image)[0].tolist() == [[76] * 3, [150] * 3, [29] * 3, [255] * 3]
+    assert Grey().one(image, rng())[0].tolist() == [[76] * 3, [150] * 3, [29] * 3, [255] * 3]
 
 
 def test_canny_finds_a_square_and_nothing_on_a_plain_wall():
     image = np.full((48, 48, 3), 60, np.uint8)
-    assert not photographs.edges(image).any()
+    assert not Canny().one(image, rng()).any()
     image[12:36, 12:36] = 200
-    edges = photographs.edges(image)[..., 0] > 0
+    edges = Canny().one(image, rng())[..., 0] > 0
     assert edges[8:40, 8:40].sum() == edges.sum() > 60
     assert not edges[18:30, 18:30].any()
 
@@ -110,14 +132,150 @@ def test_canny_finds_a_square_and_nothing_on_a_plain_wall():
 def test_masked_is_black_boxes_on_the_same_image():
     image = np.random.default_rng(1).integers(1, 256, (40, 60, 3), dtype=np.uint8)
     for seed in range(10):
-        result = photographs.masked(image, np.random.default_rng(seed))
+        result = Holes().one(image, rng(seed))
         hole = (result != image).any(-1)
         assert (result[hole] == 0).all()
         assert 0.02 < hole.mean() < 0.61
-    again = photographs.masked(image, np.random.default_rng(9))
+    again = Holes().one(image, rng(9))
     np.testing.assert_array_equal(again, result)
 
 
-def test_unknown_role_names_the_known():
-    with pytest.raises(UserError, match=r"'depth'.*edges, grey, masked"):
-        photographs.annotate("depth", np.zeros((4, 4, 3), np.uint8), np.random.default_rng(0))
+@pytest.fixture(scope="module")
+def photograph():
+    """A real one, 192 pixels on its short side."""
+    return load_image(sorted((assets.ROOT / "photos").iterdir())[3])
+
+
+def test_larger_palettes_extend_smaller_ones_and_stay_apart():
+    p = mappings.palette(256)
+    np.testing.assert_array_equal(p[:17], mappings.PALETTE)
+    np.testing.assert_array_equal(p[:92], mappings.palette(92))
+    distance = np.linalg.norm(p[:, None].astype(float) - p[None], axis=-1) + 1e3 * np.eye(256)
+    assert distance.min() > 38
+    for n_ids in (2, 21, 151, 256):
+        ids = rng().integers(0, n_ids, (9, 11))
+        noisy = mappings.ids_to_rgb(ids, n_ids).astype(int) + rng(1).integers(-10, 11, (9, 11, 3))
+        noisy = np.clip(noisy, 0, 255).astype(np.uint8)
+        np.testing.assert_array_equal(mappings.rgb_to_ids(noisy, n_ids), ids)
+    for wrong in (1, 257):
+        with pytest.raises(UserError, match=f"n_ids is {wrong}"):
+            mappings.palette(wrong)
+
+
+def test_flow_survives_colours_and_is_cut_at_its_scale():
+    flow = rng().uniform(-0.125, 0.125, (13, 7, 2)).astype(np.float32)
+    back = mappings.rgb_to_flow(mappings.flow_to_rgb(flow))
+    np.testing.assert_allclose(back, flow, atol=0.125 / 255 * 1.01)
+    fast = mappings.rgb_to_flow(mappings.flow_to_rgb(np.array([[[0.5, -0.5]]])))
+    np.testing.assert_allclose(fast, [[[0.125, -0.125]]], atol=1e-6)
+    still = mappings.flow_to_rgb(np.zeros((1, 1, 2)))
+    np.testing.assert_allclose(mappings.rgb_to_flow(still), 0, atol=0.125 / 255 * 1.01)
+    coarse = mappings.rgb_to_flow(mappings.flow_to_rgb(flow * 4, largest=0.5), largest=0.5)
+    np.testing.assert_allclose(coarse, flow * 4, atol=0.5 / 255 * 1.01)
+
+
+def test_optical_flow_sees_a_known_motion(photograph):
+    height, width = photograph.shape[:2]
+    clip = [np.roll(photograph, (2 * i, 6 * i), axis=(0, 1)) for i in range(3)]
+    pictures = OpticalFlow().annotate(clip, rng())
+    assert len(pictures) == 3
+    for picture in pictures:
+        flow = mappings.rgb_to_flow(picture)[30:-30, 30:-30]
+        moved = np.median(flow.reshape(-1, 2), axis=0) * (width, height)
+        np.testing.assert_allclose(moved, (6, 2), atol=0.3)
+    again = OpticalFlow().annotate(clip, rng(7))
+    np.testing.assert_array_equal(pictures, again)
+    for clip in ([photograph], [np.zeros((8, 40, 3), np.uint8)] * 2):
+        with pytest.raises(CannotAnnotate, match="motion needs"):
+            OpticalFlow().annotate(clip, rng())
+
+
+def test_boxes_of_many_classes_survive_a_drawing_largest_first():
+    boxes = np.array([(1, 2, 9, 10), (20, 5, 60, 39), (70, 3, 100, 20)], np.float32)
+    picture = drawings.draw_boxes(boxes, np.array([90, 17, 64]), (40, 100), n_ids=91)
+    assert picture.shape == (40, 100, 3)
+    found, ids = drawings.boxes_from_drawing(picture, n_ids=91)
+    np.testing.assert_array_equal(found, boxes[[1, 2, 0]])
+    assert ids.tolist() == [17, 64, 90]
+
+
+def test_thick_outlines_grow_inwards_and_small_boxes_fill():
+    canvas = np.full((20, 30, 3), 90, np.uint8)
+    boxes = np.array([(-3, 2, 12, 18), (1, 0, 4, 2)], np.float32)
+    picture = drawings.draw_boxes(boxes, np.array([1, 2]), 0, canvas, thickness=3)
+    assert (picture[5:15, 3:9] == 90).all()
+    assert (picture[2:5, 5:12] == mappings.PALETTE[1]).all()
+    assert (picture[0:2, 1:4] == mappings.PALETTE[2]).all()
+    assert (picture[:, 13:] == 90).all()
+
+
+def test_openpose_survives_a_drawing():
+    coco = np.array(
+        [
+            *(
+                (50, 16),
+                (56, 12),
+                (44, 12),
+                (63, 14),
+                (37, 14),
+                (64, 34),
+                (36, 34),
+                (76, 48),
+                (24, 48),
+            ),
+            *((84, 64), (16, 64), (60, 68), (42, 68), (62, 92), (38, 92), (64, 116), (34, 116)),
+        ],
+        np.float64,
+    )[None]
+    joints = skeletons.openpose_from_coco(coco)
+    assert joints.shape == (1, 18, 2)
+    np.testing.assert_allclose(joints[0, 1], (50, 34))  # the neck
+    np.testing.assert_allclose(joints[0, 4], coco[0, 10])  # the right wrist
+    picture = skeletons.draw_keypoints(joints * 2, (256, 200), skeletons.OPENPOSE, radius=5)
+    noisy = np.clip(picture + rng().integers(-20, 21, picture.shape), 0, 255).astype(np.uint8)
+    for drawn in (picture, noisy):
+        found = skeletons.keypoints_from_drawing(drawn, skeletons.OPENPOSE)
+        for kind in range(18):
+            np.testing.assert_allclose(found[kind][0], joints[0, kind] * 2, atol=1.0)
+    joints[0, 7] = np.nan
+    found = skeletons.keypoints_from_drawing(
+        skeletons.draw_keypoints(joints * 2, (256, 200), skeletons.OPENPOSE), skeletons.OPENPOSE
+    )
+    assert [len(centres) for centres in found] == [1] * 7 + [0] + [1] * 10
+
+
+@pytest.mark.parametrize("damage", [Noise(), Rain(), LowLight(), Blur(), Posterise()])
+def test_damage_changes_an_image_by_chance_alone_and_leaves_it_recognisable(damage, photograph):
+    (result,) = damage.annotate([photograph], rng(3))
+    assert result.shape == photograph.shape
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, damage.annotate([photograph], rng(3))[0])
+    assert len({damage.one(photograph, rng(seed)).tobytes() for seed in range(6)}) > 1
+    difference = np.abs(result.astype(int) - photograph).mean()
+    assert 1 < difference < 130
+    correlation = np.corrcoef(result.ravel(), photograph.ravel())[0, 1]
+    assert correlation > 0.6
+
+
+def test_low_light_is_dark_rain_is_bright_and_posterise_has_few_tones(photograph):
+    assert LowLight().one(photograph, rng()).mean() < 0.6 * photograph.mean()
+    dark = np.zeros((64, 64, 3), np.uint8)
+    assert 2 < Rain().one(dark, rng()).mean() < 128
+    flat = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 40, 0).repeat(3, -1)
+    assert len(np.unique(Posterise(levels=(4, 4)).one(flat, rng()))) <= 8
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Noise(read=(0.2, 0.1)), lambda: Rain(density=(1.0,)), lambda: Posterise((1, 3))],
+)
+def test_ranges_that_are_none_are_refused(make):
+    with pytest.raises(UserError, match="it must be two numbers"):
+        make()
+
+
+def test_every_kind_of_annotator_is_hashable_and_pickles():
+    for kind, annotator in ANNOTATORS.items():
+        needed = {"model": "m.onnx", "meaning": "grey", "input_size": (8, 8)}
+        made = annotator(**(needed if kind == "onnx" else {}))
+        assert hash(pickle.loads(pickle.dumps(made))) == hash(made)

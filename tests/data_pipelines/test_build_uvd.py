@@ -1,7 +1,10 @@
 """From items to a data set: the same bytes whoever writes them, and nothing half-written whatever stops it."""
 
 import dataclasses
+import errno
 import hashlib
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,19 +16,21 @@ import pytest
 from PIL import Image
 from pipe_fakes import FakePhotos, save_tokenizer, small_recipe
 
-from data_pipelines import build_uvd, shard_writer
+from data_pipelines import build_uvd, near_duplicates, shard_writer
 from data_pipelines.build_uvd import build
-from data_pipelines.configs import images_and_videos, quickstart
-from data_pipelines.recipe import Recipe, from_config, key_items, plan
+from data_pipelines.configs import images_and_videos, medium, quickstart
+from data_pipelines.recipe import Entry, Recipe, from_config, key_items, plan
 from data_pipelines.sentences import Pairs
+from data_pipelines.sources import PairedFiles
 from data_pipelines.tokenize import BatchEncoder, shared_encoder
 from lvm_jax.data.images import resize_and_crop
 from lvm_jax.data.manifest import Manifest
-from lvm_jax.data.tfrecord import RecordFile
+from lvm_jax.data.tfrecord import RecordFile, TFRecordWriter
 from lvm_jax.data.visual_sentence import decode_example
 from lvm_jax.errors import UserError
 
 write_with_beam = build_uvd._write_shards
+TWO_THREADS = ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +124,7 @@ def test_beam_with_two_workers_writes_the_same_bytes_as_a_plain_loop(
         lambda *_: pytest.fail("Beam looks for an engine to download"),
     )
     monkeypatch.setattr(build_uvd, "_write_shards", write_with_beam)
-    flags = ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]
-    build(small_recipe(), tokenizer, tmp_path / "beam", batch_size=8, beam_flags=flags)
+    build(small_recipe(), tokenizer, tmp_path / "beam", batch_size=8, beam_flags=TWO_THREADS)
     assert contents(tmp_path / "beam" / "small" / "1.0.0") == contents(built)
 
 
@@ -300,6 +304,90 @@ def test_more_bad_items_than_the_limit_are_an_error_until_they_are_mended(
     }
 
 
+def full_disk(monkeypatch, after: int, what: str) -> None:
+    """The disk is full after so many records, or at the first summary."""
+    written = []
+
+    def failing(write):
+        def call(*args):
+            written.append(args)
+            if len(written) > after:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(*args)
+
+        return call
+
+    if what == "record":
+        monkeypatch.setattr(TFRecordWriter, "write", failing(TFRecordWriter.write))
+    else:
+        monkeypatch.setattr(os, "replace", failing(os.replace))
+
+
+@pytest.mark.parametrize("with_beam", [False, True], ids=["plain", "beam"])
+@pytest.mark.parametrize(("what", "after"), [("record", 25), ("rename", 3), ("rename", 5)])
+def test_a_full_disk_is_one_line_leaves_nothing_half_written_and_can_be_continued(
+    with_beam, what, after, built, tmp_path, tokenizer, monkeypatch
+):
+    output = tmp_path / "full"
+    with monkeypatch.context() as patch:
+        if with_beam:
+            patch.setattr(build_uvd, "_write_shards", write_with_beam)
+        full_disk(patch, after, what)
+        with pytest.raises(UserError, match=r"^no space is left to write .*: free some and run"):
+            build(small_recipe(), tokenizer, output, batch_size=8, beam_flags=TWO_THREADS)
+    folder = output / "small" / "1.0.0"
+    assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
+    assert not (folder / "manifest.json").exists()
+    whole = contents(built)
+    assert {name: whole[name] for name in contents(folder)} == contents(folder)
+    build(small_recipe(), tokenizer, output, batch_size=8)
+    assert contents(folder) == whole
+
+
+def test_wrong_annotations_are_counted_named_and_skipped(tmp_path, tokenizer, plain_loop, capsys):
+    root = tmp_path / "voc"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 21, (20, 24), dtype=np.uint8)
+        Image.fromarray(pixels[:, : 24 - 4 * (i == 3)]).save(root / "masks" / f"{i:02d}.png")
+        if i != 7:
+            Image.fromarray(pixels).convert("RGB").save(root / "images" / f"{i:02d}.png")
+    roles = (("image", "images/{key}.png"), ("segmentation", "masks/{key}.png"))
+    source = PairedFiles(str(root), roles, masks=("segmentation",))
+    entry = Entry("voc", source, Pairs("segmentation", 2), epochs=3)
+    recipe = Recipe("voc", (entry,), 16, train_shards=1, max_bad_items=2, validation_fraction=0.2)
+    manifest = build(recipe, tokenizer, tmp_path / "out", batch_size=8)
+    told = capsys.readouterr().out
+    assert "skipped 2 bad items (limit 2)" in told
+    assert "paired_files:03 (03.png is 20x20 pixels, its image 24x20)" in told
+    assert "paired_files:07 (has no image: 07.png does not exist)" in told
+    keys = [s.key for s in records(tmp_path / "out" / "voc" / "1.0.0", manifest)]
+    assert keys
+    assert not {"03", "07"} & {item for key in keys for item in key_items(key)}
+
+
+def test_near_duplicates_are_left_out_named_and_looked_for_once(
+    tmp_path, tokenizer, plain_loop, capsys, monkeypatch, image_folder
+):
+    again = Image.open(image_folder / "holidays" / "image 03.png")
+    again.resize((60, 40), Image.Resampling.BICUBIC).save(image_folder / "z.jpg", quality=80)
+    changes = {"near_duplicates": 4}
+    recipe = readers_recipe(image_folder, **changes)
+    manifest = build(recipe, tokenizer, tmp_path / "out", batch_size=8)
+    named = "left out 1 near-duplicates: images/z.jpg (as holidays/image 03.png)"
+    assert named in capsys.readouterr().out
+    folder = tmp_path / "out" / "images_and_videos" / "1.0.0"
+    keys = {item for s in records(folder, manifest) for item in key_items(s.key)}
+    assert keys == {f"holidays/image {i:02d}.png" for i in range(12)}
+    noted = json.loads((folder / "build" / "near_duplicates.json").read_text())
+    assert noted["left_out"] == {"images": {"z.jpg": "holidays/image 03.png"}}
+    monkeypatch.setattr(
+        near_duplicates, "duplicates_of_sets", lambda *_: pytest.fail("looked again")
+    )
+    build(recipe, tokenizer, tmp_path / "out", batch_size=8)
+
+
 @pytest.fixture
 def image_folder(tmp_path) -> Path:
     folder = tmp_path / "my_images" / "holidays"
@@ -378,6 +466,17 @@ def test_the_config_files_build_recipes():
     assert max(entry.composer.max_images for entry in recipe.entries) == 8
     small = from_config(quickstart.get_config("runlocal"))
     assert max(entry.composer.max_images for entry in small.entries) == 4
+    tier = medium.get_config()
+    tier.images, tier.cutouts, tier.meshes = "photos", "stamps", "furniture"
+    recipe = from_config(tier)
+    assert {entry.source.category for entry in recipe.entries} == {1, 2, 3, 4, 5}
+    assert {entry.item_set for entry in recipe.entries} == {
+        "photographs",
+        "cutouts",
+        "doom",
+        "meshes",
+    }
+    assert len(from_config(medium.get_config("runlocal")).entries) == 2, "the walks need no folder"
     with pytest.raises(UserError, match=r"give one, such as --config.images=DIR"):
         from_config(images_and_videos.get_config())
     config = images_and_videos.get_config()

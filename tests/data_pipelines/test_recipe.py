@@ -3,14 +3,17 @@
 import collections
 import dataclasses
 import itertools
+import pathlib
 
 import ml_collections
 import pytest
 from pipe_fakes import FakePhotos, FakeVideos, small_recipe
 
 from data_pipelines import recipe as recipe_lib
+from data_pipelines.annotators import Blur, Canny, Grey
 from data_pipelines.recipe import Entry, Recipe, fingerprint, from_config, key_items, plan
-from data_pipelines.sentences import Pairs, SingleImage, Video
+from data_pipelines.sentences import CategoryGroup, MultiAnnotation, Pairs, SingleImage, Video
+from data_pipelines.sources import Annotated
 from lvm_jax.errors import UserError
 
 
@@ -168,6 +171,70 @@ def test_cuts_of_one_film_are_in_one_split():
         }
         assert films["train"].isdisjoint(films["validation"])
         assert len(films["train"] | films["validation"]) == 13
+
+
+def test_a_photograph_is_in_one_split_whatever_source_and_composer_show_it():
+    photos = [FakePhotos(name=name, count=60) for name in "abcd"]
+    roles = Annotated(photos[3], (("edges", Canny()), ("grey", Grey())))
+    entries = (
+        Entry("single", photos[0], SingleImage(), epochs=2, items="photos"),
+        Entry("pairs", photos[1], Pairs("depth", 3), epochs=3, items="photos"),
+        Entry("class", photos[2], CategoryGroup(3, class_of="(photo).*"), items="photos"),
+        Entry("many", roles, MultiAnnotation(("edges", "grey"), 6), epochs=2, items="photos"),
+    )
+    planned = plan(Recipe("small", entries, 16, validation_fraction=0.2))
+    of = {split: {i for s in planned[split] for i in s.items} for split in planned}
+    assert of["train"].isdisjoint(of["validation"])
+    assert of["train"] | of["validation"] == set(photos[0].keys())
+    for split in planned:
+        assert {s.entry for s in planned[split]} == {"single", "pairs", "class", "many"}
+    again = plan(Recipe("small", entries[1:2], 16, validation_fraction=0.2, seed=9))
+    assert {i for s in again["validation"] for i in s.items} == of["validation"]
+
+
+def test_entries_that_show_the_same_files_must_name_one_item_set():
+    one = Entry("one", FakePhotos(name="a"), SingleImage())
+    other = Entry("other", Annotated(FakePhotos(name="b"), (("e", Canny()),)), Pairs("e", 2))
+    with pytest.raises(UserError, match=r"one and config.entries.other both show 'photo000.png'"):
+        plan(Recipe("small", (one, other), 16))
+    elsewhere = dataclasses.replace(other, source=FakePhotos(name="b", root="elsewhere"))
+    plan(Recipe("small", (one, elsewhere), 16))
+
+
+def test_a_key_that_occurs_twice_is_named():
+    @dataclasses.dataclass(frozen=True)
+    class Twice(FakePhotos):
+        def keys(self) -> list[str]:
+            return [*super().keys(), "photo004.png"]
+
+    with pytest.raises(UserError, match=r"source 'photos' has the key 'photo004.png' twice"):
+        plan(small_recipe(Twice()))
+
+
+def test_annotators_of_an_entry_are_built_checked_and_part_of_the_identity(config):
+    config.entries.depth.annotators = {"soft": {"kind": "blur", "radius": (0.1, 0.2)}}
+    recipe = from_config(config)
+    (entry,) = (entry for entry in recipe.entries if entry.name == "depth")
+    source = FakePhotos(root="/data/photos")
+    assert entry.source == Annotated(source, (("soft", Blur(radius=(0.1, 0.2))),))
+    told = recipe.identity()["entries"]["depth"]["source"]
+    assert told["source"]["kind"] == "FakePhotos"
+    assert told["annotators"][0][1] == {"kind": "Blur", "radius": [0.1, 0.2]}
+    config.entries.depth.annotators.soft.kind = "blurr"
+    with pytest.raises(
+        UserError, match=r"depth.annotators.soft.kind is 'blurr'; did you mean blur"
+    ):
+        from_config(config)
+
+
+def test_the_recipe_in_the_docs_is_one():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "data_pipelines.md").read_text()
+    namespace = {}
+    exec(page.split("```python\n")[1].split("```")[0], namespace)
+    recipe = from_config(namespace["get_config"]())
+    assert len(recipe.entries) == page.split("```python\n")[1].split("```")[0].count('"composer"')
+    for kind in (*recipe_lib.SOURCES, *recipe_lib.COMPOSERS, *recipe_lib.ANNOTATORS):
+        assert f"`{kind}`" in page, f"the page does not tell what {kind!r} is"
 
 
 def test_the_plan_follows_from_recipe_and_seed():

@@ -1,5 +1,6 @@
 """Composers: layouts, what is beside what, and chance that follows from the seed alone."""
 
+import collections
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from data_pipelines.sentences import (
     AnnotatedVideo,
+    CategoryGroup,
     MultiAnnotation,
     Pairs,
     SingleImage,
@@ -49,6 +51,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     "composer",
     [
         SingleImage(crop=0.4),
+        CategoryGroup(3, class_of="(item).*"),
         Pairs("depth", 3),
         MultiAnnotation(("depth", "edges", "normals"), 8),
         Video(4, (1, 2)),
@@ -81,6 +84,55 @@ def test_a_pass_uses_every_item_and_none_twice_in_a_sentence(composer):
     assert {key for group in groups for key in group} == set(KEYS)
     assert all(len(set(group)) == len(group) == len(groups[0]) for group in groups)
     assert len(groups) == -(-len(KEYS) // len(groups[0]))
+
+
+def test_a_category_group_shows_one_class_and_a_pass_shows_every_image():
+    classes = {"cat": 11, "dog": 5, "eel": 2, "fox": 1}
+    keys = [f"train/{name}/{i}.jpg" for name, count in classes.items() for i in range(count)]
+    composer = CategoryGroup(n_images=4)
+    groups = composer.plan([*keys, "stray.jpg"], rng())
+    for group in groups:
+        assert len({key.split("/")[1] for key in group}) == 1
+        assert len(set(group)) == len(group) == min(4, classes[group[0].split("/")[1]])
+    assert {k for group in groups for k in group} == {k for k in keys if "/fox/" not in k}
+    order = [group[0].split("/")[1] for group in groups]
+    assert sorted(order) == ["cat"] * 3 + ["dog"] * 2 + ["eel"]
+    images, layout = composer.compose([annotated(i) for i in (3, 1, 2, 0)], rng())
+    assert (layout, values(images)) == ("image*4", [30, 10, 20, 0])
+    assert CategoryGroup(4, fewest=3).plan(keys, rng(1)) != groups
+    assert not any("/eel/" in k for g in CategoryGroup(4, fewest=3).plan(keys, rng()) for k in g)
+
+
+@pytest.mark.parametrize(
+    "composer",
+    [
+        Pairs("depth", 4),
+        Pairs("masked", 3, annotation_first=True),
+        Pairs("depth", 3, crop=0.5),
+        MultiAnnotation(("depth", "edges", "normals", "masked"), 16),
+        MultiAnnotation(("depth",), 6),
+        AnnotatedVideo(4, "mask", strides=(1, 2)),
+        AnnotatedVideo(4, "mask", order="grouped", strides=(1, 3)),
+    ],
+    ids=repr,
+)
+def test_an_annotation_belongs_to_the_image_it_stands_for(composer):
+    """Whatever the seed: in the k-th place of its role, an annotation is that of the k-th image."""
+    for seed in range(15):
+        generator = rng(seed)
+        for group in composer.plan(KEYS, generator):
+            numbers = [int(key[-1]) for key in group]
+            items = [annotated(n) | clip(20) for n in numbers]
+            images, layout = composer.compose(items, generator)
+            shown = collections.defaultdict(list)
+            for role, value in zip(expand_layout(layout), values(images), strict=True):
+                is_video = role in ("frame", "mask")
+                offset = 100 * (role == "mask") if is_video else ROLES.index(role)
+                shown[role].append(value - offset)
+            told = list(shown.values())
+            assert all(of_role == told[0] for of_role in told), (layout, shown)
+            if "frame" not in shown:
+                assert told[0] == [10 * n for n in numbers]
 
 
 def test_too_few_items_for_one_sentence_give_none():
@@ -204,6 +256,9 @@ def test_an_item_that_cannot_give_its_images_is_named(composer, items, position,
         lambda: SingleImage(crop=0.0),
         lambda: SingleImage(crop=1.5),
         lambda: Pairs("depth", 0),
+        lambda: CategoryGroup(0),
+        lambda: CategoryGroup(class_of="a+"),
+        lambda: CategoryGroup(class_of="(a"),
         lambda: MultiAnnotation((), 8),
         lambda: Video(0),
         lambda: Video(4, ()),

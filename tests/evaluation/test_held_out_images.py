@@ -9,7 +9,7 @@ from PIL import Image
 from lvm_jax.data.images import find_images
 from lvm_jax.data.splits import split_files
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out_images import held_out_files, load_images
+from lvm_jax.evaluation.held_out_images import held_out_images, load_images
 
 
 @pytest.fixture
@@ -24,19 +24,18 @@ def test_the_trainings_own_list_and_fraction_are_used(folder, tmp_path):
     model = tmp_path / "run" / "model"
     model.mkdir(parents=True)
     files = find_images(folder)
-    assert held_out_files(folder, model) == split_files(files, folder, None, 0.01)[1]
+    assert held_out_images(folder, model).names == split_files(files, folder, None, 0.01)[1]
     listed = tmp_path / "list.txt"
     listed.write_text("3.png\n5.png\n")
     config = tmp_path / "run" / "config.json"
     config.write_text(json.dumps({"data": {"held_out": "", "held_out_fraction": 0.5}}))
-    assert held_out_files(folder, model) == split_files(files, folder, None, 0.5)[1]
+    assert held_out_images(folder, model).names == split_files(files, folder, None, 0.5)[1]
     config.write_text(json.dumps({"data": {"held_out": str(listed), "held_out_fraction": 0.5}}))
-    assert held_out_files(folder, model) == [files[3], files[5]]
-    assert held_out_files(folder, model, fraction=0.75) == split_files(files, folder, None, 0.75)[1]
-    assert len(held_out_files(folder, model, fraction=0.75)) == 6
-    assert held_out_files(folder, model, fraction=1.0) == files
+    assert held_out_images(folder, model).names == [files[3], files[5]]
+    assert len(held_out_images(folder, model, fraction=0.75).names) == 6
+    assert held_out_images(folder, model, fraction=1.0).names == files
     with pytest.raises(UserError, match=r"held_out_fraction is 1\.5"):
-        held_out_files(folder, model, fraction=1.5)
+        held_out_images(folder, model, fraction=1.5)
 
 
 def test_bad_files_are_left_out_up_to_a_limit(folder, caplog):

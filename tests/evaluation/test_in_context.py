@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lvm_jax.evaluation.held_out import comparable_image, kind_of, last_images, period_of, spread
-from lvm_jax.evaluation.in_context import InContextEvaluator
+from lvm_jax.evaluation.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
 from lvm_jax.evaluation.scoring import Scorer, SentenceScore
 
 
@@ -51,6 +51,29 @@ def test_analogies_grow_by_whole_pairs(make_sentence):
         int(n.split("_")[1].split("/")[0]) for n in result if n.endswith("corpus_perplexity")
     ]
     assert contexts == [0, 1, 3, 5]
+
+
+def test_annotations_after_k_pairs(make_sentence):
+    pairs = [
+        make_sentence(",".join(["image,depth"] * n), 2, seed)
+        for seed, n in ((1, 4), (0, 3), (2, 2))
+    ]
+    edges = [make_sentence(",".join(["image,edges"] * 3), 2, 9)]
+    others = [
+        make_sentence("frame*8", 3),
+        make_sentence("image,depth,normal,image,depth,normal", 2),
+    ]
+    scorer = FakeScorer()
+    result = AnnotationPerplexityEvaluator(pairs + edges + others, shots=2).run(scorer)
+    assert [len(s.codes) for batch in scorer.seen for s in batch] == [6, 6, 6]
+    assert np.array_equal(scorer.seen[0][0].codes, pairs[0].codes[-6:])
+    assert (result["depth/examples"], result["edges/examples"]) == (2, 1)
+    # The NLLs of the two depth maps are 4/6 and 2/6.
+    assert result["depth/mean_example_perplexity"] == pytest.approx(
+        (np.exp(4 / 6) + np.exp(2 / 6)) / 2
+    )
+    assert result["depth/corpus_perplexity"] == pytest.approx(np.exp(0.5))
+    assert AnnotationPerplexityEvaluator(pairs, shots=5).run(scorer) == {"shots": 5}
 
 
 def test_which_sentences_are_asked(make_sentence):

@@ -100,6 +100,26 @@ def test_losses_of_a_known_scorer(make_sentence):
     assert result["category/unlabelled_video/code_perplexity"] == pytest.approx(math.exp(1.5))
 
 
+def test_annotation_types_are_counted_image_by_image(make_sentence):
+    def by_place(sentences):
+        scores = uniform_scorer(1.0)(sentences)
+        for score in scores:
+            score.nll_IN[:] = np.arange(1, len(score.nll_IN) + 1)[:, None]
+        return scores
+
+    sentences = [
+        make_sentence("image,depth,image,depth", 2),
+        make_sentence("image,depth", 2, 1),
+        make_sentence("frame,mask", 4),
+        make_sentence("frame*4", 3),
+    ]
+    result = NextTokenEvaluator(sentences, CODES).run(by_place)
+    assert result["annotation/depth/images"] == 3
+    assert result["annotation/depth/code_loss"] == pytest.approx((2 + 4 + 2) / 3)
+    assert result["annotation/mask/code_loss"] == pytest.approx(2)
+    assert result["annotation/frame/images"] == 1
+
+
 def test_a_decoder_is_scored(model, make_sentence):
     sentences = [make_sentence("frame*3", 3, seed) for seed in range(4)]
     scorer = Scorer(model, CODES)

@@ -52,9 +52,9 @@ class FixedEngine:
         self.answers = np.asarray(answers)
         self.calls = 0
 
-    def generate(self, prompt_PN, n_images, *, n_candidates, sampling, seed):
+    def generate_batch(self, prompts, n_images, *, n_candidates, sampling, seed):
         self.calls += 1
-        return self.answers[:n_candidates, :n_images]
+        return np.stack([self.answers[:n_candidates, :n_images]] * len(prompts))
 
 
 def test_what_is_hidden_of_each_kind(make_sentence):
@@ -138,6 +138,59 @@ def test_finished_prompts_are_not_asked_again(vqgan, tmp_path):
     changed = dataclasses.replace(cases[0], prompt_PN=(cases[0].prompt_PN + 1) % CODES)
     answer_all([changed, cases[1]], engine, vqgan, request, output, {"seed": 1})
     assert engine.calls == 6
+
+
+def test_a_batch_that_was_stopped_is_asked_whole_and_only_what_is_missing_is_written(
+    model, vqgan, tmp_path, make_sentence
+):
+    """Answers in a batch of another size could differ in a rounding: the batches are those of the whole list."""
+    sentences = [make_sentence("frame*3", 3, seed) for seed in range(3)]
+    sentences.append(make_sentence("image,depth,image,depth", 2, 9))
+    cases = held_out_cases(sentences, n_images=2, limit=0, context_images=8)
+    request, output = Request(n_candidates=2, seed=3), epath.Path(tmp_path)
+    engine, batches = Engine(model, TOKENS, CODES), []
+
+    class Counting:
+        def generate_batch(self, prompts, *args, **options):
+            batches.append(len(prompts))
+            return engine.generate_batch(prompts, *args, **options)
+
+    def run():
+        batches.clear()
+        answer_all(cases, Counting(), vqgan, request, output, {}, batch_size=3)
+        return (output / "prompts.json").read_bytes()
+
+    first = run()
+    assert batches == [1, 2, 1]  # the analogy asks for one image, its neighbours for two
+    strips = [output / case.name / "strip.png" for case in cases]
+    pixels = [strip.read_bytes() for strip in strips]
+    times = [strip.stat().mtime for strip in strips]
+    (output / cases[1].name / prompts.RECORD).unlink()  # as if it had been killed there
+    strips[1].unlink()
+    assert run() == first
+    assert batches == [1, 2]
+    assert [strip.read_bytes() for strip in strips] == pixels
+    assert [t == strip.stat().mtime for t, strip in zip(times, strips)] == [True, False, True, True]
+    assert run() == first
+    assert batches == []
+
+
+def test_pictures_in_their_original_size(vqgan, tmp_path):
+    case = dataclasses.replace(case_of(), sizes=((5, 9), (6, 6), (20, 10)))
+    engine = FixedEngine([case.truth_IN])
+    for aspect, expected in {
+        "square": [(SIZE, SIZE)] * 4,
+        "original": [(9, 5), (10, 20), (10, 20), (10, 20)],
+    }.items():
+        output, request = epath.Path(tmp_path / aspect), Request(aspect=aspect)
+        answer_all([case], engine, vqgan, request, output, {})
+        found = []
+        for name in ("prompt_0", "prompt_2", "prediction_0_0", "truth_0"):
+            with Image.open(output / "a" / f"{name}.png") as picture:
+                found.append(picture.size)
+        assert found == expected
+    with pytest.raises(UserError, match="aspect is 'wide'"):
+        Request(aspect="wide")
 
 
 def test_a_prompt_without_truth_has_no_scores(vqgan, tmp_path):

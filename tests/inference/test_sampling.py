@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference.sampling import Sampling, draw, keep_codes, keep_top_k, keep_top_p
+from lvm_jax.inference.sampling import (
+    Sampling,
+    draw,
+    keep_codes,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+)
 
 N_DRAWS = 20_000
 LOGITS_V = np.array(
@@ -17,7 +24,7 @@ CODES = 5
 
 def frequencies(sampling: Sampling) -> np.ndarray:
     keys = jax.random.split(jax.random.key(7), N_DRAWS)
-    ids = draw(keys, jnp.tile(LOGITS_V, (N_DRAWS, 1)), sampling, CODES)
+    ids = draw(keys, jnp.tile(LOGITS_V, (N_DRAWS, 1)), sampling.plan(), CODES)
     return np.bincount(np.asarray(ids), minlength=len(LOGITS_V)) / N_DRAWS
 
 
@@ -42,7 +49,7 @@ def test_special_ids_are_never_drawn_though_the_likeliest():
 def test_greedy_is_the_argmax_over_codes():
     logits_BV = jax.random.normal(jax.random.key(0), (64, 9))
     keys = jax.random.split(jax.random.key(1), 64)
-    ids = draw(keys, logits_BV, Sampling(temperature=0.0, top_k=3, top_p=0.5), 6)
+    ids = draw(keys, logits_BV, Sampling(temperature=0.0, top_k=3, top_p=0.5).plan(), 6)
     assert np.array_equal(ids, np.argmax(logits_BV[:, :6], axis=-1))
 
 
@@ -77,6 +84,14 @@ def test_filters_leave_the_kept_logits_alone():
         assert np.array_equal(np.asarray(filtered)[mask], np.asarray(logits)[mask])
 
 
+def test_min_p_keeps_what_is_likely_enough_relative_to_the_likeliest():
+    logits = jnp.log(jnp.array([[0.1, 0.5, 0.15, 0.25]])) + 3.0
+    expected = {0.19: {0, 1, 2, 3}, 0.21: {1, 2, 3}, 0.4: {1, 3}, 0.6: {1}, 0.999: {1}}
+    for p, ids in expected.items():
+        assert kept(keep_min_p(logits, p)) == [ids], p
+    assert set(np.flatnonzero(frequencies(Sampling(min_p=0.3)))) == {1, 3}
+
+
 def test_draw_applies_top_k_and_top_p():
     assert set(np.flatnonzero(frequencies(Sampling(top_k=2)))) == {1, 3}
     # 0.55 of the mass of the codes is on id 1, the next is id 3 with 0.20
@@ -87,8 +102,8 @@ def test_draw_applies_top_k_and_top_p():
 def test_a_row_depends_on_its_own_key_only():
     keys = jax.random.split(jax.random.key(5), 6)
     logits_BV = jax.random.normal(jax.random.key(6), (6, 32))
-    whole = draw(keys, logits_BV, Sampling(), 30)
-    assert np.array_equal(whole[:2], draw(keys[:2], logits_BV[:2], Sampling(), 30))
+    whole = draw(keys, logits_BV, Sampling().plan(), 30)
+    assert np.array_equal(whole[:2], draw(keys[:2], logits_BV[:2], Sampling().plan(), 30))
 
 
 @pytest.mark.parametrize(
@@ -99,8 +114,9 @@ def test_a_row_depends_on_its_own_key_only():
         (Sampling(top_k=-3), "top_k is -3"),
         (Sampling(top_p=0.0), "top_p is 0.0"),
         (Sampling(top_p=1.5), "top_p is 1.5"),
+        (Sampling(min_p=-0.1), "min_p is -0.1"),
     ],
 )
 def test_values_out_of_range_are_refused(sampling, words):
     with pytest.raises(UserError, match=words):
-        sampling.check()
+        sampling.plan()

@@ -55,7 +55,8 @@ def test_code_entropies():
         "collapsed": (0.0, 0.0),
     }
     for affinities, (each, overall) in zip((confident, undecided, collapsed), expected.values()):
-        (a, tokens), (b, also_tokens) = losses.code_entropy(affinities, temperature=0.1)
+        entropy_T, p_TK = losses.soft_assignment(affinities, temperature=0.1)
+        (a, tokens), (b, also_tokens) = losses.code_entropy(entropy_T, p_TK.mean(axis=0))
         assert tokens == also_tokens == 2
         np.testing.assert_allclose((a / tokens, b / tokens), (each, overall), atol=1e-6)
 
@@ -96,3 +97,18 @@ def test_gradient_distance_of_a_step_edge():
     np.testing.assert_allclose(
         losses.gradient_distance(flat, edge, scales=1), dx + laplacian, rtol=1e-6
     )
+
+
+def test_lecam_is_one_sided_and_meets_the_other_kind_s_average():
+    real, fake = draw(2, 3, 3), draw(2, 3, 3, seed=1)
+    total, weight = losses.lecam(real, fake, jnp.float32(0.4), jnp.float32(-0.3))
+    r, f = np.asarray(real), np.asarray(fake)
+    expected = (np.maximum(r + 0.3, 0) ** 2).mean() + (np.maximum(0.4 - f, 0) ** 2).mean()
+    np.testing.assert_allclose(total / weight, expected, rtol=1e-5)
+
+
+def test_gradient_penalty_is_half_the_squared_length_of_each_image_s_gradient():
+    gradient = draw(3, 4, 4, 2)
+    total, weight = losses.gradient_penalty(gradient)
+    expected = np.square(np.asarray(gradient)).reshape(3, -1).sum(1).mean() / 2
+    np.testing.assert_allclose(total / weight, expected, rtol=1e-5)

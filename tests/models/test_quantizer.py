@@ -89,3 +89,55 @@ def test_codes_gradient_reaches_only_the_chosen_codes():
 def test_distances_are_fp32_whatever_the_features():
     module, z = make(), features(1, 2, 2, 4).astype(jnp.bfloat16)
     assert module.affinities(z.reshape(4, 4)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("l2_normalize", [False, True])
+def test_all_codes_learn_through_the_softmax_and_the_forward_pass_is_bit_exact(l2_normalize: bool):
+    """The gradient is that of (onehot + p - sg(p)) @ C, written out; the value is the chosen codes'."""
+    module, z = make(8, 4, l2_normalize=l2_normalize), features(6, 4)
+    graphdef, params = nnx.split(module)
+    weights = features(6, 4) + 3
+    ids = module.nearest(z[None, None])[0]
+
+    def ours(z: jax.Array, params: nnx.State) -> jax.Array:
+        quantizer = nnx.merge(graphdef, params)
+        codes = quantizer.all_codes(quantizer.lookup(ids), quantizer.affinities(z), temperature=0.5)
+        return jnp.sum(weights * codes)
+
+    def written_out(z: jax.Array, params: nnx.State) -> jax.Array:
+        codes = params["codebook"][...]
+        if l2_normalize:
+            codes = codes / jnp.linalg.norm(codes, axis=-1, keepdims=True)
+            z = z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+        p = jax.nn.softmax(-jnp.sum((z[:, None] - codes) ** 2, -1) / 0.5, axis=-1)
+        onehot = jax.nn.one_hot(ids, 8)
+        chosen = onehot @ codes + (p - jax.lax.stop_gradient(p)) @ jax.lax.stop_gradient(codes)
+        return jnp.sum(weights * chosen)
+
+    codes = module.all_codes(module.lookup(ids), module.affinities(z), temperature=0.5)
+    np.testing.assert_array_equal(codes, module.lookup(ids))
+    (to_z, to_params), (z_expected, expected) = (
+        jax.grad(f, (0, 1))(z, params) for f in (ours, written_out)
+    )
+    np.testing.assert_allclose(to_z, z_expected, atol=1e-5)
+    np.testing.assert_allclose(
+        to_params["codebook"][...], expected["codebook"][...], rtol=1e-4, atol=1e-5
+    )
+    assert np.any(np.asarray(to_params["codebook"][...]), axis=-1).all()
+
+
+def test_the_compiled_search_keeps_to_its_memory(monkeypatch):
+    """4,096 tokens x 1,024 codes x 64 would be 1 GiB; all pairs 16 MiB; the slices that are allowed 1 MiB."""
+    monkeypatch.setattr(quantizer, "MAX_PAIRS", 2**18)
+    module = make(1024, 64)
+    search = jax.jit(lambda codes, z: nearest_with(module, codes, z))
+    spec = jax.ShapeDtypeStruct((1, 64, 64, 64), jnp.float32)
+    codes = jax.ShapeDtypeStruct((1024, 64), jnp.float32)
+    memory = search.lower(codes, spec).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 8 * 2**20
+
+
+def nearest_with(module: VectorQuantizer, codes: jax.Array, z: jax.Array) -> jax.Array:
+    graphdef, state = nnx.split(module)
+    state["codebook"] = state["codebook"].replace(codes)
+    return nnx.merge(graphdef, state).nearest(z)

@@ -101,7 +101,7 @@ def test_each_optimizer_moves_its_own_network_only(learner: str):
         **initial(),
         "opt": {
             "generator": task.generator_tx.init(initial()["params"]["generator"]),
-            "discriminator": task.discriminator_tx.init(initial()["params"]["discriminator"]),
+            "discriminator": task.critic.tx.init(initial()["params"]["discriminator"]),
         },
     }
     new, _ = jax.jit(task.step)(state, batch(), jax.random.key(0))
@@ -136,7 +136,7 @@ def test_generator_gradient_is_that_of_the_written_out_loss():
             (inputs - jax.lax.stop_gradient(codes)) ** 2
         )
         edges = jnp.mean(losses.gradient_distance(images, outputs))
-        fake = task._logits(params["discriminator"], outputs)
+        fake = task.critic.logits(params["discriminator"], outputs)
         return jnp.mean(jnp.abs(outputs - images)) + edges + commitment - 0.3 * jnp.mean(fake)
 
     value, gradients = jax.jit(jax.value_and_grad(whole))(params["generator"])

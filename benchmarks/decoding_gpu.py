@@ -1,0 +1,167 @@
+r"""Decoding on one GPU: tokens/s and images/s of every size, as a fraction of what its memory bandwidth allows.
+
+    python benchmarks/decoding_gpu.py --presets=300m,1b,3b,7b [--peer_python=OTHER_ENVIRONMENT/bin/python]
+
+Random bf16 weights, images of 256 tokens, a prompt of --images images; a row a candidate, all of one prompt. A step
+has to read every weight once, the prompt's cache once and each row's own cache: bytes / bandwidth is the limit, and the
+bandwidth is that of a large copy, measured in the same run. The peer is transformers' generate with a static cache and
+torch.compile on the same GPU, fed with the same weights. Runs on a CPU too, where it shows that it works.
+"""
+
+import json
+import pathlib
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import nnx
+from peers.driver import Peer  # benchmarks/ is the script's own folder
+
+from lvm_jax import cli
+from lvm_jax.inference.engine import Engine
+from lvm_jax.models import Llama, presets
+from lvm_jax.models.llama_config import LlamaConfig, count_parameters
+
+
+def copy_bandwidth(megabytes: int) -> float:
+    """Bytes/s of reading and writing a large array, the best of five medians of ten copies."""
+    x = jnp.ones((megabytes * 2**20 // 4,), jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    copy(x).block_until_ready()
+
+    def once() -> float:
+        begin = time.perf_counter()
+        copy(x).block_until_ready()
+        return time.perf_counter() - begin
+
+    return 2 * x.nbytes / min(np.median([once() for _ in range(10)]) for _ in range(5))
+
+
+def step_bytes(config: LlamaConfig, rows: int, prompt: int, own: float, cache_item: float) -> float:
+    """What a decoding step reads at least: weights, head included, input table not; and the caches.
+
+    Args:
+      config: the decoder, bf16.
+      rows: candidates of the one prompt.
+      prompt: its tokens, read once.
+      own: tokens of each row's own cache, on average.
+      cache_item: bytes of a number in the cache.
+    """
+    weights = 2 * (count_parameters(config) - config.vocab_size * config.hidden_size)
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * cache_item
+    return weights + token * (prompt + rows * own)
+
+
+def random_model(config: LlamaConfig) -> Llama:
+    """Born in bf16, tensor by tensor: fp32 weights of the larger sizes would only be in the way."""
+
+    def born(key: jax.Array) -> nnx.State:
+        model = Llama(config, rngs=nnx.Rngs(params=key))
+        return jax.tree.map(lambda x: x.astype(jnp.bfloat16), nnx.state(model, nnx.Param))
+
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0))))
+    return nnx.merge(graphdef, jax.jit(born)(jax.random.key(0)))
+
+
+def main() -> None:
+    """Measures every preset and number of rows, prints a table, and with --output writes it as JSON."""
+    args = flags.FLAGS
+    N = args.tokens_per_image
+    bandwidth = copy_bandwidth(args.copy_megabytes)
+    print(
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, copy {bandwidth / 1e9:,.0f} GB/s"
+    )
+    print(
+        "| preset | prompt | rows | prefill s | tokens/s | images/s | of the limit | peer tokens/s |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    lines = []
+    for preset in args.presets:
+        context = (args.images + 1) * N
+        config = presets.llama(preset, dtype="bfloat16", max_position_embeddings=context)
+        codes = config.vocab_size - presets.RESERVED_IDS
+        prompt = np.random.default_rng(0).integers(0, codes, (args.images, N)).astype(np.int32)
+        engine = Engine(random_model(config), N, codes, cache_dtype=args.cache_dtype)
+        for rows in map(int, args.rows):
+            line = {"preset": preset, "images": args.images, "rows": rows}
+            line |= measure(engine, prompt, rows, args.rounds)
+            item = 1 if engine.cache_dtype in ("int8", "float8_e4m3fn") else 2
+            needed = step_bytes(config, rows, prompt.size, N / 2, item)
+            line["of_limit"] = line["tokens_per_second"] / (rows * bandwidth / needed)
+            if args.peer_python:
+                line["peer_tokens_per_second"] = ask_peer(
+                    args.peer_python, config, prompt, rows, args.rounds
+                )
+            lines.append(line)
+            peer = line.get("peer_tokens_per_second")
+            rate = line["tokens_per_second"]
+            print(
+                f"| {preset} | {args.images} | {rows} | {line['prefill_seconds']:.4f} | {rate:,.0f} | {rate / N:.2f} "
+                f"| {line['of_limit']:.0%} | {f'{peer:,.0f}' if peer else '-'} |",
+                flush=True,
+            )
+    if args.output:
+        record = {"device": jax.devices()[0].device_kind, "copy": bandwidth, "lines": lines}
+        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[str, float]:
+    """Median seconds of the prefill, and tokens/s of all rows behind it."""
+
+    def prefill() -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(engine.start([prompt], rows, 1))
+        return time.perf_counter() - begin
+
+    def whole(seed: int) -> float:
+        begin = time.perf_counter()
+        engine.generate(prompt, n_candidates=rows, seed=seed)
+        return time.perf_counter() - begin
+
+    for compiled in (prefill, lambda: whole(0)):
+        compiled()
+    fill = float(np.median([prefill() for _ in range(rounds)]))
+    total = float(np.median([whole(1 + i) for i in range(rounds)]))
+    tokens = rows * engine.tokens_per_image
+    return {"prefill_seconds": fill, "tokens_per_second": tokens / (total - fill)}
+
+
+def ask_peer(python: str, config: LlamaConfig, prompt: np.ndarray, rows: int, rounds: int) -> float:
+    """Median tokens/s of transformers, its prefill subtracted."""
+    codes = config.vocab_size - presets.RESERVED_IDS
+    shared = {
+        "tokens": [codes, *prompt.reshape(-1).tolist()],
+        "codes": codes,
+        "candidates": rows,
+        "way": "static",
+        "sample": True,
+        "compile": True,
+    }
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        random_model(config).save_pretrained(pathlib.Path(folder))
+        with Peer(python, "torch_decoding.py", folder, device, "bfloat16", 16) as peer:
+            seconds = {}
+            for new in (1, prompt.shape[1]):
+                peer.ask(shared | {"new": new})  # compiled
+                seconds[new] = float(
+                    np.median([peer.ask(shared | {"new": new})["seconds"] for _ in range(rounds)])
+                )
+    short, long = sorted(seconds)
+    return rows * (long - short) / (seconds[long] - seconds[short])
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("presets", ["300m", "1b", "3b", "7b"], "decoders of lvm_jax.models.presets")
+    flags.DEFINE_list("rows", ["1", "64"], "candidates of the prompt")
+    flags.DEFINE_integer("images", 15, "of the prompt", lower_bound=1)
+    flags.DEFINE_integer("tokens_per_image", 256, "N", lower_bound=2)
+    flags.DEFINE_integer("rounds", 5, "of each measurement", lower_bound=1)
+    flags.DEFINE_integer("copy_megabytes", 4096, "of the array whose copy gives the bandwidth")
+    flags.DEFINE_string("cache_dtype", None, "of the KV cache; default bfloat16")
+    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
+    flags.DEFINE_string("output", None, "JSON file for the numbers")
+    cli.run(main)

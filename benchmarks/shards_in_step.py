@@ -1,0 +1,100 @@
+r"""What reading costs a training step: real shards beside the same batches held in memory, in turns, in one run.
+
+    python benchmarks/shards_in_step.py --rounds=10
+
+The decoder of a preset trains on rows packed from a mixture of sentences in shards; then on synthetic tokens of the
+same shape that lie in memory. Both put their batch on the device as the training loop does. On a noisy machine the
+medians differ by more than reading costs; so the share of a step spent waiting for a batch is printed too.
+"""
+
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+from token_files import CODEBOOK_SIZE, images_of, write_corpus
+
+from lvm_jax import cli
+from lvm_jax.data.loader import TokenLoader
+from lvm_jax.data.visual_sentence import SpecialTokens
+from lvm_jax.models import presets
+from lvm_jax.parallel.mesh import MeshConfig, make_mesh
+from lvm_jax.parallel.sharding import BatchLayout
+from lvm_jax.tasks.next_token import NextTokenTask
+
+Batches = Iterator[dict[str, np.ndarray]]
+
+
+def in_memory(batch: int, seq_len: int) -> Batches:
+    """Eight batches of random codes, again and again."""
+    rng = np.random.default_rng(0)
+    shape = (batch, seq_len + 1)
+    positions = np.broadcast_to(np.arange(seq_len + 1, dtype=np.int32), shape)
+    batches = [
+        {
+            "tokens": rng.integers(0, CODEBOOK_SIZE, shape, np.int32),
+            "segment_ids": np.ones(shape, np.int32),
+            "positions": positions,
+        }
+        for _ in range(8)
+    ]
+    while True:
+        yield from batches
+
+
+def main() -> None:
+    """Prints each round, and the medians with their ratio."""
+    args = flags.FLAGS
+    config = presets.llama(args.preset, vocab_size=SpecialTokens(CODEBOOK_SIZE).vocab_size)
+    task = NextTokenTask(config, optax.adamw(1e-4), seq_len=args.seq_len)
+    mesh = make_mesh(MeshConfig())
+    layout = BatchLayout(mesh, args.batch)
+    with tempfile.TemporaryDirectory() as root, jax.set_mesh(mesh):
+        longest = args.seq_len // 256
+        images = np.minimum(images_of("mixed", args.sentences), longest)
+        corpus = write_corpus(pathlib.Path(root), images)
+        key = jax.random.key(0)
+        state = jax.jit(task.init)(key)
+        step = jax.jit(task.step, donate_argnums=0)
+        with TokenLoader(corpus.shards, "train", args.seq_len, args.batch, seed=0) as loader:
+            sources: dict[str, Batches] = {
+                "shards": loader,
+                "memory": in_memory(args.batch, args.seq_len),
+            }
+            seconds: dict[str, list[float]] = {name: [] for name in sources}
+            waits: dict[str, list[float]] = {name: [] for name in sources}
+            for number in range(args.rounds + 1):  # the first compiles
+                for name, batches in sources.items():
+                    begin, wait = time.perf_counter(), 0.0
+                    for _ in range(args.steps):
+                        asked = time.perf_counter()
+                        batch = next(batches)
+                        wait += time.perf_counter() - asked
+                        state, metrics = step(state, layout.put(batch), key)
+                    jax.block_until_ready(metrics)
+                    seconds[name].append((time.perf_counter() - begin) / args.steps)
+                    waits[name].append(wait / args.steps)
+                if number:
+                    shown = ", ".join(f"{name} {s[-1]:.4f}" for name, s in seconds.items())
+                    print(f"round {number}: {shown} seconds a step", flush=True)
+    medians = {name: float(np.median(s[1:])) for name, s in seconds.items()}
+    print(
+        f"median: shards {medians['shards']:.4f}, memory {medians['memory']:.4f} seconds a step, "
+        f"ratio {medians['shards'] / medians['memory']:.3f}, waiting for shards "
+        f"{float(np.median(waits['shards'][1:])) / medians['shards']:.2%} of a step; {args.preset}, "
+        f"{args.batch} rows of {args.seq_len} tokens, {jax.devices()[0].device_kind}"
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "debug", "of the decoder")
+    flags.DEFINE_integer("batch", 4, "rows", lower_bound=1)
+    flags.DEFINE_integer("seq_len", 1024, "inputs a row", lower_bound=256)
+    flags.DEFINE_integer("sentences", 4000, "of the corpus", lower_bound=100)
+    flags.DEFINE_integer("steps", 4, "of each source, each round", lower_bound=1)
+    flags.DEFINE_integer("rounds", 10, "of both sources", lower_bound=1)
+    cli.run(main)

@@ -1,0 +1,116 @@
+r"""The tokenizer on an accelerator in bf16: images/s, the fraction of the measured matmul ceiling, ids equal to fp32.
+
+    python benchmarks/tokenizer_gpu.py --batch=64 [--peer_python=OTHER_ENVIRONMENT/bin/python]
+
+The ceiling is what this device does in a square bf16 matrix product of --matmul a side. With a peer, torch.compile in
+channels_last under bf16 autocast encodes and decodes the same images in turns with ours. Weights and images come from a
+seed, with codes as spread as features: real weights decide more ids by a clear margin, so the percentage is the harder
+one of the two.
+"""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import nnx
+from vqgan_peer import Peer, Turn, in_turns, make, ours
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+from lvm_jax.metrics.flops import count_flops
+from lvm_jax.models import presets
+from lvm_jax.models.vqgan import VQGAN
+
+
+def ceiling(side: int, repeats: int = 10) -> float:
+    """FLOP/s of a bf16 matrix product, the best of a few."""
+    a = jnp.ones((side, side), jnp.bfloat16)
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(a))
+    best = 0.0
+    for _ in range(5):
+        begin = time.perf_counter()
+        result = [product(a) for _ in range(repeats)]
+        jax.block_until_ready(result)
+        best = max(best, repeats * 2 * side**3 / (time.perf_counter() - begin))
+    return best
+
+
+def flops(vqgan: VQGAN) -> dict[str, float]:
+    """Of one image, encoded and decoded."""
+    config = vqgan.config
+    graphdef, params = nnx.split(VQGAN.abstract(config))
+    side = config.resolution
+    images = jax.ShapeDtypeStruct((1, side, side, config.num_channels), jnp.float32)
+    ids = jax.ShapeDtypeStruct((1, config.tokens_per_image), jnp.int32)
+    return {
+        "encode": count_flops(lambda p, x: nnx.merge(graphdef, p).encode(x), params, images),
+        "decode": count_flops(lambda p, x: nnx.merge(graphdef, p).decode(x), params, ids),
+    }
+
+
+def main() -> None:
+    """Measures, prints, and with --output writes the numbers as JSON."""
+    args = flags.FLAGS
+    device = jax.devices()[0]
+    if device.platform == "cpu" and not args.allow_cpu:
+        raise UserError(
+            "no accelerator here: run tokenizer_speed.py, or pass --allow_cpu to try it"
+        )
+    config = presets.vqgan(args.preset, resolution=args.resolution)
+    exact, images = make(config, args.batch)
+    graphdef, params = nnx.split(VQGAN.abstract(dataclasses.replace(config, dtype="bfloat16")))
+    del params
+    vqgan = nnx.merge(graphdef, nnx.state(exact))
+    sides: dict[str, Turn] = {"lvm_jax": ours(vqgan, images)}
+    fp32 = ours(exact, images)("encode", 1)["ids"]
+    equal = float(np.mean(np.equal(sides["lvm_jax"]("encode", 1)["ids"], fp32)))
+    peak, work = ceiling(args.matmul), flops(vqgan)
+    print(f"{device.device_kind}, jax {jax.__version__}, {args.preset}, batch {args.batch}")
+    print(
+        f"bf16 matmul of {args.matmul}: {peak / 1e12:.3g} TFLOP/s; ids equal to fp32: {equal:.2%}"
+    )
+    result: dict[str, Any] = {"device": device.device_kind, "ceiling": peak, "ids_equal": equal}
+    with tempfile.TemporaryDirectory() as folder:
+        peer = None
+        if args.peer_python:
+            path, where = pathlib.Path(folder), args.peer_device
+            peer = Peer(args.peer_python, path, exact, images, threads=4, device=where)
+            sides["PyTorch"] = peer
+            theirs = float(np.mean(np.equal(peer("encode", 1)["ids"], fp32)))
+            print(f"PyTorch {peer.versions}: ids equal to fp32: {theirs:.2%}")
+        try:
+            for what in ("encode", "decode"):
+                rates = in_turns(
+                    sides, what, rounds=args.rounds, count=args.repeats, images=args.batch
+                )
+                share = rates["lvm_jax"] * work[what] / peak
+                result[what] = {**rates, "fraction_of_ceiling": share}
+                shown = ", ".join(f"{side} {rate:,.4g} images/s" for side, rate in rates.items())
+                print(f"{what}: {shown}; {share:.0%} of the ceiling")
+        finally:
+            if peer is not None:
+                peer.close()
+    if args.output:
+        pathlib.Path(args.output).write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "lvm-f16-8192", "a tokenizer without attention")
+    flags.DEFINE_integer("resolution", 256, "side of the images", lower_bound=16)
+    flags.DEFINE_integer("batch", 64, "images at once", lower_bound=1)
+    flags.DEFINE_integer("rounds", 5, "turns of each side", lower_bound=1)
+    flags.DEFINE_integer("repeats", 10, "runs in a turn", lower_bound=1)
+    flags.DEFINE_integer("matmul", 8192, "side of the matrix product", lower_bound=128)
+    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch, if wanted")
+    flags.DEFINE_string("peer_device", "cuda", "PyTorch's device")
+    flags.DEFINE_bool("allow_cpu", False, "run without an accelerator, to try the script")
+    flags.DEFINE_string("output", None, "JSON file for the numbers")
+    cli.run(main)

@@ -1,0 +1,141 @@
+r"""Our recipe against taming-transformers' on the same images and the same wall clock: PSNR, LPIPS, codebook use.
+
+    python benchmarks/tokenizer_recipes.py --images=FOLDER --seconds=600 --seeds=0,1,2
+
+Both train the quickstart's widths at 64 pixels with a PatchGAN of 16 channels; LPIPS (AlexNet) is in both losses, and
+the clock runs from the first step after compilation. What differs is what the recipes of
+experiments/configs/tokenizer.py differ in, brought to this size: `taming` starts its discriminator late under the
+adaptive weight and has codes of the preset's dimension; `lvm` has codes of 8 dimensions on the unit sphere, the entropy
+term, revival, LeCam, and averaged weights. Held-out images (by hash of their names) are scored. Run it on an idle
+machine: the two recipes of a seed run one after the other.
+"""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from lvm_jax import cli
+from lvm_jax.data.image_sources import open_images, split_source
+from lvm_jax.data.images import ImageLoader
+from lvm_jax.data.steps import StepLoader
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out_images import load_images
+from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips
+from lvm_jax.models import presets
+from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
+
+SCORES = ("psnr", "ssim", "lpips", "codebook_usage", "code_perplexity")
+
+
+def make_task(recipe: str, args: Any) -> TokenizerTask:
+    """A recipe at the benchmark's size."""
+    critic = DiscriminatorConfig(hidden_channels=16, n_layers=2, norm_groups=8)
+    start = args.discriminator_start
+    if recipe == "taming":
+        return TokenizerTask(
+            presets.vqgan("quickstart", resolution=args.resolution),
+            optax.adam(args.learning_rate, b1=0.5, b2=0.9),
+            optax.adam(args.learning_rate, b1=0.5, b2=0.9),
+            loss=TokenizerLoss(
+                perceptual=args.perceptual, legacy_commitment=True, discriminator_start=start
+            ),
+            discriminator=critic,
+        )
+    codes = {"l2_normalize": True, "quantized_embed_dim": 8, "z_channels": 8}
+    model = presets.vqgan("quickstart", resolution=args.resolution, **codes)
+    return TokenizerTask(
+        model,
+        optax.adam(args.learning_rate, b1=0.9, b2=0.99),
+        optax.adam(args.learning_rate / 4, b1=0.5, b2=0.99),
+        loss=TokenizerLoss(
+            perceptual=args.perceptual,
+            entropy_weight=0.02,
+            entropy_temperature=0.05,
+            adversarial_weight=0.05,
+            adaptive_weight=False,
+            discriminator_start=start,
+            lecam_weight=0.05,
+        ),
+        discriminator=critic,
+        how=TokenizerStep(ema_decay=0.995, revive_after=100),
+    )
+
+
+def train(task: TokenizerTask, loader: StepLoader, seed: int, seconds: float) -> tuple[Any, int]:
+    """The state after `seconds` of steps, and their number."""
+    constants = jax.device_put(task.constants)
+
+    def one(state: Any, images: jax.Array, constants: Any) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        return task.step(state, {"images": images, "constants": constants}, key)
+
+    step = jax.jit(one, donate_argnums=0)
+    state = jax.jit(task.init)(jax.random.key(seed))
+    state, _ = step(state, jnp.asarray(next(loader)["images"]), constants)
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        state, metrics = step(state, jnp.asarray(next(loader)["images"]), constants)
+        loss = float(metrics["loss"].compute())  # also waits for the step
+        if not np.isfinite(loss):
+            raise UserError(f"the loss is {loss} at step {int(state['step'])}: lower the rate")
+    return state, int(state["step"])
+
+
+def score(recipe: str, seed: int, train_images: Any, held_out: np.ndarray, args: Any) -> dict:
+    """Trains a recipe from a seed, and scores it."""
+    task = make_task(recipe, args)
+    with ImageLoader(train_images, args.resolution, args.batch, seed, "random", True) as loader:
+        state, steps = train(task, loader, seed, args.seconds)
+    evaluator = ReconstructionEvaluator(held_out, lpips_weights=installed_lpips())
+    result = evaluator.run(task.export(state))
+    return {"steps": steps, **{name: result[name] for name in SCORES}}
+
+
+def main() -> None:
+    """Trains both recipes from each seed, prints each and the means, and with --output writes them as JSON."""
+    args = flags.FLAGS
+    source = open_images(args.images)
+    train_images, held = split_source(source, args.images, None, args.held_out_fraction)
+    held_out = load_images(held, args.resolution, max_bad=100)
+    print(f"{len(train_images.names)} images to train on, {len(held_out)} held out")
+    results: dict[str, list[dict]] = {"taming": [], "lvm": []}
+    for seed in map(int, args.seeds):
+        for recipe, rows in results.items():
+            rows.append(score(recipe, seed, train_images, held_out, args))
+            print(f"seed {seed}, {recipe}: {rows[-1]}")
+    means = {
+        recipe: {name: _mean([row[name] for row in rows]) for name in ("steps", *SCORES)}
+        for recipe, rows in results.items()
+    }
+    for recipe, values in means.items():
+        print(f"mean of {len(args.seeds)} seeds, {recipe}: {values}")
+    if args.output:
+        record = {"means": means, "runs": results, "seconds": args.seconds}
+        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _mean(values: list[Any]) -> Any:
+    """A mean, or what stands in place of a number ("not installed")."""
+    return values[0] if isinstance(values[0], str) else round(float(np.mean(values)), 4)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("images", None, "folder, tars or TFRecords of images")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds of weights and order")
+    flags.DEFINE_float("seconds", 600, "of training, each recipe and seed", lower_bound=1)
+    flags.DEFINE_integer("resolution", 64, "side of the images", lower_bound=16)
+    flags.DEFINE_integer("batch", 8, "images a step", lower_bound=1)
+    flags.DEFINE_integer("discriminator_start", 500, "step of both recipes", lower_bound=0)
+    flags.DEFINE_float("learning_rate", 1e-3, "of both recipes", lower_bound=0.0)
+    flags.DEFINE_string("perceptual", "lpips-alex", "of both recipes: lpips-alex, gradient, none")
+    flags.DEFINE_float("held_out_fraction", 0.1, "of the images")
+    flags.DEFINE_string("output", None, "JSON file for the numbers")
+    cli.run(main, required_flags=["images"])

@@ -1,0 +1,92 @@
+r"""The tokenizer on CPU cores in fp32: encode, decode and the training step beside the same network in PyTorch.
+
+    python benchmarks/tokenizer_speed.py --peer_python=OTHER_ENVIRONMENT/bin/python
+
+Each of --presets ("narrow" is lvm-f16-8192 with a quarter of its channels) runs in turns with PyTorch in channels_last,
+whose threads are the cores. Both have the same weights and images; before anything is timed, the ids of all images must
+be equal, decoded images must agree, and so must the losses of the first training steps (L1, codebook and commitment
+terms, Adam; neither LPIPS nor a discriminator). Run it on an idle machine.
+"""
+
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from vqgan_peer import Peer, Turn, in_turns, make, ours
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+from lvm_jax.models import presets
+from lvm_jax.models.vqgan_config import VQGANConfig
+
+TOLERANCE = 1e-3
+
+
+def configuration(name: str, resolution: int) -> VQGANConfig:
+    """The tokenizer `name` at `resolution`."""
+    if name == "narrow":
+        return presets.vqgan("lvm-f16-8192", hidden_channels=32, resolution=resolution)
+    return presets.vqgan(name, resolution=resolution)
+
+
+def check(sides: dict[str, Turn]) -> None:
+    """Requires both sides to compute the same.
+
+    Raises:
+      UserError: they do not; timing them would compare two different programs.
+    """
+    for what, key, count in (("encode", "ids", 1), ("decode", "means", 1), ("train", "losses", 3)):
+        a, b = (np.array(side(what, count)[key]) for side in sides.values())
+        gap = float(np.abs(a - b).max())
+        print(f"  {what}: {key} differ by at most {gap:.1e} ({len(a)} compared)")
+        if gap > (0 if key == "ids" else TOLERANCE):
+            raise UserError(f"{what}: {key} differ by {gap:.2e} between the two sides")
+
+
+def measure(name: str, args: Any, threads: int) -> dict[str, Any]:
+    """All three rates of one tokenizer, and their ratios."""
+    vqgan, images = make(configuration(name, args.resolution), args.batch)
+    print(f"{name}, {args.batch} x {args.resolution} px")
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        peer = Peer(args.peer_python, path, vqgan, images, threads=threads)
+        try:
+            sides: dict[str, Turn] = {"lvm_jax": ours(vqgan, images), "PyTorch": peer}
+            check(sides)
+            result: dict[str, Any] = {"versions": {**peer.versions, "jax": jax.__version__}}
+            for what in ("encode", "decode", "train"):
+                count = args.repeats
+                rates = in_turns(sides, what, rounds=args.rounds, count=count, images=args.batch)
+                ratio = rates["lvm_jax"] / rates["PyTorch"]
+                result[what] = {**rates, "ratio": ratio}
+                shown = ", ".join(f"{side} {rate:.3g} images/s" for side, rate in rates.items())
+                print(f"  {what}: {shown}; ratio {ratio:.2f}")
+        finally:
+            peer.close()
+    return result
+
+
+def main() -> None:
+    """Measures each preset, prints, and with --output writes the numbers as JSON."""
+    args = flags.FLAGS
+    threads = len(os.sched_getaffinity(0))
+    print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start, fp32")
+    results = {name: measure(name, args, threads) for name in args.presets}
+    if args.output:
+        pathlib.Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch")
+    flags.DEFINE_list("presets", ["lvm-f16-8192", "narrow"], "tokenizers without attention")
+    flags.DEFINE_integer("resolution", 256, "side of the images", lower_bound=16)
+    flags.DEFINE_integer("batch", 2, "images at once", lower_bound=1)
+    flags.DEFINE_integer("rounds", 5, "turns of each side", lower_bound=1)
+    flags.DEFINE_integer("repeats", 2, "runs in a turn", lower_bound=1)
+    flags.DEFINE_string("output", None, "JSON file for the numbers")
+    cli.run(main, required_flags=["peer_python"])

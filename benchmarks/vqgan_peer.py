@@ -1,0 +1,139 @@
+"""Both sides of the tokenizer's benchmarks: our network, and the same one in a PyTorch process, on the same images."""
+
+import functools
+import json
+import pathlib
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from lvm_jax.config import to_dict
+from lvm_jax.errors import UserError
+from lvm_jax.interop.torch_vqgan import to_state_dict
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerTask
+
+LEARNING_RATE = 1e-4
+Turn = Callable[[str, int], dict[str, Any]]
+
+
+def make(config: VQGANConfig, batch: int) -> tuple[VQGAN, np.ndarray]:
+    """A network whose codes are as spread as its features, and uint8 images: both from a seed."""
+    vqgan = VQGAN(config, rngs=nnx.Rngs(0))
+    generator = np.random.default_rng(0)
+    shape = vqgan.quantizer.codebook[...].shape
+    vqgan.quantizer.codebook[...] = jnp.asarray(generator.normal(size=shape).astype(np.float32))
+    shape = (batch, config.resolution, config.resolution, config.num_channels)
+    return vqgan, generator.integers(0, 256, shape, np.uint8)
+
+
+def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
+    """What runs `encode`, `decode` or `train` some times, compiled before its first answer."""
+    graphdef, params = nnx.split(vqgan)
+    x = jax.device_put(images.astype(np.float32) / 255)
+    tokens = np.arange(len(x) * vqgan.tokens_per_image, dtype=np.int32) % vqgan.codebook_size
+    ids = jax.device_put(tokens.reshape(len(x), -1))
+    encode = jax.jit(lambda p: nnx.merge(graphdef, p).encode(x))
+    decode = jax.jit(lambda p: nnx.merge(graphdef, p).decode(ids))
+    loss = TokenizerLoss(perceptual="none", adversarial_weight=0.0)
+    task = TokenizerTask(vqgan.config, optax.adam(LEARNING_RATE), optax.set_to_zero(), loss=loss)
+    step = jax.jit(task.step, donate_argnums=0)
+    state: Any = None
+
+    def turn(what: str, count: int) -> dict[str, Any]:
+        nonlocal state
+        if what == "train":
+            if state is None:
+                state = jax.jit(task.init)(jax.random.key(0))
+                state["params"]["generator"] = jax.tree.map(jnp.copy, params)
+            begin, losses = time.perf_counter(), []
+            for _ in range(count):
+                state, metrics = step(state, {"images": images}, jax.random.key(0))
+                losses.append(float(metrics["loss"].compute()))
+            return {"seconds": time.perf_counter() - begin, "losses": losses}
+        run = functools.partial(encode if what == "encode" else decode, params)
+        begin = time.perf_counter()
+        results = [run() for _ in range(count)]
+        jax.block_until_ready(results)
+        seconds = time.perf_counter() - begin
+        if what == "encode":
+            return {"seconds": seconds, "ids": np.asarray(results[-1]).ravel().tolist()}
+        return {"seconds": seconds, "means": np.mean(results[-1], axis=(1, 2, 3)).tolist()}
+
+    return turn
+
+
+class Peer:
+    """The PyTorch process; `peer(what, count)` asks it.
+
+    Raises:
+      UserError: it does not start, or ends.
+    """
+
+    def __init__(
+        self,
+        python: str,
+        folder: pathlib.Path,
+        vqgan: VQGAN,
+        images: np.ndarray,
+        *,
+        threads: int,
+        device: str = "cpu",
+    ):
+        (folder / "config.json").write_text(json.dumps(to_dict(vqgan.config)))
+        weights: dict[str, Any] = to_state_dict(vqgan)
+        np.savez(folder / "weights.npz", **weights)
+        np.save(folder / "images.npy", images.astype(np.float32) / 255)
+        script = pathlib.Path(__file__).parent / "peers" / "torch_vqgan.py"
+        arguments = [python, script, folder, threads, device, LEARNING_RATE]
+        try:
+            self._process = subprocess.Popen(
+                list(map(str, arguments)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        except OSError as error:
+            raise UserError(
+                f"--peer_python {python} does not start ({error}): give a Python with torch"
+            ) from error
+        self.versions = self._answer()
+
+    def __call__(self, what: str, count: int) -> dict[str, Any]:
+        """Its answer to `count` times `what`."""
+        print(what, count, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            raise UserError(
+                f"the peer ended with status {self._process.wait()}: its Python needs torch and numpy"
+            )
+        return json.loads(line)
+
+
+def in_turns(
+    sides: dict[str, Turn], what: str, *, rounds: int, count: int, images: int
+) -> dict[str, float]:
+    """Images a second of each side, medians over rounds in which each has its turn; the first turns are not counted."""
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for side in sides.values():
+        side(what, 1)
+    for _ in range(rounds):
+        for name, side in sides.items():
+            rates[name].append(images * count / side(what, count)["seconds"])
+    return {name: float(np.median(values)) for name, values in rates.items()}

@@ -1,0 +1,48 @@
+"""Optical flow between the frames of a clip, as pictures."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float32
+
+from data_pipelines.annotators import mappings
+from data_pipelines.annotators.base import CannotAnnotate, Image
+
+_LEAST_SIDE = 16  # of the estimator's coarsest patches
+
+
+@dataclasses.dataclass(frozen=True)
+class OpticalFlow:
+    """Where each pixel is in the next frame (`mappings.flow_to_rgb`); the last frame shows the motion that led to it.
+
+    Estimated by OpenCV's dense inverse search.
+
+    Attributes:
+      largest: motion, as a fraction of the picture's width and height, that is drawn at full colour.
+    """
+
+    largest: float = mappings.FLOW_LARGEST
+
+    def annotate(self, images: Sequence[Image], rng: np.random.Generator) -> list[Image]:
+        """See `Annotator`."""
+        if len(images) < 2:
+            raise CannotAnnotate(f"has {len(images)} frame: motion needs 2")
+        if min(images[0].shape[:2]) < _LEAST_SIDE:
+            raise CannotAnnotate(
+                f"is {images[0].shape[:2]}: motion needs {_LEAST_SIDE} pixels a side"
+            )
+        flows = [optical_flow(a, b) for a, b in itertools.pairwise(images)]
+        last = -optical_flow(images[-1], images[-2])
+        return [mappings.flow_to_rgb(flow, self.largest) for flow in (*flows, last)]
+
+
+def optical_flow(here: Image, there: Image) -> Float32[np.ndarray, "H W 2"]:
+    """(x, y) motion of each pixel of `here` towards `there`, as fractions of width and height."""
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (here, there)]
+    flow = estimator.calc(grey[0], grey[1], np.zeros((*grey[0].shape, 2), np.float32))
+    height, width = grey[0].shape
+    return (flow / np.array([width, height])).astype(np.float32)

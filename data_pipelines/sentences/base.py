@@ -1,0 +1,120 @@
+"""What a composer is, and what composers share: who stands together, which images an item gives, crops."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from lvm_jax.errors import UserError
+
+Image = UInt8[np.ndarray, "height width 3"]
+Item = Mapping[str, Sequence[Image]]
+Groups = list[tuple[str, ...]]
+T = TypeVar("T")
+
+
+class Unfit(Exception):
+    """Item number `position` of a group cannot give its images: a role is absent, or a clip is too short."""
+
+    def __init__(self, position: int, why: str):
+        super().__init__(why)
+        self.position = position
+        self.why = why
+
+
+class Composer(Protocol):
+    """What the pipeline asks of every kind of sentence."""
+
+    @property
+    def max_images(self) -> int:
+        """The most images that a sentence can hold."""
+        ...
+
+    @property
+    def max_items(self) -> int:
+        """The most items that a sentence can need; with as many there is at least one sentence."""
+        ...
+
+    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
+        """One pass over `keys`: groups of item keys, a sentence each; every key occurs if there are enough for one."""
+        ...
+
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+        """The images of one sentence, in order, and their layout, such as `image,depth,image,depth`.
+
+        Raises:
+          Unfit: an item lacks what this sentence needs.
+        """
+        ...
+
+
+def permuted_groups(keys: Sequence[str], size: int, rng: np.random.Generator) -> Groups:
+    """Each key once, in groups of `size`; the last is completed with other keys, too few keys make none."""
+    if len(keys) < size:
+        return []
+    order = shuffled(keys, rng)
+    return [filled(order[i : i + size], size, keys, rng) for i in range(0, len(order), size)]
+
+
+def shuffled(things: Sequence[T], rng: np.random.Generator) -> list[T]:
+    """The things in an order drawn from `rng`."""
+    return [things[int(i)] for i in rng.permutation(len(things))]
+
+
+def filled(
+    group: list[str], size: int, keys: Sequence[str], rng: np.random.Generator
+) -> tuple[str, ...]:
+    """Completes a last, short group with other keys: a pass sees every item, and no sentence an item twice."""
+    if len(group) == size:
+        return tuple(group)
+    others = sorted(set(keys) - set(group))
+    return (*group, *shuffled(others, rng)[: size - len(group)])
+
+
+def images_of(items: Sequence[Item], position: int, role: str) -> Sequence[Image]:
+    """All images of one role of item number `position`.
+
+    Raises:
+      Unfit: it has no such role.
+    """
+    item = items[position]
+    if role not in item:
+        raise Unfit(position, f"it has no {role!r}; it has {', '.join(sorted(item))}")
+    return item[role]
+
+
+def first_of_each(items: Sequence[Item], position: int, roles: Sequence[str]) -> list[Image]:
+    """The first image of each role of one item."""
+    return [images_of(items, position, role)[0] for role in roles]
+
+
+def random_crop(
+    images: list[Image], smallest: float | None, rng: np.random.Generator
+) -> list[Image]:
+    """One square window, in relative coordinates, out of each image."""
+    if smallest is None:
+        return images
+    fraction, top, left = rng.uniform(smallest, 1.0), rng.random(), rng.random()
+    return [_square(image, fraction, top, left) for image in images]
+
+
+def _square(image: Image, fraction: float, top: float, left: float) -> Image:
+    height, width = image.shape[:2]
+    side = max(1, round(fraction * min(height, width)))
+    y, x = round(top * (height - side)), round(left * (width - side))
+    return image[y : y + side, x : x + side]
+
+
+def check_crop(crop: float | None) -> None:
+    """Refuses a crop that is no fraction."""
+    if crop is not None and not 0 < crop <= 1:
+        raise UserError(
+            f"crop is {crop}: it is a fraction of the short side, above 0 and at most 1"
+        )
+
+
+def check_positive(name: str, value: int) -> None:
+    """Refuses a count below 1."""
+    if value < 1:
+        raise UserError(f"{name} is {value}: it must be at least 1")

@@ -1,0 +1,50 @@
+"""Views of one object."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipelines.sentences.base import (
+    Groups,
+    Image,
+    Item,
+    Unfit,
+    check_positive,
+    images_of,
+    permuted_groups,
+)
+from lvm_jax.data.visual_sentence import compact_layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Turntable:
+    """Consecutive views of one object from a random start, once around at most; the paper: 24 views at 15 degrees."""
+
+    n_views: int = 16
+
+    def __post_init__(self):
+        check_positive("n_views", self.n_views)
+
+    @property
+    def max_images(self) -> int:
+        """See `Composer`."""
+        return self.n_views
+
+    @property
+    def max_items(self) -> int:
+        """See `Composer`."""
+        return 1
+
+    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
+        """See `Composer`."""
+        return permuted_groups(keys, 1, rng)
+
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+        """See `Composer`."""
+        views = images_of(items, 0, "view")
+        if len(views) < self.n_views:
+            raise Unfit(0, f"it has {len(views)} views, {self.n_views} are needed")
+        start = int(rng.integers(len(views)))
+        images = [views[(start + i) % len(views)] for i in range(self.n_views)]
+        return images, compact_layout(["view"] * self.n_views)

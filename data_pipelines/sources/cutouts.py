@@ -1,0 +1,117 @@
+"""Photographic cut-outs pasted on photographs: real pixels with exact masks, as many as wanted."""
+
+import dataclasses
+import hashlib
+import io
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float32
+from PIL import Image as PILImage
+
+from data_pipelines.annotators.base import once_per_process
+from data_pipelines.sources.base import BadItem, Image, Item, list_keys
+from data_pipelines.sources.images import read_image, shrink
+from lvm_jax.data.images import EXTENSIONS, resize_and_crop
+from lvm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutouts:
+    """Each cut-out of `root` on `variants` backgrounds: `{"image": [x], "mask": [m], "box": [b]}`.
+
+    Place, size, mirroring and background are drawn from the key, `animals/cat.png#3`. The mask is the object in white
+    on black, the box its bounding box, filled. Hold out whole objects by an entry's `together="(.*)#[0-9]+"`.
+
+    Attributes:
+      root: folder of pictures with an alpha channel, also in sub-folders; one without makes a bad item.
+      backgrounds: folder of photographs.
+      variants: composites of each cut-out.
+      size: of the square composite, pixels.
+      scale: range of the object's long side, a fraction of `size`.
+      seed: of all of it.
+    """
+
+    root: str
+    backgrounds: str = ""
+    variants: int = 8
+    size: int = 256
+    scale: tuple[float, ...] = (0.35, 0.8)
+    seed: int = 0
+    name: str = "cutouts"
+    licence: str = "unknown"
+    origin: str = ""
+    category: int = 2
+
+    def __post_init__(self):
+        if min(self.variants, self.size) < 1:
+            raise UserError(
+                f"variants is {self.variants}, size {self.size}: they must be at least 1"
+            )
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UserError(f"scale is {self.scale}: it must be (low, high), above 0 and at most 1")
+
+    def keys(self) -> list[str]:
+        """`path#variant`; see `Source`."""
+        paths = list_keys(self.root, (".png", ".webp"), "cut-outs")
+        _list_backgrounds(self.backgrounds)
+        return sorted(f"{path}#{i}" for path in paths for i in range(self.variants))
+
+    def load(self, key: str) -> Item:
+        """One composite; see `Source`."""
+        digest = hashlib.sha256(key.encode()).digest()
+        rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")])
+        photographs = _list_backgrounds(self.backgrounds)
+        chosen = photographs[int(rng.integers(len(photographs)))]
+        background = read_image(epath.Path(self.backgrounds) / chosen, key)
+        background = resize_and_crop(
+            shrink(background, 2 * self.size), self.size, "random", rng
+        ).astype(np.float32)
+        object_HW4 = self._object(key.rpartition("#")[0], key, rng)
+        height, width = object_HW4.shape[:2]
+        y, x = (int(rng.integers(self.size - side + 1)) for side in (height, width))
+        alpha = np.zeros((self.size, self.size, 1), np.float32)
+        alpha[y : y + height, x : x + width] = object_HW4[..., 3:] / 255
+        pasted = np.zeros_like(background)
+        pasted[y : y + height, x : x + width] = object_HW4[..., :3]
+        image = np.round(pasted * alpha + background * (1 - alpha)).astype(np.uint8)
+        inside = alpha[..., 0] > 0.5
+        if not inside.any():
+            raise BadItem(key, "is transparent everywhere")
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        box = np.zeros_like(inside)
+        box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+        return {"image": [image], "mask": [_white(inside)], "box": [_white(box)]}
+
+    def _object(
+        self, path: str, key: str, rng: np.random.Generator
+    ) -> Float32[np.ndarray, "h w 4"]:
+        """The cut-out at its size in the composite, without transparent borders; maybe mirrored."""
+        try:
+            content = (epath.Path(self.root) / path).read_bytes()
+            with PILImage.open(io.BytesIO(content)) as picture:
+                if "A" not in picture.getbands() and "transparency" not in picture.info:
+                    raise BadItem(key, "has no alpha channel")
+                cut = picture.convert("RGBA")
+        except (OSError, ValueError, SyntaxError) as error:
+            raise BadItem(key, f"cannot be decoded ({error})") from error
+        bounds = cut.getchannel("A").getbbox()
+        if bounds is None:
+            raise BadItem(key, "is transparent everywhere")
+        cut = cut.crop(bounds)
+        long_side = rng.uniform(self.scale[0], self.scale[1]) * self.size
+        factor = long_side / max(cut.size)
+        width, height = (max(1, round(side * factor)) for side in cut.size)
+        resized = np.asarray(cut.resize((width, height), PILImage.Resampling.LANCZOS), np.float32)
+        return resized[:, ::-1] if rng.integers(2) else resized
+
+
+@once_per_process
+def _list_backgrounds(folder: str) -> list[str]:
+    if not folder:
+        raise UserError("backgrounds is empty: give a folder of photographs to paste on")
+    return list_keys(folder, EXTENSIONS, "photographs")
+
+
+def _white(inside: np.ndarray) -> Image:
+    return np.repeat(np.where(inside, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)

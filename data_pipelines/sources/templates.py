@@ -1,0 +1,79 @@
+"""File names as templates: `JPEGImages/{key}.jpg` says where the file of a key is, and the key of a file.
+
+A role's template is relative to the source's root; `{key}` may hold slashes. Clips have `{frame}` in the file's name
+too, as in `JPEGImages/480p/{key}/{frame}.jpg`.
+"""
+
+import re
+from collections.abc import Sequence
+
+from etils import epath
+
+from data_pipelines.sources.base import BadItem, child_folders, existing_folder, list_keys
+from lvm_jax.errors import UserError
+
+Roles = tuple[tuple[str, ...], ...]  # (role, template)
+
+
+def check_roles(roles: Roles, fields: Sequence[str]) -> None:
+    """Refuses roles that are no (role, template), or a template without one `{field}` each of `fields`."""
+    if not roles or any(len(role) != 2 for role in roles):
+        raise UserError(f"roles is {roles}: it must hold (role, template) pairs")
+    names = [role for role, _ in roles]
+    if len(set(names)) != len(names):
+        raise UserError(f"roles names one of {', '.join(names)} twice: name each once")
+    for role, template in roles:
+        if sorted(re.findall(r"\{(\w*)\}", template)) != sorted(fields):
+            wanted = " and ".join(f"{{{field}}}" for field in fields)
+            raise UserError(f"the template of {role!r} is {template!r}: it must hold {wanted} once")
+
+
+def list_files(root: str, template: str) -> list[str]:
+    """Sorted keys of the files that fit a template of `{key}`.
+
+    Raises:
+      UserError: there is none.
+    """
+    folder = existing_folder(root, "files of the roles")
+    fixed = template[: template.index("{")].rpartition("/")[0]
+    suffix = template.rpartition("}")[2]
+    pattern = re.escape(template).replace(r"\{key\}", "(.+)")
+    found = []
+    if (folder / fixed).is_dir():
+        names = list_keys(str(folder / fixed), (suffix.lower(),), f"files like {template}")
+        paths = (f"{fixed}/{name}" if fixed else name for name in names)
+        found = [match[1] for path in paths if (match := re.fullmatch(pattern, path))]
+    if not found:
+        raise UserError(f"{root} holds no {template}: correct the template or the root")
+    return sorted(found)
+
+
+def list_clips(root: str, template: str) -> list[str]:
+    """Sorted names of the folders that can hold the frames of a template of `{key}` and `{frame}`.
+
+    Raises:
+      UserError: there is none.
+    """
+    folder = existing_folder(root, "clips")
+    parent = folder / template[: template.index("{key}")].rpartition("/")[0]
+    names = child_folders(parent) if parent.is_dir() else []
+    if not names:
+        raise UserError(f"{root} holds no {template}: correct the template or the root")
+    return names
+
+
+def list_frames(root: str, template: str, key: str) -> dict[str, epath.Path]:
+    """Frame -> its file, of one clip; empty where there are none.
+
+    Raises:
+      BadItem: the folder cannot be listed.
+    """
+    parent, _, name = template.replace("{key}", key).rpartition("/")
+    folder = epath.Path(root) / parent
+    pattern = re.escape(name).replace(r"\{frame\}", "(.+)")
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise BadItem(key, f"cannot be listed ({error})") from error
+    matches = {path: re.fullmatch(pattern, path.name) for path in paths}
+    return {match[1]: path for path, match in matches.items() if match}

@@ -1,0 +1,128 @@
+"""Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+import dataclasses
+import functools
+
+from etils import epath
+
+from data_pipelines.annotators import mappings
+from data_pipelines.annotators.base import once_per_process
+from data_pipelines.sources.base import BadItem, Item, existing_folder
+from data_pipelines.sources.images import decode_image
+from data_pipelines.sources.masks import draw_mask, read_mask
+from lvm_jax.data import example
+from lvm_jax.data.tfrecord import RecordFile, build_index, index_path
+from lvm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsFolder:
+    """The examples of one split of `root` = `DATA_DIR/NAME/VERSION` or `DATA_DIR/NAME/CONFIG/VERSION`.
+
+    `tfds build NAME` (or `tfds.load`) prepares such a folder, as TFRecords, which is its default; from then on nothing
+    of TensorFlow is needed. An offset index is written beside each shard that has none. Image features are encoded
+    pictures; a sequence of them, or a video, gives its frames. Nested features are told by their path, `a/b`.
+    Keys are `shard/number`, or `class/shard/number` with `class_feature`, which reads every example once to list them.
+
+    Attributes:
+      split: as in the shards' names.
+      roles: (role, feature) pairs.
+      masks: roles that are indexed masks, drawn in colours; `n_ids` and `ignore` as in `PairedFiles`.
+      class_feature: an integer feature that begins the key, by its name where TFDS stored names, for the composer
+        `category` with `class_of="([^/]+)/.*"`.
+    """
+
+    root: str
+    split: str = "train"
+    roles: tuple[tuple[str, ...], ...] = (("image", "image"),)
+    masks: tuple[str, ...] = ()
+    n_ids: int = mappings.MAX_IDS
+    ignore: int = 255
+    class_feature: str = ""
+    name: str = "tfds"
+    licence: str = "unknown"
+    origin: str = ""
+    category: int = 2
+
+    def __post_init__(self):
+        if not self.roles or any(len(role) != 2 for role in self.roles):
+            raise UserError(f"roles is {self.roles}: it must hold (role, feature) pairs")
+        mappings.palette(self.n_ids)  # refuses a number that is none
+
+    def keys(self) -> list[str]:
+        """Places of the examples; see `Source`.
+
+        Raises:
+          UserError: no such split, or a damaged shard.
+        """
+        folder = existing_folder(self.root, "TFDS data set")
+        shards = sorted(
+            path
+            for path in folder.glob(f"*-{self.split}.tfrecord*")
+            if not path.name.endswith(".index") and not path.name.startswith(".")
+        )
+        if not shards:
+            raise UserError(
+                f"{self.root} holds no shard of split {self.split!r} as TFRecords: give a version's folder, such as "
+                "DATA_DIR/mnist/3.0.1"
+            )
+        found = []
+        for path in shards:
+            if not index_path(path).exists():
+                build_index(path)
+            shard = _open(str(path))
+            found += [self._class_of(shard, i) + f"{path.name}/{i:07d}" for i in range(len(shard))]
+        return sorted(found)
+
+    def load(self, key: str) -> Item:
+        """The pictures of one example; see `Source`."""
+        *_, shard, number = key.split("/")
+        try:
+            features = example.decode(_open(str(epath.Path(self.root) / shard))[int(number)])
+        except example.CorruptRecord as error:
+            raise BadItem(key, f"is damaged ({error})") from error
+        item: Item = {}
+        for role, feature in self.roles:
+            values = features.get(feature, [None])
+            encoded = [value for value in values if isinstance(value, bytes)]
+            if len(encoded) < len(values):
+                known = ", ".join(sorted(features))
+                raise UserError(
+                    f"{self.root} has no encoded pictures in {feature!r}: its features are {known}"
+                )
+            if not encoded:
+                raise BadItem(key, f"has an empty {feature!r}")
+            if role in self.masks:
+                item[role] = [
+                    draw_mask(read_mask(content, key), self.n_ids, self.ignore)
+                    for content in encoded
+                ]
+            else:
+                item[role] = [decode_image(content, key, feature) for content in encoded]
+        return item
+
+    def _class_of(self, shard: RecordFile, i: int) -> str:
+        """`class/` of an example, empty without `class_feature`."""
+        if not self.class_feature:
+            return ""
+        values = example.decode(shard[i]).get(self.class_feature)
+        if not values or not isinstance(values[0], int):
+            raise UserError(
+                f"{self.root} has no integer feature {self.class_feature!r} in example {i}"
+            )
+        names = _class_names(self.root, self.class_feature)
+        return (names[values[0]] if 0 <= values[0] < len(names) else str(values[0])) + "/"
+
+
+@once_per_process
+def _open(path: str) -> RecordFile:
+    return RecordFile(path)
+
+
+@functools.cache
+def _class_names(root: str, feature: str) -> tuple[str, ...]:
+    """Names of the classes, as TFDS keeps them beside the shards; empty where it does not."""
+    path = epath.Path(root) / f"{feature}.labels.txt"
+    if not path.is_file():
+        return ()
+    return tuple(line.strip().replace("/", "_") for line in path.read_text().splitlines())

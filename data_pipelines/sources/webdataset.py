@@ -1,0 +1,145 @@
+"""WebDataset: tar files whose neighbouring members `KEY.jpg`, `KEY.depth.png`, `KEY.cls` are one sample."""
+
+import dataclasses
+import json
+import tarfile
+from typing import Literal
+
+from etils import epath
+
+from data_pipelines.annotators import mappings
+from data_pipelines.annotators.base import once_per_process
+from data_pipelines.sources.base import BadItem, Item, list_keys
+from data_pipelines.sources.images import decode_image
+from data_pipelines.sources.masks import draw_mask, read_mask
+from lvm_jax.data.images import EXTENSIONS
+from lvm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class WebDataset:
+    """Every sample of the tars below `root`: `KEY.jpg` gives the role `image`, `KEY.depth.png` the role `depth`.
+
+    The headers of a tar are read once a process, by seeking; a sample is read where it lies. Keys are
+    `shard.tar/sample`, or `class/shard.tar/sample` with `class_from`, for the composer `category` with
+    `class_of="([^/]+)/.*"`.
+
+    Attributes:
+      roles: those to load; all that are there by default. One that is asked for and absent makes a bad item.
+      masks: roles that are indexed masks, drawn in colours; `n_ids` and `ignore` as in `PairedFiles`.
+      class_from: the text member that names a sample's class: `KEY.cls`, `KEY.txt`, or `class_field` of `KEY.json`.
+      class_field: see there.
+    """
+
+    root: str
+    roles: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    n_ids: int = mappings.MAX_IDS
+    ignore: int = 255
+    class_from: Literal["", "cls", "txt", "json"] = ""
+    class_field: str = "label"
+    name: str = "webdataset"
+    licence: str = "unknown"
+    origin: str = ""
+    category: int = 2
+
+    def __post_init__(self):
+        mappings.palette(self.n_ids)  # refuses a number that is none
+
+    def keys(self) -> list[str]:
+        """Samples of all tars; see `Source`.
+
+        Raises:
+          UserError: no tar, one that is cut short, or a sample that occurs twice in its tar.
+        """
+        found = []
+        for shard in list_keys(self.root, (".tar",), "tars"):
+            path = epath.Path(self.root) / shard
+            samples = _index(str(path), path.stat().mtime)
+            found += [
+                self._class_of(path, members) + f"{shard}/{name}"
+                for name, members in samples.items()
+            ]
+        if not found:
+            raise UserError(
+                f"{self.root} holds no sample: its tars have no {', '.join(EXTENSIONS)}"
+            )
+        return sorted(found)
+
+    def load(self, key: str) -> Item:
+        """The pictures of one sample; see `Source`."""
+        rest = key.partition("/")[2] if self.class_from else key
+        shard, _, sample = rest.partition(".tar/")
+        path = epath.Path(self.root) / f"{shard}.tar"
+        members = _index(str(path), path.stat().mtime).get(sample, {})
+        pictures = {
+            _role(extension): extension for extension in sorted(members) if _is_picture(extension)
+        }
+        wanted = self.roles or tuple(pictures)
+        absent = [role for role in wanted if role not in pictures]
+        if absent or not wanted:
+            raise BadItem(
+                key, f"has no {absent[0] if absent else 'image'}, but {', '.join(members)}"
+            )
+        item: Item = {}
+        for role in wanted:
+            content = _read(path, members[pictures[role]])
+            if role in self.masks:
+                item[role] = [draw_mask(read_mask(content, key), self.n_ids, self.ignore)]
+            else:
+                item[role] = [decode_image(content, key, f"its .{pictures[role]}")]
+        return item
+
+    def _class_of(self, path: epath.Path, members: dict[str, tuple[int, int]]) -> str:
+        """`class/` of a sample, empty without `class_from`."""
+        if not self.class_from:
+            return ""
+        if self.class_from not in members:
+            return "unknown/"
+        text = _read(path, members[self.class_from]).decode(errors="replace").strip()
+        if self.class_from == "json":
+            try:
+                text = str(json.loads(text)[self.class_field])
+            except (ValueError, KeyError, TypeError):
+                return "unknown/"
+        return text.replace("/", "_") + "/"
+
+
+@once_per_process
+def _index(path: str, mtime: float) -> dict[str, dict[str, tuple[int, int]]]:
+    """Sample -> extension -> (offset, size) of the members of a tar; `mtime` tells versions of the file apart."""
+    del mtime
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with epath.Path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, extension = name.partition(".")
+                if not member.isfile() or not extension or not stem:
+                    continue
+                sample = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
+                if extension.lower() in sample:
+                    raise UserError(
+                        f"{path} holds {member.name} twice: write it again with unique names"
+                    )
+                sample[extension.lower()] = member.offset_data, member.size
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(
+            f"{path} is no whole tar ({error}): copy it again, or leave it out; compressed ones cannot be indexed"
+        ) from error
+    return {name: members for name, members in samples.items() if any(map(_is_picture, members))}
+
+
+def _read(path: epath.Path, place: tuple[int, int]) -> bytes:
+    offset, size = place
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _is_picture(extension: str) -> bool:
+    return f".{extension}".endswith(EXTENSIONS)
+
+
+def _role(extension: str) -> str:
+    return extension.rpartition(".")[0] or "image"

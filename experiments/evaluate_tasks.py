@@ -1,0 +1,114 @@
+r"""Scores a decoder on a visual task in context, with the tokenizer's ceiling and three baselines beside it.
+
+  python experiments/evaluate_tasks.py --tokenizer=DIR --model=DIR --output=OUT --task=TASK --data=ROOT
+
+  TASK                       ROOT                                     measures
+  pascal5i (--fold=0..3)     VOC2012                                  foreground segmentation, mIoU
+  voc_detection              VOC2012                                  single object detection, mIoU
+  coco_detection             COCO, with annotations/                  the same
+  colorization               class folders, such as ImageNet/val      MSE of normalised pixels, LPIPS
+  davis                      DAVIS                                    foreground of the last frame, mIoU
+  scene_ROLE (--held_out)    CORPUS/scenes of the embedded corpus     segmentation (mIoU over classes), depth, normals,
+                                                                      edges, keypoints (PCK), against exact truth
+
+OUT/TASK.json and OUT/TASK.md have the scores; OUT/TASK.png the first questions and answers.
+"""
+
+import json
+
+from absl import flags
+from etils import epath
+
+from lvm_jax import cli
+from lvm_jax.data.splits import read_held_out
+from lvm_jax.evaluation import readers
+from lvm_jax.evaluation.reconstruction import installed_lpips
+from lvm_jax.evaluation.visual_tasks import Subject, VisualTaskEvaluator
+from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.prompting import check_pair
+from lvm_jax.models.llama import Llama
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.parallel import runtime
+from lvm_jax.reporting.figures import PREDICTION, TRUTH, Group, save_png, strip
+from lvm_jax.reporting.markdown import as_markdown
+
+# What a task measures, and how its data is read.
+_TASKS = {
+    "pascal5i": ("segmentation", lambda root: readers.Pascal5i(root, _FOLD.value)),
+    "voc_detection": ("detection", readers.VocDetection),
+    "coco_detection": ("detection", readers.CocoDetection),
+    "colorization": (
+        "colorization",
+        lambda root: readers.Colorization([file for file, _ in readers.class_folders(root)]),
+    ),
+    "davis": ("segmentation", readers.Davis),
+    **{
+        f"scene_{role}": (score, lambda root, role=role: _scenes(root, role))
+        for role, score in {
+            "segmentation": "classes",
+            "depth": "depth",
+            "normals": "normals",
+            "edges": "edges",
+            "keypoints": "keypoints",
+        }.items()
+    },
+}
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder of the VQGAN", required=True)
+_MODEL = flags.DEFINE_string("model", None, "folder of the decoder", required=True)
+_TASK = flags.DEFINE_enum("task", None, list(_TASKS), "see above", required=True)
+_DATA = flags.DEFINE_string("data", None, "root of the data set", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=True)
+_FOLD = flags.DEFINE_integer("fold", 0, "of Pascal-5i")
+_HELD_OUT = flags.DEFINE_string(
+    "held_out",
+    None,
+    "of scenes: the list of what training held out; default: CORPUS/validation.txt",
+)
+_EPISODES = flags.DEFINE_integer("episodes", 1000, "questions", lower_bound=1)
+_SHOTS = flags.DEFINE_integer("shots", 1, "pairs that show the task", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of the support and of the draws")
+_BATCH = flags.DEFINE_integer("batch_size", 8, "questions answered at once", lower_bound=1)
+
+
+def main() -> None:
+    """Reads the episodes, answers and scores them."""
+    runtime.initialize()
+    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
+    check_pair(model, vqgan)
+    engine = Engine(model, vqgan.tokens_per_image, vqgan.codebook_size)
+    engine.check_request(2 * _SHOTS.value + 1, 1, 1)
+    task, open_reader = _TASKS[_TASK.value]
+    reader = open_reader(_DATA.value)
+    episodes = readers.take(reader, _EPISODES.value, shots=_SHOTS.value, seed=_SEED.value)
+    evaluator = VisualTaskEvaluator(
+        task, episodes, seed=_SEED.value, batch_size=_BATCH.value, lpips_weights=installed_lpips()
+    )
+    subject = Subject(engine, vqgan)
+    asked = {
+        "shots": _SHOTS.value, "seed": _SEED.value, "fold": _FOLD.value, "tokenizer": vqgan.fingerprint(),
+    }  # fmt: skip
+    results = {_TASK.value: asked | evaluator.run(subject)}
+    output = epath.Path(_OUTPUT.value)
+    first = episodes[:1]
+    (answers,) = evaluator.predictions(subject, first)
+    shown = [picture for pair in first[0].support for picture in pair]
+    groups = [
+        Group("prompt", [*shown, first[0].query]),
+        Group("model", [answers["model"]], PREDICTION),
+        Group("truth", [first[0].truth], TRUTH),
+    ]
+    save_png(output / f"{_TASK.value}.png", strip(groups))
+    (output / f"{_TASK.value}.md").write_text(as_markdown(results))
+    partial = output / f"{_TASK.value}.json.partial"
+    partial.write_text(json.dumps(results, indent=1) + "\n")
+    partial.replace(output / f"{_TASK.value}.json")
+    print(f"the results are in {output / _TASK.value}.md")
+
+
+def _scenes(root: str, role: str) -> readers.AnnotatedFolders:
+    listing = _HELD_OUT.value or epath.Path(root).parent / "validation.txt"
+    return readers.AnnotatedFolders(root, role, read_held_out(listing))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,161 @@
+"""Which part of the images comes from where: weights by data set, by source, or by category.
+
+A weight is a share of the images, beside the other weights: `{"laion": 9, "coco": 1}` draws nine images of laion for
+one of coco, however many each has. A data set that is too small for its share is passed through more often: the passes
+(epochs) of each are known at every step. Without weights every sentence is seen once before any is seen again.
+
+A name is a data set (NAME of `uvd_NAME-train.tfrecord-...`), a source of the manifest, or `category/KIND` with KIND of
+`Category` in lower case. Where a data set and a source share a name but not their sentences, write `dataset/NAME` or
+`source/NAME`. Each sentence must be under exactly one of the names.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from lvm_jax.data.visual_sentence import Category
+from lvm_jax.errors import UserError
+
+
+class Origin(NamedTuple):
+    """What can be weighed: the sentences of one source and category in one data set."""
+
+    dataset: str
+    source: str
+    category: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Groups of origins, and the share of the images that each is to have.
+
+    Attributes:
+      names: of the groups; one group named "all" where nothing is weighed.
+      group_of: the group of each origin.
+      shares: of the images, by group; they sum to 1. None: as many as there are, each once a pass.
+    """
+
+    names: tuple[str, ...]
+    group_of: tuple[int, ...]
+    shares: tuple[float, ...] | None
+
+    def rates(self, images: Int64[np.ndarray, " origins"]) -> Float64[np.ndarray, " groups"]:
+        """How many times each group is seen while as many images are drawn as there are; all 1 without weights.
+
+        Args:
+          images: number of images of each origin.
+        """
+        if self.shares is None:
+            return np.ones(1)
+        available = np.bincount(self.group_of, weights=images, minlength=len(self.names))
+        return np.asarray(self.shares) * images.sum() / available
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """`"laion=9,category/unlabelled_video=1"` as a mapping; an empty text is no weights.
+
+    Raises:
+      UserError: a part that is not NAME=NUMBER, or a name given twice.
+    """
+    weights: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = (word.strip() for word in part.rpartition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if not name or number is None:
+            raise UserError(f"weights have the part {part!r}: write NAME=NUMBER, such as laion=9")
+        if name in weights:
+            raise UserError(f"weights name {name!r} twice: leave one of the two")
+        weights[name] = number
+    return weights
+
+
+def make_mixture(
+    origins: Sequence[Origin],
+    images: Int64[np.ndarray, " origins"],
+    weights: Mapping[str, float],
+) -> Mixture:
+    """Groups origins by the names of the weights.
+
+    Args:
+      origins: all there are.
+      images: number of images of each.
+      weights: name -> weight; empty: every sentence once a pass.
+
+    Raises:
+      UserError: a weight that is not above 0, a name that nothing has, one without an image, an origin under two names
+        or under none.
+    """
+    if not weights:
+        return Mixture(("all",), (0,) * len(origins), None)
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight > 0):
+            raise UserError(
+                f"the weight of {name!r} is {weight}: it must be a number above 0; "
+                "to leave a data set out, do not name it in shards"
+            )
+    group_of: list[int | None] = [None] * len(origins)
+    names = tuple(weights)
+    for group, name in enumerate(names):
+        members = _members(name, origins)
+        if not images[members].sum():
+            raise UserError(f"{name!r} has a weight, but no sentence in this split: remove it")
+        for member in members:
+            other = group_of[member]
+            if other is not None:
+                raise UserError(
+                    f"the weights {names[other]!r} and {name!r} both hold {_described(origins[member])}: "
+                    "weigh what does not overlap"
+                )
+            group_of[member] = group
+    left = [o for o, group, n in zip(origins, group_of, images, strict=True) if group is None and n]
+    if left:
+        raise UserError(
+            f"{_described(left[0])} has no weight: weigh its data set, its source or its category too, "
+            "or do not name it in shards"
+        )
+    total = sum(weights.values())
+    return Mixture(
+        names,
+        tuple(group or 0 for group in group_of),
+        tuple(weight / total for weight in weights.values()),
+    )
+
+
+def _members(name: str, origins: Sequence[Origin]) -> list[int]:
+    """The origins that a name means."""
+    prefix, _, rest = name.partition("/")
+    by_dataset = [i for i, origin in enumerate(origins) if origin.dataset == name]
+    by_source = [i for i, origin in enumerate(origins) if origin.source == name]
+    if by_dataset and by_source and by_dataset != by_source:
+        raise UserError(
+            f"the weight {name!r} names a data set and a source of other sentences: "
+            f"write 'dataset/{name}' or 'source/{name}'"
+        )
+    members = by_dataset or by_source
+    if prefix == "dataset":
+        members += [i for i, origin in enumerate(origins) if origin.dataset == rest]
+    elif prefix == "source":
+        members += [i for i, origin in enumerate(origins) if origin.source == rest]
+    elif prefix == "category":
+        members += [i for i, origin in enumerate(origins) if _kind(origin.category) == rest]
+    if not members:
+        datasets, sources = {o.dataset for o in origins}, {o.source for o in origins}
+        kinds = {f"category/{_kind(o.category)}" for o in origins}
+        known = ", ".join([*sorted(datasets | sources), *sorted(kinds)])
+        raise UserError(f"the weight {name!r} names nothing in the shards: they have {known}")
+    return members
+
+
+def _kind(category: int) -> str:
+    return Category(category).name.lower()
+
+
+def _described(origin: Origin) -> str:
+    return f"source {origin.source!r} ({_kind(origin.category)}) of the data set {origin.dataset!r}"

@@ -1,0 +1,57 @@
+"""An endless series of items of several types, in passes of fixed counts, dealt evenly: any part of it in O(types).
+
+A pass has `counts[t]` items of type t. It is cut into blocks of about `block_items` items, each with its share of every
+type; within a block the order is random. So how many items of each type lie before a block is a formula, whatever
+the block, and the series can be entered anywhere at once.
+"""
+
+import bisect
+
+import numpy as np
+from jaxtyping import Int64
+
+
+class Passes:
+    """See the module.
+
+    Attributes:
+      counts: items of each type in a pass.
+      blocks: number of blocks in a pass.
+    """
+
+    def __init__(self, counts: Int64[np.ndarray, " types"], block_items: int, seed: int):
+        self.counts = np.asarray(counts, np.int64)
+        self.blocks = max(1, round(int(self.counts.sum()) / block_items))
+        # Rare types come at a time of their own, not all in the last block.
+        self._phase = np.random.default_rng((seed, 0)).integers(0, self.blocks, len(self.counts))
+        self._seed = seed
+
+    def before(self, block: int) -> Int64[np.ndarray, " types"]:
+        """Items of each type before `block` of a pass, 0..blocks."""
+        whole, part = np.divmod(self.counts, self.blocks)  # no product leaves 64 bits
+        return whole * block + (part * block + self._phase) // self.blocks
+
+    def find(self, place: int, size: Int64[np.ndarray, " types"] | int = 1) -> int:
+        """The block in which `place` of a pass lies, where an item takes `size` places."""
+        return (
+            bisect.bisect_right(
+                range(self.blocks), place, key=lambda block: int((self.before(block) * size).sum())
+            )
+            - 1
+        )
+
+    def types(self, number: int, block: int) -> Int64[np.ndarray, " items"]:
+        """The types of the items of `block` of pass `number`, in their order."""
+        inside = self.before(block + 1) - self.before(block)
+        types = np.repeat(np.arange(len(self.counts)), inside)
+        return np.random.default_rng((self._seed, 1, number, block)).permutation(types)
+
+
+def occurrence(items: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """How many equal elements lie before each element."""
+    order = np.argsort(items, kind="stable")
+    ordered = items[order]
+    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    nth = np.empty(len(items), np.int64)
+    nth[order] = np.arange(len(items)) - np.repeat(begins, np.diff(begins, append=len(items)))
+    return nth

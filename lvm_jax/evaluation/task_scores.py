@@ -1,0 +1,127 @@
+"""Scores of a predicted picture against the truth, each a dict of (sum, weight) states: merge them, then divide.
+
+A score takes (predicted uint8 RGB, truth uint8 RGB) of one size. Where the protocol measures against the annotation
+itself and not its picture, the annotation is read back from the truth's picture by the same inverse mapping.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
+
+from lvm_jax.evaluation import annotation_maps as maps
+from lvm_jax.metrics.states import Mean
+
+Picture = UInt8[np.ndarray, "h w 3"]
+States = dict[str, Mean]
+Score = Callable[[Picture, Picture], States]
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
+IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+PCK_FRACTION = 0.1
+EDGE_TOLERANCE = 0.0075  # of the diagonal, as the Berkeley edge benchmark
+
+
+def iou(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 1.0
+
+
+def segmentation(predicted: Picture, truth: Picture) -> States:
+    """IoU of the foreground, each pixel snapped to white or black (visual prompting, Bar et al., arXiv 2209.00647)."""
+    return {"miou": Mean(iou(maps.foreground(predicted), maps.foreground(truth)))}
+
+
+def classes(predicted: Picture, truth: Picture) -> States:
+    """IoU of each class in the truth, pixels snapped to the palette; the mean over classes, background left out."""
+    ours, theirs = (maps.snap(picture, maps.CLASS_COLOURS) for picture in (predicted, truth))
+    found = [iou(ours == i, theirs == i) for i in np.unique(theirs) if i]
+    return {"miou": Mean(float(np.sum(found)), float(len(found)))}
+
+
+def detection(predicted: Picture, truth: Picture) -> States:
+    """IoU of the bounding rectangle of the largest white region with the true box (same protocol, single object)."""
+    box = maps.rectangle_of_largest(maps.foreground(predicted))
+    return {"miou": Mean(iou(box, maps.foreground(truth)))}
+
+
+def colorization(predicted: Picture, truth: Picture) -> States:
+    """Mean squared error of pixels normalised by ImageNet's mean and standard deviation."""
+    difference = (predicted.astype(np.float64) - truth) / 255 / IMAGENET_STD
+    return {"mse": Mean(float(np.mean(difference**2)))}
+
+
+def pck(
+    predicted: Float[np.ndarray, "k 2"],
+    truth: Float[np.ndarray, "k 2"],
+    size: float,
+    fraction: float = PCK_FRACTION,
+) -> States:
+    """Percentage of correct keypoints: within `fraction * size` of the truth.
+
+    Args:
+      predicted: (x, y); NaN where none was drawn, which counts as wrong.
+      truth: (x, y); NaN where there is none, which does not count.
+      size: the longer side of the object's box.
+      fraction: of `size`.
+    """
+    known = ~np.isnan(truth).any(-1)
+    distance = np.linalg.norm(predicted - truth, axis=-1)
+    right = np.count_nonzero(known & (distance <= fraction * size))  # NaN compares as False
+    return {f"pck@{fraction:g}": Mean(float(right), float(np.count_nonzero(known)))}
+
+
+def keypoints(predicted: Picture, truth: Picture) -> States:
+    """PCK of drawn discs; the object's box is that of everything drawn in the truth."""
+    drawn = np.argwhere(maps.snap(truth, maps.KEYPOINT_COLOURS) > 0)
+    size = float((np.ptp(drawn, axis=0) + 1).max()) if len(drawn) else 1.0
+    return pck(maps.keypoints(predicted), maps.keypoints(truth), size)
+
+
+def depth(predicted: Picture, truth: Picture) -> States:
+    """AbsRel, squared error and delta < 1.25 where the truth has a surface (is not black), by the inverse mapping."""
+    surface = truth.any(-1)
+    ours, theirs = maps.depth(predicted)[surface], maps.depth(truth)[surface]
+    weight = float(surface.sum())
+    ratio = np.maximum(ours / theirs, theirs / ours)
+    return {
+        "absrel": Mean(float((np.abs(ours - theirs) / theirs).sum()), weight),
+        "mse": Mean(float(((ours - theirs) ** 2).sum()), weight),
+        "delta_1.25": Mean(float((ratio < 1.25).sum()), weight),
+    }
+
+
+def normals(predicted: Picture, truth: Picture) -> States:
+    """Mean angle in degrees where the truth has a surface; a prediction without one is off by 90."""
+    ours, theirs = maps.normals(predicted), maps.normals(truth)
+    surface = theirs.any(-1)
+    angles = np.degrees(np.arccos(np.clip((ours * theirs).sum(-1), -1, 1)))[surface]
+    return {"mean_angle": Mean(float(angles.sum()), float(surface.sum()))}
+
+
+def edges(predicted: Picture, truth: Picture) -> States:
+    """Precision and recall of edge pixels, a pixel within 0.75 % of the diagonal counting as right."""
+    ours, theirs = maps.edges(predicted), maps.edges(truth)
+    reach = EDGE_TOLERANCE * float(np.hypot(*truth.shape[:2]))
+
+    def near(here: np.ndarray, there: np.ndarray) -> Mean:
+        if not there.any():
+            return Mean(0.0, float(here.sum()))
+        distance = np.asarray(ndimage.distance_transform_edt(~there))
+        return Mean(float((distance[here] <= reach).sum()), float(here.sum()))
+
+    return {"precision": near(ours, theirs), "recall": near(theirs, ours)}
+
+
+SCORES: Mapping[str, Score] = {
+    "segmentation": segmentation,
+    "classes": classes,
+    "detection": detection,
+    "colorization": colorization,
+    "keypoints": keypoints,
+    "depth": depth,
+    "normals": normals,
+    "edges": edges,
+}

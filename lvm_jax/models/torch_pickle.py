@@ -1,0 +1,150 @@
+"""PyTorch's files of tensors as numpy arrays, without PyTorch and without running anything that they name.
+
+A file of `torch.save` (1.6 and later) is a zip: `NAME/data.pkl` is a pickle whose tensors refer to storages, the files
+`NAME/data/KEY`. A pickle may ask for any function to be called; this reader answers to a short list of names by its own
+functions, gives the classes of training frameworks an inert stand-in, and refuses every other name.
+"""
+
+import collections
+import io
+import math
+import pickle
+import zipfile
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from etils import epath
+
+from lvm_jax.errors import UserError
+
+_DTYPES: dict[str, Any] = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+# Checkpoints name their callbacks and configurations; none of that is needed for the weights.
+_INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "taming", "muse")
+
+
+def read_tensors(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a state dict, or of the `state_dict` in a training checkpoint; other values are left out.
+
+    Raises:
+      UserError: no such file, one of an older format or damaged, or a pickle that asks for anything but tensors.
+    """
+    path = epath.Path(path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+            tree = _read(archive, str(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}): check the path") from error
+    except zipfile.BadZipFile as error:
+        raise UserError(
+            f"{path} is damaged, or older than torch 1.6 ({error}): load and save it with a newer torch"
+        ) from error
+    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, AttributeError) as e:
+        raise UserError(f"{path} is not a file of tensors ({e!r}): download it again") from e
+    if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
+        tree = tree["state_dict"]
+    tensors = tree if isinstance(tree, dict) else {}
+    tensors = {str(k): v for k, v in tensors.items() if isinstance(v, np.ndarray)}
+    if not tensors:
+        raise UserError(f"{path} holds no state dict: give a file of named tensors")
+    return tensors
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> Any:
+    pickles = [entry for entry in archive.namelist() if entry.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise UserError(f"{name} is a zip without one data.pkl: it was not written by torch.save")
+    root = pickles[0].removesuffix("data.pkl")
+    order = f"{root}byteorder"
+    if order in archive.namelist() and archive.read(order) != b"little":
+        raise UserError(f"{name} was written on a big-endian machine: save it again on another")
+    return _TensorUnpickler(archive, root, name).load()
+
+
+class _Storage:
+    """A storage's type as the pickle names it, until its bytes are read."""
+
+    def __init__(self, dtype: Any):
+        self.dtype = np.dtype(dtype)
+
+
+class _Inert:
+    """Stands for an object of a training framework: made, filled and called without effect."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        del args, kwargs
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    def __init__(self, archive: zipfile.ZipFile, root: str, name: str):
+        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
+        self._archive, self._root, self._name = archive, root, name
+        self._storages: dict[str, np.ndarray] = {}
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        found = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+            ("torch._utils", "_rebuild_parameter"): _parameter,
+            ("torch", "Size"): tuple,
+        }.get((module_name, global_name))
+        if found is not None:
+            return found
+        if module_name == "torch" and global_name in _DTYPES:
+            return _Storage(_DTYPES[global_name])
+        if module_name.split(".")[0] in _INERT:
+            return _Inert
+        raise UserError(
+            f"{self._name} asks for {module_name}.{global_name}, which is no tensor: nothing of it was run; "
+            "get the weights from a source you trust, as safetensors if there are any"
+        )
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        kind, storage, key, _, numel = pid
+        if kind != "storage" or not isinstance(storage, _Storage):
+            raise UserError(f"{self._name} refers to a {kind!r}: only tensors' storages are known")
+        if key not in self._storages:
+            content = self._archive.read(f"{self._root}data/{key}")
+            if len(content) != numel * storage.dtype.itemsize:
+                raise UserError(f"{self._name}: storage {key} is cut short; download it again")
+            self._storages[key] = np.frombuffer(content, storage.dtype)
+        return self._storages[key]
+
+
+def _tensor(
+    storage: np.ndarray, offset: int, size: tuple, stride: tuple, *unused: Any
+) -> np.ndarray:
+    """torch._utils._rebuild_tensor_v2; sizes are checked, as strides could otherwise point outside the storage."""
+    del unused
+    numbers = (offset, *size, *stride)
+    if len(size) != len(stride) or any(not isinstance(n, int) or n < 0 for n in numbers):
+        raise UserError(f"a tensor has size {size} and stride {stride}: the file is damaged")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride))
+    if math.prod(size) and last >= len(storage):
+        raise UserError(
+            f"a tensor reaches beyond its storage of {len(storage)}: the file is damaged"
+        )
+    if not math.prod(size):
+        return np.zeros(size, storage.dtype)
+    steps = tuple(step * storage.itemsize for step in stride)
+    view = np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
+    return np.array(view)
+
+
+def _parameter(tensor: np.ndarray, *unused: Any) -> np.ndarray:
+    del unused
+    return tensor

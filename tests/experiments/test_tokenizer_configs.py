@@ -1,0 +1,56 @@
+"""Every recipe of every preset is a configuration that the task accepts, and differs where it says it does."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvm_jax.config import from_mapping
+from lvm_jax.errors import UserError
+from lvm_jax.models import presets
+from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep
+from lvm_jax.training.optimizer import OptimizerConfig
+
+sys.path.append(str(Path(__file__).parents[2] / "experiments" / "configs"))
+from tokenizer import get_config
+
+PRESETS = ("lvm-f16-8192", "maskgit-f16-8192", "taming-f16-1024", "debug", "quickstart")
+SECTIONS = {
+    "model": VQGANConfig,
+    "discriminator": DiscriminatorConfig,
+    "loss": TokenizerLoss,
+    "step": TokenizerStep,
+    "generator": OptimizerConfig,
+    "critic": OptimizerConfig,
+}
+
+
+def read(arg: str) -> dict:
+    config = get_config(arg)
+    return {name: from_mapping(kind, config[name]) for name, kind in SECTIONS.items()}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("recipe", ["taming", "maskgit", "lvm"])
+def test_a_recipe_changes_how_and_not_what_is_trained(preset: str, recipe: str):
+    config = read(f"{preset},recipe={recipe}")
+    assert config["model"] == presets.vqgan(preset)
+    assert (config["discriminator"].kind == "style") == (recipe == "maskgit")
+    assert (config["step"].ema_decay > 0) == (recipe != "taming")
+    read(f"{preset},recipe={recipe},l2_codes,runlocal")
+
+
+def test_l2_codes_are_asked_for():
+    for preset in PRESETS:
+        model = read(f"{preset},l2_codes")["model"]
+        assert model.l2_normalize
+        assert model.quantized_embed_dim == 8
+
+
+def test_an_unknown_recipe_is_named():
+    with pytest.raises(
+        UserError, match="recipe 'best' does not exist; known: taming, maskgit, lvm"
+    ):
+        get_config("debug,recipe=best")
