@@ -43,6 +43,7 @@ setup(
         "report": REPORT,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
         "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow-cpu>=2.19", "importlib_resources"],
+        "wandb": ["wandb>=0.19"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
         "dev": [

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-TIMES = ("time", "tokens_per_second", "images_per_second", "mfu")
+TIMES = ("time", "tokens_per_second", "images_per_second", "mfu", "goodput", "badput")
 
 
 def command(*words: str) -> list[str]:
@@ -38,7 +38,9 @@ def refused(*words: str) -> str:
 
 def numbers(workdir: Path) -> list[dict]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.startswith(TIMES)} for line in lines
+    ]
 
 
 @pytest.fixture(scope="module")

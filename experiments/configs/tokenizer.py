@@ -55,7 +55,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.log_every = 50
     config.train.eval_every = 5_000
     config.train.checkpoint_every = 5_000
-    config.train.keep_checkpoints = 2
+    config.train.keep_checkpoints = 2  # the newest
+    config.train.keep_every_steps = 0  # and for ever those whose step this divides; 0: none
+    config.train.on_bad_step = (
+        "stop"  # a number is not finite, or a spike; "skip": without the update
+    )
+    config.train.spike_factor = 0.0  # times the running mean of the loss; 0: no loss is a spike
+    config.train.max_skips = 10  # in a row, then it stops
+    config.train.watchdog_seconds = 1800.0  # a batch, step, checkpoint or evaluation may take
+    config.train.profile_steps = (0, 0)  # first and last step to trace, counted from 1
+    config.train.wandb_project = ""  # Weights & Biases; "": not used
 
     config.generator = _adamw(1e-4, warmup=2_000, steps=600_000)
     config.critic = _adamw(1e-6, warmup=2_000, steps=600_000)

@@ -1,6 +1,7 @@
 """Where numbers go: `metrics.jsonl`, one object a line, TensorBoard, and Weights & Biases where a project is named."""
 
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -83,14 +84,14 @@ class WandbWriter:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError(
-                f"config.train.wandb_project is {project!r} and wandb is not installed: pip install wandb, or set it "
-                "to ''"
+                f"config.train.wandb_project is {project!r} and wandb is not installed: pip install wandb, "
+                "or leave it empty"
             ) from error
         folder = epath.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "wandb_id.txt"
         if not path.exists():
-            path.write_text(wandb.util.generate_id())
+            path.write_text(secrets.token_hex(8))
         self._run: Any = wandb.init(
             project=project, id=path.read_text(), resume="allow", dir=str(folder), name=folder.name
         )
