@@ -1,7 +1,8 @@
 """Digests of our own for a checkpoint's files: Orbax restores a flipped byte without a word.
 
 A list is a text file inside the checkpoint's folder: the CRC32C of its second line, then that line, JSON that maps the
-path of each file to [bytes, CRC32C]. It is renamed into place, so that a list is whole or absent.
+path of each file to [bytes, CRC32C of each 16 MiB]: pieces, so that all cores share a large file. It is renamed into
+place, so that a list is whole or absent.
 """
 
 import concurrent.futures
@@ -14,14 +15,14 @@ from etils import epath
 CONTENTS = "digests.txt"  # all that is in the folder before it is committed
 COMMIT = "digests.commit.txt"  # what the commit itself adds or rewrites
 _LISTS = (CONTENTS, COMMIT)
-_CHUNK = 16 << 20
+_PIECE = 16 << 20
 _THREADS = 8
 
 
-def files_of(folder: epath.Path) -> list[str]:
+def files_of(folder: epath.PathLike) -> list[str]:
     """Paths of the files below `folder`, relative to it and sorted; the lists themselves are left out."""
     found = []
-    for path in folder.iterdir():
+    for path in epath.Path(folder).iterdir():
         if path.is_dir():
             found += [f"{path.name}/{name}" for name in files_of(path)]
         elif path.name not in _LISTS:
@@ -29,18 +30,16 @@ def files_of(folder: epath.Path) -> list[str]:
     return sorted(found)
 
 
-def write(folder: epath.Path, names: Iterable[str], list_name: str) -> None:
+def write(folder: epath.PathLike, names: Iterable[str], list_name: str) -> None:
     """Writes the list of `names` into `folder`, atomically."""
-    names = sorted(names)
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        digests = pool.map(lambda name: _digest(folder / name), names)
-        line = json.dumps(dict(zip(names, digests)))
+    folder = epath.Path(folder)
+    line = json.dumps(_digests(folder, sorted(names)))
     partial = folder / f"{list_name}.partial"
     partial.write_text(f"{crc32c.crc32c(line.encode()):08x}\n{line}\n")
     partial.replace(folder / list_name)
 
 
-def damaged(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
+def damaged(folder: epath.PathLike, part: int = 0, parts: int = 1) -> list[str]:
     """Files of `folder` that are missing or are not what was written, each with what is wrong.
 
     Args:
@@ -48,6 +47,7 @@ def damaged(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
       part: which share of the files to read; every part reads the lists.
       parts: number of shares, such as the number of hosts.
     """
+    folder = epath.Path(folder)
     expected: dict[str, list[int]] = {}
     wrong = []
     for list_name in _LISTS:
@@ -60,27 +60,37 @@ def damaged(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
         if listed is None:
             wrong.append(f"{list_name} (its digest differs)")
         expected.update(listed or {})
+    mine = sorted(expected)[part::parts]
+    found = _digests(folder, [name for name in mine if (folder / name).exists()])
+    return wrong + [
+        f"{name} ({_difference(found.get(name), expected[name])})"
+        for name in mine
+        if found.get(name) != expected[name]
+    ]
+
+
+def _digests(folder: epath.Path, names: Iterable[str]) -> dict[str, list[int]]:
+    sizes = {name: (folder / name).stat().length for name in names}
+    pieces = [(name, start) for name, size in sizes.items() for start in range(0, size, _PIECE)]
+    digests = {name: [size] for name, size in sizes.items()}
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        mine = sorted(expected)[part::parts]
-        wrong += filter(None, pool.map(lambda name: _compare(folder / name, expected[name]), mine))
-    return [text.removeprefix(f"{folder}/") for text in wrong]
+        for (name, _), crc in zip(pieces, pool.map(lambda p: _crc(folder / p[0], p[1]), pieces)):
+            digests[name].append(crc)
+    return digests
 
 
-def _digest(path: epath.Path) -> list[int]:
-    size = crc = 0
+def _crc(path: epath.Path, start: int) -> int:
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            size, crc = size + len(chunk), crc32c.crc32c(chunk, crc)
-    return [size, crc]
+        file.seek(start)
+        return crc32c.crc32c(file.read(_PIECE))
 
 
-def _compare(path: epath.Path, expected: list[int]) -> str:
-    if not path.exists():
-        return f"{path} (missing)"
-    found = _digest(path)
+def _difference(found: list[int] | None, expected: list[int]) -> str:
+    if found is None:
+        return "missing"
     if found[0] != expected[0]:
-        return f"{path} ({found[0]} bytes instead of {expected[0]})"
-    return "" if found == expected else f"{path} (its digest differs)"
+        return f"{found[0]} bytes instead of {expected[0]}"
+    return "its digest differs"
 
 
 def _read(path: epath.Path) -> dict[str, list[int]] | None:
