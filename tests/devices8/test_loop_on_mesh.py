@@ -73,3 +73,20 @@ def test_eight_devices_to_one_and_back(tmp_path):
         assert len(kernel(moved).sharding.device_set) == mesh.size
         assert int(moved["step"]) == steps
     np.testing.assert_allclose(kernel(moved), kernel(whole), rtol=1e-5, atol=1e-6)
+
+
+def test_bad_steps_are_left_out_on_a_mesh_as_on_one_device(tmp_path):
+    config = dataclasses.replace(CONFIG, on_bad_step="skip", spike_factor=5.0)
+    states = {}
+    for name, mesh in (
+        ("one", make_mesh(devices=jax.devices()[:1])),
+        ("many", make_mesh(MeshConfig(fsdp=4, tensor=2))),
+    ):
+        task = LinearTask()
+        batches = LinearBatches(poisoned_step=5)
+        states[name] = train(task, batches, config, mesh=mesh, workdir=tmp_path / name)
+        assert task.traces == 1
+    assert kernel(states["many"]).sharding.spec == P("fsdp", "tensor")
+    assert np.isfinite(kernel(states["one"])).all()
+    assert int(states["many"]["guard"]["counted"]) == 7
+    np.testing.assert_allclose(kernel(states["many"]), kernel(states["one"]), rtol=1e-5, atol=1e-6)
