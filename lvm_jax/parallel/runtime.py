@@ -1,5 +1,7 @@
 """The start and the end of a process: multi-host start-up, the compilation cache, and stop signals."""
 
+import glob
+import importlib.util
 import os
 import signal
 import threading
@@ -8,36 +10,57 @@ from types import FrameType, TracebackType
 import jax
 from jax.experimental import multihost_utils
 
+from lvm_jax.errors import UserError
+
 # Any of these says that a launcher started several processes; JAX reads the details from them itself.
-_LAUNCHER_VARIABLES = (
-    "JAX_COORDINATOR_ADDRESS",
-    "COORDINATOR_ADDRESS",
-    "OMPI_COMM_WORLD_SIZE",
-    "MEGASCALE_COORDINATOR_ADDRESS",
-)
+_LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "MEGASCALE_COORDINATOR_ADDRESS")
+# Where no launcher that JAX knows started the processes, all three say how they find each other.
+_BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_TPU_CHIPS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 
 
 def initialize(compile_cache: str | None = None) -> None:
-    """Joins the other hosts where a launcher started several, and turns the compilation cache on.
+    """Joins the other hosts where there are several, and turns the compilation cache on.
 
-    Call it once, before anything touches a device. TPU pods, SLURM, Open MPI and multislice are recognised; any other
-    launcher sets `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
+    Call it once, before anything touches a device. Hosts of a Cloud TPU slice, and processes that SLURM or Open MPI
+    started, are found by JAX; others are told by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Args:
       compile_cache: folder of compiled programs, kept between runs; default `$JAX_COMPILATION_CACHE_DIR`, else
         `~/.cache/lvm_jax/xla`.
+
+    Raises:
+      UserError: a coordinator, but not how many processes there are and which this is.
     """
-    launched = any(name in os.environ for name in _LAUNCHER_VARIABLES)
-    several_tpu_hosts = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    several_slurm_tasks = int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    if launched or several_tpu_hosts or several_slurm_tasks:
-        count, index = (os.environ.get(f"JAX_{x}") for x in ("NUM_PROCESSES", "PROCESS_ID"))
-        jax.distributed.initialize(
-            num_processes=int(count) if count else None, process_id=int(index) if index else None
-        )
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        _join_by_hand()
+    elif (
+        any(name in os.environ for name in _LAUNCHER_VARIABLES)
+        or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+        or has_tpu()  # a slice of several hosts is told by their metadata, not by a variable
+    ):
+        jax.distributed.initialize()
     folder = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or "~/.cache/lvm_jax/xla"
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def has_tpu() -> bool:
+    """Whether this is a TPU host on which JAX may use the TPU."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    wanted = not platforms or "tpu" in platforms.split(",")
+    chips = any(glob.glob(pattern) for pattern in _TPU_CHIPS)
+    return wanted and chips and importlib.util.find_spec("libtpu") is not None
+
+
+def _join_by_hand() -> None:
+    address, count, index = (os.environ.get(name, "") for name in _BY_HAND)
+    if not (count.isdigit() and index.isdigit()):
+        raise UserError(
+            f"JAX_COORDINATOR_ADDRESS is {address}, JAX_NUM_PROCESSES {count!r} and JAX_PROCESS_ID {index!r}: "
+            "set all three, the last two to numbers"
+        )
+    jax.distributed.initialize(address, int(count), int(index))
 
 
 class StopSignal:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.annotators import drawings, mappings
+from data_pipelines.annotators import mappings, skeletons
 from lvm_jax.evaluation import annotation_maps as maps
 from lvm_jax.evaluation import task_scores as scores
 from lvm_jax.evaluation.readers import white
@@ -109,7 +109,7 @@ def test_inverse_mappings_undo_the_annotators():
     np.testing.assert_array_equal(maps.normals(picture), mappings.rgb_to_normals(picture))
     assert (maps.DEPTH_NEAR, maps.DEPTH_FAR) == (mappings.DEPTH_NEAR, mappings.DEPTH_FAR)
     points = np.array([[[30.0, 10.0], [32.0, 40.0], [35.0, 70.0]]])
-    drawn = drawings.draw_keypoints(points, 96)
+    drawn = skeletons.draw_keypoints(points, 96)
     np.testing.assert_allclose(maps.keypoints(drawn), points[0], atol=0.6)
     assert compute(scores.keypoints(drawn, drawn)) == {"pck@0.1": 1.0}
     assert np.isnan(maps.keypoints(np.zeros((8, 8, 3), np.uint8))).all()

@@ -8,43 +8,16 @@ from lvm_jax.parallel import runtime
 from lvm_jax.parallel.runtime import StopSignal
 
 
-@pytest.fixture
-def joined(monkeypatch):
-    """The arguments with which the other hosts were joined; no launcher has left its variables."""
-    calls = []
-    for name in (*runtime._LAUNCHER_VARIABLES, "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES"):
+def test_compiled_programs_are_kept_by_default(monkeypatch, tmp_path):
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_COMPILATION_CACHE_DIR", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: calls.append(given))
-    return calls
-
-
-@pytest.fixture(autouse=True)
-def cache():
-    before = jax.config.jax_compilation_cache_dir
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
-def test_compiled_programs_are_kept_by_default(joined, monkeypatch, tmp_path):
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
-    runtime.initialize()
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / ".cache" / "lvm_jax" / "xla")
-    assert joined == []
-
-
-def test_a_plain_launcher_says_who_is_who_in_the_environment(joined, monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host0:1234")
-    monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
-    monkeypatch.setenv("JAX_PROCESS_ID", "0")
-    runtime.initialize(str(tmp_path))
-    assert joined == [{"num_processes": 4, "process_id": 0}]
-
-
-def test_slurm_is_left_to_jax(joined, monkeypatch, tmp_path):
-    monkeypatch.setenv("SLURM_NTASKS", "8")
-    runtime.initialize(str(tmp_path))
-    assert joined == [{"num_processes": None, "process_id": None}]
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        runtime.initialize()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / ".cache" / "lvm_jax" / "xla")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.mark.parametrize(
