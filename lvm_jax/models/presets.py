@@ -77,7 +77,7 @@ _LLAMA: dict[str, dict[str, Any]] = {
         "hidden_size": 128,
         "intermediate_size": 256,
         "num_hidden_layers": 4,
-        "num_attention_heads": 4,
+        "num_attention_heads": 2,
         "max_position_embeddings": 512,
         # 0.02 suits thousands of columns; 1/sqrt(128) lets so narrow a model attend from the first steps on.
         "initializer_range": 0.08,
