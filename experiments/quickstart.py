@@ -69,7 +69,7 @@ def stages(w: str, tiny: bool) -> list[Stage]:
             "evaluation",
             "held-out images and sentences, beside honest baselines",
             f"experiments/evaluate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
-            f"--images={w}/corpus --output={w}/evaluation{held_out}",
+            f"--images={w}/corpus --output={w}/evaluation --shots=3{held_out}",
         ),
         Stage(
             "prompts",

@@ -31,6 +31,7 @@ table { border-collapse: collapse; width: 100%; margin: .8rem 0 1.3rem; font-siz
   font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
 td, th { padding: .34rem .9rem .34rem 0; vertical-align: top; border-bottom: 1px solid var(--line); }
+td:nth-child(n+5):not(.number) { overflow-wrap: anywhere; min-width: 7rem; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 figure { margin: 1.2rem 0; } figure svg { width: 100%; height: auto; display: block; }
 figure img { max-width: 100%; height: auto; display: block; border-radius: .35rem; background: #fff; }

@@ -9,6 +9,8 @@ from lvm_jax.reporting.charts import Chart, Level, Series
 from lvm_jax.reporting.inputs import Metrics, RunFiles, column, names
 from lvm_jax.reporting.words import KINDS, context_curve, plain_words
 
+_NOT_DRAWN = ("goodput", "badput/", "epochs/")
+
 CATEGORIES = {
     1: "unlabelled images",
     2: "annotated images",
@@ -77,6 +79,7 @@ def tokenizer(files: RunFiles) -> str:
         "ssim": "SSIM, at most 1 (higher is better)",
         "l1": "mean absolute error of pixels in [0, 1]",
         "lpips": "LPIPS (lower is better)",
+        "frechet_vgg16": "Frechet distance of VGG16 features (lower is better; not FID)",
         "codebook_usage": "fraction of codes in use",
         "code_entropy": "entropy of the codes, nats",
         "code_perplexity": "perplexity of the codes",
@@ -217,6 +220,8 @@ def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> str:
     """A small chart for each thing measured while training; its training and held-out values share one."""
     groups: dict[str, list[str]] = {}
     for name in names(metrics):
+        if name.startswith(_NOT_DRAWN) or not any(column(metrics, name)[1]):
+            continue  # shares of time are a sentence; what was 0 throughout is none
         groups.setdefault(name.removeprefix("train/").removeprefix("validation/"), []).append(name)
     charts = []
     for title, members in groups.items():
@@ -229,7 +234,23 @@ def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> str:
             charts.append(
                 html.figure(Chart("step", title.replace("_", " "), lines, size=(4.4, 2.6)).svg())
             )
-    return f"<div class=pair>{''.join(charts)}</div>"
+    return _time_spent(metrics) + f"<div class=pair>{''.join(charts)}</div>"
+
+
+def _time_spent(metrics: Metrics) -> str:
+    """Where the seconds of the training went, restarts included, as its last line says."""
+    shares = next((line for line in reversed(metrics) if "goodput" in line), {})
+    causes = [
+        f"{html.percent(shares[name])} {name.removeprefix('badput/')}"
+        for name in sorted((n for n in shares if n.startswith("badput/")), key=lambda n: -shares[n])
+        if shares[name] >= 0.001
+    ]
+    if not causes:
+        return ""
+    return (
+        f"<p class=soft>Of its time, {html.percent(shares['goodput'])} went into training steps; the rest into "
+        f"{', '.join(causes)}.</p>"
+    )
 
 
 def _split(name: str) -> str:

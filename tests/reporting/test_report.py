@@ -221,6 +221,19 @@ def test_a_damaged_file_is_named(workdir):
         write_report(workdir)
 
 
+def test_shares_of_time_are_words_and_what_stayed_zero_is_not_drawn(workdir):
+    path = workdir / "tokenizer" / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()[:-1]]
+    for line in lines:
+        line |= {"goodput": 0.75, "badput/compile": 0.2, "badput/lost": 0.05, "badput/data": 0.0}
+        line |= {"train/skipped": 0.0}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report(workdir).read_text()
+    assert "75.0 % went into training steps; the rest into 20.0 % compile, 5.0 % lost." in page
+    assert "badput" not in page
+    assert "skipped" not in page
+
+
 def test_charts_are_drawings_in_the_pages_colour():
     chart = Chart(
         "step",
