@@ -420,7 +420,7 @@ def readers_recipe(images: Path, **changes) -> Recipe:
 def test_the_command_stopped_at_any_moment_goes_on_to_the_same_bytes(
     ending, tmp_path, tokenizer, plain_loop, image_folder
 ):
-    changes = {"entries.images.epochs": 40, "train_shards": 6}
+    changes = {"entries.images.epochs": 120, "train_shards": 36}  # the first is early, the last late
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     process = subprocess.Popen(
         command(image_folder, tokenizer, tmp_path / "stopped", *flags),
@@ -441,7 +441,7 @@ def test_the_command_stopped_at_any_moment_goes_on_to_the_same_bytes(
         assert process.returncode == -signal.SIGKILL
     assert not (folder / "manifest.json").exists()
     left = whole_shards(folder)
-    assert 1 <= len(left) < 7
+    assert 1 <= len(left) < 37
 
     recipe = readers_recipe(image_folder, **changes)
     build(recipe, tokenizer, tmp_path / "stopped", batch_size=1)
