@@ -62,6 +62,7 @@ def equal(a: object, b: object) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_discriminator_waits_for_its_start():
     before, history = run(START)
     for part in ("params", "opt"):

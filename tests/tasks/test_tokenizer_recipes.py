@@ -60,6 +60,7 @@ def stepped(how: TokenizerStep) -> tuple[list[dict], dict]:
     return states, {name: mean.compute() for name, mean in metrics.items()}
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_makes_the_same_step():
     """Entropy of the mean assignment, the adaptive weight and LeCam belong to the whole batch: no average of parts."""
     (whole, metrics), (parts, their_metrics) = stepped(WHOLE), stepped(PARTS)
@@ -143,6 +144,7 @@ def codes_used(revive_after: int) -> int:
     return len(np.unique(task.reconstruct(state, batch["images"])[1]))
 
 
+@pytest.mark.slow
 def test_a_collapsed_codebook_recovers_with_revival_and_only_with_it():
     assert codes_used(revive_after=0) <= 2
     assert codes_used(revive_after=10) >= 8
@@ -182,6 +184,7 @@ def train_to(steps: int, workdir, mesh) -> dict:
     return train(task, Batches(), config, mesh=mesh, workdir=workdir, experiment={"run": 1})
 
 
+@pytest.mark.slow
 def test_resume_is_bit_exact_discriminator_averages_and_idle_codes_included(tmp_path):
     mesh = make_mesh(MeshConfig(), devices=jax.devices()[:1])
     whole = train_to(6, tmp_path / "whole", mesh)
