@@ -420,7 +420,8 @@ def readers_recipe(images: Path, **changes) -> Recipe:
 def test_the_command_stopped_at_any_moment_goes_on_to_the_same_bytes(
     ending, tmp_path, tokenizer, plain_loop, image_folder
 ):
-    changes = {"entries.images.epochs": 120, "train_shards": 36}  # the first is early, the last late
+    # The first shard is early, the last late.
+    changes = {"entries.images.epochs": 120, "train_shards": 36}
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     process = subprocess.Popen(
         command(image_folder, tokenizer, tmp_path / "stopped", *flags),
