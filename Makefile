@@ -24,6 +24,8 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/devices8
+	$(EIGHT_DEVICES) $(BIN)/python -m pytest -q -m slow tests/devices8
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -52,6 +52,7 @@ def two_steps(mesh) -> dict:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 4}])
 def test_a_step_on_a_mesh_equals_one_device(sizes):
     one = two_steps(make_mesh(MeshConfig(), devices=jax.devices()[:1]))
