@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "training"))
 
@@ -49,6 +50,8 @@ def run(workdir, steps, sigterm_at):
     def on_step(step):
         if step == sigterm_at and jax.process_index() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
+        elif 0 <= sigterm_at < step:
+            time.sleep(0.3)  # the others hear of it a second later: before the last step
 
     config = TrainConfig(steps=steps, batch_size=8, log_every=5, eval_every=10, checkpoint_every=10)
     mesh = make_mesh()
