@@ -82,9 +82,9 @@ def build(
         f"{folder}: {sum(map(len, plans.values()))} sentences in {len(tasks)} shards, "
         f"{len(tasks) - len(missing)} of them already written"
     )
+    for leftover in [*folder.glob(".*.tmp"), *(folder / NOTES).glob(".*.tmp")]:
+        leftover.unlink()  # of a run that was killed
     if missing:
-        for leftover in folder.glob(".*.tmp"):  # of a run that was killed
-            leftover.unlink()
         # A manifest is true only of a whole data set.
         (folder / manifest_lib.FILE_NAME).unlink(missing_ok=True)
         _write_shards(missing, recipe, tokenizer, batch_size, fingerprint, beam_flags)
