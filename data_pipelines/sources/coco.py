@@ -9,12 +9,13 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int32, UInt8
 
-from data_pipelines.annotators import drawings, mappings, skeletons
+from data_pipelines.annotators import drawings, skeletons
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.sources.base import BadItem, Item, existing_folder
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import shrink_ids
 from data_pipelines.sources.run_lengths import decode_run_lengths
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 Role = Literal["boxes", "keypoints", "segmentation"]
@@ -34,7 +35,7 @@ class CocoImages:
       roles: what is drawn. `boxes`: outlines on the image, or filled on black, in colours of the categories, smaller
         above larger; back by `drawings.boxes_from_drawing`. `keypoints`: OpenPose's skeletons on black; back by
         `skeletons.keypoints_from_drawing`. `segmentation`: categories in colours, from polygons and run lengths,
-        smaller above larger; back by `mappings.rgb_to_ids`.
+        smaller above larger; back by `annotation_maps.rgb_to_ids`.
       boxes_on: where boxes are drawn.
       n_ids: colours of categories that are told apart; COCO's ids go up to 90.
       short_side: larger images are brought down to this before anything is drawn.
@@ -56,7 +57,7 @@ class CocoImages:
         if not self.roles:
             raise UserError("roles is empty: name boxes, keypoints or segmentation")
         check_short_side(self.short_side)
-        mappings.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # refuses a number that is none
 
     def keys(self) -> list[str]:
         """File names of the annotated images; see `Source`."""
@@ -124,7 +125,7 @@ class CocoImages:
         masks = [(_mask(a["segmentation"], listed), a["category_id"]) for a in annotations]
         for mask, category in sorted(masks, key=lambda m: -int(m[0].sum())):
             ids[mask] = category
-        return mappings.ids_to_rgb(shrink_ids(ids, image.shape[:2]), self.n_ids)
+        return maps.ids_to_rgb(shrink_ids(ids, image.shape[:2]), self.n_ids)
 
 
 @dataclasses.dataclass(frozen=True)

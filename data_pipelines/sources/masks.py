@@ -9,8 +9,8 @@ from etils import epath
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
-from data_pipelines.annotators import mappings
 from data_pipelines.sources.base import BadItem
+from lvm_jax.data import annotation_maps as maps
 
 
 def read_mask(source: epath.PathLike | bytes, key: str) -> Int32[np.ndarray, "H W"]:
@@ -33,8 +33,8 @@ def read_mask(source: epath.PathLike | bytes, key: str) -> Int32[np.ndarray, "H 
 
 
 def draw_mask(ids: Int32[np.ndarray, "H W"], n_ids: int, ignore: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Colours of ids (`mappings.ids_to_rgb`); `ignore` becomes background."""
-    return mappings.ids_to_rgb(np.where(ids == ignore, 0, ids), n_ids)
+    """Colours of ids (`annotation_maps.ids_to_rgb`); `ignore` becomes background."""
+    return maps.ids_to_rgb(np.where(ids == ignore, 0, ids), n_ids)
 
 
 def shrink_ids(ids: Int32[np.ndarray, "H W"], size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:

@@ -7,11 +7,11 @@ from typing import Literal
 
 from etils import epath
 
-from data_pipelines.annotators import mappings
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.sources.base import BadItem, Item, list_keys
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data.images import EXTENSIONS
 from lvm_jax.errors import UserError
 
@@ -34,7 +34,7 @@ class WebDataset:
     root: str
     roles: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
-    n_ids: int = mappings.MAX_IDS
+    n_ids: int = maps.MAX_IDS
     ignore: int = 255
     class_from: Literal["", "cls", "txt", "json"] = ""
     class_field: str = "label"
@@ -44,7 +44,7 @@ class WebDataset:
     category: int = 2
 
     def __post_init__(self):
-        mappings.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # refuses a number that is none
 
     def keys(self) -> list[str]:
         """Samples of all tars; see `Source`.

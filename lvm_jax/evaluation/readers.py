@@ -20,9 +20,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 from etils import epath
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
+from lvm_jax.data.annotation_maps import grey, mask_to_rgb
 from lvm_jax.data.images import EXTENSIONS, BadImage, load_image
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.visual_tasks import Episode
@@ -33,7 +34,6 @@ VOC_CLASSES = (
 )  # fmt: skip
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mkv", ".avi", ".mov")
 _LARGEST_BOX = 0.5  # of the picture, as in the published subset
-_LUMA = np.array([0.2989, 0.5870, 0.1140])
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -97,7 +97,7 @@ class Pascal5i:
 
     def _pair(self, name: str, label: int) -> tuple[Picture, Picture]:
         mask = read_ids(self._root / "SegmentationClass" / f"{name}.png") == label
-        return load(self._root / "JPEGImages" / f"{name}.jpg"), white(mask)
+        return load(self._root / "JPEGImages" / f"{name}.jpg"), mask_to_rgb(mask)
 
 
 class _Boxes:
@@ -131,7 +131,7 @@ class _Boxes:
         x0, y0, x1, y1 = (round(value) for value in self.boxes[file][1])
         mask = np.zeros(picture.shape[:2], bool)
         mask[y0:y1, x0:x1] = True
-        return picture, white(mask)
+        return picture, mask_to_rgb(mask)
 
 
 class VocDetection(_Boxes):
@@ -280,7 +280,7 @@ class Davis:
 
     def _mask(self, name: str, frame: epath.Path) -> Picture:
         ids = read_ids(epath.Path(self.root) / "Annotations" / "480p" / name / f"{frame.stem}.png")
-        return white(ids > 0)
+        return mask_to_rgb(ids > 0)
 
 
 def class_folders(
@@ -333,18 +333,12 @@ def read_ids(file: epath.PathLike) -> Int[np.ndarray, "h w"]:
         raise UserError(f"the data set is damaged: {path} ({error})") from error
 
 
-def white(mask: Bool[np.ndarray, "h w"]) -> Picture:
-    """White where the mask is set, else black."""
-    return np.repeat(np.where(mask, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
-
-
 def _grey_pair(file: epath.Path) -> tuple[Picture, Picture]:
     picture = load(file)
     side = min(picture.shape[:2])
     y, x = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
     colour = picture[y : y + side, x : x + side]
-    grey = np.round(colour @ _LUMA).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1), colour
+    return grey(colour), colour
 
 
 def _draw(candidates: Sequence, shots: int, seed: tuple[int, int], what: str) -> list:
