@@ -1,7 +1,6 @@
 """Photographs with the annotations of a COCO json: boxes, poses, segmentation."""
 
 import dataclasses
-import json
 from typing import Any, Literal
 
 import cv2
@@ -16,6 +15,7 @@ from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import shrink_ids
 from data_pipelines.sources.run_lengths import decode_run_lengths
 from lvm_jax.data import annotation_maps as maps
+from lvm_jax.data.coco import Listed, read_coco
 from lvm_jax.errors import UserError
 
 Role = Literal["boxes", "keypoints", "segmentation"]
@@ -97,14 +97,14 @@ class CocoImages:
                 raise BadItem(key, f"has {role} that cannot be drawn ({error})") from error
         return item
 
-    def _index(self) -> dict[str, "_Listed"]:
+    def _index(self) -> dict[str, Listed]:
         existing_folder(self.root, "images and annotations")
         path = epath.Path(self.root) / self.annotations
         if not path.is_file():
             raise UserError(f"{self.root} holds no {self.annotations}: give the json file below it")
         return _read_index(str(path), path.stat().mtime)
 
-    def _boxes(self, annotations: list[dict], image: np.ndarray, listed: "_Listed") -> np.ndarray:
+    def _boxes(self, annotations: list[dict], image: np.ndarray, listed: Listed) -> np.ndarray:
         """Crowds, which are regions and not objects, are left out."""
         single = [a for a in annotations if not a.get("iscrowd")]
         boxes = np.array([a["bbox"] for a in single], np.float64).reshape(-1, 4)
@@ -118,9 +118,7 @@ class CocoImages:
         thickness = max(1, round(min(size) / 80))
         return drawings.draw_boxes(boxes, ids, size, image, n_ids=self.n_ids, thickness=thickness)
 
-    def _segments(
-        self, annotations: list[dict], image: np.ndarray, listed: "_Listed"
-    ) -> np.ndarray:
+    def _segments(self, annotations: list[dict], image: np.ndarray, listed: Listed) -> np.ndarray:
         ids = np.zeros((listed.height, listed.width), np.int32)
         masks = [(_mask(a["segmentation"], listed), a["category_id"]) for a in annotations]
         for mask, category in sorted(masks, key=lambda m: -int(m[0].sum())):
@@ -128,49 +126,14 @@ class CocoImages:
         return maps.ids_to_rgb(shrink_ids(ids, image.shape[:2]), self.n_ids)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Listed:
-    """What the json says of an image; width 0 where it says nothing."""
-
-    width: int
-    height: int
-    annotations: list[dict[str, Any]]
-
-
 @once_per_process
-def _read_index(path: str, mtime: float) -> dict[str, _Listed]:
+def _read_index(path: str, mtime: float) -> dict[str, Listed]:
     """File name -> what is said of it; `mtime` tells versions of the file apart."""
     del mtime
-    try:
-        content = json.loads(epath.Path(path).read_text())
-        named = {
-            image["id"]: (image["file_name"], _Listed(image["width"], image["height"], []))
-            for image in content["images"]
-        }
-        listed = dict(named.values())
-        for a in content["annotations"]:
-            kept = {
-                field: a[field]
-                for field in ("category_id", "iscrowd", *_FIELD.values())
-                if a.get(field) is not None
-            }
-            if not any(kept.get("keypoints", [1])):
-                del kept["keypoints"]  # an object of which no joint was marked
-            where = named.get(a["image_id"])
-            unknown = f"image_id {a['image_id']}"
-            (
-                where[1] if where else listed.setdefault(unknown, _Listed(0, 0, []))
-            ).annotations.append(kept)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no COCO json ({type(error).__name__}: {error}): it needs images and annotations"
-        ) from error
-    if len(listed) < len(named):
-        raise UserError(f"{path} lists a file name twice: each image needs a name of its own")
-    return listed
+    return read_coco(path)[0]
 
 
-def _scale(image: np.ndarray, listed: _Listed) -> np.ndarray:
+def _scale(image: np.ndarray, listed: Listed) -> np.ndarray:
     return np.array([image.shape[1] / listed.width, image.shape[0] / listed.height])
 
 
@@ -179,7 +142,7 @@ def _areas(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
 
 
 def _keypoints(
-    annotations: list[dict], image: np.ndarray, listed: _Listed
+    annotations: list[dict], image: np.ndarray, listed: Listed
 ) -> UInt8[np.ndarray, "H W 3"]:
     marked = np.array([a["keypoints"] for a in annotations], np.float64).reshape(-1, 17, 3)
     points = np.where(marked[..., 2:] > 0, marked[..., :2] + 0.5, np.nan) * _scale(image, listed)
@@ -188,7 +151,7 @@ def _keypoints(
     return skeletons.draw_keypoints(joints, size, skeletons.OPENPOSE, max(2.0, min(size) / 50))
 
 
-def _mask(segmentation: Any, listed: _Listed) -> np.ndarray:
+def _mask(segmentation: Any, listed: Listed) -> np.ndarray:
     """Bool (height, width) of polygons, or of run lengths."""
     if isinstance(segmentation, dict):
         mask = decode_run_lengths(segmentation["counts"], segmentation["size"])

@@ -11,7 +11,7 @@ from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
 from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data import example
-from lvm_jax.data.tfrecord import RecordFile, build_index, index_path
+from lvm_jax.data.tfrecord import RecordFile
 from lvm_jax.errors import UserError
 
 
@@ -68,8 +68,6 @@ class TfdsFolder:
             )
         found = []
         for path in shards:
-            if not index_path(path).exists():
-                build_index(path)
             shard = _open(str(path))
             found += [self._class_of(shard, i) + f"{path.name}/{i:07d}" for i in range(len(shard))]
         return sorted(found)

@@ -13,7 +13,6 @@ Episode i is a pure function of (seed, i), so hosts can take every n-th of them.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from typing import Protocol
 from xml.etree import ElementTree
@@ -21,10 +20,10 @@ from xml.etree import ElementTree
 import numpy as np
 from etils import epath
 from jaxtyping import Int, UInt8
-from PIL import Image
 
 from lvm_jax.data.annotation_maps import grey, mask_to_rgb
-from lvm_jax.data.images import EXTENSIONS, BadImage, load_image
+from lvm_jax.data.coco import read_coco
+from lvm_jax.data.images import EXTENSIONS, BadImage, load_ids, load_image
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.visual_tasks import Episode
 
@@ -164,20 +163,16 @@ class CocoDetection(_Boxes):
             raise UserError(
                 f"{listing} does not exist: point at the folder that holds annotations/"
             )
-        content = json.loads(listing.read_text())
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        of_image: dict[int, list[dict]] = {}
-        for annotation in content["annotations"]:
-            of_image.setdefault(annotation["image_id"], []).append(annotation)
+        images, names = read_coco(listing)
         boxes = {}
-        for image in content["images"]:
-            found = of_image.get(image["id"], [])
+        for name, image in images.items():
+            found = image.annotations
             if len(found) != 1 or found[0].get("iscrowd"):
                 continue
             x, y, width, height = found[0]["bbox"]
-            if width * height < _LARGEST_BOX * image["width"] * image["height"]:
+            if width * height < _LARGEST_BOX * image.width * image.height:
                 label = names[found[0]["category_id"]]
-                boxes[base / split / image["file_name"]] = (label, (x, y, x + width, y + height))
+                boxes[base / split / name] = (label, (x, y, x + width, y + height))
         super().__init__(boxes, str(base))
 
 
@@ -323,14 +318,10 @@ def read_ids(file: epath.PathLike) -> Int[np.ndarray, "h w"]:
     Raises:
       UserError: not a picture of ids.
     """
-    path = epath.Path(file)
     try:
-        with path.open("rb") as opened, Image.open(opened) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise UserError(f"{path} has mode {image.mode}: masks are palette or grey PNGs")
-            return np.asarray(image).astype(np.int32)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the data set is damaged: {path} ({error})") from error
+        return load_ids(file)
+    except BadImage as error:
+        raise UserError(f"the data set is damaged: {error}; download the file again") from error
 
 
 def _grey_pair(file: epath.Path) -> tuple[Picture, Picture]:
