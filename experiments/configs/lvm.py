@@ -50,6 +50,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.watchdog_seconds = 1800.0  # a batch, step, checkpoint or evaluation may take
     config.train.profile_steps = (0, 0)  # first and last step to trace, counted from 1
     config.train.wandb_project = ""  # Weights & Biases; "": not used
+    config.train.print_config = True  # whole, at the start; False: where it is
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1.5e-4
@@ -80,7 +81,7 @@ def _quickstart(config: Any) -> None:
     config.model.dtype = "float32"
     config.data.seq_len = 512
     config.train.update({"steps": 1000, "batch_size": 4, "log_every": 10})
-    config.train.update({"eval_every": 500, "checkpoint_every": 100})
+    config.train.update({"eval_every": 500, "checkpoint_every": 100, "print_config": False})
     config.optimizer.update({"learning_rate": 5e-3, "end_learning_rate": 1e-4})
     config.optimizer.update({"warmup_steps": 40, "decay_steps": 1000})
 

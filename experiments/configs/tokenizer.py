@@ -65,6 +65,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.watchdog_seconds = 1800.0  # a batch, step, checkpoint or evaluation may take
     config.train.profile_steps = (0, 0)  # first and last step to trace, counted from 1
     config.train.wandb_project = ""  # Weights & Biases; "": not used
+    config.train.print_config = True  # whole, at the start; False: where it is
 
     config.generator = _adamw(1e-4, warmup=2_000, steps=600_000)
     config.critic = _adamw(1e-6, warmup=2_000, steps=600_000)
@@ -111,7 +112,7 @@ def _quickstart(config: Any) -> None:
     config.discriminator.update({"hidden_channels": 16, "n_layers": 2, "norm_groups": 8})
     config.data.flip = False  # left and right of a rendered scene are told apart by its light
     config.train.update({"steps": 1500, "batch_size": 8, "log_every": 20})
-    config.train.update({"eval_every": 500, "checkpoint_every": 100})
+    config.train.update({"eval_every": 500, "checkpoint_every": 100, "print_config": False})
     config.generator = _adamw(1e-3, warmup=20, steps=1500)
     config.critic = _adamw(2.5e-4, warmup=20, steps=1500)
     config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})

@@ -17,7 +17,6 @@ Picture = UInt8[np.ndarray, "h w 3"]
 States = dict[str, Mean]
 Score = Callable[[Picture, Picture], States]
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 PCK_FRACTION = 0.1
 EDGE_TOLERANCE = 0.0075  # of the diagonal, as the Berkeley edge benchmark
@@ -51,7 +50,7 @@ def detection(predicted: Picture, truth: Picture) -> States:
 
 
 def colorization(predicted: Picture, truth: Picture) -> States:
-    """Mean squared error of pixels normalised by ImageNet's mean and standard deviation."""
+    """Mean squared error of pixels normalised by ImageNet's mean, which cancels, and standard deviation."""
     difference = (predicted.astype(np.float64) - truth) / 255 / IMAGENET_STD
     return {"mse": Mean(float(np.mean(difference**2)))}
 

@@ -42,7 +42,8 @@ class TrainConfig:
     It stops the run, or its update is left out, up to `max_skips` times in a row.
 
     A batch, step, checkpoint or evaluation of more than `watchdog_seconds` ends the process (0: never), steps
-    `profile_steps` (first, last) are traced, and a `wandb_project` sends the metrics there too.
+    `profile_steps` (first, last) are traced, and a `wandb_project` sends the metrics there too. The configuration is
+    printed whole at the start, or, without `print_config`, only where it is.
     """
 
     steps: int
@@ -59,6 +60,7 @@ class TrainConfig:
     watchdog_seconds: float = 1800.0
     profile_steps: tuple[int, int] = (0, 0)
     wandb_project: str = ""
+    print_config: bool = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "keep_checkpoints"):
@@ -131,7 +133,7 @@ def train(
     """
     ledger = Ledger()
     workdir = epath.Path(workdir)
-    claim(workdir, configs.to_dict(experiment or config))
+    claim(workdir, configs.to_dict(experiment or config), config.print_config)
     layout = BatchLayout(mesh, config.batch_size)
     skip = config.on_bad_step == "skip"
     task = GuardedTask(task, skip or config.spike_factor > 0, config.spike_factor)

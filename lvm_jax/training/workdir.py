@@ -19,7 +19,7 @@ _PERIODS = (
     ".keep_checkpoints",
     ".keep_every_steps",
 )
-_WATCHING = (".watchdog_seconds", ".profile_steps", ".wandb_project")
+_WATCHING = (".watchdog_seconds", ".profile_steps", ".wandb_project", ".print_config")
 _GUARD = (
     ".on_bad_step",
     ".spike_factor",
@@ -28,8 +28,8 @@ _GUARD = (
 _PLACES = (".data.shards", ".data.images", ".data.held_out")
 
 
-def claim(workdir: epath.Path, experiment: Mapping[str, Any]) -> None:
-    """Writes config.json and prints it, or prints in what this run differs from the one that began the workdir.
+def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True) -> None:
+    """Writes config.json and prints it (`whole`) or its place, or how this run differs from the workdir's first one.
 
     The mesh, periods, what is watched, how bad steps are met, and where the data lies may change between two runs of a
     workdir; nothing else may.
@@ -40,7 +40,7 @@ def claim(workdir: epath.Path, experiment: Mapping[str, Any]) -> None:
     path = workdir / "config.json"
     experiment = json.loads(json.dumps(experiment))
     text = json.dumps(experiment, indent=2) + "\n"
-    said = text
+    said = text if whole else f"the configuration is in {path}\n"
     if path.exists():
         changed = configs.differences(json.loads(path.read_text()), experiment)
         if refused := [line for line in changed if not _may_change(line.split(":")[0])]:

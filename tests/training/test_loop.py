@@ -195,6 +195,14 @@ def test_a_checkpoint_of_another_model_names_the_tensors(tmp_path):
         run(tmp_path, task=LinearTask(width=32))
 
 
+def test_only_the_place_of_the_configuration_is_printed_where_asked(tmp_path, capsys):
+    run(tmp_path, dataclasses.replace(CONFIG, print_config=False))
+    assert capsys.readouterr().out == f"the configuration is in {tmp_path}/config.json\n"
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == CONFIG.steps
+    run(tmp_path, CONFIG)
+    assert capsys.readouterr().out == "config.print_config: False -> True\n"
+
+
 def test_the_configuration_is_printed_and_then_what_changed(tmp_path, capsys):
     run(tmp_path)
     assert json.loads(capsys.readouterr().out) == dataclasses.asdict(CONFIG) | {
