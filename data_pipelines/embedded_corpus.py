@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from data_pipelines import assets, renderer, scenes
 from data_pipelines.annotators import drawings, skeletons
-from lvm_jax import cli
+from lvm_jax import cli, files
 from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data.splits import stable_fraction
 from lvm_jax.errors import UserError
@@ -82,7 +82,10 @@ def build(output: Path, settings: Settings, workers: int = 1) -> dict[str, int]:
         print(f"the corpus in {output} is complete: nothing to do")
         return json.loads((output / _COMPLETE).read_text())["counts"]
     output.mkdir(parents=True, exist_ok=True)
-    _write(output / _STARTED, json.dumps(dataclasses.asdict(settings)).encode())
+    files.write(output / _STARTED, json.dumps(dataclasses.asdict(settings)))
+    for folder in [output, *filter(Path.is_dir, output.iterdir())]:
+        for leftover in files.leftovers(folder):
+            leftover.unlink()
     _copy_pack(output)
     tasks = []
     for sort in _RENDERED:
@@ -95,8 +98,8 @@ def build(output: Path, settings: Settings, workers: int = 1) -> dict[str, int]:
 
     counts = {sort: getattr(settings, sort) for sort in _RENDERED}
     counts |= collections.Counter(Path(item.file).parts[0] for item in assets.load_pack())
-    _write(output / HELD_OUT, "".join(f"{path}\n" for path in held_out(settings)).encode())
-    _write(output / _COMPLETE, json.dumps(_description(settings, counts), indent=2).encode())
+    files.write(output / HELD_OUT, "".join(f"{path}\n" for path in held_out(settings)))
+    files.write(output / _COMPLETE, json.dumps(_description(settings, counts), indent=2))
     (output / _STARTED).unlink()
     return counts
 
@@ -216,8 +219,8 @@ def _copy_pack(output: Path) -> None:
         target = output / item.file
         if not target.exists():
             target.parent.mkdir(exist_ok=True)
-            _write(target, item.path.read_bytes())
-    _write(output / "LICENSES.md", (assets.ROOT / "LICENSES.md").read_bytes())
+            files.write(target, item.path.read_bytes())
+    files.write(output / "LICENSES.md", (assets.ROOT / "LICENSES.md").read_bytes())
 
 
 def _is_complete(output: Path, settings: Settings) -> bool:
@@ -252,13 +255,6 @@ def _description(settings: Settings, counts: dict[str, int]) -> dict[str, Any]:
         "depth": {"near": maps.DEPTH_NEAR, "far": maps.DEPTH_FAR},
         "keypoints": ["top", "centre", "foot"],
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes under a hidden name, then renames."""
-    hidden = path.with_name(f".{path.name}.part")
-    hidden.write_bytes(content)
-    hidden.rename(path)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ import dataclasses
 import json
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 from absl import flags
 from etils import epath
@@ -27,11 +26,11 @@ from lvm_jax.data.shards import find_shards
 from lvm_jax.data.tfrecord import RecordFile
 from lvm_jax.data.visual_sentence import VisualSentence, decode_example
 from lvm_jax.errors import UserError
+from lvm_jax.inference.codec import decode_codes, to_uint8
 from lvm_jax.models.vqgan import VQGAN
 
 LABEL_HEIGHT = 14
 GAP = 4
-DECODE_BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +132,8 @@ def render_page(
     row_height = size + 2 * LABEL_HEIGHT + GAP
     page = Image.new("RGB", (longest * (size + GAP), row_height * len(sentences)), "white")
     draw = ImageDraw.Draw(page)
-    pictures = iter(_decode_images(np.concatenate([s.codes for s in sentences]), tokenizer))
+    codes_MN = np.concatenate([sentence.codes for sentence in sentences])
+    pictures = iter(to_uint8(decode_codes(tokenizer, codes_MN)))
     for row, sentence in enumerate(sentences):
         top = row * row_height
         draw.text((2, top), f"{sentence.source}: {sentence.key}", fill="black", font=font)
@@ -142,16 +142,6 @@ def render_page(
             draw.text((left + 2, top + LABEL_HEIGHT), role, fill="dimgray", font=font)
             page.paste(Image.fromarray(next(pictures)), (left, top + 2 * LABEL_HEIGHT))
     return np.asarray(page)
-
-
-def _decode_images(codes_BN: np.ndarray, tokenizer: VQGAN) -> Iterator[np.ndarray]:
-    """uint8 images of codes, in batches of one shape so that the decoder compiles once."""
-    decode = jax.jit(lambda model, ids_BN: model.decode(ids_BN))
-    missing = -len(codes_BN) % DECODE_BATCH
-    padded_BN = np.pad(codes_BN, ((0, missing), (0, 0))).astype(np.int32)
-    for start in range(0, len(codes_BN), DECODE_BATCH):
-        images_BHWC = np.asarray(decode(tokenizer, padded_BN[start : start + DECODE_BATCH]))
-        yield from np.round(images_BHWC * 255).astype(np.uint8)
 
 
 def sample(folder: epath.PathLike, count: int, seed: int) -> list[VisualSentence]:

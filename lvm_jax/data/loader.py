@@ -16,7 +16,7 @@ from lvm_jax.data.mixture import make_mixture
 from lvm_jax.data.packing import LongSentences, OnePerRow, PackedRows
 from lvm_jax.data.rows import Rows, assemble
 from lvm_jax.data.shards import SentenceStore, Shards
-from lvm_jax.data.steps import Batch, StepLoader
+from lvm_jax.data.steps import Batch, StepLoader, slice_of_batch
 from lvm_jax.data.visual_sentence import SpecialTokens, VisualSentence
 from lvm_jax.errors import UserError
 
@@ -163,18 +163,13 @@ class EvalLoader:
         max_corrupt: int = 16,
     ):
         """Opens the shards; arguments and errors as in `TokenLoader`."""
-        if global_batch < 1 or global_batch % process_count:
-            raise UserError(
-                f"global_batch is {global_batch}: it must be a positive multiple of the {process_count} processes"
-            )
+        self._slice = slice_of_batch(global_batch, process_index, process_count)
         self._store = SentenceStore(shards, split, max_corrupt=max_corrupt)
         self._row_len = seq_len + 1
         self._rows = OnePerRow(
             self._store.lengths, seq_len + 1, self._store.manifest.tokens_per_image, long_sentences
         )
         self._global_batch = global_batch
-        self._local_batch = global_batch // process_count
-        self._first = process_index * self._local_batch
 
     @property
     def manifest(self) -> Manifest:
@@ -192,13 +187,13 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for number in range(len(self)):
-            first = number * self._global_batch + self._first
+            first = number * self._global_batch + self._slice.start
             yield assemble(
-                self._rows.rows(first, self._local_batch),
+                self._rows.rows(first, len(self._slice)),
                 self._store.codes,
                 self._row_len,
                 SpecialTokens(self._store.manifest.codebook_size),
-                self._local_batch,
+                len(self._slice),
             )
 
     def sentences(self) -> Iterator[VisualSentence]:

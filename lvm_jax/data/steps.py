@@ -22,6 +22,22 @@ def shuffled_index(index: int, length: int, seed: int) -> int:
     return int(shuffle.shuffled(np.array([position]), length, shuffle.keys(seed, epoch))[0])
 
 
+def slice_of_batch(global_batch: int, process_index: int, process_count: int) -> range:
+    """Which rows of a global batch are this process's.
+
+    Raises:
+      UserError: the batch does not divide over the processes, or this process is none of them.
+    """
+    if global_batch < 1 or global_batch % process_count:
+        raise UserError(
+            f"global_batch is {global_batch}: it must be a positive multiple of the {process_count} processes"
+        )
+    if not 0 <= process_index < process_count:
+        raise UserError(f"process_index is {process_index}: it must be in 0..{process_count - 1}")
+    rows = global_batch // process_count
+    return range(process_index * rows, (process_index + 1) * rows)
+
+
 class StepLoader(abc.ABC):
     """An endless iterator of host-local batches with one integer of state; grain reads ahead of the training step.
 
@@ -43,18 +59,9 @@ class StepLoader(abc.ABC):
 
         if seed < 0:
             raise UserError(f"seed is {seed}: it must not be negative")
-        if global_batch < 1 or global_batch % process_count:
-            raise UserError(
-                f"global_batch is {global_batch}: it must be a positive multiple of the {process_count} processes"
-            )
-        if not 0 <= process_index < process_count:
-            raise UserError(
-                f"process_index is {process_index}: it must be in 0..{process_count - 1}"
-            )
         self.seed = seed
         self.global_batch = global_batch
-        self._local_batch = global_batch // process_count
-        self._first = process_index * self._local_batch
+        self._slice = slice_of_batch(global_batch, process_index, process_count)
         self._step = 0
         options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=max(prefetch, threads)
@@ -68,8 +75,8 @@ class StepLoader(abc.ABC):
 
     def indices_at(self, step: int) -> range:
         """Where this process's rows of `step` lie in the global order."""
-        first = step * self.global_batch + self._first
-        return range(first, first + self._local_batch)
+        first = step * self.global_batch
+        return range(first + self._slice.start, first + self._slice.stop)
 
     def __iter__(self) -> "StepLoader":
         return self

@@ -13,6 +13,7 @@ from PIL import Image
 from data_pipelines import assets, embedded_corpus, scenes
 from data_pipelines.embedded_corpus import Settings
 from data_pipelines.sources import AnnotatedImages, FrameFolders, ImageFolder, VideoFolder
+from lvm_jax import files
 from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
@@ -81,6 +82,7 @@ def test_leftovers_and_losses_are_made_good(corpus, tmp_path):
         broken / "clips" / ".00001" / "x.png"
     )
     (broken / "photos" / assets.load_pack()[0].path.name).unlink()
+    files.temporary_name(broken / "photos" / "a.webp").touch()
     assert embedded_corpus.build(broken, SMALL, workers=2)["scenes"] == 3
     assert digest(broken) == digest(folder)
 
