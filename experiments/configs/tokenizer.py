@@ -119,21 +119,31 @@ def _quickstart(config: Any) -> None:
 
 def _taming(config: Any) -> None:
     """taming-transformers' f16 (arXiv 2012.09841): PatchGAN late, adaptive weight, Adam at 4.5e-6 times the batch."""
-    config.loss.update({"legacy_commitment": True, "discriminator_start": 250_000})
+    loss = TokenizerLoss(legacy_commitment=True, discriminator_start=250_000)
+    config.loss.update(dataclasses.asdict(loss))
     config.train.batch_size = 48
     for network in ("generator", "critic"):
         config[network].update({"learning_rate": 2.16e-4, "end_learning_rate": 2.16e-4})
         config[network].update({"warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 1e9})
+        config[network].update({"b1": 0.5, "b2": 0.9})
 
 
 def _maskgit(config: Any) -> None:
     """MaskGIT's (arXiv 2202.04200, its vqgan_config.py), with LPIPS for ResNet50 logits, which no package brings."""
     halvings = max(1, int(config.model.resolution).bit_length() - 3)  # down to 4 x 4
     config.discriminator.update({"kind": "style", "hidden_channels": 64, "n_layers": halvings})
-    config.loss.update({"reconstruction": "l2", "perceptual_weight": 0.1})
-    config.loss.update({"adversarial": "non_saturating", "adversarial_weight": 0.1})
-    config.loss.update({"adaptive_weight": False, "discriminator_start": 0, "r1_weight": 10.0})
-    config.loss.update({"entropy_weight": 0.1, "entropy_temperature": 0.01})
+    loss = TokenizerLoss(
+        reconstruction="l2",
+        perceptual_weight=0.1,
+        entropy_weight=0.1,
+        entropy_temperature=0.01,
+        adversarial="non_saturating",
+        adversarial_weight=0.1,
+        adaptive_weight=False,
+        discriminator_start=0,
+        r1_weight=10.0,
+    )
+    config.loss.update(dataclasses.asdict(loss))
     config.step.ema_decay = 0.999
     config.train.update({"batch_size": 256, "steps": 1_000_000})
     for network in ("generator", "critic"):
@@ -143,10 +153,18 @@ def _maskgit(config: Any) -> None:
 
 
 def _lvm(config: Any) -> None:
-    """Ours: the defaults, and what has been learned since about using all codes and about steady discriminators."""
-    config.loss.update({"entropy_weight": 0.05, "entropy_temperature": 0.05})
-    config.loss.update({"adversarial_weight": 0.1, "adaptive_weight": False})
-    config.loss.update({"discriminator_start": 20_000, "lecam_weight": 0.05})
+    """Ours: squared error beside LPIPS, all codes in use, a steady discriminator, averaged weights, a falling rate."""
+    loss = TokenizerLoss(
+        reconstruction="l2",
+        reconstruction_weight=4.0,
+        perceptual_weight=0.1,
+        entropy_weight=0.001,
+        entropy_temperature=0.05,
+        adversarial_weight=0.05,
+        discriminator_start=20_000,
+        lecam_weight=0.05,
+    )
+    config.loss.update(dataclasses.asdict(loss))
     config.step.update({"ema_decay": 0.999, "revive_after": 200})
     config.generator.update({"b1": 0.9, "b2": 0.99})
     config.critic.update({"learning_rate": 1e-4, "end_learning_rate": 1e-5, "b1": 0.5, "b2": 0.99})
