@@ -29,10 +29,9 @@ from data_pipelines.shard_writer import (
     needs_space,
     read_json,
     read_summary,
-    write_json,
 )
 from data_pipelines.tokenize import BatchEncoder, shared_encoder
-from lvm_jax import cli, config
+from lvm_jax import cli, config, files
 from lvm_jax.data import manifest as manifest_lib
 from lvm_jax.data.manifest import Manifest
 from lvm_jax.errors import UserError
@@ -82,7 +81,7 @@ def build(
         f"{folder}: {sum(map(len, plans.values()))} sentences in {len(tasks)} shards, "
         f"{len(tasks) - len(missing)} of them already written"
     )
-    for leftover in [*folder.glob(".*.tmp"), *(folder / NOTES).glob(".*.tmp")]:
+    for leftover in [*files.leftovers(folder), *files.leftovers(folder / NOTES)]:
         leftover.unlink()  # of a run that was killed
     if missing:
         # A manifest is true only of a whole data set.
@@ -168,7 +167,7 @@ def _keep_duplicates(
     """Writes what was left out, and of which items, beside the recipe."""
     if recipe.near_duplicates is not None:
         content = {"items": recipe_lib.digest(recipe, keys), "left_out": duplicates}
-        write_json(folder / NOTES / DUPLICATES, content)
+        files.write_json(folder / NOTES / DUPLICATES, content)
 
 
 def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str) -> None:
@@ -178,7 +177,7 @@ def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str)
     path = folder / NOTES / "recipe.json"
     found = read_json(path)
     if found is None:
-        write_json(path, mine)
+        files.write_json(path, mine)
     elif found["fingerprint"] != fingerprint:
         keys = ("tokenizer", "recipe")
         changes = config.differences(

@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import glob
 import json
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import IO
 from urllib.parse import quote
@@ -30,7 +29,7 @@ from jaxtyping import UInt16
 from tqdm import tqdm
 
 from data_pipelines.verify import find_dataset
-from lvm_jax import cli
+from lvm_jax import cli, files
 from lvm_jax.data import manifest as manifests
 from lvm_jax.data.manifest import Manifest
 from lvm_jax.data.shards import SentenceStore
@@ -94,8 +93,8 @@ def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: 
         raise UserError(f"{folder} is already there: name another --version, or delete it")
     roles = expand_layout(target.layout)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{PART}*"):  # of a run that was killed
-        leftover.unlink()
+    for of_a_killed_run in [*folder.glob(f"{PART}*"), *files.leftovers(folder)]:
+        of_a_killed_run.unlink()
     bad: list[str] = []
     splits = {"train": _Split(folder, "train", target.sentences_per_shard)}
     if target.validation:
@@ -135,17 +134,11 @@ def to_jsonl(folder: epath.PathLike, split: str, path: epath.PathLike) -> int:
       UserError: a record is bad: what comes back must be all that there was.
     """
     store = SentenceStore(folder, split, max_corrupt=0)
-    path = epath.Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for i in tqdm(range(len(store)), unit="sentence"):
-                sentence = store.sentence(i)
-                assert sentence is not None  # with no bad record allowed
-                file.write(format_line(sentence.codes.reshape(-1)))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        for i in tqdm(range(len(store)), unit="sentence"):
+            sentence = store.sentence(i)
+            assert sentence is not None  # with no bad record allowed
+            file.write(format_line(sentence.codes.reshape(-1)))
     return len(store)
 
 

@@ -31,8 +31,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_pipelines import assets, renderer, scenes
-from data_pipelines.annotators import drawings, mappings, skeletons
+from data_pipelines.annotators import drawings, skeletons
 from lvm_jax import cli
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data.splits import stable_fraction
 from lvm_jax.errors import UserError
 
@@ -152,8 +153,8 @@ def _annotated(frame: renderer.Frame) -> Pictures:
     return {
         "image.png": frame.image,
         "segmentation.png": _classes(frame),
-        "depth.png": mappings.depth_to_rgb(frame.depth),
-        "normals.png": mappings.normals_to_rgb(frame.normals),
+        "depth.png": maps.depth_to_rgb(frame.depth),
+        "normals.png": maps.normals_to_rgb(frame.normals),
         "edges.png": drawings.true_edges(frame.segmentation, frame.depth, frame.normals),
         "boxes.png": drawings.draw_boxes(frame.boxes[far_first], ids[far_first], size),
         "keypoints.png": skeletons.draw_keypoints(frame.keypoints, size),
@@ -169,7 +170,7 @@ def _distances(frame: renderer.Frame) -> list[float]:
 def _classes(frame: renderer.Frame) -> np.ndarray:
     """The segmentation in the colours of the bodies' classes: what a model can know from the image."""
     ids = np.array([0, *(scenes.CLASS_IDS[kind] for kind in frame.kinds)])
-    return mappings.ids_to_rgb(ids[frame.segmentation])
+    return maps.ids_to_rgb(ids[frame.segmentation])
 
 
 def _render_all(tasks: list[tuple], settings: Settings, workers: int) -> None:
@@ -247,8 +248,8 @@ def _description(settings: Settings, counts: dict[str, int]) -> dict[str, Any]:
     return {
         "settings": dataclasses.asdict(settings),
         "counts": counts,
-        "classes": {kind: mappings.PALETTE[i].tolist() for kind, i in scenes.CLASS_IDS.items()},
-        "depth": {"near": mappings.DEPTH_NEAR, "far": mappings.DEPTH_FAR},
+        "classes": {kind: maps.PALETTE[i].tolist() for kind, i in scenes.CLASS_IDS.items()},
+        "depth": {"near": maps.DEPTH_NEAR, "far": maps.DEPTH_FAR},
         "keypoints": ["top", "centre", "foot"],
     }
 

@@ -10,9 +10,8 @@ import errno
 import hashlib
 import json
 import threading
-import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from data_pipelines.recipe import Entry, Recipe, SentencePlan, rng_of
 from data_pipelines.sentences import Item, Unfit
 from data_pipelines.sources.base import BadItem, Source
 from data_pipelines.tokenize import BatchEncoder
+from lvm_jax import files
 from lvm_jax.config import to_dict
 from lvm_jax.data.images import resize_and_crop
 from lvm_jax.data.tfrecord import TFRecordWriter, index_path
@@ -63,7 +63,7 @@ class ShardSummary:
 
     def save(self, path: epath.PathLike) -> None:
         """Writes it as JSON, atomically."""
-        write_json(path, to_dict(self))
+        files.write_json(path, to_dict(self))
 
 
 class ItemCache:
@@ -237,17 +237,6 @@ def needs_space(path: epath.PathLike) -> Iterator[None]:
         raise UserError(
             f"no space is left to write {path}: free some and run the same command again, what is finished is kept"
         ) from error
-
-
-def write_json(path: epath.PathLike, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file that is never seen half-written."""
-    path = epath.Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: epath.PathLike) -> dict[str, Any] | None:

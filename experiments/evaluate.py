@@ -21,7 +21,7 @@ from absl import flags
 from etils import epath
 from tqdm import tqdm
 
-from lvm_jax import cli
+from lvm_jax import cli, files
 from lvm_jax.data.image_sources import Subset
 from lvm_jax.data.manifest import check_compatible
 from lvm_jax.data.shards import SentenceStore
@@ -111,9 +111,7 @@ def main() -> None:
     ]
     save_png(output / "reconstructions.png", contact_sheet(rows))
     (output / "results.md").write_text(as_markdown(results))
-    partial = output / "results.json.partial"  # the results get their name last
-    partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    partial.replace(output / "results.json")
+    files.write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     print(f"the results are in {output / 'results.md'}")
 
 

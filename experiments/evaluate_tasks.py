@@ -14,12 +14,10 @@ r"""Scores a decoder on a visual task in context, with the tokenizer's ceiling a
 OUT/TASK.json and OUT/TASK.md have the scores; OUT/TASK.png the first questions and answers.
 """
 
-import json
-
 from absl import flags
 from etils import epath
 
-from lvm_jax import cli
+from lvm_jax import cli, files
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.evaluation import readers
 from lvm_jax.evaluation.reconstruction import installed_lpips
@@ -99,9 +97,7 @@ def main() -> None:
     ]
     save_png(output / f"{_TASK.value}.png", strip(groups))
     (output / f"{_TASK.value}.md").write_text(as_markdown(results))
-    partial = output / f"{_TASK.value}.json.partial"
-    partial.write_text(json.dumps(results, indent=1) + "\n")
-    partial.replace(output / f"{_TASK.value}.json")
+    files.write_json(output / f"{_TASK.value}.json", results)
     print(f"the results are in {output / _TASK.value}.md")
 
 

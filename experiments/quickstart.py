@@ -18,7 +18,7 @@ from typing import TextIO
 
 from absl import flags
 
-from lvm_jax import cli
+from lvm_jax import cli, files
 from lvm_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "where everything goes")
@@ -99,9 +99,7 @@ def main() -> None:
             _run([sys.executable, *shlex.split(stage.command)], lock.fileno())
             seconds = time.monotonic() - start
             finished[stage.name] = {"command": stage.command, "seconds": round(seconds, 1)}
-            partial = record.with_suffix(".partial")
-            partial.write_text(json.dumps(finished, indent=2) + "\n")
-            partial.replace(record)
+            files.write_json(record, finished)
     total = sum(stage["seconds"] for stage in finished.values())
     print(f"\nall of it took {total / 60:.1f} minutes; open {workdir / 'report.html'}")
 

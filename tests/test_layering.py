@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up; rooms of one rank do not import each other.
 RANKS = [
-    {"errors"},
+    {"errors", "files"},
     {"config", "cli"},
     {"parallel"},
     {"models", "losses", "data", "metrics", "reporting"},

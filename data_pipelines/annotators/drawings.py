@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 
-from data_pipelines.annotators import mappings
-from data_pipelines.annotators.regions import regions
+from lvm_jax.data import annotation_maps as maps
 
 _CREASE = 0.8  # cosine between neighbouring normals below which the surface has an edge
 _DEPTH_JUMP = 0.06  # relative
@@ -16,7 +15,7 @@ def draw_boxes(
     size: int | tuple[int, int],
     canvas: UInt8[np.ndarray, "H W 3"] | None = None,
     *,
-    n_ids: int = len(mappings.PALETTE),
+    n_ids: int = len(maps.PALETTE),
     thickness: int = 1,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Boxes (x0, y0, x1, y1 in pixels) in the colours of `ids`, the last on top; rows with NaN are left out.
@@ -25,7 +24,7 @@ def draw_boxes(
 
     Args:
       boxes: in pixels.
-      ids: of their colours, see `mappings.ids_to_rgb`.
+      ids: of their colours, see `annotation_maps.ids_to_rgb`.
       size: of the picture without a canvas, or its (height, width).
       canvas: what outlines are drawn on.
       n_ids: colours that are told apart.
@@ -33,7 +32,7 @@ def draw_boxes(
     """
     height, width = (size, size) if isinstance(size, int) else size
     picture = np.zeros((height, width, 3), np.uint8) if canvas is None else canvas.copy()
-    for box, colour in zip(boxes, mappings.ids_to_rgb(ids, n_ids), strict=True):
+    for box, colour in zip(boxes, maps.ids_to_rgb(ids, n_ids), strict=True):
         if np.isnan(box).any():
             continue
         x0, y0, x1, y1 = (max(0, int(v)) for v in np.round(box))
@@ -54,17 +53,16 @@ def boxes_from_drawing(
 
     Exact for filled boxes that no other box covers.
     """
-    boxes, found, areas = [], [], []
-    ids_HW = mappings.rgb_to_ids(picture, n_ids)
-    for i in range(1, n_ids):
-        for x, y, width, height, area in regions(ids_HW == i)[0]:
-            if area >= min_pixels:
-                boxes.append((x, y, x + width, y + height))
-                found.append(i)
-                areas.append(area)
-    largest_first = np.argsort(-np.array(areas, np.int64), kind="stable")
-    boxes_N4 = np.array(boxes, np.float32).reshape(-1, 4)
-    return boxes_N4[largest_first], np.array(found, np.int32)[largest_first]
+    ids_HW = maps.rgb_to_ids(picture, n_ids)
+    found = [
+        (region, i)
+        for i in np.unique(ids_HW[ids_HW > 0]).tolist()
+        for region in maps.regions(ids_HW == i, neighbours=4)
+        if region.area >= min_pixels
+    ]
+    found.sort(key=lambda region_and_id: -region_and_id[0].area)
+    boxes_N4 = np.array([region.box for region, _ in found], np.float32).reshape(-1, 4)
+    return boxes_N4, np.array([i for _, i in found], np.int32)
 
 
 def true_edges(
@@ -87,4 +85,4 @@ def true_edges(
         ends = np.isfinite(depth[a]) != np.isfinite(depth[b])
         crease = both & ((normals[a] * normals[b]).sum(-1) < _CREASE)
         edge[a] |= (segmentation[a] != segmentation[b]) | jump | ends | crease
-    return np.repeat(np.where(edge, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
+    return maps.mask_to_rgb(edge)

@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from data_pipelines.annotators import mappings
 from data_pipelines.annotators.base import CannotAnnotate, Image
+from lvm_jax.data import annotation_maps as maps
 
 _LEAST_SIDE = 16  # of the estimator's coarsest patches
 
 
 @dataclasses.dataclass(frozen=True)
 class OpticalFlow:
-    """Where each pixel is in the next frame (`mappings.flow_to_rgb`); the last frame shows the motion that led to it.
+    """Where each pixel is in the next frame, see `annotation_maps.flow_to_rgb`; the last frame shows what led to it.
 
     Estimated by OpenCV's dense inverse search.
 
@@ -24,7 +24,7 @@ class OpticalFlow:
       largest: motion, as a fraction of the picture's width and height, that is drawn at full colour.
     """
 
-    largest: float = mappings.FLOW_LARGEST
+    largest: float = maps.FLOW_LARGEST
 
     def annotate(self, images: Sequence[Image], rng: np.random.Generator) -> list[Image]:
         """See `Annotator`."""
@@ -36,7 +36,7 @@ class OpticalFlow:
             )
         flows = [optical_flow(a, b) for a, b in itertools.pairwise(images)]
         last = -optical_flow(images[-1], images[-2])
-        return [mappings.flow_to_rgb(flow, self.largest) for flow in (*flows, last)]
+        return [maps.flow_to_rgb(flow, self.largest) for flow in (*flows, last)]
 
 
 def optical_flow(here: Image, there: Image) -> Float32[np.ndarray, "H W 2"]:

@@ -8,8 +8,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Float32
 
-from data_pipelines.annotators import mappings
 from data_pipelines.annotators.base import Image, ImageAnnotator, once_per_process
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 Meaning = Literal["grey", "depth", "disparity", "normals", "segmentation"]
@@ -21,10 +21,10 @@ class OnnxModel(ImageAnnotator):
 
     The network sees (pixels / 255 - mean) / std of the image squashed to `input_size`. `meaning` tells its output:
       grey          (h, w) in [0, 1] after `activation`: edges, saliency. Back: level / 255.
-      depth         (h, w) in world units, drawn between `near` and `far`. Back: `mappings.rgb_to_depth`.
+      depth         (h, w) in world units, drawn between `near` and `far`. Back: `annotation_maps.rgb_to_depth`.
       disparity     (h, w) of any scale, larger is nearer, stretched to each picture's own range. Back: up to scale.
-      normals       (3, h, w), brought to unit length, times `axes`. Back: `mappings.rgb_to_normals`.
-      segmentation  (classes, h, w) scores, or (h, w) ids; in colours of `n_ids`. Back: `mappings.rgb_to_ids`.
+      normals       (3, h, w), brought to unit length, times `axes`. Back: `annotation_maps.rgb_to_normals`.
+      segmentation  (classes, h, w) scores, or (h, w) ids; in colours of `n_ids`. Back: `annotation_maps.rgb_to_ids`.
     Axes of length 1 around these are dropped. On one thread, so that the same bytes come out anywhere.
 
     Attributes:
@@ -50,10 +50,10 @@ class OnnxModel(ImageAnnotator):
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     output: str = ""
     activation: Literal["none", "sigmoid"] = "none"
-    near: float = mappings.DEPTH_NEAR
-    far: float = mappings.DEPTH_FAR
+    near: float = maps.DEPTH_NEAR
+    far: float = maps.DEPTH_FAR
     axes: tuple[float, ...] = (1.0, 1.0, 1.0)
-    n_ids: int = mappings.MAX_IDS
+    n_ids: int = maps.MAX_IDS
 
     def __post_init__(self):
         if len(self.input_size) != 2 or min(self.input_size) < 1:
@@ -65,7 +65,7 @@ class OnnxModel(ImageAnnotator):
             raise UserError(f"std is {self.std}: the pixels are divided by it, it may not be 0")
         if not self.near < self.far:
             raise UserError(f"near is {self.near} and far {self.far}: near must be smaller")
-        mappings.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # refuses a number that is none
 
     def one(self, image: Image, rng: np.random.Generator) -> Image:
         """See `ImageAnnotator`.
@@ -80,7 +80,7 @@ class OnnxModel(ImageAnnotator):
             ids = cv2.resize(
                 ids.astype(np.int32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
             )
-            return mappings.ids_to_rgb(ids, self.n_ids)
+            return maps.ids_to_rgb(ids, self.n_ids)
         value = np.moveaxis(value, 0, -1) if value.ndim == 3 else value
         smooth = cv2.resize(value.astype(np.float32), (width, height))
         return self._draw(smooth)
@@ -90,9 +90,9 @@ class OnnxModel(ImageAnnotator):
             case "normals":
                 normals = value * np.array(self.axes, np.float32)
                 length = np.linalg.norm(normals, axis=-1, keepdims=True)
-                return mappings.normals_to_rgb(normals / np.maximum(length, 1e-6))
+                return maps.normals_to_rgb(normals / np.maximum(length, 1e-6))
             case "depth":
-                return mappings.depth_to_rgb(value, self.near, self.far)
+                return maps.depth_to_rgb(value, self.near, self.far)
             case "disparity":
                 low, high = float(value.min()), float(value.max())
                 grey = (value - low) / max(high - low, 1e-12)

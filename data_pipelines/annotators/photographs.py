@@ -6,16 +6,16 @@ import cv2
 import numpy as np
 
 from data_pipelines.annotators.base import Image, ImageAnnotator
+from lvm_jax.data import annotation_maps as maps
 
 
 @dataclasses.dataclass(frozen=True)
 class Grey(ImageAnnotator):
-    """Luma 0.2989 R + 0.5870 G + 0.1140 B in all channels: the question of colorization."""
+    """Luma, see `annotation_maps.grey`: the question of colorization."""
 
     def one(self, image: Image, rng: np.random.Generator) -> Image:
         """See `ImageAnnotator`."""
-        luma = image @ np.array([0.2989, 0.5870, 0.1140])
-        return np.repeat(np.round(luma).astype(np.uint8)[..., None], 3, axis=-1)
+        return maps.grey(image)
 
 
 @dataclasses.dataclass(frozen=True)

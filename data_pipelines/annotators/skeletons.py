@@ -8,10 +8,9 @@ import dataclasses
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float64, UInt8
 
-from data_pipelines.annotators import mappings
-from data_pipelines.annotators.regions import regions
+from lvm_jax.data import annotation_maps as maps
 
 Colour = tuple[int, int, int]
 _SHIFT = 4  # OpenCV's fixed point: sixteenths of a pixel; its pixel centres are whole numbers
@@ -32,15 +31,9 @@ class Skeleton:
     limb_colours: tuple[Colour, ...]
 
 
-def _colour(rgb: UInt8[np.ndarray, "3"]) -> Colour:
-    return int(rgb[0]), int(rgb[1]), int(rgb[2])
-
-
-# Top (red), centre (green) and foot (blue) of a rendered body.
+# Top, centre and foot of a rendered body.
 LANDMARKS = Skeleton(
-    colours=tuple(_colour(mappings.PALETTE[i]) for i in (1, 2, 3)),
-    limbs=((0, 1), (1, 2)),
-    limb_colours=((110, 110, 110),) * 2,
+    colours=maps.LANDMARKS, limbs=((0, 1), (1, 2)), limb_colours=(maps.LANDMARK_LIMB,) * 2
 )
 
 
@@ -108,17 +101,6 @@ def draw_keypoints(
 
 def keypoints_from_drawing(
     picture: UInt8[np.ndarray, "H W 3"], skeleton: Skeleton = LANDMARKS
-) -> list[Float32[np.ndarray, "N 2"]]:
-    """Centres (x, y in pixels) of the discs of each kind, the largest first; discs that touch give one centre.
-
-    Every pixel counts for the nearest of the drawing's colours. Within a pixel for discs that nothing covers.
-    """
-    colours = np.array([(0, 0, 0), *skeleton.limb_colours, *skeleton.colours], np.float32)
-    distance = ((picture[..., None, :].astype(np.float32) - colours) ** 2).sum(-1)
-    nearest = distance.argmin(-1)
-    first = 1 + len(skeleton.limb_colours)
-    found = []
-    for kind in range(len(skeleton.colours)):
-        boxes, centres = regions(nearest == first + kind)
-        found.append(centres[np.argsort(-boxes[:, 4], kind="stable")].astype(np.float32) + 0.5)
-    return found
+) -> list[Float64[np.ndarray, "N 2"]]:
+    """See `rgb_to_keypoints`; within a pixel for discs that nothing covers."""
+    return maps.rgb_to_keypoints(picture, skeleton.colours, skeleton.limb_colours)

@@ -49,6 +49,19 @@ class Composer(Protocol):
         ...
 
 
+class OneItem:
+    """What composers share whose sentences show one item each."""
+
+    @property
+    def max_items(self) -> int:
+        """See `Composer`."""
+        return 1
+
+    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
+        """See `Composer`."""
+        return permuted_groups(keys, 1, rng)
+
+
 def permuted_groups(keys: Sequence[str], size: int, rng: np.random.Generator) -> Groups:
     """Each key once, in groups of `size`; the last is completed with other keys, too few keys make none."""
     if len(keys) < size:

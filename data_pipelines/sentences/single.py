@@ -6,18 +6,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.sentences.base import (
-    Groups,
     Image,
     Item,
+    OneItem,
     check_crop,
     first_of_each,
-    permuted_groups,
     random_crop,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class SingleImage:
+class SingleImage(OneItem):
     """One image by itself: 92 % of the paper's tokens.
 
     Attributes:
@@ -33,15 +32,6 @@ class SingleImage:
     def max_images(self) -> int:
         """See `Composer`."""
         return 1
-
-    @property
-    def max_items(self) -> int:
-        """See `Composer`."""
-        return 1
-
-    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
-        """See `Composer`."""
-        return permuted_groups(keys, 1, rng)
 
     def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
         """See `Composer`."""

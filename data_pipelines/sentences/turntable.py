@@ -6,19 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.sentences.base import (
-    Groups,
     Image,
     Item,
+    OneItem,
     Unfit,
     check_positive,
     images_of,
-    permuted_groups,
 )
 from lvm_jax.data.visual_sentence import compact_layout
 
 
 @dataclasses.dataclass(frozen=True)
-class Turntable:
+class Turntable(OneItem):
     """Consecutive views of one object from a random start, once around at most; the paper: 24 views at 15 degrees."""
 
     n_views: int = 16
@@ -30,15 +29,6 @@ class Turntable:
     def max_images(self) -> int:
         """See `Composer`."""
         return self.n_views
-
-    @property
-    def max_items(self) -> int:
-        """See `Composer`."""
-        return 1
-
-    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
-        """See `Composer`."""
-        return permuted_groups(keys, 1, rng)
 
     def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
         """See `Composer`."""

@@ -7,20 +7,19 @@ from typing import Literal
 import numpy as np
 
 from data_pipelines.sentences.base import (
-    Groups,
     Image,
     Item,
+    OneItem,
     Unfit,
     check_positive,
     images_of,
-    permuted_groups,
 )
 from lvm_jax.data.visual_sentence import compact_layout
 from lvm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Video:
+class Video(OneItem):
     """Frames of one clip at a random stride from a random start; the paper: 16 frames, strides 10, 20, 30.
 
     A stride that the clip is too short for shrinks to the largest that fits.
@@ -38,15 +37,6 @@ class Video:
         """See `Composer`."""
         return self.n_frames
 
-    @property
-    def max_items(self) -> int:
-        """See `Composer`."""
-        return 1
-
-    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
-        """See `Composer`."""
-        return permuted_groups(keys, 1, rng)
-
     def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
         """See `Composer`."""
         frames = images_of(items, 0, "frame")
@@ -55,7 +45,7 @@ class Video:
 
 
 @dataclasses.dataclass(frozen=True)
-class AnnotatedVideo:
+class AnnotatedVideo(OneItem):
     """Frames of one clip and an annotation of each: {f1, a1, f2, a2, ...} or {f1, f2, ..., a1, a2, ...}.
 
     Attributes:
@@ -78,15 +68,6 @@ class AnnotatedVideo:
     def max_images(self) -> int:
         """See `Composer`."""
         return 2 * self.n_frames
-
-    @property
-    def max_items(self) -> int:
-        """See `Composer`."""
-        return 1
-
-    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
-        """See `Composer`."""
-        return permuted_groups(keys, 1, rng)
 
     def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
         """See `Composer`."""

@@ -1,7 +1,6 @@
 """Photographs with the annotations of a COCO json: boxes, poses, segmentation."""
 
 import dataclasses
-import json
 from typing import Any, Literal
 
 import cv2
@@ -9,12 +8,14 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int32, UInt8
 
-from data_pipelines.annotators import drawings, mappings, skeletons
+from data_pipelines.annotators import drawings, skeletons
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.sources.base import BadItem, Item, existing_folder
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import shrink_ids
 from data_pipelines.sources.run_lengths import decode_run_lengths
+from lvm_jax.data import annotation_maps as maps
+from lvm_jax.data.coco import Listed, read_coco
 from lvm_jax.errors import UserError
 
 Role = Literal["boxes", "keypoints", "segmentation"]
@@ -34,7 +35,7 @@ class CocoImages:
       roles: what is drawn. `boxes`: outlines on the image, or filled on black, in colours of the categories, smaller
         above larger; back by `drawings.boxes_from_drawing`. `keypoints`: OpenPose's skeletons on black; back by
         `skeletons.keypoints_from_drawing`. `segmentation`: categories in colours, from polygons and run lengths,
-        smaller above larger; back by `mappings.rgb_to_ids`.
+        smaller above larger; back by `annotation_maps.rgb_to_ids`.
       boxes_on: where boxes are drawn.
       n_ids: colours of categories that are told apart; COCO's ids go up to 90.
       short_side: larger images are brought down to this before anything is drawn.
@@ -56,7 +57,7 @@ class CocoImages:
         if not self.roles:
             raise UserError("roles is empty: name boxes, keypoints or segmentation")
         check_short_side(self.short_side)
-        mappings.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # refuses a number that is none
 
     def keys(self) -> list[str]:
         """File names of the annotated images; see `Source`."""
@@ -96,14 +97,14 @@ class CocoImages:
                 raise BadItem(key, f"has {role} that cannot be drawn ({error})") from error
         return item
 
-    def _index(self) -> dict[str, "_Listed"]:
+    def _index(self) -> dict[str, Listed]:
         existing_folder(self.root, "images and annotations")
         path = epath.Path(self.root) / self.annotations
         if not path.is_file():
             raise UserError(f"{self.root} holds no {self.annotations}: give the json file below it")
         return _read_index(str(path), path.stat().mtime)
 
-    def _boxes(self, annotations: list[dict], image: np.ndarray, listed: "_Listed") -> np.ndarray:
+    def _boxes(self, annotations: list[dict], image: np.ndarray, listed: Listed) -> np.ndarray:
         """Crowds, which are regions and not objects, are left out."""
         single = [a for a in annotations if not a.get("iscrowd")]
         boxes = np.array([a["bbox"] for a in single], np.float64).reshape(-1, 4)
@@ -117,59 +118,22 @@ class CocoImages:
         thickness = max(1, round(min(size) / 80))
         return drawings.draw_boxes(boxes, ids, size, image, n_ids=self.n_ids, thickness=thickness)
 
-    def _segments(
-        self, annotations: list[dict], image: np.ndarray, listed: "_Listed"
-    ) -> np.ndarray:
+    def _segments(self, annotations: list[dict], image: np.ndarray, listed: Listed) -> np.ndarray:
         ids = np.zeros((listed.height, listed.width), np.int32)
         masks = [(_mask(a["segmentation"], listed), a["category_id"]) for a in annotations]
         for mask, category in sorted(masks, key=lambda m: -int(m[0].sum())):
             ids[mask] = category
-        return mappings.ids_to_rgb(shrink_ids(ids, image.shape[:2]), self.n_ids)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Listed:
-    """What the json says of an image; width 0 where it says nothing."""
-
-    width: int
-    height: int
-    annotations: list[dict[str, Any]]
+        return maps.ids_to_rgb(shrink_ids(ids, image.shape[:2]), self.n_ids)
 
 
 @once_per_process
-def _read_index(path: str, mtime: float) -> dict[str, _Listed]:
+def _read_index(path: str, mtime: float) -> dict[str, Listed]:
     """File name -> what is said of it; `mtime` tells versions of the file apart."""
     del mtime
-    try:
-        content = json.loads(epath.Path(path).read_text())
-        named = {
-            image["id"]: (image["file_name"], _Listed(image["width"], image["height"], []))
-            for image in content["images"]
-        }
-        listed = dict(named.values())
-        for a in content["annotations"]:
-            kept = {
-                field: a[field]
-                for field in ("category_id", "iscrowd", *_FIELD.values())
-                if a.get(field) is not None
-            }
-            if not any(kept.get("keypoints", [1])):
-                del kept["keypoints"]  # an object of which no joint was marked
-            where = named.get(a["image_id"])
-            unknown = f"image_id {a['image_id']}"
-            (
-                where[1] if where else listed.setdefault(unknown, _Listed(0, 0, []))
-            ).annotations.append(kept)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no COCO json ({type(error).__name__}: {error}): it needs images and annotations"
-        ) from error
-    if len(listed) < len(named):
-        raise UserError(f"{path} lists a file name twice: each image needs a name of its own")
-    return listed
+    return read_coco(path)[0]
 
 
-def _scale(image: np.ndarray, listed: _Listed) -> np.ndarray:
+def _scale(image: np.ndarray, listed: Listed) -> np.ndarray:
     return np.array([image.shape[1] / listed.width, image.shape[0] / listed.height])
 
 
@@ -178,7 +142,7 @@ def _areas(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
 
 
 def _keypoints(
-    annotations: list[dict], image: np.ndarray, listed: _Listed
+    annotations: list[dict], image: np.ndarray, listed: Listed
 ) -> UInt8[np.ndarray, "H W 3"]:
     marked = np.array([a["keypoints"] for a in annotations], np.float64).reshape(-1, 17, 3)
     points = np.where(marked[..., 2:] > 0, marked[..., :2] + 0.5, np.nan) * _scale(image, listed)
@@ -187,7 +151,7 @@ def _keypoints(
     return skeletons.draw_keypoints(joints, size, skeletons.OPENPOSE, max(2.0, min(size) / 50))
 
 
-def _mask(segmentation: Any, listed: _Listed) -> np.ndarray:
+def _mask(segmentation: Any, listed: Listed) -> np.ndarray:
     """Bool (height, width) of polygons, or of run lengths."""
     if isinstance(segmentation, dict):
         mask = decode_run_lengths(segmentation["counts"], segmentation["size"])

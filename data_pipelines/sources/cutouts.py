@@ -10,8 +10,9 @@ from jaxtyping import Float32
 from PIL import Image as PILImage
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Image, Item, list_keys
+from data_pipelines.sources.base import BadItem, Item, list_keys
 from data_pipelines.sources.images import read_image, shrink
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data.images import EXTENSIONS, resize_and_crop
 from lvm_jax.errors import UserError
 
@@ -81,7 +82,11 @@ class Cutouts:
         rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
         box = np.zeros_like(inside)
         box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
-        return {"image": [image], "mask": [_white(inside)], "box": [_white(box)]}
+        return {
+            "image": [image],
+            "mask": [maps.mask_to_rgb(inside)],
+            "box": [maps.mask_to_rgb(box)],
+        }
 
     def _object(
         self, path: str, key: str, rng: np.random.Generator
@@ -111,7 +116,3 @@ def _list_backgrounds(folder: str) -> list[str]:
     if not folder:
         raise UserError("backgrounds is empty: give a folder of photographs to paste on")
     return list_keys(folder, EXTENSIONS, "photographs")
-
-
-def _white(inside: np.ndarray) -> Image:
-    return np.repeat(np.where(inside, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)

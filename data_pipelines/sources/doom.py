@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotators import mappings
 from data_pipelines.sources.base import BadItem, Image, Item
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 
@@ -65,7 +65,7 @@ class DoomClips:
                     raise BadItem(key, f"ends after {len(item['frame'])} frames")
                 item["frame"].append(np.array(state.screen_buffer))
                 item["depth"].append(_grey(state.depth_buffer))
-                item["segmentation"].append(mappings.ids_to_rgb(_instances(state)))
+                item["segmentation"].append(maps.ids_to_rgb(_instances(state)))
                 game.make_action(_steer(state.depth_buffer, rng), self.every)
         return item
 

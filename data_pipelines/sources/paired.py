@@ -4,12 +4,12 @@ import dataclasses
 
 from etils import epath
 
-from data_pipelines.annotators import mappings
 from data_pipelines.sources import templates
 from data_pipelines.sources.base import BadItem, Image, Item
 from data_pipelines.sources.frames import by_numbers
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import draw_mask, read_mask, shrink_ids
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 
@@ -27,7 +27,7 @@ class PairedFiles:
 
     Attributes:
       roles: (role, template) pairs.
-      masks: roles that are indexed masks, drawn in colours (`annotators.mappings`, the inverse is `rgb_to_ids`). A mask
+      masks: roles that are indexed masks, drawn in colours (`annotation_maps`, the inverse is `rgb_to_ids`). A mask
         whose size is not its image's makes a bad item.
       n_ids: colours of masks that are told apart.
       ignore: an id that is drawn as background, such as VOC's 255; -1 for none.
@@ -40,7 +40,7 @@ class PairedFiles:
         ("annotation", "annotations/{key}.png"),
     )
     masks: tuple[str, ...] = ()
-    n_ids: int = mappings.MAX_IDS
+    n_ids: int = maps.MAX_IDS
     ignore: int = 255
     short_side: int | None = None
     name: str = "paired_files"
@@ -86,7 +86,7 @@ class PairedClips:
         ("annotation", "annotations/{key}/{frame}.png"),
     )
     masks: tuple[str, ...] = ()
-    n_ids: int = mappings.MAX_IDS
+    n_ids: int = maps.MAX_IDS
     ignore: int = 255
     short_side: int | None = None
     name: str = "paired_clips"
@@ -153,4 +153,4 @@ def _check_masks(roles: templates.Roles, masks: tuple[str, ...], n_ids: int) -> 
             raise UserError(
                 f"masks names {role!r}: the annotations are {', '.join(known) or 'none'}"
             )
-    mappings.palette(n_ids)  # refuses a number that is none
+    maps.palette(n_ids)  # refuses a number that is none

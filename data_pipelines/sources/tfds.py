@@ -5,13 +5,13 @@ import functools
 
 from etils import epath
 
-from data_pipelines.annotators import mappings
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.sources.base import BadItem, Item, existing_folder
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data import example
-from lvm_jax.data.tfrecord import RecordFile, build_index, index_path
+from lvm_jax.data.tfrecord import RecordFile
 from lvm_jax.errors import UserError
 
 
@@ -36,7 +36,7 @@ class TfdsFolder:
     split: str = "train"
     roles: tuple[tuple[str, ...], ...] = (("image", "image"),)
     masks: tuple[str, ...] = ()
-    n_ids: int = mappings.MAX_IDS
+    n_ids: int = maps.MAX_IDS
     ignore: int = 255
     class_feature: str = ""
     name: str = "tfds"
@@ -47,7 +47,7 @@ class TfdsFolder:
     def __post_init__(self):
         if not self.roles or any(len(role) != 2 for role in self.roles):
             raise UserError(f"roles is {self.roles}: it must hold (role, feature) pairs")
-        mappings.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # refuses a number that is none
 
     def keys(self) -> list[str]:
         """Places of the examples; see `Source`.
@@ -68,8 +68,6 @@ class TfdsFolder:
             )
         found = []
         for path in shards:
-            if not index_path(path).exists():
-                build_index(path)
             shard = _open(str(path))
             found += [self._class_of(shard, i) + f"{path.name}/{i:07d}" for i in range(len(shard))]
         return sorted(found)

@@ -2,17 +2,17 @@
 
 import dataclasses
 import json
-import tarfile
 from typing import Literal
 
 from etils import epath
 
-from data_pipelines.annotators import mappings
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.sources.base import BadItem, Item, list_keys
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data.images import EXTENSIONS
+from lvm_jax.data.tar_members import Place, list_members, read_member
 from lvm_jax.errors import UserError
 
 
@@ -34,7 +34,7 @@ class WebDataset:
     root: str
     roles: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
-    n_ids: int = mappings.MAX_IDS
+    n_ids: int = maps.MAX_IDS
     ignore: int = 255
     class_from: Literal["", "cls", "txt", "json"] = ""
     class_field: str = "label"
@@ -44,7 +44,7 @@ class WebDataset:
     category: int = 2
 
     def __post_init__(self):
-        mappings.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # refuses a number that is none
 
     def keys(self) -> list[str]:
         """Samples of all tars; see `Source`.
@@ -83,20 +83,20 @@ class WebDataset:
             )
         item: Item = {}
         for role in wanted:
-            content = _read(path, members[pictures[role]])
+            content = read_member(path, members[pictures[role]])
             if role in self.masks:
                 item[role] = [draw_mask(read_mask(content, key), self.n_ids, self.ignore)]
             else:
                 item[role] = [decode_image(content, key, f"its .{pictures[role]}")]
         return item
 
-    def _class_of(self, path: epath.Path, members: dict[str, tuple[int, int]]) -> str:
+    def _class_of(self, path: epath.Path, members: dict[str, Place]) -> str:
         """`class/` of a sample, empty without `class_from`."""
         if not self.class_from:
             return ""
         if self.class_from not in members:
             return "unknown/"
-        text = _read(path, members[self.class_from]).decode(errors="replace").strip()
+        text = read_member(path, members[self.class_from]).decode(errors="replace").strip()
         if self.class_from == "json":
             try:
                 text = str(json.loads(text)[self.class_field])
@@ -106,35 +106,20 @@ class WebDataset:
 
 
 @once_per_process
-def _index(path: str, mtime: float) -> dict[str, dict[str, tuple[int, int]]]:
-    """Sample -> extension -> (offset, size) of the members of a tar; `mtime` tells versions of the file apart."""
+def _index(path: str, mtime: float) -> dict[str, dict[str, Place]]:
+    """Sample -> extension -> place of the members of a tar; `mtime` tells versions of the file apart."""
     del mtime
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with epath.Path(path).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                if not member.isfile() or not extension or not stem:
-                    continue
-                sample = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
-                if extension.lower() in sample:
-                    raise UserError(
-                        f"{path} holds {member.name} twice: write it again with unique names"
-                    )
-                sample[extension.lower()] = member.offset_data, member.size
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(
-            f"{path} is no whole tar ({error}): copy it again, or leave it out; compressed ones cannot be indexed"
-        ) from error
+    samples: dict[str, dict[str, Place]] = {}
+    for member, place in list_members(path):
+        folder, _, name = member.rpartition("/")
+        stem, _, extension = name.partition(".")
+        if not extension or not stem:
+            continue
+        sample = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
+        if extension.lower() in sample:
+            raise UserError(f"{path} holds {member} twice: write it again with unique names")
+        sample[extension.lower()] = place
     return {name: members for name, members in samples.items() if any(map(_is_picture, members))}
-
-
-def _read(path: epath.Path, place: tuple[int, int]) -> bytes:
-    offset, size = place
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
 
 
 def _is_picture(extension: str) -> bool:

@@ -15,19 +15,18 @@ Members of uncompressed tars and records of indexed TFRecords are read where the
 
 import importlib
 import re
-import tarfile
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 from jaxtyping import UInt8
 
 from lvm_jax.data import example
 from lvm_jax.data.images import EXTENSIONS, BadImage, FileImages, Images, find_images, load_image
 from lvm_jax.data.splits import split_files
-from lvm_jax.data.tfrecord import CorruptRecord, RecordFile, build_index, index_path
+from lvm_jax.data.tar_members import Place, list_members, read_member
+from lvm_jax.data.tfrecord import CorruptRecord, RecordFile
 from lvm_jax.errors import UserError
 
 _TFDS = "tfds://"
@@ -127,13 +126,13 @@ class TarImages:
     def __init__(self, files: Sequence[str], extension: str = ""):
         wanted = (f".{extension.lower()}",) if extension else EXTENSIONS
         self.names: list[str] = []
-        self._places: list[tuple[str, int, int]] = []
+        self._places: list[tuple[str, Place]] = []
         for file in files:
-            for member in _members(file):
-                base = member.name.rsplit("/", 1)[-1]
-                if member.isfile() and base.lower().endswith(wanted) and not base.startswith("."):
-                    self.names.append(f"{epath.Path(file).name}/{member.name}")
-                    self._places.append((file, member.offset_data, member.size))
+            for member, place in list_members(file):
+                base = member.rsplit("/", 1)[-1]
+                if base.lower().endswith(wanted) and not base.startswith("."):
+                    self.names.append(f"{epath.Path(file).name}/{member}")
+                    self._places.append((file, place))
         if not self.names:
             raise UserError(
                 f"{files[0]} and {len(files) - 1} more hold no image ({', '.join(wanted)}): check the path"
@@ -141,25 +140,21 @@ class TarImages:
 
     def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """As `Images`."""
-        file, offset, size = self._places[index]
-        with epath.Path(file).open("rb") as opened:
-            opened.seek(offset)
-            content = opened.read(size)
-        return _decoded(content, f"{file}/{self.names[index].split('/', 1)[1]}")
+        file, place = self._places[index]
+        name = f"{file}/{self.names[index].split('/', 1)[1]}"
+        return _decoded(read_member(file, place), name)
 
 
 class RecordImages:
     """A bytes feature of TFRecords of `tf.train.Example`; a name is `FILE/NUMBER`.
 
-    Random access needs an offset index beside each file; one that is missing is written.
-
     Raises:
-      UserError: a file is damaged beyond an index, or its folder cannot be written.
+      UserError: as `RecordFile`.
     """
 
     def __init__(self, files: Sequence[str], feature: str):
         self._feature = feature
-        self._files = [_indexed(file) for file in files]
+        self._files = [RecordFile(file) for file in files]
         self._records = [(f, r) for f, file in enumerate(self._files) for r in range(len(file))]
         self.names = [f"{self._files[f].path.name}/{r:06d}" for f, r in self._records]
         if not self.names:
@@ -246,37 +241,6 @@ def _ranges(pattern: str) -> list[str]:
     numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
     head, tail = pattern[: found.start()], pattern[found.end() :]
     return [path for number in numbers for path in _ranges(head + number + tail)]
-
-
-def _members(file: str) -> list[tarfile.TarInfo]:
-    try:
-        with epath.Path(file).open("rb") as opened:
-            size = _size(opened)
-            with tarfile.open(fileobj=opened, mode="r:") as tar:
-                members = tar.getmembers()
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{file} is no tar file ({error}): copy or build it again") from error
-    if members and members[-1].offset_data + members[-1].size > size:
-        raise UserError(f"{file} is cut short within {members[-1].name}: copy or build it again")
-    return members
-
-
-def _size(opened: IO[bytes]) -> int:
-    size = opened.seek(0, 2)
-    opened.seek(0)
-    return size
-
-
-def _indexed(file: str) -> RecordFile:
-    if not index_path(file).exists():
-        logging.info("writing the index of %s", file)
-        try:
-            build_index(file)
-        except OSError as error:
-            raise UserError(
-                f"{file} has no index, and none can be written beside it ({error}): copy it where you may write"
-            ) from error
-    return RecordFile(file)
 
 
 def _decoded(content: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:

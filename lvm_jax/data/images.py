@@ -1,5 +1,6 @@
 """Raw image files to tokenizer batches `{"images": uint8 (rows of this process, H, W, 3)}`, RGB."""
 
+import contextlib
 import io
 import os
 import struct
@@ -10,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from absl import logging
 from etils import epath
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps
 
 from lvm_jax.data.steps import Batch, StepLoader, shuffled_index
@@ -57,18 +58,23 @@ def load_image(
     Raises:
       BadImage: unreadable, truncated, too large, or of a kind without a range (32-bit, float).
     """
-    name = "<bytes>" if isinstance(source, bytes) else str(source)
-    try:
-        content = source if isinstance(source, bytes) else epath.Path(source).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
-            return to_rgb(image, name)
-    except BadImage:
-        raise
-    except _DECODE_ERRORS as error:
-        raise BadImage(name, f"cannot be decoded ({error})") from error
+    with _opened(source) as (image, name):
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
+        return to_rgb(image, name)
+
+
+def load_ids(source: epath.PathLike | bytes) -> Int32[np.ndarray, "h w"]:
+    """The ids of a mask, not its colours: palette indices, or grey levels of 1, 8 or 16 bits.
+
+    Raises:
+      BadImage: unreadable, or a picture in true colours.
+    """
+    with _opened(source) as (image, name):
+        if image.mode not in ("P", "L", "1", "I", "I;16"):
+            raise BadImage(name, f"is of mode {image.mode}, no indexed mask: read it as a picture")
+        return np.asarray(image).astype(np.int32)
 
 
 def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "h w 3"]:
@@ -321,6 +327,20 @@ def _walk(folder: epath.Path) -> Iterator[str]:
             yield str(path)
         elif path.is_dir():
             yield from _walk(path)
+
+
+@contextlib.contextmanager
+def _opened(source: epath.PathLike | bytes) -> Iterator[tuple[Image.Image, str]]:
+    """A picture and its name; what goes wrong in the block is told as a `BadImage`."""
+    name = "<bytes>" if isinstance(source, bytes) else str(source)
+    try:
+        content = source if isinstance(source, bytes) else epath.Path(source).read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            yield image, name
+    except BadImage:
+        raise
+    except _DECODE_ERRORS as error:
+        raise BadImage(name, f"cannot be decoded ({error})") from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:

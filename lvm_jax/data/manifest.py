@@ -7,12 +7,12 @@ A data set is a folder `OUT/NAME/VERSION/` of shards `uvd_NAME-SPLIT.tfrecord-00
 import dataclasses
 import json
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from etils import epath
 
+from lvm_jax import files
 from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.errors import UserError
 
@@ -242,9 +242,4 @@ def _add(total: dict, more: Mapping, counts: Sequence[str]) -> None:
 
 
 def _write_json(path: epath.Path, content: object) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -12,7 +12,6 @@ import mmap
 import os
 import struct
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import IO, Any, NoReturn
@@ -22,6 +21,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from lvm_jax import files
 from lvm_jax.data.example import CorruptRecord
 from lvm_jax.data.record_index import BadIndex, IndexBuilder, OldIndex, RecordIndex
 from lvm_jax.data.visual_sentence import NO_SENTENCE, outline
@@ -62,7 +62,7 @@ class TFRecordWriter:
 
     def __init__(self, path: epath.PathLike):
         self.path = epath.Path(path)
-        self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
+        self._temporary = files.temporary_name(self.path)
         self._file: IO[bytes] | None = None
         self._index = IndexBuilder()
         self._position = 0
@@ -287,14 +287,9 @@ def _unframed(frame: bytes) -> bytes:
 
 def _write_index(path: epath.Path, index: RecordIndex) -> None:
     final = index_path(path)
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(index.to_bytes())
-            _sync(file, final)
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(final) as temporary, temporary.open("wb") as file:
+        file.write(index.to_bytes())
+        _sync(file, final)
 
 
 def _open_index(path: epath.Path) -> tuple[RecordIndex, int]:

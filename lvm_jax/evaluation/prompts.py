@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from lvm_jax import files
 from lvm_jax.config import to_dict
 from lvm_jax.data.images import stretch
 from lvm_jax.data.visual_sentence import VisualSentence
@@ -206,6 +207,7 @@ def answer_all(
     """
     identity = identity | {"batch_size": batch_size}
     records: dict[str, dict[str, Any]] = {}
+    output.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(cases), desc="visual prompts", unit="prompt") as progress:
         for start in range(0, len(cases), batch_size):
             batch = cases[start : start + batch_size]
@@ -223,7 +225,7 @@ def answer_all(
                         record = questions[case.name] | answer(
                             case, made_BIN, vqgan, folder, request.aspect
                         )
-                        _write_json(folder / RECORD, record)
+                        files.write_json(folder / RECORD, record)
                         records[case.name] = record
             progress.update(len(batch))
     known = [record for record in records.values() if "psnr" in record]
@@ -234,7 +236,7 @@ def answer_all(
         for record in records.values()
     ]
     summary = {"request": identity, "means": means, "prompts": listed}
-    _write_json(output / "prompts.json", summary)
+    files.write_json(output / "prompts.json", summary)
     return summary
 
 
@@ -320,19 +322,12 @@ def _save(
     groups.append(Group("truth", [pixels[name] for name in truth], TRUTH))
     save_png(folder / "strip.png", strip(groups))
 
-    def files(names: list[str]) -> list[str]:
+    def paths(names: list[str]) -> list[str]:
         return [f"{case.name}/{name}.png" for name in names]
 
     return {
-        "prompt": files(prompt),
-        "predictions": [files(names) for names in candidates],
-        "truth": files(truth),
+        "prompt": paths(prompt),
+        "predictions": [paths(names) for names in candidates],
+        "truth": paths(truth),
         "strip": f"{case.name}/strip.png",
     }
-
-
-def _write_json(path: epath.Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)

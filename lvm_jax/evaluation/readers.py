@@ -13,17 +13,17 @@ Episode i is a pure function of (seed, i), so hosts can take every n-th of them.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from typing import Protocol
 from xml.etree import ElementTree
 
 import numpy as np
 from etils import epath
-from jaxtyping import Bool, Int, UInt8
-from PIL import Image
+from jaxtyping import Int, UInt8
 
-from lvm_jax.data.images import EXTENSIONS, BadImage, load_image
+from lvm_jax.data.annotation_maps import grey, mask_to_rgb
+from lvm_jax.data.coco import read_coco
+from lvm_jax.data.images import EXTENSIONS, BadImage, load_ids, load_image
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.visual_tasks import Episode
 
@@ -33,7 +33,6 @@ VOC_CLASSES = (
 )  # fmt: skip
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mkv", ".avi", ".mov")
 _LARGEST_BOX = 0.5  # of the picture, as in the published subset
-_LUMA = np.array([0.2989, 0.5870, 0.1140])
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -97,7 +96,7 @@ class Pascal5i:
 
     def _pair(self, name: str, label: int) -> tuple[Picture, Picture]:
         mask = read_ids(self._root / "SegmentationClass" / f"{name}.png") == label
-        return load(self._root / "JPEGImages" / f"{name}.jpg"), white(mask)
+        return load(self._root / "JPEGImages" / f"{name}.jpg"), mask_to_rgb(mask)
 
 
 class _Boxes:
@@ -131,7 +130,7 @@ class _Boxes:
         x0, y0, x1, y1 = (round(value) for value in self.boxes[file][1])
         mask = np.zeros(picture.shape[:2], bool)
         mask[y0:y1, x0:x1] = True
-        return picture, white(mask)
+        return picture, mask_to_rgb(mask)
 
 
 class VocDetection(_Boxes):
@@ -164,20 +163,16 @@ class CocoDetection(_Boxes):
             raise UserError(
                 f"{listing} does not exist: point at the folder that holds annotations/"
             )
-        content = json.loads(listing.read_text())
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        of_image: dict[int, list[dict]] = {}
-        for annotation in content["annotations"]:
-            of_image.setdefault(annotation["image_id"], []).append(annotation)
+        images, names = read_coco(listing)
         boxes = {}
-        for image in content["images"]:
-            found = of_image.get(image["id"], [])
+        for name, image in images.items():
+            found = image.annotations
             if len(found) != 1 or found[0].get("iscrowd"):
                 continue
             x, y, width, height = found[0]["bbox"]
-            if width * height < _LARGEST_BOX * image["width"] * image["height"]:
+            if width * height < _LARGEST_BOX * image.width * image.height:
                 label = names[found[0]["category_id"]]
-                boxes[base / split / image["file_name"]] = (label, (x, y, x + width, y + height))
+                boxes[base / split / name] = (label, (x, y, x + width, y + height))
         super().__init__(boxes, str(base))
 
 
@@ -280,7 +275,7 @@ class Davis:
 
     def _mask(self, name: str, frame: epath.Path) -> Picture:
         ids = read_ids(epath.Path(self.root) / "Annotations" / "480p" / name / f"{frame.stem}.png")
-        return white(ids > 0)
+        return mask_to_rgb(ids > 0)
 
 
 def class_folders(
@@ -323,19 +318,10 @@ def read_ids(file: epath.PathLike) -> Int[np.ndarray, "h w"]:
     Raises:
       UserError: not a picture of ids.
     """
-    path = epath.Path(file)
     try:
-        with path.open("rb") as opened, Image.open(opened) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise UserError(f"{path} has mode {image.mode}: masks are palette or grey PNGs")
-            return np.asarray(image).astype(np.int32)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the data set is damaged: {path} ({error})") from error
-
-
-def white(mask: Bool[np.ndarray, "h w"]) -> Picture:
-    """White where the mask is set, else black."""
-    return np.repeat(np.where(mask, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
+        return load_ids(file)
+    except BadImage as error:
+        raise UserError(f"the data set is damaged: {error}; download the file again") from error
 
 
 def _grey_pair(file: epath.Path) -> tuple[Picture, Picture]:
@@ -343,8 +329,7 @@ def _grey_pair(file: epath.Path) -> tuple[Picture, Picture]:
     side = min(picture.shape[:2])
     y, x = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
     colour = picture[y : y + side, x : x + side]
-    grey = np.round(colour @ _LUMA).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1), colour
+    return grey(colour), colour
 
 
 def _draw(candidates: Sequence, shots: int, seed: tuple[int, int], what: str) -> list:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
-from lvm_jax.evaluation import annotation_maps as maps
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.metrics.states import Mean
 
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -31,20 +31,23 @@ def iou(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
 
 def segmentation(predicted: Picture, truth: Picture) -> States:
     """IoU of the foreground, each pixel snapped to white or black (visual prompting, Bar et al., arXiv 2209.00647)."""
-    return {"miou": Mean(iou(maps.foreground(predicted), maps.foreground(truth)))}
+    return {"miou": Mean(iou(maps.rgb_to_mask(predicted), maps.rgb_to_mask(truth)))}
 
 
 def classes(predicted: Picture, truth: Picture) -> States:
     """IoU of each class in the truth, pixels snapped to the palette; the mean over classes, background left out."""
-    ours, theirs = (maps.snap(picture, maps.CLASS_COLOURS) for picture in (predicted, truth))
+    ours, theirs = (maps.rgb_to_ids(picture) for picture in (predicted, truth))
     found = [iou(ours == i, theirs == i) for i in np.unique(theirs) if i]
     return {"miou": Mean(float(np.sum(found)), float(len(found)))}
 
 
 def detection(predicted: Picture, truth: Picture) -> States:
     """IoU of the bounding rectangle of the largest white region with the true box (same protocol, single object)."""
-    box = maps.rectangle_of_largest(maps.foreground(predicted))
-    return {"miou": Mean(iou(box, maps.foreground(truth)))}
+    box = np.zeros(predicted.shape[:2], bool)
+    for region in maps.regions(maps.rgb_to_mask(predicted))[:1]:
+        x0, y0, x1, y1 = region.box
+        box[y0:y1, x0:x1] = True
+    return {"miou": Mean(iou(box, maps.rgb_to_mask(truth)))}
 
 
 def colorization(predicted: Picture, truth: Picture) -> States:
@@ -75,15 +78,22 @@ def pck(
 
 def keypoints(predicted: Picture, truth: Picture) -> States:
     """PCK of drawn discs; the object's box is that of everything drawn in the truth."""
-    drawn = np.argwhere(maps.snap(truth, maps.KEYPOINT_COLOURS) > 0)
+    colours = ((0, 0, 0), maps.LANDMARK_LIMB, *maps.LANDMARKS)
+    drawn = np.argwhere(maps.nearest(truth, colours) > 0)
     size = float((np.ptp(drawn, axis=0) + 1).max()) if len(drawn) else 1.0
-    return pck(maps.keypoints(predicted), maps.keypoints(truth), size)
+    return pck(_landmarks(predicted), _landmarks(truth), size)
+
+
+def _landmarks(drawing: Picture) -> Float[np.ndarray, "k 2"]:
+    """The centre of the largest disc of each kind; NaN where there is none."""
+    found = maps.rgb_to_keypoints(drawing, maps.LANDMARKS, [maps.LANDMARK_LIMB])
+    return np.array([discs[0] if len(discs) else (np.nan, np.nan) for discs in found])
 
 
 def depth(predicted: Picture, truth: Picture) -> States:
     """AbsRel, squared error and delta < 1.25 where the truth has a surface (is not black), by the inverse mapping."""
     surface = truth.any(-1)
-    ours, theirs = maps.depth(predicted)[surface], maps.depth(truth)[surface]
+    ours, theirs = maps.rgb_to_depth(predicted)[surface], maps.rgb_to_depth(truth)[surface]
     weight = float(surface.sum())
     ratio = np.maximum(ours / theirs, theirs / ours)
     return {
@@ -95,7 +105,7 @@ def depth(predicted: Picture, truth: Picture) -> States:
 
 def normals(predicted: Picture, truth: Picture) -> States:
     """Mean angle in degrees where the truth has a surface; a prediction without one is off by 90."""
-    ours, theirs = maps.normals(predicted), maps.normals(truth)
+    ours, theirs = maps.rgb_to_normals(predicted), maps.rgb_to_normals(truth)
     surface = theirs.any(-1)
     angles = np.degrees(np.arccos(np.clip((ours * theirs).sum(-1), -1, 1)))[surface]
     return {"mean_angle": Mean(float(angles.sum()), float(surface.sum()))}
@@ -103,7 +113,7 @@ def normals(predicted: Picture, truth: Picture) -> States:
 
 def edges(predicted: Picture, truth: Picture) -> States:
     """Precision and recall of edge pixels, a pixel within 0.75 % of the diagonal counting as right."""
-    ours, theirs = maps.edges(predicted), maps.edges(truth)
+    ours, theirs = maps.rgb_to_mask(predicted), maps.rgb_to_mask(truth)
     reach = EDGE_TOLERANCE * float(np.hypot(*truth.shape[:2]))
 
     def near(here: np.ndarray, there: np.ndarray) -> Mean:

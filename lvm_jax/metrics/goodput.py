@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
 
+from lvm_jax import files
+
 # startup: restore or init; data: the devices had nothing to do until the batch came; lost: computed, then lost.
 CAUSES = ("training", "startup", "compile", "data", "checkpoint", "evaluation", "lost")
 
@@ -80,9 +82,7 @@ class Ledger:
 
     def save(self, path: epath.Path) -> None:
         """Writes the seconds by cause, atomically."""
-        partial = path.parent / f"{path.name}.partial"
-        partial.write_text(json.dumps(self.seconds()) + "\n")
-        partial.replace(path)
+        files.write_json(path, self.seconds())
 
 
 def load(path: epath.Path) -> dict[str, float]:

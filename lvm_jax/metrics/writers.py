@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
+from lvm_jax import files
 from lvm_jax.errors import UserError
 
 
@@ -34,9 +35,7 @@ class JsonlWriter:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
         kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
-        partial = folder / "metrics.jsonl.partial"
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(path)
+        files.write(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

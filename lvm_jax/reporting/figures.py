@@ -12,6 +12,7 @@ from etils import epath
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from lvm_jax import files
 from lvm_jax.errors import UserError
 
 PAPER = (255, 255, 255)
@@ -117,9 +118,7 @@ def save_png(path: epath.PathLike, image: UInt8[np.ndarray, "h w c"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    files.write(path, buffer.getvalue())
 
 
 def _fit(image: np.ndarray, cell: int) -> Image.Image:

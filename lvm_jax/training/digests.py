@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import crc32c
 from etils import epath
 
+from lvm_jax import files
+
 CONTENTS = "digests.txt"  # all that is in the folder before it is committed
 COMMIT = "digests.commit.txt"  # what the commit itself adds or rewrites
 _LISTS = (CONTENTS, COMMIT)
@@ -34,9 +36,7 @@ def write(folder: epath.PathLike, names: Iterable[str], list_name: str) -> None:
     """Writes the list of `names` into `folder`, atomically."""
     folder = epath.Path(folder)
     line = json.dumps(_digests(folder, sorted(names)))
-    partial = folder / f"{list_name}.partial"
-    partial.write_text(f"{crc32c.crc32c(line.encode()):08x}\n{line}\n")
-    partial.replace(folder / list_name)
+    files.write(folder / list_name, f"{crc32c.crc32c(line.encode()):08x}\n{line}\n")
 
 
 def damaged(folder: epath.PathLike, part: int = 0, parts: int = 1) -> list[str]:

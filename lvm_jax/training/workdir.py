@@ -8,6 +8,7 @@ import jax
 from etils import epath
 
 from lvm_jax import config as configs
+from lvm_jax import files
 from lvm_jax.errors import UserError
 
 # What does not change the numbers: periods, what is watched, and where the data lies.
@@ -51,9 +52,7 @@ def claim(workdir: epath.Path, experiment: Mapping[str, Any]) -> None:
     if jax.process_index() == 0:
         print(said, end="")
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = workdir / "config.json.partial"
-        partial.write_text(text)
-        partial.replace(path)
+        files.write(path, text)
 
 
 def _may_change(key: str) -> bool:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.annotators import drawings, mappings, skeletons
+from data_pipelines.annotators import drawings, skeletons
 from data_pipelines.sources import BadItem, CocoImages, PairedClips, PairedFiles, WebDataset
 from data_pipelines.sources.run_lengths import decode_run_lengths
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 
@@ -42,7 +43,7 @@ def test_palette_masks_become_colours_and_come_back(tmp_path):
     source = PairedFiles(str(tmp_path), VOC, masks=("segmentation",), n_ids=21)
     assert source.keys() == ["2007_01"]
     item = source.load("2007_01")
-    back = mappings.rgb_to_ids(item["segmentation"][0], 21)
+    back = maps.rgb_to_ids(item["segmentation"][0], 21)
     np.testing.assert_array_equal(back, np.where(ids == 255, 0, ids))
     assert (item["image"][0] == 9).all()
 
@@ -54,7 +55,7 @@ def test_grey_and_16_bit_masks_hold_their_ids_and_true_colours_are_refused(tmp_p
     path.parent.mkdir()
     for dtype in (np.uint8, np.uint16):
         Image.fromarray(random_ids().astype(dtype)).save(path)
-        back = mappings.rgb_to_ids(source.load("a")["segmentation"][0], 256)
+        back = maps.rgb_to_ids(source.load("a")["segmentation"][0], 256)
         np.testing.assert_array_equal(back, random_ids())
     save(path)
     with pytest.raises(BadItem, match=r"a: a.png is of mode RGB, no indexed mask"):
@@ -86,7 +87,7 @@ def test_a_shrunk_image_takes_its_mask_along(tmp_path):
     source = PairedFiles(str(tmp_path), VOC, masks=("segmentation",), short_side=20)
     item = source.load("a")
     assert item["image"][0].shape == item["segmentation"][0].shape == (20, 30, 3)
-    small = mappings.rgb_to_ids(item["segmentation"][0], 256)
+    small = maps.rgb_to_ids(item["segmentation"][0], 256)
     assert np.unique(small[:, :15]) == [0]
     assert np.unique(small[:, 15:]) == [5]
 
@@ -146,7 +147,7 @@ def test_clips_have_the_frames_that_every_role_has_in_order(tmp_path):
     assert source.keys() == ["bear", "ghost"]
     item = source.load("bear")
     assert [frame[0, 0, 0] for frame in item["frame"]] == [0, 5, 10]
-    ids = [mappings.rgb_to_ids(mask, 256)[0, 0] for mask in item["segmentation"]]
+    ids = [maps.rgb_to_ids(mask, 256)[0, 0] for mask in item["segmentation"]]
     assert ids == [1, 6, 11]
     with pytest.raises(BadItem, match=r"ghost: has no frame with every role, but 0 of frame, 1 of"):
         source.load("ghost")
@@ -181,7 +182,7 @@ def test_coco_boxes_on_black_come_back_and_outlines_leave_the_image(tmp_path):
     item = CocoImages(**where).load("a.png")
     drawn = item["boxes"][0]
     assert (drawn[10, 30] == 128).all()
-    assert (drawn[1, 30] == mappings.palette(91)[44]).all()
+    assert (drawn[1, 30] == maps.palette(91)[44]).all()
     assert (item["image"][0] == 128).all()
     half, _ = drawings.boxes_from_drawing(
         CocoImages(**where, boxes_on="black", short_side=20).load("a.png")["boxes"][0], n_ids=91
@@ -237,7 +238,7 @@ def test_coco_polygons_and_run_lengths_become_ids(tmp_path):
     expected[15:20, 15:20] = 9
     expected[runs] = 80
     picture = source.load("a.png")["segmentation"][0]
-    np.testing.assert_array_equal(mappings.rgb_to_ids(picture, 91), expected)
+    np.testing.assert_array_equal(maps.rgb_to_ids(picture, 91), expected)
 
 
 def test_run_lengths_are_those_of_pycocotools():
@@ -314,7 +315,7 @@ def test_webdataset_gives_roles_of_extensions_and_classes_of_members(tmp_path):
     assert source.keys() == ["a/shard-0.tar/x/0001", "a/shard-0.tar/x/0002", "shard-1.tar/0001"]
     item = source.load("a/shard-0.tar/x/0001")
     assert sorted(item) == ["image", "seg"]
-    np.testing.assert_array_equal(mappings.rgb_to_ids(item["seg"][0], 256), ids)
+    np.testing.assert_array_equal(maps.rgb_to_ids(item["seg"][0], 256), ids)
     assert abs(int(source.load("shard-1.tar/0001")["image"][0].mean()) - 90) <= 2
     by_class = WebDataset(str(tmp_path), class_from="cls")
     assert by_class.keys()[0] == "cat/a/shard-0.tar/x/0001"

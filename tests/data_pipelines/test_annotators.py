@@ -17,9 +17,9 @@ from data_pipelines.annotators import (
     Posterise,
     Rain,
     drawings,
-    mappings,
     skeletons,
 )
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data.images import load_image
 from lvm_jax.errors import UserError
 
@@ -34,38 +34,8 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_palette_colours_are_far_apart():
-    p = mappings.PALETTE.astype(float)
-    distance = np.linalg.norm(p[:, None] - p[None], axis=-1) + 1e3 * np.eye(len(p))
-    assert distance.min() > 60
-    assert len(scenes.KINDS) < len(p)
-
-
-def test_ids_survive_colours_and_noise():
-    ids = np.arange(len(mappings.PALETTE)).reshape(1, -1)
-    rgb = mappings.ids_to_rgb(ids)
-    np.testing.assert_array_equal(mappings.rgb_to_ids(rgb), ids)
-    noise = np.random.default_rng(0).integers(-17, 18, rgb.shape)
-    noisy = np.clip(rgb.astype(int) + noise, 0, 255).astype(np.uint8)
-    np.testing.assert_array_equal(mappings.rgb_to_ids(noisy), ids)
-    assert mappings.rgb_to_ids(rgb, n_ids=3).max() == 2
-    np.testing.assert_array_equal(mappings.ids_to_rgb(np.array([17])), mappings.PALETTE[[1]])
-
-
-def test_depth_survives_grey():
-    depth = np.linspace(mappings.DEPTH_NEAR, mappings.DEPTH_FAR, 999, dtype=np.float32)[None]
-    rgb = mappings.depth_to_rgb(depth)
-    assert (np.diff(rgb[0, :, 0].astype(int)) <= 0).all()
-    half_level = (mappings.DEPTH_FAR - mappings.DEPTH_NEAR) / 255 / 2
-    np.testing.assert_allclose(mappings.rgb_to_depth(rgb), depth, atol=half_level * 1.01)
-    outside = mappings.depth_to_rgb(np.array([[0.1, 99.0, np.inf]], np.float32))
-    assert outside[0, :, 0].tolist() == [255, 0, 0]
-
-
-def test_normals_survive_colours(frame):
-    back = mappings.rgb_to_normals(mappings.normals_to_rgb(frame.normals))
-    np.testing.assert_allclose(back, frame.normals, atol=0.01)
-    assert mappings.normals_to_rgb(np.zeros((1, 1, 3))).tolist() == [[[128, 128, 128]]]
+def test_every_kind_of_body_has_a_colour():
+    assert len(scenes.KINDS) < len(maps.PALETTE)
 
 
 def test_boxes_survive_a_drawing():
@@ -146,41 +116,13 @@ def photograph():
     return load_image(sorted((assets.ROOT / "photos").iterdir())[3])
 
 
-def test_larger_palettes_extend_smaller_ones_and_stay_apart():
-    p = mappings.palette(256)
-    np.testing.assert_array_equal(p[:17], mappings.PALETTE)
-    np.testing.assert_array_equal(p[:92], mappings.palette(92))
-    distance = np.linalg.norm(p[:, None].astype(float) - p[None], axis=-1) + 1e3 * np.eye(256)
-    assert distance.min() > 38
-    for n_ids in (2, 21, 151, 256):
-        ids = rng().integers(0, n_ids, (9, 11))
-        noisy = mappings.ids_to_rgb(ids, n_ids).astype(int) + rng(1).integers(-10, 11, (9, 11, 3))
-        noisy = np.clip(noisy, 0, 255).astype(np.uint8)
-        np.testing.assert_array_equal(mappings.rgb_to_ids(noisy, n_ids), ids)
-    for wrong in (1, 257):
-        with pytest.raises(UserError, match=f"n_ids is {wrong}"):
-            mappings.palette(wrong)
-
-
-def test_flow_survives_colours_and_is_cut_at_its_scale():
-    flow = rng().uniform(-0.125, 0.125, (13, 7, 2)).astype(np.float32)
-    back = mappings.rgb_to_flow(mappings.flow_to_rgb(flow))
-    np.testing.assert_allclose(back, flow, atol=0.125 / 255 * 1.01)
-    fast = mappings.rgb_to_flow(mappings.flow_to_rgb(np.array([[[0.5, -0.5]]])))
-    np.testing.assert_allclose(fast, [[[0.125, -0.125]]], atol=1e-6)
-    still = mappings.flow_to_rgb(np.zeros((1, 1, 2)))
-    np.testing.assert_allclose(mappings.rgb_to_flow(still), 0, atol=0.125 / 255 * 1.01)
-    coarse = mappings.rgb_to_flow(mappings.flow_to_rgb(flow * 4, largest=0.5), largest=0.5)
-    np.testing.assert_allclose(coarse, flow * 4, atol=0.5 / 255 * 1.01)
-
-
 def test_optical_flow_sees_a_known_motion(photograph):
     height, width = photograph.shape[:2]
     clip = [np.roll(photograph, (2 * i, 6 * i), axis=(0, 1)) for i in range(3)]
     pictures = OpticalFlow().annotate(clip, rng())
     assert len(pictures) == 3
     for picture in pictures:
-        flow = mappings.rgb_to_flow(picture)[30:-30, 30:-30]
+        flow = maps.rgb_to_flow(picture)[30:-30, 30:-30]
         moved = np.median(flow.reshape(-1, 2), axis=0) * (width, height)
         np.testing.assert_allclose(moved, (6, 2), atol=0.3)
     again = OpticalFlow().annotate(clip, rng(7))
@@ -204,8 +146,8 @@ def test_thick_outlines_grow_inwards_and_small_boxes_fill():
     boxes = np.array([(-3, 2, 12, 18), (1, 0, 4, 2)], np.float32)
     picture = drawings.draw_boxes(boxes, np.array([1, 2]), 0, canvas, thickness=3)
     assert (picture[5:15, 3:9] == 90).all()
-    assert (picture[2:5, 5:12] == mappings.PALETTE[1]).all()
-    assert (picture[0:2, 1:4] == mappings.PALETTE[2]).all()
+    assert (picture[2:5, 5:12] == maps.PALETTE[1]).all()
+    assert (picture[0:2, 1:4] == maps.PALETTE[2]).all()
     assert (picture[:, 13:] == 90).all()
 
 

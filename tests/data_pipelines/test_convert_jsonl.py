@@ -8,6 +8,7 @@ import pytest
 from data_pipelines import convert_jsonl
 from data_pipelines.convert_jsonl import BadLine, Target, from_jsonl, parse_line, to_jsonl
 from data_pipelines.verify import verify
+from lvm_jax import files
 from lvm_jax.data.manifest import Manifest
 from lvm_jax.data.shards import SentenceStore
 from lvm_jax.data.visual_sentence import Category
@@ -134,7 +135,10 @@ def test_a_run_that_was_killed_leaves_nothing_that_looks_finished(tmp_path, monk
             from_jsonl([source], tmp_path / "out", TARGET)
     folder = tmp_path / "out/clips/1.0.0"
     assert all(path.name.startswith(convert_jsonl.PART) for path in folder.iterdir())
+    open_when_killed = files.temporary_name(folder / f"{convert_jsonl.PART}train-0")
+    open_when_killed.touch()
     from_jsonl([source], tmp_path / "out", TARGET)
+    assert not open_when_killed.exists()
     verify(folder)
     with pytest.raises(UserError, match=r"is already there: name another --version"):
         from_jsonl([source], tmp_path / "out", TARGET)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from data_pipelines import assets, embedded_corpus, scenes
-from data_pipelines.annotators import mappings
 from data_pipelines.embedded_corpus import Settings
 from data_pipelines.sources import AnnotatedImages, FrameFolders, ImageFolder, VideoFolder
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 SMALL = Settings(size=16, scenes=3, clips=2, turntables=2, seed=7)
@@ -61,7 +61,7 @@ def test_description_tells_how_to_read_it(corpus):
     segmentation = np.asarray(Image.open(folder / "scenes" / "00000" / "segmentation.png"))
     colours = {tuple(c) for c in told["classes"].values()} | {(0, 0, 0)}
     assert {tuple(c) for c in segmentation.reshape(-1, 3).tolist()} <= colours
-    ids = set(np.unique(mappings.rgb_to_ids(segmentation))) - {0}
+    ids = set(np.unique(maps.rgb_to_ids(segmentation))) - {0}
     rng = embedded_corpus.item_rng(SMALL, "scenes", "00000")
     kinds = {scenes.CLASS_IDS[body.kind] for body in scenes.random_scene(rng).bodies}
     assert ids <= kinds

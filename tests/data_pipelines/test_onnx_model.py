@@ -5,7 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from data_pipelines.annotators import OnnxModel, mappings
+from data_pipelines.annotators import OnnxModel
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 SIZE = (8, 12)
@@ -61,7 +62,7 @@ def test_depth_comes_back_within_half_a_level(tmp_path):
     path = save_mix(tmp_path / "depth.onnx", [(10, 0, 0)])
     flat = np.full((20, 30, 3), (128, 0, 0), np.uint8)
     picture = run(OnnxModel(path, "depth", SIZE, near=1.0, far=9.0), flat)
-    depth = mappings.rgb_to_depth(picture, near=1.0, far=9.0)
+    depth = maps.rgb_to_depth(picture, near=1.0, far=9.0)
     np.testing.assert_allclose(depth, 10 * 128 / 255, atol=8 / 255 / 2 * 1.01)
 
 
@@ -79,7 +80,7 @@ def test_normals_come_back_as_unit_vectors_with_signs(tmp_path):
     path = save_mix(tmp_path / "normals.onnx", np.eye(3))
     flat = np.full((20, 30, 3), (60, 120, 240), np.uint8)
     model = OnnxModel(path, "normals", SIZE, axes=(1.0, -1.0, 1.0))
-    normals = mappings.rgb_to_normals(run(model, flat))
+    normals = maps.rgb_to_normals(run(model, flat))
     expected = np.array([60, -120, 240]) / np.linalg.norm([60, 120, 240])
     np.testing.assert_allclose(normals, np.broadcast_to(expected, normals.shape), atol=0.01)
 
@@ -87,14 +88,14 @@ def test_normals_come_back_as_unit_vectors_with_signs(tmp_path):
 def test_segmentation_comes_back_exactly_from_scores_and_from_ids(tmp_path, image):
     scores = save_mix(tmp_path / "scores.onnx", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
     picture = run(OnnxModel(scores, "segmentation", SIZE, n_ids=3), image)
-    np.testing.assert_array_equal(mappings.rgb_to_ids(picture, 3), image.argmax(-1))
+    np.testing.assert_array_equal(maps.rgb_to_ids(picture, 3), image.argmax(-1))
     nodes = [
         helper.make_node("ArgMax", ["x"], ["i"], axis=1, keepdims=0),
         helper.make_node("Cast", ["i"], ["ids"], to=TensorProto.FLOAT),
     ]
     ids = save_network(tmp_path / "ids.onnx", nodes, [1, 3, *SIZE], [("ids", [1, *SIZE])])
     picture = run(OnnxModel(ids, "segmentation", SIZE), image)
-    np.testing.assert_array_equal(mappings.rgb_to_ids(picture, 256), image.argmax(-1))
+    np.testing.assert_array_equal(maps.rgb_to_ids(picture, 256), image.argmax(-1))
 
 
 def test_channels_last_and_a_named_output(tmp_path, image):
@@ -105,9 +106,9 @@ def test_channels_last_and_a_named_output(tmp_path, image):
     ]
     path = save_network(tmp_path / "last.onnx", nodes, shape, [("minus", shape), ("same", shape)])
     model = OnnxModel(path, "segmentation", SIZE, layout="channels_last", output="same", n_ids=3)
-    np.testing.assert_array_equal(mappings.rgb_to_ids(run(model, image), 3), image.argmax(-1))
+    np.testing.assert_array_equal(maps.rgb_to_ids(run(model, image), 3), image.argmax(-1))
     first = OnnxModel(path, "segmentation", SIZE, layout="channels_last", n_ids=3)
-    np.testing.assert_array_equal(mappings.rgb_to_ids(run(first, image), 3), image.argmin(-1))
+    np.testing.assert_array_equal(maps.rgb_to_ids(run(first, image), 3), image.argmin(-1))
 
 
 def test_the_same_bytes_every_time(tmp_path, image):

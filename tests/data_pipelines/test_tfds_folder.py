@@ -9,8 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines.annotators import mappings
 from data_pipelines.sources import BadItem, TfdsFolder
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 
@@ -30,7 +30,7 @@ def test_images_and_masks_of_both_splits(root):
     seen = set()
     for key in keys:
         item = source.load(key)
-        (ids,) = np.unique(mappings.rgb_to_ids(item["segmentation"][0], 256))
+        (ids,) = np.unique(maps.rgb_to_ids(item["segmentation"][0], 256))
         seen.add(int(ids))
         assert item["image"][0].shape == (5 + ids, 7, 3)
         assert (item["image"][0] == 20 * ids).all()

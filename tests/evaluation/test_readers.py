@@ -178,5 +178,5 @@ def test_damaged_files_are_named(voc):
     with pytest.raises(UserError, match=r"a\.jpg.*download the file again"):
         readers.Pascal5i(voc, 0).episode(0, shots=1, seed=0)
     save(voc / "SegmentationClass" / "a.png", photo(0))
-    with pytest.raises(UserError, match=r"a\.png has mode RGB: masks are"):
+    with pytest.raises(UserError, match=r"a\.png: is of mode RGB, no indexed mask"):
         readers.Pascal5i(voc, 0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lvm_jax.data.annotation_maps import mask_to_rgb
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.readers import white
 from lvm_jax.evaluation.visual_tasks import Episode, Subject, VisualTaskEvaluator
 from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
 from lvm_jax.metrics import states
@@ -33,7 +33,7 @@ def half(left: bool) -> np.ndarray:
     found = np.zeros((16, 16), bool)
     found[:, :8] = left
     found[:, 8:] = not left
-    return white(found)
+    return mask_to_rgb(found)
 
 
 def shade(value: int) -> np.ndarray:

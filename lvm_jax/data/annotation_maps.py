@@ -1,6 +1,10 @@
 """Annotations <-> RGB pictures: fixed, documented, invertible up to the rounding of 8 bits.
 
-ids: `palette(n)[id]`; back by the nearest colour, so blurred or tokenized pictures can be read.
+Pipelines draw by these conventions and scores read predicted pictures back, which may be blurred.
+
+ids: `palette(n)[id]`; back by the nearest colour.
+masks, edges: white on black; back by which of the two is nearer.
+keypoints: discs in a colour a kind; back by the centres of regions of that colour.
 depth: grey, 255 at `near` and 0 at `far` and beyond, linear in between; a level is (far - near) / 255.
 normals: (n + 1) / 2 * 255 a channel; a point without a surface is mid grey.
 flow: red is x, green is y, 127.5 (1 + v / largest), v the motion as a fraction of width or height, cut at `largest`;
@@ -8,9 +12,12 @@ flow: red is x, green is y, 127.5 (1 + v / largest), v the motion as a fraction 
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8
+from scipy import ndimage
 
 from lvm_jax.errors import UserError
 
@@ -18,6 +25,7 @@ DEPTH_NEAR = 3.0
 DEPTH_FAR = 10.0
 FLOW_LARGEST = 0.125
 MAX_IDS = 256
+_LUMA = np.array([0.2989, 0.5870, 0.1140])
 
 # 0 is background. Chosen far apart in RGB: the closest two differ by 85 levels in some channel.
 PALETTE: UInt8[np.ndarray, "17 3"] = np.array(
@@ -42,6 +50,10 @@ PALETTE: UInt8[np.ndarray, "17 3"] = np.array(
     ],
     np.uint8,
 )
+
+# Top (red), centre (green) and foot (blue) of a rendered body, and the lines between them.
+LANDMARKS = ((230, 30, 30), (30, 200, 40), (40, 60, 235))
+LANDMARK_LIMB = (110, 110, 110)
 
 
 @functools.cache
@@ -78,10 +90,33 @@ def rgb_to_ids(
     rgb: UInt8[np.ndarray, "*shape 3"], n_ids: int = len(PALETTE)
 ) -> Int32[np.ndarray, "*shape"]:
     """The id, among the first `n_ids`, whose colour is nearest (squared distance in RGB)."""
-    # |x - p|^2 without |x|^2, which is the same for all p.
-    colours = palette(n_ids).astype(np.float32)
-    score = rgb.astype(np.float32) @ (-2 * colours.T) + (colours**2).sum(-1)
+    return nearest(rgb, palette(n_ids))
+
+
+def nearest(
+    rgb: UInt8[np.ndarray, "*shape 3"],
+    colours: UInt8[np.ndarray, "n 3"] | Sequence[tuple[int, int, int]],
+) -> Int32[np.ndarray, "*shape"]:
+    """The number of the nearest colour, by squared distance in RGB; of equal ones the first."""
+    # |x - p|^2 without |x|^2, which is the same for all p; exact, as whole numbers below 2^24.
+    of_n3 = np.asarray(colours, np.float32)
+    score = rgb.astype(np.float32) @ (-2 * of_n3.T) + (of_n3**2).sum(-1)
     return score.argmin(-1).astype(np.int32)
+
+
+def mask_to_rgb(mask: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """White where the mask is set, else black."""
+    return np.repeat(np.where(mask, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def rgb_to_mask(rgb: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+    """Where a picture is nearer to white than to black, which is where it is brighter than mid grey."""
+    return rgb.sum(-1, dtype=np.int32) * 2 > 3 * 255
+
+
+def grey(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Luma 0.2989 R + 0.5870 G + 0.1140 B in all channels."""
+    return np.repeat(np.round(rgb @ _LUMA).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def depth_to_rgb(
@@ -124,3 +159,50 @@ def rgb_to_flow(
 ) -> Float32[np.ndarray, "H W 2"]:
     """(x, y) motion in fractions of width and height, off by at most largest / 255."""
     return ((rgb[..., :2].astype(np.float32) / 127.5 - 1) * largest).astype(np.float32)
+
+
+class Region(NamedTuple):
+    """A connected part of a mask.
+
+    Attributes:
+      area: in pixels.
+      box: (x0, y0, x1, y1) around it, the ends excluded.
+      centre: (x, y), the mean of its pixels' centres.
+    """
+
+    area: int
+    box: tuple[int, int, int, int]
+    centre: tuple[float, float]
+
+
+def regions(mask: Bool[np.ndarray, "H W"], neighbours: Literal[4, 8] = 8) -> list[Region]:
+    """Connected regions, the largest first; of equal ones the first in raster order."""
+    labels: np.ndarray = np.zeros(mask.shape, np.int32)
+    structure = ndimage.generate_binary_structure(2, 1 if neighbours == 4 else 2)
+    ndimage.label(mask, structure, output=labels)
+    found = []
+    for i, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        y_N, x_N = np.nonzero(labels[rows, columns] == i)
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        centre = (float(x_N.mean()) + columns.start + 0.5, float(y_N.mean()) + rows.start + 0.5)
+        found.append(Region(len(x_N), box, centre))
+    return sorted(found, key=lambda region: -region.area)
+
+
+def rgb_to_keypoints(
+    rgb: UInt8[np.ndarray, "H W 3"],
+    discs: Sequence[tuple[int, int, int]],
+    others: Sequence[tuple[int, int, int]],
+) -> list[Float64[np.ndarray, "N 2"]]:
+    """Centres (x, y in pixels) of the discs of each kind, the largest first; discs that touch give one centre.
+
+    Args:
+      rgb: the drawing; every pixel counts for the nearest of its colours.
+      discs: their colours, by kind.
+      others: what else is drawn on black.
+    """
+    kinds = nearest(rgb, [(0, 0, 0), *others, *discs]) - 1 - len(others)
+    return [
+        np.array([region.centre for region in regions(kinds == k)]).reshape(-1, 2)
+        for k in range(len(discs))
+    ]
