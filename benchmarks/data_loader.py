@@ -9,6 +9,7 @@ is work. The process holds one core, no threads read ahead, and CPU time counts,
 disturbs little. Only tokens that are not padding count.
 """
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -20,6 +21,7 @@ import numpy as np
 from absl import flags
 from peers import grain_array_record, jsonl_reader
 from token_files import CODEBOOK_SIZE, SEQ_LEN, Corpus, images_of, write_corpus
+from turns import in_turns
 
 from lvm_jax import cli
 from lvm_jax.data.loader import TokenLoader
@@ -54,21 +56,23 @@ def tokens_per_second(batches: Batches, seconds: float) -> float:
 def compare(mixture: str) -> None:
     """Prints each round, and the medians with their ratios."""
     args = flags.FLAGS
+
+    def rate(start: Callable[[], Batches]) -> dict[str, float]:
+        return {"million_tokens_per_cpu_second": tokens_per_second(start(), args.seconds) / 1e6}
+
     with tempfile.TemporaryDirectory() as root:
         corpus = write_corpus(pathlib.Path(root), images_of(mixture, args.sentences))
-        rates: dict[str, list[float]] = {}
-        for number in range(args.rounds):
-            for name, start in readers(corpus, mixture, args.batch).items():
-                rates.setdefault(name, []).append(tokens_per_second(start(), args.seconds))
-            shown = ", ".join(f"{name} {rate[-1] / 1e6:.2f}" for name, rate in rates.items())
-            print(f"{mixture}, round {number}: {shown} million tokens/CPU-s")
+        starts = readers(corpus, mixture, args.batch)
+        medians = in_turns(
+            {name: functools.partial(rate, start) for name, start in starts.items()}, args.rounds
+        )
         loader = TokenLoader(corpus.shards, "train", SEQ_LEN, args.batch, seed=0)
         print(f"{mixture}: {loader.fill:.1%} of positions used")
         loader.close()
-    medians = {name: float(np.median(rate)) for name, rate in rates.items()}
     for name, median in medians.items():
-        ratio = f", ratio {medians[OURS] / median:.1f}" if name != OURS else ""
-        print(f"{mixture}, median: {name} {median / 1e6:.2f} million tokens/CPU-s{ratio}")
+        (value,), (best,) = median.values(), medians[OURS].values()
+        ratio = f", ratio {best / value:.1f}" if name != OURS else ""
+        print(f"{mixture}, median: {name} {value:.2f} million tokens/CPU-s{ratio}")
 
 
 def main() -> None:

@@ -11,19 +11,19 @@ Before anything is timed, the greedy ids of "shared", "one by one" and "static" 
 torch and transformers. Run it on an idle machine.
 """
 
+import itertools
 import json
 import os
 import pathlib
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
 from absl import flags
 from flax import nnx
 from peers.driver import Peer  # benchmarks/ is the script's own folder
+from turns import in_turns, seconds
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
@@ -32,7 +32,6 @@ from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models import Llama, presets
 
 SPREAD = 0.1  # of the random weights: far enough that rounding does not turn an argmax
-Way = Callable[[int], float]
 
 
 def make_model(preset: str, images: int, tokens_per_image: int) -> Llama:
@@ -57,17 +56,6 @@ def check_greedy(ours: dict[str, np.ndarray], theirs: np.ndarray) -> None:
     print(f"greedy ids of {', '.join(ours)} and transformers are equal: {theirs.size} tokens")
 
 
-def measure(ways: dict[str, Way], rounds: int) -> dict[str, float]:
-    """Median seconds of each way, in turns; the first turn warms up and is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            seconds[name].append(way(number))
-        last = ", ".join(f"{name} {times[-1]:.3f} s" for name, times in seconds.items())
-        print(f"{'warm-up' if number == 0 else f'round {number}'}: {last}", flush=True)
-    return {name: float(np.median(times[1:])) for name, times in seconds.items()}
-
-
 def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
@@ -81,11 +69,6 @@ def main() -> None:
     engine = Engine(model, N, codes)
     greedy = Sampling(temperature=0.0)
     print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
-
-    def timed(function: Callable[[], object]) -> float:
-        begin = time.perf_counter()
-        function()
-        return time.perf_counter() - begin
 
     def question(way: str, sample: bool = True) -> dict[str, object]:
         bos = [] if way == "one_by_one" else [codes]
@@ -103,29 +86,35 @@ def main() -> None:
                 ),
             }
             check_greedy(ours, np.array(peer.ask(question("static", sample=False))["ids"]))
-            medians = measure(
+            seeds = itertools.count()
+
+            def shared() -> None:
+                engine.generate(prompt, n_candidates=B, seed=next(seeds))
+
+            def one_by_one() -> None:
+                for _ in range(B):
+                    engine.generate(prompt, seed=next(seeds))
+
+            medians = in_turns(
                 {
-                    "shared": lambda s: timed(
-                        lambda: engine.generate(prompt, n_candidates=B, seed=s)
-                    ),
-                    "one by one": lambda s: timed(
-                        lambda: [engine.generate(prompt, seed=s + b) for b in range(B)]
-                    ),
-                    "static": lambda _: peer.ask(question("static"))["seconds"],
-                    "published": lambda _: peer.ask(question("one_by_one"))["seconds"],
+                    "shared": lambda: {"seconds": seconds(shared)},
+                    "one by one": lambda: {"seconds": seconds(one_by_one)},
+                    "static": lambda: {"seconds": peer.ask(question("static"))["seconds"]},
+                    "published": lambda: {"seconds": peer.ask(question("one_by_one"))["seconds"]},
                 },
                 args.rounds,
             )
             versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
-    ratios = {name: medians[name] / medians["shared"] for name in medians if name != "shared"}
+    times = {name: median["seconds"] for name, median in medians.items()}
+    ratios = {name: times[name] / times["shared"] for name in times if name != "shared"}
     print(
         f"{args.preset}: {B} candidates of a prompt of {args.images} images of {N} tokens, fp32, {threads} threads, "
         f"{versions}\n"
-        f"shared: {B * N / medians['shared']:,.0f} tokens/s, {medians['shared']:.3f} s (median of {args.rounds}); "
+        f"shared: {B * N / times['shared']:,.0f} tokens/s, {times['shared']:.3f} s (median of {args.rounds}); "
         f"as many times faster than: {', '.join(f'{n} {r:.2f}' for n, r in ratios.items())}"
     )
     if args.output:
-        record = {"threads": threads, "versions": versions, "seconds": medians, "ratios": ratios}
+        record = {"threads": threads, "versions": versions, "seconds": times, "ratios": ratios}
         pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
 
 

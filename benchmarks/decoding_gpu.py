@@ -8,10 +8,10 @@ bandwidth is that of a large copy, measured in the same run. The peer is transfo
 torch.compile on the same GPU, fed with the same weights. Runs on a CPU too, where it shows that it works.
 """
 
+import itertools
 import json
 import pathlib
 import tempfile
-import time
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 from flax import nnx
 from peers.driver import Peer  # benchmarks/ is the script's own folder
+from turns import in_turns, seconds
 
 from lvm_jax import cli
 from lvm_jax.inference.engine import Engine
@@ -31,13 +32,8 @@ def copy_bandwidth(megabytes: int) -> float:
     x = jnp.ones((megabytes * 2**20 // 4,), jnp.float32)
     copy = jax.jit(lambda x: x + 1)
     copy(x).block_until_ready()
-
-    def once() -> float:
-        begin = time.perf_counter()
-        copy(x).block_until_ready()
-        return time.perf_counter() - begin
-
-    return 2 * x.nbytes / min(np.median([once() for _ in range(10)]) for _ in range(5))
+    medians = [np.median([seconds(lambda: copy(x)) for _ in range(10)]) for _ in range(5)]
+    return 2 * x.nbytes / min(medians)
 
 
 def step_bytes(config: LlamaConfig, rows: int, prompt: int, own: float, cache_item: float) -> float:
@@ -111,20 +107,19 @@ def main() -> None:
 def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[str, float]:
     """Median seconds of the prefill, and tokens/s of all rows behind it."""
 
-    def prefill() -> float:
-        begin = time.perf_counter()
-        jax.block_until_ready(engine.start([prompt], rows, 1))
-        return time.perf_counter() - begin
-
-    def whole(seed: int) -> float:
-        begin = time.perf_counter()
-        engine.generate(prompt, n_candidates=rows, seed=seed)
-        return time.perf_counter() - begin
-
-    for compiled in (prefill, lambda: whole(0)):
-        compiled()
-    fill = float(np.median([prefill() for _ in range(rounds)]))
-    total = float(np.median([whole(1 + i) for i in range(rounds)]))
+    seeds = itertools.count()
+    medians = in_turns(
+        {
+            "prefill": lambda: {"seconds": seconds(lambda: engine.start([prompt], rows, 1))},
+            "whole": lambda: {
+                "seconds": seconds(
+                    lambda: engine.generate(prompt, n_candidates=rows, seed=next(seeds))
+                )
+            },
+        },
+        rounds,
+    )
+    fill, total = (medians[name]["seconds"] for name in ("prefill", "whole"))
     tokens = rows * engine.tokens_per_image
     return {"prefill_seconds": fill, "tokens_per_second": tokens / (total - fill)}
 
@@ -144,14 +139,14 @@ def ask_peer(python: str, config: LlamaConfig, prompt: np.ndarray, rows: int, ro
     with tempfile.TemporaryDirectory() as folder:
         random_model(config).save_pretrained(pathlib.Path(folder))
         with Peer(python, "torch_decoding.py", folder, device, "bfloat16", 16) as peer:
-            seconds = {}
-            for new in (1, prompt.shape[1]):
-                peer.ask(shared | {"new": new})  # compiled
-                seconds[new] = float(
-                    np.median([peer.ask(shared | {"new": new})["seconds"] for _ in range(rounds)])
-                )
-    short, long = sorted(seconds)
-    return rows * (long - short) / (seconds[long] - seconds[short])
+
+            def whole(new: int) -> dict[str, float]:
+                return {"seconds": peer.ask(shared | {"new": new})["seconds"]}
+
+            short, long = 1, prompt.shape[1]
+            medians = in_turns({"one": lambda: whole(short), "all": lambda: whole(long)}, rounds)
+    spent = medians["all"]["seconds"] - medians["one"]["seconds"]
+    return rows * (long - short) / spent
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ same shape that lie in memory. Both put their batch on the device as the trainin
 medians differ by more than reading costs; so the share of a step spent waiting for a batch is printed too.
 """
 
+import functools
 import pathlib
 import tempfile
 import time
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 from absl import flags
 from token_files import CODEBOOK_SIZE, images_of, write_corpus
+from turns import in_turns
 
 from lvm_jax import cli
 from lvm_jax.data.loader import TokenLoader
@@ -61,31 +63,34 @@ def main() -> None:
         state = jax.jit(task.init)(key)
         step = jax.jit(task.step, donate_argnums=0)
         with TokenLoader(corpus.shards, "train", args.seq_len, args.batch, seed=0) as loader:
-            sources: dict[str, Batches] = {
-                "shards": loader,
-                "memory": in_memory(args.batch, args.seq_len),
-            }
-            seconds: dict[str, list[float]] = {name: [] for name in sources}
-            waits: dict[str, list[float]] = {name: [] for name in sources}
-            for number in range(args.rounds + 1):  # the first compiles
-                for name, batches in sources.items():
-                    begin, wait = time.perf_counter(), 0.0
-                    for _ in range(args.steps):
-                        asked = time.perf_counter()
-                        batch = next(batches)
-                        wait += time.perf_counter() - asked
-                        state, metrics = step(state, layout.put(batch), key)
-                    jax.block_until_ready(metrics)
-                    seconds[name].append((time.perf_counter() - begin) / args.steps)
-                    waits[name].append(wait / args.steps)
-                if number:
-                    shown = ", ".join(f"{name} {s[-1]:.4f}" for name, s in seconds.items())
-                    print(f"round {number}: {shown} seconds a step", flush=True)
-    medians = {name: float(np.median(s[1:])) for name, s in seconds.items()}
+
+            def steps(batches: Batches) -> dict[str, float]:
+                nonlocal state
+                begin, wait = time.perf_counter(), 0.0
+                for _ in range(args.steps):
+                    asked = time.perf_counter()
+                    batch = next(batches)
+                    wait += time.perf_counter() - asked
+                    state, metrics = step(state, layout.put(batch), key)
+                jax.block_until_ready(metrics)
+                spent = time.perf_counter() - begin
+                return {"seconds": spent / args.steps, "waiting": wait / args.steps}
+
+            medians = in_turns(
+                {
+                    name: functools.partial(steps, batches)
+                    for name, batches in (
+                        ("shards", loader),
+                        ("memory", in_memory(args.batch, args.seq_len)),
+                    )
+                },
+                args.rounds,
+            )
+    shards, memory = medians["shards"], medians["memory"]
     print(
-        f"median: shards {medians['shards']:.4f}, memory {medians['memory']:.4f} seconds a step, "
-        f"ratio {medians['shards'] / medians['memory']:.3f}, waiting for shards "
-        f"{float(np.median(waits['shards'][1:])) / medians['shards']:.2%} of a step; {args.preset}, "
+        f"median: shards {shards['seconds']:.4f}, memory {memory['seconds']:.4f} seconds a step, "
+        f"ratio {shards['seconds'] / memory['seconds']:.3f}, waiting for shards "
+        f"{shards['waiting'] / shards['seconds']:.2%} of a step; {args.preset}, "
         f"{args.batch} rows of {args.seq_len} tokens, {jax.devices()[0].device_kind}"
     )
 

@@ -8,11 +8,11 @@ seed, with codes as spread as features: real weights decide more ids by a clear 
 one of the two.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import tempfile
-import time
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import nnx
-from vqgan_peer import Peer, Turn, in_turns, make, ours
+from turns import seconds
+from vqgan_peer import Turn, images_per_second, make, ours, theirs, turn_of
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
@@ -33,14 +34,9 @@ def ceiling(side: int, repeats: int = 10) -> float:
     """FLOP/s of a bf16 matrix product, the best of a few."""
     a = jnp.ones((side, side), jnp.bfloat16)
     product = jax.jit(lambda a: a @ a)
-    jax.block_until_ready(product(a))
-    best = 0.0
-    for _ in range(5):
-        begin = time.perf_counter()
-        result = [product(a) for _ in range(repeats)]
-        jax.block_until_ready(result)
-        best = max(best, repeats * 2 * side**3 / (time.perf_counter() - begin))
-    return best
+    product(a).block_until_ready()
+    best = min(seconds(lambda: [product(a) for _ in range(repeats)]) for _ in range(5))
+    return repeats * 2 * side**3 / best
 
 
 def flops(vqgan: VQGAN) -> dict[str, float]:
@@ -78,26 +74,23 @@ def main() -> None:
         f"bf16 matmul of {args.matmul}: {peak / 1e12:.3g} TFLOP/s; ids equal to fp32: {equal:.2%}"
     )
     result: dict[str, Any] = {"device": device.device_kind, "ceiling": peak, "ids_equal": equal}
-    with tempfile.TemporaryDirectory() as folder:
-        peer = None
+    with contextlib.ExitStack() as stack:
         if args.peer_python:
-            path, where = pathlib.Path(folder), args.peer_device
-            peer = Peer(args.peer_python, path, exact, images, threads=4, device=where)
-            sides["PyTorch"] = peer
-            theirs = float(np.mean(np.equal(peer("encode", 1)["ids"], fp32)))
-            print(f"PyTorch {peer.versions}: ids equal to fp32: {theirs:.2%}")
-        try:
-            for what in ("encode", "decode"):
-                rates = in_turns(
-                    sides, what, rounds=args.rounds, count=args.repeats, images=args.batch
-                )
-                share = rates["lvm_jax"] * work[what] / peak
-                result[what] = {**rates, "fraction_of_ceiling": share}
-                shown = ", ".join(f"{side} {rate:,.4g} images/s" for side, rate in rates.items())
-                print(f"{what}: {shown}; {share:.0%} of the ceiling")
-        finally:
-            if peer is not None:
-                peer.close()
+            path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            peer = stack.enter_context(
+                theirs(args.peer_python, path, exact, images, threads=4, device=args.peer_device)
+            )
+            sides["PyTorch"] = turn_of(peer)
+            same = float(np.mean(np.equal(sides["PyTorch"]("encode", 1)["ids"], fp32)))
+            print(f"PyTorch {peer.versions}: ids equal to fp32: {same:.2%}")
+        for what in ("encode", "decode"):
+            rates = images_per_second(
+                sides, what, rounds=args.rounds, count=args.repeats, images=args.batch
+            )
+            share = rates["lvm_jax"] * work[what] / peak
+            result[what] = {**rates, "fraction_of_ceiling": share}
+            shown = ", ".join(f"{side} {rate:,.4g} images/s" for side, rate in rates.items())
+            print(f"{what}: {shown}; {share:.0%} of the ceiling")
     if args.output:
         pathlib.Path(args.output).write_text(json.dumps(result, indent=2) + "\n")
 

@@ -2,75 +2,70 @@ r"""Our recipe against taming-transformers' on the same images and the same wall
 
     python benchmarks/tokenizer_recipes.py --images=FOLDER --seconds=600 --seeds=0,1,2
 
-Both train the quickstart's widths at 64 pixels with a PatchGAN of 16 channels; LPIPS (AlexNet) is in both losses, and
-the clock runs from the first step after compilation. What differs is what the recipes of
-experiments/configs/tokenizer.py differ in, brought to this size: `taming` starts its discriminator late under the
-adaptive weight and has codes of the preset's dimension; `lvm` has codes of 8 dimensions on the unit sphere, the entropy
-term, revival, LeCam, and averaged weights. Held-out images (by hash of their names) are scored. Run it on an idle
-machine: the two recipes of a seed run one after the other.
+Both train the quickstart's widths at 64 pixels with the recipes of experiments/configs/tokenizer.py, whose lengths and
+rates are brought to this size: the same peak rate, constant for `taming` as in its code, falling over the steps that
+fit the clock for `lvm`; taming's discriminator starts at --discriminator_start. LPIPS (AlexNet) is in both losses, and
+the clock runs from the first step after compilation. Held-out images (by hash of their names) are scored. Run it on an
+idle machine: the two recipes of a seed run one after the other.
 """
 
 import json
 import pathlib
+import runpy
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags
 
 from lvm_jax import cli
+from lvm_jax.config import from_mapping
 from lvm_jax.data.image_sources import open_images, split_source
 from lvm_jax.data.images import ImageLoader
 from lvm_jax.data.steps import StepLoader
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.held_out_images import load_images
 from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips
-from lvm_jax.models import presets
 from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.models.vqgan_config import VQGANConfig
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
+from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
+CONFIGS = "experiments/configs/tokenizer.py"
 SCORES = ("psnr", "ssim", "lpips", "codebook_usage", "code_perplexity")
 
 
-def make_task(recipe: str, args: Any) -> TokenizerTask:
-    """A recipe at the benchmark's size."""
-    critic = DiscriminatorConfig(hidden_channels=16, n_layers=2, norm_groups=8)
-    start = args.discriminator_start
-    if recipe == "taming":
-        return TokenizerTask(
-            presets.vqgan("quickstart", resolution=args.resolution),
-            optax.adam(args.learning_rate, b1=0.5, b2=0.9),
-            optax.adam(args.learning_rate, b1=0.5, b2=0.9),
-            loss=TokenizerLoss(
-                perceptual=args.perceptual, legacy_commitment=True, discriminator_start=start
-            ),
-            discriminator=critic,
-        )
-    codes = {"l2_normalize": True, "quantized_embed_dim": 8, "z_channels": 8}
-    model = presets.vqgan("quickstart", resolution=args.resolution, **codes)
+def make_task(recipe: str, args: Any, steps: int) -> TokenizerTask:
+    """A recipe at the benchmark's size, for about `steps` steps."""
+    read = runpy.run_path(str(pathlib.Path(__file__).parents[1] / CONFIGS))["get_config"]
+    ours = recipe == "lvm"
+    config = read(f"quickstart,recipe={recipe}" + (",l2_codes" if ours else ""))
+    config.model.resolution = args.resolution
+    config.loss.perceptual = args.perceptual
+    config.loss.discriminator_start = 0 if ours else args.discriminator_start
+    for name in ("generator", "critic"):
+        peak = args.learning_rate * (0.25 if ours and name == "critic" else 1.0)
+        end = peak / 50 if ours else peak
+        config[name].update({"learning_rate": peak, "end_learning_rate": end})
+        config[name].update({"warmup_steps": 20 if ours else 0, "decay_steps": max(steps, 21)})
+    if ours:
+        config.step.update({"ema_decay": 0.99, "revive_after": 50})
     return TokenizerTask(
-        model,
-        optax.adam(args.learning_rate, b1=0.9, b2=0.99),
-        optax.adam(args.learning_rate / 4, b1=0.5, b2=0.99),
-        loss=TokenizerLoss(
-            perceptual=args.perceptual,
-            entropy_weight=0.02,
-            entropy_temperature=0.05,
-            adversarial_weight=0.05,
-            adaptive_weight=False,
-            discriminator_start=start,
-            lecam_weight=0.05,
-        ),
-        discriminator=critic,
-        how=TokenizerStep(ema_decay=0.995, revive_after=100),
+        from_mapping(VQGANConfig, config.model),
+        make_optimizer(from_mapping(OptimizerConfig, config.generator)),
+        make_optimizer(from_mapping(OptimizerConfig, config.critic)),
+        loss=from_mapping(TokenizerLoss, config.loss),
+        discriminator=from_mapping(DiscriminatorConfig, config.discriminator),
+        how=from_mapping(TokenizerStep, config.step),
     )
 
 
-def train(task: TokenizerTask, loader: StepLoader, seed: int, seconds: float) -> tuple[Any, int]:
-    """The state after `seconds` of steps, and their number."""
+def train(
+    task: TokenizerTask, loader: StepLoader, seed: int, seconds: float, steps: int = 0
+) -> tuple[Any, int]:
+    """The state after `seconds` of steps, or after `steps`, and their number; compilation is not on the clock."""
     constants = jax.device_put(task.constants)
 
     def one(state: Any, images: jax.Array, constants: Any) -> Any:
@@ -80,20 +75,24 @@ def train(task: TokenizerTask, loader: StepLoader, seed: int, seconds: float) ->
     step = jax.jit(one, donate_argnums=0)
     state = jax.jit(task.init)(jax.random.key(seed))
     state, _ = step(state, jnp.asarray(next(loader)["images"]), constants)
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds:
+    begin, done = time.perf_counter(), 1
+    while (done < steps) if steps else (time.perf_counter() - begin < seconds):
         state, metrics = step(state, jnp.asarray(next(loader)["images"]), constants)
         loss = float(metrics["loss"].compute())  # also waits for the step
+        done += 1
         if not np.isfinite(loss):
-            raise UserError(f"the loss is {loss} at step {int(state['step'])}: lower the rate")
-    return state, int(state["step"])
+            raise UserError(f"the loss is {loss} at step {done}: lower the rate")
+    return state, done
 
 
 def score(recipe: str, seed: int, train_images: Any, held_out: np.ndarray, args: Any) -> dict:
     """Trains a recipe from a seed, and scores it."""
-    task = make_task(recipe, args)
     with ImageLoader(train_images, args.resolution, args.batch, seed, "random", True) as loader:
-        state, steps = train(task, loader, seed, args.seconds)
+        length = args.steps
+        if not length:  # how many steps fit the clock decides how fast the rate falls
+            length = 20 * train(make_task(recipe, args, 1000), loader, seed, args.seconds / 20)[1]
+        task = make_task(recipe, args, length)
+        state, steps = train(task, loader, seed, args.seconds, args.steps)
     evaluator = ReconstructionEvaluator(held_out, lpips_weights=installed_lpips())
     result = evaluator.run(task.export(state))
     return {"steps": steps, **{name: result[name] for name in SCORES}}
@@ -131,6 +130,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("images", None, "folder, tars or TFRecords of images")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds of weights and order")
     flags.DEFINE_float("seconds", 600, "of training, each recipe and seed", lower_bound=1)
+    flags.DEFINE_integer("steps", 0, "of each run; 0: as many as fit --seconds", lower_bound=0)
     flags.DEFINE_integer("resolution", 64, "side of the images", lower_bound=16)
     flags.DEFINE_integer("batch", 8, "images a step", lower_bound=1)
     flags.DEFINE_integer("discriminator_start", 500, "step of both recipes", lower_bound=0)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from vqgan_peer import Peer, Turn, in_turns, make, ours
+from vqgan_peer import Turn, images_per_second, make, ours, theirs, turn_of
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
@@ -54,20 +54,18 @@ def measure(name: str, args: Any, threads: int) -> dict[str, Any]:
     print(f"{name}, {args.batch} x {args.resolution} px")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
-        peer = Peer(args.peer_python, path, vqgan, images, threads=threads)
-        try:
-            sides: dict[str, Turn] = {"lvm_jax": ours(vqgan, images), "PyTorch": peer}
+        with theirs(args.peer_python, path, vqgan, images, threads=threads) as peer:
+            sides: dict[str, Turn] = {"lvm_jax": ours(vqgan, images), "PyTorch": turn_of(peer)}
             check(sides)
             result: dict[str, Any] = {"versions": {**peer.versions, "jax": jax.__version__}}
             for what in ("encode", "decode", "train"):
-                count = args.repeats
-                rates = in_turns(sides, what, rounds=args.rounds, count=count, images=args.batch)
+                rates = images_per_second(
+                    sides, what, rounds=args.rounds, count=args.repeats, images=args.batch
+                )
                 ratio = rates["lvm_jax"] / rates["PyTorch"]
                 result[what] = {**rates, "ratio": ratio}
                 shown = ", ".join(f"{side} {rate:.3g} images/s" for side, rate in rates.items())
                 print(f"  {what}: {shown}; ratio {ratio:.2f}")
-        finally:
-            peer.close()
     return result
 
 

@@ -8,11 +8,9 @@ so both train the same weights on the same batch, and before anything is timed t
 Run it on an idle machine: PyTorch's threads wait for each other, and one that lost its core delays all.
 """
 
-import functools
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,8 @@ import jax
 import numpy as np
 import optax
 from absl import flags
+from peers.driver import Peer  # benchmarks/ is the script's own folder
+from turns import in_turns
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
@@ -69,50 +69,6 @@ def start_ours(preset: str, batch: int, seq_len: int, folder: pathlib.Path) -> T
     return train
 
 
-def start_peer(
-    python: str, folder: pathlib.Path, threads: int
-) -> tuple[subprocess.Popen, dict[str, str]]:
-    """The peer's process, once it has loaded the model, and its versions.
-
-    Raises:
-      UserError: it does not start.
-    """
-    script = pathlib.Path(__file__).parent / "peers" / "torch_llama.py"
-    arguments = [folder, folder / "tokens.npy", threads, LEARNING_RATE, WEIGHT_DECAY]
-    try:
-        process = subprocess.Popen(
-            [python, script, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    except OSError as error:
-        raise UserError(
-            f"--peer_python {python} does not start ({error}): give a Python with torch"
-        ) from error
-    return process, read_answer(process)
-
-
-def ask_peer(process: subprocess.Popen, steps: int) -> dict[str, Any]:
-    """The peer's answer to `steps` more steps."""
-    print(steps, file=process.stdin, flush=True)
-    return read_answer(process)
-
-
-def read_answer(process: subprocess.Popen) -> dict[str, Any]:
-    """The next line of JSON from the peer.
-
-    Raises:
-      UserError: the peer has ended.
-    """
-    line = process.stdout.readline() if process.stdout else ""
-    if not line:
-        raise UserError(
-            f"the peer ended with status {process.wait()}: its Python needs torch and transformers"
-        )
-    return json.loads(line)
-
-
 def check_losses(ours: list[float], theirs: list[float]) -> None:
     """Requires two runs of the same steps to agree.
 
@@ -129,28 +85,6 @@ def check_losses(ours: list[float], theirs: list[float]) -> None:
         )
 
 
-def measure(
-    turns: dict[str, Turn], rounds: int, steps: int, tokens: int
-) -> dict[str, dict[str, float]]:
-    """Times the turns alternately; medians over the rounds of tokens/s and of CPU seconds a step."""
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in turns}
-    for number in range(rounds):
-        for name, turn in turns.items():
-            results[name].append(turn(steps))
-        rates = {name: steps * tokens / result[-1]["seconds"] for name, result in results.items()}
-        print(
-            f"round {number}: "
-            + ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in rates.items())
-        )
-    return {
-        name: {
-            "tokens_per_second": float(np.median([steps * tokens / r["seconds"] for r in result])),
-            "cpu_seconds_per_step": float(np.median([r["cpu_seconds"] / steps for r in result])),
-        }
-        for name, result in results.items()
-    }
-
-
 def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
@@ -160,23 +94,29 @@ def main() -> None:
     config = presets.llama(args.preset)
     print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
     with tempfile.TemporaryDirectory() as folder:
-        ours = start_ours(args.preset, args.batch, args.seq_len, pathlib.Path(folder))
-        process, versions = start_peer(args.peer_python, pathlib.Path(folder), threads)
-        try:
-            theirs = functools.partial(ask_peer, process)
-            check_losses(ours(GATE_STEPS)["losses"], theirs(GATE_STEPS)["losses"])
-            medians = measure(
-                {"lvm_jax": ours, "PyTorch": theirs},
+        path = pathlib.Path(folder)
+        train = start_ours(args.preset, args.batch, args.seq_len, path)
+        arguments = (path, path / "tokens.npy", threads, LEARNING_RATE, WEIGHT_DECAY)
+        with Peer(args.peer_python, "torch_llama.py", *arguments) as peer:
+            gate = {"steps": GATE_STEPS}
+            check_losses(train(GATE_STEPS)["losses"], peer.ask(gate)["losses"])
+
+            def rates(answer: dict[str, Any]) -> dict[str, float]:
+                return {
+                    "tokens_per_second": args.steps * args.batch * args.seq_len / answer["seconds"],
+                    "cpu_seconds_per_step": answer["cpu_seconds"] / args.steps,
+                }
+
+            medians = in_turns(
+                {
+                    "lvm_jax": lambda: rates(train(args.steps)),
+                    "PyTorch": lambda: rates(peer.ask({"steps": args.steps})),
+                },
                 args.rounds,
-                args.steps,
-                args.batch * args.seq_len,
             )
-        finally:
-            process.kill()
-            process.wait()
     (rate, cpu), (peer_rate, peer_cpu) = (m.values() for m in medians.values())
     flops = train_flops_per_token(config, args.seq_len)
-    versions |= {"jax": jax.__version__, "python": sys.version.split()[0]}
+    versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
     print(
         f"{args.preset}: {count_parameters(config) / 1e6:.2f}M parameters, {args.batch} x {args.seq_len} tokens, "
         f"fp32, {threads} threads, {versions}\n"

@@ -3,9 +3,8 @@
 import functools
 import json
 import pathlib
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from peers.driver import Peer  # benchmarks/ is the script's own folder
+from turns import in_turns
 
 from lvm_jax.config import to_dict
-from lvm_jax.errors import UserError
 from lvm_jax.interop.torch_vqgan import to_state_dict
 from lvm_jax.models.vqgan import VQGAN
 from lvm_jax.models.vqgan_config import VQGANConfig
@@ -71,69 +71,39 @@ def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
     return turn
 
 
-class Peer:
-    """The PyTorch process; `peer(what, count)` asks it.
-
-    Raises:
-      UserError: it does not start, or ends.
-    """
-
-    def __init__(
-        self,
-        python: str,
-        folder: pathlib.Path,
-        vqgan: VQGAN,
-        images: np.ndarray,
-        *,
-        threads: int,
-        device: str = "cpu",
-    ):
-        (folder / "config.json").write_text(json.dumps(to_dict(vqgan.config)))
-        weights: dict[str, Any] = to_state_dict(vqgan)
-        np.savez(folder / "weights.npz", **weights)
-        np.save(folder / "images.npy", images.astype(np.float32) / 255)
-        script = pathlib.Path(__file__).parent / "peers" / "torch_vqgan.py"
-        arguments = [python, script, folder, threads, device, LEARNING_RATE]
-        try:
-            self._process = subprocess.Popen(
-                list(map(str, arguments)),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        except OSError as error:
-            raise UserError(
-                f"--peer_python {python} does not start ({error}): give a Python with torch"
-            ) from error
-        self.versions = self._answer()
-
-    def __call__(self, what: str, count: int) -> dict[str, Any]:
-        """Its answer to `count` times `what`."""
-        print(what, count, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise UserError(
-                f"the peer ended with status {self._process.wait()}: its Python needs torch and numpy"
-            )
-        return json.loads(line)
+def theirs(
+    python: str,
+    folder: pathlib.Path,
+    vqgan: VQGAN,
+    images: np.ndarray,
+    *,
+    threads: int,
+    device: str = "cpu",
+) -> Peer:
+    """The PyTorch process with the same network and images, which pass through `folder`."""
+    (folder / "config.json").write_text(json.dumps(to_dict(vqgan.config)))
+    weights: dict[str, Any] = to_state_dict(vqgan)
+    np.savez(folder / "weights.npz", **weights)
+    np.save(folder / "images.npy", images.astype(np.float32) / 255)
+    return Peer(python, "torch_vqgan.py", folder, threads, device, LEARNING_RATE)
 
 
-def in_turns(
-    sides: dict[str, Turn], what: str, *, rounds: int, count: int, images: int
+def turn_of(peer: Peer) -> Turn:
+    """What asks it."""
+    return lambda what, count: peer.ask({"what": what, "count": count})
+
+
+def images_per_second(
+    sides: Mapping[str, Turn], what: str, *, rounds: int, count: int, images: int
 ) -> dict[str, float]:
-    """Images a second of each side, medians over rounds in which each has its turn; the first turns are not counted."""
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
-        side(what, 1)
-    for _ in range(rounds):
-        for name, side in sides.items():
-            rates[name].append(images * count / side(what, count)["seconds"])
-    return {name: float(np.median(values)) for name, values in rates.items()}
+    """Median of each side, `images` a run and `count` runs a turn."""
+    medians = in_turns(
+        {
+            name: lambda turn=turn: {
+                "images_per_second": images * count / turn(what, count)["seconds"]
+            }
+            for name, turn in sides.items()
+        },
+        rounds,
+    )
+    return {name: median["images_per_second"] for name, median in medians.items()}

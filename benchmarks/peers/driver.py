@@ -58,6 +58,6 @@ class Peer:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             raise UserError(
-                f"the peer ended with status {self._process.wait()}: its Python needs torch and transformers"
+                f"the peer ended with status {self._process.wait()}: its Python needs what the script imports"
             )
         return json.loads(line)

@@ -2,7 +2,8 @@
 
     python torch_llama.py MODEL_FOLDER TOKENS.npy THREADS LEARNING_RATE WEIGHT_DECAY
 
-Prints a JSON line with versions, then one for each line `STEPS` that it reads: {"seconds", "cpu_seconds", "losses"}.
+Prints a JSON line with versions, then one for each line {"steps": COUNT} that it reads:
+{"seconds", "cpu_seconds", "losses"}.
 Needs torch and transformers, and nothing of this project.
 """
 
@@ -48,7 +49,7 @@ def main() -> None:
     )
     for line in sys.stdin:
         begin, cpu_begin = time.perf_counter(), time.process_time()
-        losses = [step() for _ in range(int(line))]
+        losses = [step() for _ in range(json.loads(line)["steps"])]
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
         print(
             json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}),

@@ -3,7 +3,7 @@
     python torch_vqgan.py FOLDER THREADS DEVICE LEARNING_RATE
 
 FOLDER holds config.json, weights.npz (published names) and images.npy (float32 NHWC in [0, 1]). Prints a JSON line with
-versions, then one for each line `WHAT COUNT` that it reads, WHAT being encode, decode or train:
+versions, then one for each line {"what": WHAT, "count": COUNT} that it reads, WHAT being encode, decode or train:
 {"seconds", "ids"} or {"seconds", "means"} or {"seconds", "losses"}. Only the taming layout without attention. On cuda
 the network is compiled and runs under bf16 autocast, on a CPU in fp32; both in channels_last. Needs torch and numpy.
 """
@@ -180,15 +180,16 @@ def main() -> None:
 
     print(json.dumps({"torch": torch.__version__}), flush=True)
     for line in sys.stdin:
-        what, count = line.split()
+        question = json.loads(line)
+        what, count = question["what"], question["count"]
         begin = time.perf_counter()
         answer = {}
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=cuda):
             if what == "train":
-                answer["losses"] = [train() for _ in range(int(count))]
+                answer["losses"] = [train() for _ in range(count)]
             else:
                 with torch.no_grad():
-                    for _ in range(int(count)):
+                    for _ in range(count):
                         result = encode(x) if what == "encode" else decode(tokens, shape)
         if cuda:
             torch.cuda.synchronize()

@@ -15,15 +15,17 @@ from ml_collections import ConfigDict
 
 from lvm_jax.config import parse_arg
 from lvm_jax.models import presets
+from lvm_jax.parallel.mesh import MeshConfig
+from lvm_jax.training.loop import TrainConfig
+from lvm_jax.training.optimizer import OptimizerConfig
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The recipe of one size."""
     args = parse_arg(arg, size="300m", runlocal=False)
     config = ConfigDict()
-    config.model = ConfigDict(dataclasses.asdict(presets.llama(args["size"])))
-    config.model.dtype = "bfloat16"
-    config.model.remat = "dots"
+    config.model = dataclasses.asdict(presets.llama(args["size"]))
+    config.model.update({"dtype": "bfloat16", "remat": "dots"})
 
     config.data = ConfigDict()
     config.data.shards = ""  # a folder of shards or a glob; several with commas between them
@@ -33,41 +35,35 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one token more, for the labels
     config.data.packing = "packed"  # "concat" is the paper's: concatenate and cut
 
-    config.train = ConfigDict()
-    config.train.steps = 200_000  # x 2M tokens = 420B, the paper's one epoch
-    config.train.batch_size = 512  # rows; 2,097,152 tokens
-    config.train.seed = 0
-    config.train.log_every = 20
-    config.train.eval_every = 2_000
-    config.train.checkpoint_every = 1_000
-    config.train.keep_checkpoints = 2  # the newest
-    config.train.keep_every_steps = 0  # and for ever those whose step this divides; 0: none
-    config.train.on_bad_step = (
-        "stop"  # a number is not finite, or a spike; "skip": without the update
+    config.train = dataclasses.asdict(
+        TrainConfig(
+            steps=200_000,  # x 2M tokens = 420B, the paper's one epoch
+            batch_size=512,  # rows; 2,097,152 tokens
+            log_every=20,
+            eval_every=2_000,
+            checkpoint_every=1_000,
+        )
     )
-    config.train.spike_factor = 0.0  # times the running mean of the loss; 0: no loss is a spike
-    config.train.max_skips = 10  # in a row, then it stops
-    config.train.watchdog_seconds = 1800.0  # a batch, step, checkpoint or evaluation may take
-    config.train.profile_steps = (0, 0)  # first and last step to trace, counted from 1
-    config.train.wandb_project = ""  # Weights & Biases; "": not used
-    config.train.print_config = True  # whole, at the start; False: where it is
 
-    config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 1.5e-4
-    config.optimizer.end_learning_rate = 3e-5
-    config.optimizer.warmup_steps = 8_000
-    config.optimizer.decay_steps = 200_000  # the published 288,000 were never reached
-    config.optimizer.weight_decay = 0.1
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.95
-    config.optimizer.clip_norm = 1.0
-    config.optimizer.decay = "matrices"
+    config.optimizer = dataclasses.asdict(
+        OptimizerConfig(
+            learning_rate=1.5e-4,
+            end_learning_rate=3e-5,
+            warmup_steps=8_000,
+            decay_steps=200_000,  # the published 288,000 were never reached
+            b1=0.9,
+            b2=0.95,
+            weight_decay=0.1,
+            decay="matrices",
+            clip_norm=1.0,
+        )
+    )
 
     config.loss = ConfigDict()
     config.loss.z_loss = 0.0
     config.loss.chunk = 0  # tokens of a row whose logits are alive at a time; 0: all
 
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "context": 1, "tensor": 1, "expert": 1})
+    config.mesh = dataclasses.asdict(MeshConfig())
 
     if args["size"] == "quickstart":
         _quickstart(config)

@@ -20,7 +20,10 @@ from lvm_jax.config import parse_arg
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.parallel.mesh import MeshConfig
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep
+from lvm_jax.training.loop import TrainConfig
+from lvm_jax.training.optimizer import OptimizerConfig
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -29,10 +32,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
         arg, preset="lvm-f16-8192", recipe="", l2_codes=False, embedded=False, runlocal=False
     )
     config = ConfigDict()
-    config.model = ConfigDict(dataclasses.asdict(presets.vqgan(args["preset"])))
-    config.discriminator = ConfigDict(dataclasses.asdict(DiscriminatorConfig()))
-    config.loss = ConfigDict(dataclasses.asdict(TokenizerLoss()))
-    config.step = ConfigDict(dataclasses.asdict(TokenizerStep()))
+    config.model = dataclasses.asdict(presets.vqgan(args["preset"]))
+    config.discriminator = dataclasses.asdict(DiscriminatorConfig())
+    config.loss = dataclasses.asdict(TokenizerLoss())
+    config.step = dataclasses.asdict(TokenizerStep())
 
     config.data = ConfigDict()
     config.data.images = ""  # a folder, sub-folders included; tars, TFRecords, tfds://NAME:SPLIT
@@ -48,28 +51,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.flip = True
     config.data.max_bad = 100
 
-    config.train = ConfigDict()
-    config.train.steps = 600_000
-    config.train.batch_size = 128
-    config.train.seed = 0
-    config.train.log_every = 50
-    config.train.eval_every = 5_000
-    config.train.checkpoint_every = 5_000
-    config.train.keep_checkpoints = 2  # the newest
-    config.train.keep_every_steps = 0  # and for ever those whose step this divides; 0: none
-    config.train.on_bad_step = (
-        "stop"  # a number is not finite, or a spike; "skip": without the update
+    config.train = dataclasses.asdict(
+        TrainConfig(
+            steps=600_000,
+            batch_size=128,
+            log_every=50,
+            eval_every=5_000,
+            checkpoint_every=5_000,
+        )
     )
-    config.train.spike_factor = 0.0  # times the running mean of the loss; 0: no loss is a spike
-    config.train.max_skips = 10  # in a row, then it stops
-    config.train.watchdog_seconds = 1800.0  # a batch, step, checkpoint or evaluation may take
-    config.train.profile_steps = (0, 0)  # first and last step to trace, counted from 1
-    config.train.wandb_project = ""  # Weights & Biases; "": not used
-    config.train.print_config = True  # whole, at the start; False: where it is
 
     config.generator = _adamw(1e-4, warmup=2_000, steps=600_000)
     config.critic = _adamw(1e-6, warmup=2_000, steps=600_000)
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "context": 1, "tensor": 1, "expert": 1})
+    config.mesh = dataclasses.asdict(MeshConfig())
 
     if args["preset"] == "quickstart":
         _quickstart(config)
@@ -87,19 +81,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return config
 
 
-def _adamw(learning_rate: float, warmup: int, steps: int) -> ConfigDict:
-    return ConfigDict(
-        {
-            "learning_rate": learning_rate,
-            "end_learning_rate": learning_rate / 10,
-            "warmup_steps": warmup,
-            "decay_steps": steps,
-            "b1": 0.5,
-            "b2": 0.9,
-            "weight_decay": 0.01,
-            "decay": "matrices",
-            "clip_norm": 1.0,
-        }
+def _adamw(learning_rate: float, warmup: int, steps: int) -> dict[str, Any]:
+    return dataclasses.asdict(
+        OptimizerConfig(
+            learning_rate=learning_rate,
+            end_learning_rate=learning_rate / 10,
+            warmup_steps=warmup,
+            decay_steps=steps,
+            b1=0.5,
+            b2=0.9,
+            weight_decay=0.01,
+        )
     )
 
 
@@ -120,21 +112,31 @@ def _quickstart(config: Any) -> None:
 
 def _taming(config: Any) -> None:
     """taming-transformers' f16 (arXiv 2012.09841): PatchGAN late, adaptive weight, Adam at 4.5e-6 times the batch."""
-    config.loss.update({"legacy_commitment": True, "discriminator_start": 250_000})
+    loss = TokenizerLoss(legacy_commitment=True, discriminator_start=250_000)
+    config.loss.update(dataclasses.asdict(loss))
     config.train.batch_size = 48
     for network in ("generator", "critic"):
         config[network].update({"learning_rate": 2.16e-4, "end_learning_rate": 2.16e-4})
         config[network].update({"warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 1e9})
+        config[network].update({"b1": 0.5, "b2": 0.9})
 
 
 def _maskgit(config: Any) -> None:
     """MaskGIT's (arXiv 2202.04200, its vqgan_config.py), with LPIPS for ResNet50 logits, which no package brings."""
     halvings = max(1, int(config.model.resolution).bit_length() - 3)  # down to 4 x 4
     config.discriminator.update({"kind": "style", "hidden_channels": 64, "n_layers": halvings})
-    config.loss.update({"reconstruction": "l2", "perceptual_weight": 0.1})
-    config.loss.update({"adversarial": "non_saturating", "adversarial_weight": 0.1})
-    config.loss.update({"adaptive_weight": False, "discriminator_start": 0, "r1_weight": 10.0})
-    config.loss.update({"entropy_weight": 0.1, "entropy_temperature": 0.01})
+    loss = TokenizerLoss(
+        reconstruction="l2",
+        perceptual_weight=0.1,
+        entropy_weight=0.1,
+        entropy_temperature=0.01,
+        adversarial="non_saturating",
+        adversarial_weight=0.1,
+        adaptive_weight=False,
+        discriminator_start=0,
+        r1_weight=10.0,
+    )
+    config.loss.update(dataclasses.asdict(loss))
     config.step.ema_decay = 0.999
     config.train.update({"batch_size": 256, "steps": 1_000_000})
     for network in ("generator", "critic"):
@@ -144,10 +146,18 @@ def _maskgit(config: Any) -> None:
 
 
 def _lvm(config: Any) -> None:
-    """Ours: the defaults, and what has been learned since about using all codes and about steady discriminators."""
-    config.loss.update({"entropy_weight": 0.05, "entropy_temperature": 0.05})
-    config.loss.update({"adversarial_weight": 0.1, "adaptive_weight": False})
-    config.loss.update({"discriminator_start": 20_000, "lecam_weight": 0.05})
+    """Ours: squared error beside LPIPS, all codes in use, a steady discriminator, averaged weights, a falling rate."""
+    loss = TokenizerLoss(
+        reconstruction="l2",
+        reconstruction_weight=4.0,
+        perceptual_weight=0.1,
+        entropy_weight=0.001,
+        entropy_temperature=0.05,
+        adversarial_weight=0.05,
+        discriminator_start=20_000,
+        lecam_weight=0.05,
+    )
+    config.loss.update(dataclasses.asdict(loss))
     config.step.update({"ema_decay": 0.999, "revive_after": 200})
     config.generator.update({"b1": 0.9, "b2": 0.99})
     config.critic.update({"learning_rate": 1e-4, "end_learning_rate": 1e-5, "b1": 0.5, "b2": 0.99})

@@ -1,0 +1,38 @@
+"""How the benchmarks compare: each side has its turn in every round, and medians over the rounds are quoted."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+
+Measurement = Mapping[str, float]  # {"seconds": ...}, and what else a side measures
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall clock of one call, until its arrays are there."""
+    begin = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - begin
+
+
+def in_turns(
+    sides: Mapping[str, Callable[[], Measurement]], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Prints what each side measures in each round; returns the medians, side -> quantity -> value.
+
+    The first turn of each side warms it up and is not counted.
+    """
+    found: dict[str, list[Measurement]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, measure in sides.items():
+            found[name].append(measure())
+        last = "; ".join(
+            f"{name} " + ", ".join(f"{what} {value:,.4g}" for what, value in turns[-1].items())
+            for name, turns in found.items()
+        )
+        print(f"{f'round {number}' if number else 'warm-up'}: {last}", flush=True)
+    return {
+        name: {what: statistics.median(turn[what] for turn in turns[1:]) for what in turns[0]}
+        for name, turns in found.items()
+    }
