@@ -20,6 +20,7 @@ from lvm_jax.data.manifest import Manifest
 from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
+from lvm_jax.models.attention import check_backend, choose
 from lvm_jax.models.llama_config import LlamaConfig
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -74,6 +75,9 @@ def main() -> None:
             "config.data.shards is empty: name a folder that data_pipelines.build_uvd wrote"
         )
     runtime.initialize()
+    attention = choose(config.model.attention, config.model.dtype)
+    check_backend(attention)
+    print(f"attention: {attention} on {jax.default_backend()}")
     process, processes = jax.process_index(), jax.process_count()
     batch, seq_len, weights = config.train.batch_size, config.data.seq_len, config.data.weights
     batches = TokenLoader(

@@ -18,22 +18,32 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from lvm_jax.models import llama_folder
-from lvm_jax.models.attention import SAVED, attend
+from lvm_jax.models.attention import attend
+from lvm_jax.models.kernel_attention import CUDNN_FORWARD, SAVED
 from lvm_jax.models.kv_cache import KVCache, Prefix, Stored, check_dtype
 from lvm_jax.models.llama_config import LlamaConfig
 from lvm_jax.models.pretrained import from_tensors, to_tensors
 from lvm_jax.models.rope import apply_rope, rope_table
 from lvm_jax.parallel.sharding import constrain, partition_spec
 
+_save_matrix_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_save_attention = jax.checkpoint_policies.save_only_these_names(SAVED)
+
+
+def _save_dots(primitive: Any, *values: Any, **params: Any) -> Any:
+    return (
+        primitive.name == CUDNN_FORWARD
+        or _save_matrix_products(primitive, *values, **params)
+        or _save_attention(primitive, *values, **params)
+    )
+
+
 # What the backward pass finds stored; the rest is computed again.
 REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,  # everything: no rematerialisation
     "full": jax.checkpoint_policies.nothing_saveable,  # only each block's input
     # results of products with weights, and of attention: what is cheap to compute is computed again
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(SAVED),
-    ),
+    "dots": _save_dots,
 }
 
 

@@ -31,7 +31,7 @@ class LlamaConfig:
       dtype: what activations and products are computed in; parameters, norms, softmax and logits are fp32.
       scan_layers: compile one block and loop over it, instead of all blocks in a row; parameters are the same.
       remat: what the backward pass computes again: nothing, all of a block, or all but its products with weights.
-      attention: a key of `lvm_jax.models.attention.IMPLEMENTATIONS`.
+      attention: "auto", or a key of `lvm_jax.models.attention.IMPLEMENTATIONS`.
     """
 
     vocab_size: int
@@ -51,7 +51,7 @@ class LlamaConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     scan_layers: bool = True
     remat: Literal["none", "full", "dots"] = "dots"
-    attention: Literal["xla", "chunked"] = "chunked"
+    attention: Literal["auto", "xla", "chunked", "splash", "cudnn"] = "auto"
 
     def __post_init__(self) -> None:
         for name in (
@@ -81,7 +81,7 @@ class LlamaConfig:
         choices = {
             "dtype": ("float32", "bfloat16"),
             "remat": ("none", "full", "dots"),
-            "attention": ("xla", "chunked"),
+            "attention": ("auto", "xla", "chunked", "splash", "cudnn"),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
