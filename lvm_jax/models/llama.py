@@ -1,6 +1,7 @@
 """The decoder: LLaMA (Touvron et al., arXiv 2302.13971) over visual tokens, in the sizes of LVM (arXiv 2312.00785).
 
-Pre-norm RMSNorm, SwiGLU, rotary positions, no biases, an untied head. Works alone: no mesh, no trainer.
+Pre-norm RMSNorm, SwiGLU, rotary positions, no biases, an untied head; by configuration also what Llama 3 and Qwen2 do
+otherwise. Works alone: no mesh, no trainer.
 
 Shapes: B batch, T tokens, D hidden size, F MLP size, N query heads, K key-value heads, H head dimension,
 V published vocabulary, P the vocabulary table (V padded), L layers.
@@ -22,7 +23,7 @@ from lvm_jax.models.attention import attend
 from lvm_jax.models.kernel_attention import CUDNN_FORWARD, SAVED
 from lvm_jax.models.kv_cache import KVCache, Prefix, Stored, check_dtype
 from lvm_jax.models.llama_config import LlamaConfig
-from lvm_jax.models.pretrained import from_tensors, to_tensors
+from lvm_jax.models.pretrained import to_tensors
 from lvm_jax.models.rope import apply_rope, rope_table
 from lvm_jax.parallel.sharding import constrain, partition_spec
 
@@ -114,15 +115,23 @@ class Attention(nnx.Module):
         self.key = _matrix(rngs, config, (D, K, H), ("embed", "kv_heads", "head_dim"))
         self.value = _matrix(rngs, config, (D, K, H), ("embed", "kv_heads", "head_dim"))
         self.out = _matrix(rngs, config, (N, H, D), ("heads", "head_dim", "embed"))
+        if config.qkv_bias:  # flat, as a vector: no weight decay
+            self.query_bias = nnx.Param(jnp.zeros((N * H,), jnp.float32), axes=("heads",))
+            self.key_bias = nnx.Param(jnp.zeros((K * H,), jnp.float32), axes=("kv_heads",))
+            self.value_bias = nnx.Param(jnp.zeros((K * H,), jnp.float32), axes=("kv_heads",))
 
     def project(
         self, x_BTD: Float[Array, "B T D"], rope: tuple[jax.Array, jax.Array]
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """Rotated queries, rotated keys, values."""
-        q, k, v = (
-            constrain(_linear(x_BTD, kernel[...]), "batch", "seq", "act_heads", None)
-            for kernel in (self.query, self.key, self.value)
-        )
+        q, k, v = (_linear(x_BTD, kernel[...]) for kernel in (self.query, self.key, self.value))
+        if hasattr(self, "query_bias"):
+            biases = (self.query_bias, self.key_bias, self.value_bias)
+            q, k, v = (
+                y + bias[...].astype(y.dtype).reshape(y.shape[2:])
+                for y, bias in zip((q, k, v), biases)
+            )
+        q, k, v = (constrain(y, "batch", "seq", "act_heads", None) for y in (q, k, v))
         return apply_rope(q, rope), apply_rope(k, rope), v
 
     def merge(self, y_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
@@ -219,7 +228,7 @@ class Llama(nnx.Module):
         """All blocks and the final norm, from embeddings: for inputs that are not token ids."""
         if positions_BT is None:
             positions_BT = jnp.arange(x_BTD.shape[1])[None]
-        rope = rope_table(positions_BT, self.config.head_dim, self.config.rope_theta)
+        rope = self._rope(positions_BT)
         attention = functools.partial(
             attend, segment_ids_BT=segment_ids_BT, implementation=self.config.attention
         )
@@ -289,9 +298,7 @@ class Llama(nnx.Module):
         """
         dtype = dtype or self.config.dtype
         check_dtype(dtype)
-        rope = rope_table(
-            jnp.arange(tokens_RT.shape[1])[None], self.config.head_dim, self.config.rope_theta
-        )
+        rope = self._rope(jnp.arange(tokens_RT.shape[1])[None])
         layers: list[tuple[Stored, Stored]] = []
 
         def attention(q_RTNH, k_RTKH, v_RTKH):
@@ -320,7 +327,7 @@ class Llama(nnx.Module):
         """
         T = tokens_BT.shape[1]
         cache.check_room(T)
-        rope = rope_table(cache.positions(T), self.config.head_dim, self.config.rope_theta)
+        rope = self._rope(cache.positions(T))
         layers: list[tuple[Stored, Stored]] = []
 
         def attention(q_BTNH, k_BTKH, v_BTKH):
@@ -332,6 +339,10 @@ class Llama(nnx.Module):
         for block in self.blocks():
             x_BTD = block(x_BTD, rope, attention)
         return self.logits(self.norm(x_BTD)), cache.advance(T, layers)
+
+    def _rope(self, positions_BT: Int[Array, "B T"]) -> tuple[jax.Array, jax.Array]:
+        config = self.config
+        return rope_table(positions_BT, config.head_dim, config.rope_theta, config.rope_scaling)
 
     def blocks(self) -> list[Block]:
         """The blocks one by one, cut out of their stack unless `unstacked` has done so."""
@@ -365,18 +376,27 @@ class Llama(nnx.Module):
 
     @classmethod
     def from_pretrained(cls, directory: epath.PathLike, **overrides: Any) -> "Llama":
-        """Reads a LLaMA folder, this project's or Hugging Face's, of one file or several.
+        """Reads a folder of the Llama family: this project's, or Llama-2, Llama-3, OpenLLaMA or Qwen2 weights.
+
+        Weights are read parameter by parameter, and under a mesh (`jax.set_mesh`) every host reads only the slices that
+        its devices hold, straight into their sharding: no host ever holds the model.
 
         Args:
-          directory: holds config.json and safetensors files; local or gs://.
+          directory: holds config.json, and safetensors or PyTorch's .bin files, one or several; local or gs://.
           **overrides: fields of `LlamaConfig` about how to compute (dtype, remat, scan_layers, attention).
 
         Raises:
-          UserError: no such folder, another kind of model, or tensors that do not fit its configuration.
+          UserError: no such folder, a model or setting that the decoder does not have, or tensors that do not fit the
+            configuration.
         """
         config = llama_folder.load_config(directory, **overrides)
-        abstract = nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0)))
-        return from_tensors(abstract, llama_folder.load_tensors(directory, config), str(directory))
+        graphdef, state = nnx.split(cls.abstract(config))
+        return nnx.merge(graphdef, llama_folder.load(directory, config, state))
+
+    @classmethod
+    def abstract(cls, config: LlamaConfig) -> "Llama":
+        """The decoder with shapes in place of arrays."""
+        return nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0)))
 
 
 def _stack(config: LlamaConfig, rngs: nnx.Rngs) -> Block:
