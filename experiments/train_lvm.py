@@ -52,6 +52,11 @@ class LossConfig:
 
     z_loss: float = 0.0
     chunk: int = 0
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.accumulation < 1:
+            raise UserError(f"config.loss.accumulation is {self.accumulation}: at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Experiment:
     optimizer: OptimizerConfig
     loss: LossConfig
     mesh: MeshConfig
+    init_from: str = ""
 
 
 def main() -> None:
@@ -101,6 +107,7 @@ def main() -> None:
         seq_len=seq_len,
         z_loss=config.loss.z_loss,
         loss_chunk=config.loss.chunk,
+        accumulation=config.loss.accumulation,
     )
     layout = BatchLayout(mesh, batch)
     print(
@@ -119,6 +126,7 @@ def main() -> None:
             lambda step, state: {f"epochs/{k}": n for k, n in batches.epochs(step).items()},
         ],
         experiment=to_dict(config) | {"tokenizer": batches.manifest.tokenizer_fingerprint},
+        warm_start=(lambda state: task.load(state, config.init_from)) if config.init_from else None,
     )
     task.model(state).save_pretrained(workdir / "model")
     print(f"the decoder is in {workdir / 'model'}")

@@ -7,6 +7,7 @@ Shapes: B batch, T tokens, D hidden size, F MLP size, N query heads, K key-value
 V published vocabulary, P the vocabulary table (V padded), L layers.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lvm_jax.models import llama_folder
+from lvm_jax.models import llama_folder, quantized
 from lvm_jax.models.attention import attend
 from lvm_jax.models.kernel_attention import CUDNN_FORWARD, SAVED
 from lvm_jax.models.kv_cache import KVCache, Prefix, Stored, check_dtype
-from lvm_jax.models.llama_config import LlamaConfig
+from lvm_jax.models.llama_config import LlamaConfig, LoRAConfig
+from lvm_jax.models.lora import Adaptable, merge_adapters
 from lvm_jax.models.pretrained import to_tensors
 from lvm_jax.models.rope import apply_rope, rope_table
 from lvm_jax.parallel.sharding import constrain, partition_spec
@@ -66,7 +68,11 @@ def _vocabulary_table(rngs: nnx.Rngs, config: LlamaConfig, axes: tuple[str, str]
 
 
 def _linear(
-    x_BTD: jax.Array, kernel: jax.Array, inputs: int = 1, result: jnp.dtype | type | None = None
+    x_BTD: jax.Array,
+    kernel: jax.Array,
+    inputs: int = 1,
+    result: jnp.dtype | type | None = None,
+    quantization: str = "none",
 ) -> jax.Array:
     """x @ kernel, rounded to `result` or x's dtype; the kernel's first `inputs` dimensions are x's last ones.
 
@@ -76,10 +82,26 @@ def _linear(
     """
     kernel = kernel.astype(x_BTD.dtype)
     if not _sequence_is_whole(x_BTD.shape[1]):
+        if quantization != "none":
+            dims = (tuple(range(2, 2 + inputs)), tuple(range(inputs)))
+            return quantized.dot_general(x_BTD, kernel, (dims, ((), ())), quantization)
         return jnp.tensordot(x_BTD, kernel, inputs, preferred_element_type=result)
     rows, columns = math.prod(kernel.shape[:inputs]), kernel.shape[inputs:]
-    y = jnp.matmul(x_BTD.reshape(-1, rows), kernel.reshape(rows, -1), preferred_element_type=result)
+    x, kernel = x_BTD.reshape(-1, rows), kernel.reshape(rows, -1)
+    if quantization != "none":
+        y = quantized.dot_general(x, kernel, (((1,), (0,)), ((), ())), quantization)
+    else:
+        y = jnp.matmul(x, kernel, preferred_element_type=result)
     return y.reshape(*x_BTD.shape[:2], *columns)
+
+
+def _project(module: Adaptable, name: str, x_BTD: jax.Array, inputs: int = 1) -> jax.Array:
+    """x times the matrix `name` of `module`, and its adapter's product if it has one."""
+    y = _linear(x_BTD, getattr(module, name)[...], inputs, quantization=module.quantization)
+    if not hasattr(module, f"{name}_a"):
+        return y
+    a, b = (getattr(module, f"{name}_{side}")[...] for side in "ab")
+    return y + module.adapter_scale * _linear(_linear(x_BTD, a, inputs), b)
 
 
 def _sequence_is_whole(length: int) -> bool:
@@ -101,7 +123,7 @@ class RMSNorm(nnx.Module):
         return (x32 * inverse * self.scale[...]).astype(x.dtype)
 
 
-class Attention(nnx.Module):
+class Attention(Adaptable):
     """Projections around causal attention; rotary positions on queries and keys."""
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
@@ -119,12 +141,14 @@ class Attention(nnx.Module):
             self.query_bias = nnx.Param(jnp.zeros((N * H,), jnp.float32), axes=("heads",))
             self.key_bias = nnx.Param(jnp.zeros((K * H,), jnp.float32), axes=("kv_heads",))
             self.value_bias = nnx.Param(jnp.zeros((K * H,), jnp.float32), axes=("kv_heads",))
+        self.quantization = config.quantization
+        self.add_adapters({"query": 1, "key": 1, "value": 1, "out": 2}, config.lora, rngs)
 
     def project(
         self, x_BTD: Float[Array, "B T D"], rope: tuple[jax.Array, jax.Array]
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """Rotated queries, rotated keys, values."""
-        q, k, v = (_linear(x_BTD, kernel[...]) for kernel in (self.query, self.key, self.value))
+        q, k, v = (_project(self, name, x_BTD) for name in ("query", "key", "value"))
         if hasattr(self, "query_bias"):
             biases = (self.query_bias, self.key_bias, self.value_bias)
             q, k, v = (
@@ -136,10 +160,10 @@ class Attention(nnx.Module):
 
     def merge(self, y_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
         """The output projection."""
-        return _linear(y_BTNH, self.out[...], inputs=2)
+        return _project(self, "out", y_BTNH, inputs=2)
 
 
-class SwiGLU(nnx.Module):
+class SwiGLU(Adaptable):
     """down(silu(gate x) * up x) (Shazeer, arXiv 2002.05202)."""
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
@@ -147,14 +171,16 @@ class SwiGLU(nnx.Module):
         self.gate = _matrix(rngs, config, (D, F), ("embed", "mlp"))
         self.up = _matrix(rngs, config, (D, F), ("embed", "mlp"))
         self.down = _matrix(rngs, config, (F, D), ("mlp", "embed"))
+        self.quantization = config.quantization
+        self.add_adapters({"gate": 1, "up": 1, "down": 1}, config.lora, rngs)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Applies the MLP to each token."""
         gate_BTF, up_BTF = (
-            constrain(_linear(x_BTD, kernel[...]), "batch", "seq", "act_mlp")
-            for kernel in (self.gate, self.up)
+            constrain(_project(self, name, x_BTD), "batch", "seq", "act_mlp")
+            for name in ("gate", "up")
         )
-        return _linear(jax.nn.silu(gate_BTF) * up_BTF, self.down[...])
+        return _project(self, "down", jax.nn.silu(gate_BTF) * up_BTF)
 
 
 class Block(nnx.Module):
@@ -371,8 +397,20 @@ class Llama(nnx.Module):
         return copy
 
     def save_pretrained(self, directory: epath.PathLike) -> None:
-        """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too."""
-        llama_folder.save(directory, self.config, to_tensors(self))
+        """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too.
+
+        Adapters are merged into the matrices beside them.
+        """
+        model = self.merged()
+        llama_folder.save(directory, model.config, to_tensors(model))
+
+    def merged(self) -> "Llama":
+        """This decoder with its adapters, if any, merged into the matrices beside them."""
+        if not self.config.lora.rank:
+            return self
+        config = dataclasses.replace(self.config, lora=LoRAConfig())
+        graphdef = nnx.graphdef(Llama.abstract(config))
+        return nnx.merge(graphdef, merge_adapters(nnx.state(self), self.config.lora))
 
     @classmethod
     def from_pretrained(cls, directory: epath.PathLike, **overrides: Any) -> "Llama":

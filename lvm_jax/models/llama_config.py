@@ -44,6 +44,33 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters beside frozen matrices (Hu et al., arXiv 2106.09685, section 4.1).
+
+    Attributes:
+      rank: of an adapter; 0: none, and every weight is trained.
+      alpha: an adapter's product counts alpha / rank times.
+      targets: which matrices of every block get one.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("query", "value")
+
+    def __post_init__(self) -> None:
+        known = ("query", "key", "value", "out", "gate", "up", "down")
+        wrong = [name for name in self.targets if name not in known]
+        if wrong or not self.targets:
+            raise UserError(
+                f"lora targets={self.targets}: choose at least one of {', '.join(known)}"
+            )
+        if self.rank < 0 or self.alpha <= 0:
+            raise UserError(
+                f"lora rank={self.rank}, alpha={self.alpha}: rank is at least 0 and alpha above 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class LlamaConfig:
     """Shape of a decoder, in Hugging Face's names, and how to compute it.
 
@@ -65,6 +92,9 @@ class LlamaConfig:
       attention_head_dim: dimensions of a head, even; 0: hidden_size / num_attention_heads.
       qkv_bias: queries, keys and values have biases, as in Qwen2.
       rope_scaling: for rows longer than the decoder was trained on.
+      lora: adapters, for fine-tuning.
+      quantization: of the products with the matrices of blocks, in training and outside: int8, or fp8 (e4m3 forward,
+        e5m2 gradients); needs qwix. Attention, norms and the head are not quantised.
       dtype: what activations and products are computed in; parameters, norms, softmax and logits are fp32.
       scan_layers: compile one block and loop over it, instead of all blocks in a row; parameters are the same.
       remat: what the backward pass computes again: nothing, all of a block, or all but its products with weights.
@@ -88,6 +118,8 @@ class LlamaConfig:
     attention_head_dim: int = 0
     qkv_bias: bool = False
     rope_scaling: RopeScaling = RopeScaling()
+    lora: LoRAConfig = LoRAConfig()
+    quantization: Literal["none", "int8", "fp8"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     scan_layers: bool = True
     remat: Literal["none", "full", "dots"] = "dots"
@@ -126,6 +158,7 @@ class LlamaConfig:
                     f"{name}={getattr(self, name)} is not an id below vocab_size={self.vocab_size}"
                 )
         choices = {
+            "quantization": ("none", "int8", "fp8"),
             "dtype": ("float32", "bfloat16"),
             "remat": ("none", "full", "dots"),
             "attention": ("auto", "xla", "chunked", "splash", "cudnn"),
@@ -167,13 +200,15 @@ def train_flops_per_token(config: LlamaConfig, seq_len: int) -> float:
     """Floating-point operations of a forward and backward pass for one token of a row of `seq_len`.
 
     Six for each weight of a matrix product (the head's published rows included, the input table not), and causal
-    attention at 6 * layers * heads * head_dim * seq_len, half of what every query against every key would take.
+    attention at 6 * layers * heads * head_dim * seq_len, half of what every query against every key would take. Beside
+    adapters weights have no gradient: four for each; the adapters themselves are not counted.
     """
     weights = (
         config.num_hidden_layers * _block_weights(config) + config.vocab_size * config.hidden_size
     )
     width = config.num_attention_heads * config.head_dim
-    return 6.0 * (weights + config.num_hidden_layers * width * seq_len)
+    per_weight = 4.0 if config.lora.rank else 6.0
+    return per_weight * weights + 6.0 * config.num_hidden_layers * width * seq_len
 
 
 def _block_weights(config: LlamaConfig) -> int:

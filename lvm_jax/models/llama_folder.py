@@ -57,7 +57,8 @@ _SHARED = (
     "max_position_embeddings",
     "tie_word_embeddings",
 )
-_COMPUTE = ("dtype", "scan_layers", "remat", "attention")
+_COMPUTED = ("head_dim", "rope_theta", "rope_scaling", "qkv_bias")
+_COMPUTE = ("dtype", "scan_layers", "remat", "attention", "quantization")
 
 # Settings with the one value that the decoder computes, by the kind of model.
 _FIXED: dict[str, dict[str, Any]] = {
@@ -97,12 +98,27 @@ def load_config(directory: epath.PathLike, **overrides: Any) -> LlamaConfig:
 
     Args:
       directory: holds config.json.
-      **overrides: fields about how to compute: dtype, scan_layers, remat, attention; they are not stored.
+      **overrides: fields about how to compute: dtype, scan_layers, remat, attention, quantization; they are not stored.
 
     Raises:
       UserError: no such file, another kind of model, or a variant of LLaMA that the decoder does not have.
     """
     return config_from_json(read_config(directory), f"{directory}/{CONFIG_FILE}", **overrides)
+
+
+def check_fits(directory: epath.PathLike, config: LlamaConfig) -> None:
+    """Requires a folder to hold weights of the decoder `config`, whatever its special ids are.
+
+    Raises:
+      UserError: names the first setting in which they differ; or see `load_config`.
+    """
+    theirs = load_config(directory)
+    for name in (*_SHARED[:6], "rms_norm_eps", "tie_word_embeddings", *_COMPUTED):
+        if (here := getattr(config, name)) != (there := getattr(theirs, name)):
+            raise UserError(
+                f"{directory} has {name}={there} and config.model.{name} is {here}: set it to {there}, or choose the "
+                "size that the folder was trained with"
+            )
 
 
 def load(directory: epath.PathLike, config: LlamaConfig, abstract: nnx.State) -> nnx.State:
@@ -120,7 +136,7 @@ def load(directory: epath.PathLike, config: LlamaConfig, abstract: nnx.State) ->
     """
     mesh = jax.sharding.get_mesh()
     device = SingleDeviceSharding(jax.devices()[0])
-    shardings = dict(nnx.to_flat_state(state_shardings(abstract, mesh))) if mesh.size > 1 else {}
+    shardings = {} if mesh.empty else dict(nnx.to_flat_state(state_shardings(abstract, mesh)))
     loaded = []
     with TensorFiles(directory) as files:
         check_tensors(tensor_shapes(config), _parameters_of(files, config), str(directory))
