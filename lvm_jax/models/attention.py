@@ -1,6 +1,7 @@
 """Causal attention within the sentences of a row.
 
-`attend` is the one entrance; `IMPLEMENTATIONS` lists what computes it.
+`attend` is the one entrance; `IMPLEMENTATIONS` lists what computes it: the plain forms are here, the accelerators'
+kernels in `kernel_attention`.
 
 Shapes: B batch, T queries, S keys, N query heads, K key-value heads, G = N/K query heads a key-value head,
 H head dimension, C queries of a chunk.
@@ -15,14 +16,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from lvm_jax.errors import UserError
+from lvm_jax.models.kernel_attention import SAVED, attend_cudnn, attend_splash
 
 # Finite, so that a masked score minus a masked maximum is 0 and never NaN.
 MASKED = -1e30
 
 CHUNK = 128
 
-# The name under which a remat policy can keep what attention's backward pass needs beside q, k and v.
-SAVED = "attention"
+# Implementations of one backend only.
+KERNELS = {"splash": "tpu", "cudnn": "gpu"}
 
 
 def attend(
@@ -45,16 +47,47 @@ def attend(
       v_BSKH: values.
       segment_ids_BT: sentence of each token; None when a row is one sentence.
       query_start: the key index of the first query: 0 without a cache, the cache's length with one.
-      implementation: a key of `IMPLEMENTATIONS`.
+      implementation: a key of `IMPLEMENTATIONS`, or "auto" (see `choose`).
 
     Raises:
       UserError: an unknown implementation, or one that cannot serve these arguments.
     """
+    implementation = choose(implementation, q_BTNH.dtype)
     if implementation not in IMPLEMENTATIONS:
         raise UserError(
             f"attention {implementation!r} does not exist; known: {', '.join(IMPLEMENTATIONS)}"
         )
     return IMPLEMENTATIONS[implementation](q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start)
+
+
+def choose(implementation: str, dtype: jnp.dtype | str, backend: str | None = None) -> str:
+    """What "auto" stands for, in training: the backend's kernel where there is one for the dtype, else "chunked".
+
+    Args:
+      implementation: "auto"; anything else is returned as it is.
+      dtype: of queries, keys and values.
+      backend: "tpu", "gpu" or "cpu"; default: the one JAX uses in this process. A program that is compiled for another
+        backend names its implementation.
+    """
+    if implementation != "auto":
+        return implementation
+    backend = backend or jax.default_backend()
+    best = next((name for name, where in KERNELS.items() if where == backend), "chunked")
+    # cuDNN has no fp32 kernel.
+    return "chunked" if best == "cudnn" and jnp.dtype(dtype) == jnp.float32 else best
+
+
+def check_backend(implementation: str) -> None:
+    """Requires that JAX, in this process, runs where the implementation does.
+
+    Raises:
+      UserError: a kernel of another backend.
+    """
+    backend, needed = jax.default_backend(), KERNELS.get(implementation)
+    if needed and backend != needed:
+        raise UserError(
+            f"attention {implementation!r} runs on {needed} and this is {backend}: set attention=auto"
+        )
 
 
 def _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
@@ -194,4 +227,6 @@ def _mask(segment_ids_BT, queries, keys):
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "xla": _attend_xla,  # every backend; stores (T, S) weights; the one for decoding with a cache
     "chunked": _attend_chunked,  # every backend; whole rows, for training
+    "splash": attend_splash,  # TPU; whole rows
+    "cudnn": attend_cudnn,  # NVIDIA, bf16; whole rows
 }

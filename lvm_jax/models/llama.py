@@ -1,11 +1,13 @@
 """The decoder: LLaMA (Touvron et al., arXiv 2302.13971) over visual tokens, in the sizes of LVM (arXiv 2312.00785).
 
-Pre-norm RMSNorm, SwiGLU, rotary positions, no biases, an untied head. Works alone: no mesh, no trainer.
+Pre-norm RMSNorm, SwiGLU, rotary positions, no biases, an untied head; by configuration also what Llama 3 and Qwen2 do
+otherwise. Works alone: no mesh, no trainer.
 
 Shapes: B batch, T tokens, D hidden size, F MLP size, N query heads, K key-value heads, H head dimension,
 V published vocabulary, P the vocabulary table (V padded), L layers.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -17,23 +19,34 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lvm_jax.models import llama_folder
-from lvm_jax.models.attention import SAVED, attend
+from lvm_jax.models import llama_folder, quantized
+from lvm_jax.models.attention import attend
+from lvm_jax.models.kernel_attention import CUDNN_FORWARD, SAVED
 from lvm_jax.models.kv_cache import KVCache, Prefix, Stored, check_dtype
-from lvm_jax.models.llama_config import LlamaConfig
-from lvm_jax.models.pretrained import from_tensors, to_tensors
+from lvm_jax.models.llama_config import LlamaConfig, LoRAConfig
+from lvm_jax.models.lora import Adaptable, merge_adapters
+from lvm_jax.models.pretrained import to_tensors
 from lvm_jax.models.rope import apply_rope, rope_table
 from lvm_jax.parallel.sharding import constrain, partition_spec
+
+_save_matrix_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_save_attention = jax.checkpoint_policies.save_only_these_names(SAVED)
+
+
+def _save_dots(primitive: Any, *values: Any, **params: Any) -> Any:
+    return (
+        primitive.name == CUDNN_FORWARD
+        or _save_matrix_products(primitive, *values, **params)
+        or _save_attention(primitive, *values, **params)
+    )
+
 
 # What the backward pass finds stored; the rest is computed again.
 REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,  # everything: no rematerialisation
     "full": jax.checkpoint_policies.nothing_saveable,  # only each block's input
     # results of products with weights, and of attention: what is cheap to compute is computed again
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(SAVED),
-    ),
+    "dots": _save_dots,
 }
 
 
@@ -55,7 +68,11 @@ def _vocabulary_table(rngs: nnx.Rngs, config: LlamaConfig, axes: tuple[str, str]
 
 
 def _linear(
-    x_BTD: jax.Array, kernel: jax.Array, inputs: int = 1, result: jnp.dtype | type | None = None
+    x_BTD: jax.Array,
+    kernel: jax.Array,
+    inputs: int = 1,
+    result: jnp.dtype | type | None = None,
+    quantization: str = "none",
 ) -> jax.Array:
     """x @ kernel, rounded to `result` or x's dtype; the kernel's first `inputs` dimensions are x's last ones.
 
@@ -65,10 +82,26 @@ def _linear(
     """
     kernel = kernel.astype(x_BTD.dtype)
     if not _sequence_is_whole(x_BTD.shape[1]):
+        if quantization != "none":
+            dims = (tuple(range(2, 2 + inputs)), tuple(range(inputs)))
+            return quantized.dot_general(x_BTD, kernel, (dims, ((), ())), quantization)
         return jnp.tensordot(x_BTD, kernel, inputs, preferred_element_type=result)
     rows, columns = math.prod(kernel.shape[:inputs]), kernel.shape[inputs:]
-    y = jnp.matmul(x_BTD.reshape(-1, rows), kernel.reshape(rows, -1), preferred_element_type=result)
+    x, kernel = x_BTD.reshape(-1, rows), kernel.reshape(rows, -1)
+    if quantization != "none":
+        y = quantized.dot_general(x, kernel, (((1,), (0,)), ((), ())), quantization)
+    else:
+        y = jnp.matmul(x, kernel, preferred_element_type=result)
     return y.reshape(*x_BTD.shape[:2], *columns)
+
+
+def _project(module: Adaptable, name: str, x_BTD: jax.Array, inputs: int = 1) -> jax.Array:
+    """x times the matrix `name` of `module`, and its adapter's product if it has one."""
+    y = _linear(x_BTD, getattr(module, name)[...], inputs, quantization=module.quantization)
+    if not hasattr(module, f"{name}_a"):
+        return y
+    a, b = (getattr(module, f"{name}_{side}")[...] for side in "ab")
+    return y + module.adapter_scale * _linear(_linear(x_BTD, a, inputs), b)
 
 
 def _sequence_is_whole(length: int) -> bool:
@@ -90,7 +123,7 @@ class RMSNorm(nnx.Module):
         return (x32 * inverse * self.scale[...]).astype(x.dtype)
 
 
-class Attention(nnx.Module):
+class Attention(Adaptable):
     """Projections around causal attention; rotary positions on queries and keys."""
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
@@ -104,23 +137,33 @@ class Attention(nnx.Module):
         self.key = _matrix(rngs, config, (D, K, H), ("embed", "kv_heads", "head_dim"))
         self.value = _matrix(rngs, config, (D, K, H), ("embed", "kv_heads", "head_dim"))
         self.out = _matrix(rngs, config, (N, H, D), ("heads", "head_dim", "embed"))
+        if config.qkv_bias:  # flat, as a vector: no weight decay
+            self.query_bias = nnx.Param(jnp.zeros((N * H,), jnp.float32), axes=("heads",))
+            self.key_bias = nnx.Param(jnp.zeros((K * H,), jnp.float32), axes=("kv_heads",))
+            self.value_bias = nnx.Param(jnp.zeros((K * H,), jnp.float32), axes=("kv_heads",))
+        self.quantization = config.quantization
+        self.add_adapters({"query": 1, "key": 1, "value": 1, "out": 2}, config.lora, rngs)
 
     def project(
         self, x_BTD: Float[Array, "B T D"], rope: tuple[jax.Array, jax.Array]
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """Rotated queries, rotated keys, values."""
-        q, k, v = (
-            constrain(_linear(x_BTD, kernel[...]), "batch", "seq", "act_heads", None)
-            for kernel in (self.query, self.key, self.value)
-        )
+        q, k, v = (_project(self, name, x_BTD) for name in ("query", "key", "value"))
+        if hasattr(self, "query_bias"):
+            biases = (self.query_bias, self.key_bias, self.value_bias)
+            q, k, v = (
+                y + bias[...].astype(y.dtype).reshape(y.shape[2:])
+                for y, bias in zip((q, k, v), biases)
+            )
+        q, k, v = (constrain(y, "batch", "seq", "act_heads", None) for y in (q, k, v))
         return apply_rope(q, rope), apply_rope(k, rope), v
 
     def merge(self, y_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
         """The output projection."""
-        return _linear(y_BTNH, self.out[...], inputs=2)
+        return _project(self, "out", y_BTNH, inputs=2)
 
 
-class SwiGLU(nnx.Module):
+class SwiGLU(Adaptable):
     """down(silu(gate x) * up x) (Shazeer, arXiv 2002.05202)."""
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
@@ -128,14 +171,16 @@ class SwiGLU(nnx.Module):
         self.gate = _matrix(rngs, config, (D, F), ("embed", "mlp"))
         self.up = _matrix(rngs, config, (D, F), ("embed", "mlp"))
         self.down = _matrix(rngs, config, (F, D), ("mlp", "embed"))
+        self.quantization = config.quantization
+        self.add_adapters({"gate": 1, "up": 1, "down": 1}, config.lora, rngs)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Applies the MLP to each token."""
         gate_BTF, up_BTF = (
-            constrain(_linear(x_BTD, kernel[...]), "batch", "seq", "act_mlp")
-            for kernel in (self.gate, self.up)
+            constrain(_project(self, name, x_BTD), "batch", "seq", "act_mlp")
+            for name in ("gate", "up")
         )
-        return _linear(jax.nn.silu(gate_BTF) * up_BTF, self.down[...])
+        return _project(self, "down", jax.nn.silu(gate_BTF) * up_BTF)
 
 
 class Block(nnx.Module):
@@ -209,7 +254,7 @@ class Llama(nnx.Module):
         """All blocks and the final norm, from embeddings: for inputs that are not token ids."""
         if positions_BT is None:
             positions_BT = jnp.arange(x_BTD.shape[1])[None]
-        rope = rope_table(positions_BT, self.config.head_dim, self.config.rope_theta)
+        rope = self._rope(positions_BT)
         attention = functools.partial(
             attend, segment_ids_BT=segment_ids_BT, implementation=self.config.attention
         )
@@ -279,9 +324,7 @@ class Llama(nnx.Module):
         """
         dtype = dtype or self.config.dtype
         check_dtype(dtype)
-        rope = rope_table(
-            jnp.arange(tokens_RT.shape[1])[None], self.config.head_dim, self.config.rope_theta
-        )
+        rope = self._rope(jnp.arange(tokens_RT.shape[1])[None])
         layers: list[tuple[Stored, Stored]] = []
 
         def attention(q_RTNH, k_RTKH, v_RTKH):
@@ -310,7 +353,7 @@ class Llama(nnx.Module):
         """
         T = tokens_BT.shape[1]
         cache.check_room(T)
-        rope = rope_table(cache.positions(T), self.config.head_dim, self.config.rope_theta)
+        rope = self._rope(cache.positions(T))
         layers: list[tuple[Stored, Stored]] = []
 
         def attention(q_BTNH, k_BTKH, v_BTKH):
@@ -322,6 +365,10 @@ class Llama(nnx.Module):
         for block in self.blocks():
             x_BTD = block(x_BTD, rope, attention)
         return self.logits(self.norm(x_BTD)), cache.advance(T, layers)
+
+    def _rope(self, positions_BT: Int[Array, "B T"]) -> tuple[jax.Array, jax.Array]:
+        config = self.config
+        return rope_table(positions_BT, config.head_dim, config.rope_theta, config.rope_scaling)
 
     def blocks(self) -> list[Block]:
         """The blocks one by one, cut out of their stack unless `unstacked` has done so."""
@@ -350,23 +397,44 @@ class Llama(nnx.Module):
         return copy
 
     def save_pretrained(self, directory: epath.PathLike) -> None:
-        """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too."""
-        llama_folder.save(directory, self.config, to_tensors(self))
+        """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too.
+
+        Adapters are merged into the matrices beside them.
+        """
+        model = self.merged()
+        llama_folder.save(directory, model.config, to_tensors(model))
+
+    def merged(self) -> "Llama":
+        """This decoder with its adapters, if any, merged into the matrices beside them."""
+        if not self.config.lora.rank:
+            return self
+        config = dataclasses.replace(self.config, lora=LoRAConfig())
+        graphdef = nnx.graphdef(Llama.abstract(config))
+        return nnx.merge(graphdef, merge_adapters(nnx.state(self), self.config.lora))
 
     @classmethod
     def from_pretrained(cls, directory: epath.PathLike, **overrides: Any) -> "Llama":
-        """Reads a LLaMA folder, this project's or Hugging Face's, of one file or several.
+        """Reads a folder of the Llama family: this project's, or Llama-2, Llama-3, OpenLLaMA or Qwen2 weights.
+
+        Weights are read parameter by parameter, and under a mesh (`jax.set_mesh`) every host reads only the slices that
+        its devices hold, straight into their sharding: no host ever holds the model.
 
         Args:
-          directory: holds config.json and safetensors files; local or gs://.
+          directory: holds config.json, and safetensors or PyTorch's .bin files, one or several; local or gs://.
           **overrides: fields of `LlamaConfig` about how to compute (dtype, remat, scan_layers, attention).
 
         Raises:
-          UserError: no such folder, another kind of model, or tensors that do not fit its configuration.
+          UserError: no such folder, a model or setting that the decoder does not have, or tensors that do not fit the
+            configuration.
         """
         config = llama_folder.load_config(directory, **overrides)
-        abstract = nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0)))
-        return from_tensors(abstract, llama_folder.load_tensors(directory, config), str(directory))
+        graphdef, state = nnx.split(cls.abstract(config))
+        return nnx.merge(graphdef, llama_folder.load(directory, config, state))
+
+    @classmethod
+    def abstract(cls, config: LlamaConfig) -> "Llama":
+        """The decoder with shapes in place of arrays."""
+        return nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0)))
 
 
 def _stack(config: LlamaConfig, rngs: nnx.Rngs) -> Block:

@@ -10,6 +10,67 @@ VOCAB_MULTIPLE = 128
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How a decoder that was trained on short rows stretches its rotary wavelengths to longer ones.
+
+    Attributes:
+      rope_type: "none"; "linear" divides every position by `factor`; "llama3" stretches long wavelengths by `factor`,
+        leaves short ones, and blends in between (as transformers computes it for Llama 3.1).
+      factor: of the stretch.
+      low_freq_factor: llama3: wavelengths above original_max_position_embeddings / this are stretched in full.
+      high_freq_factor: llama3: those below original_max_position_embeddings / this are left alone.
+      original_max_position_embeddings: llama3: the row that the decoder was trained on.
+    """
+
+    rope_type: Literal["none", "linear", "llama3"] = "none"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position_embeddings: int = 8192
+
+    def __post_init__(self) -> None:
+        known = ("none", "linear", "llama3")
+        if self.rope_type not in known:
+            raise UserError(
+                f"rope_type={self.rope_type!r} does not exist; known: {', '.join(known)}"
+            )
+        if self.factor < 1:
+            raise UserError(f"rope_scaling factor={self.factor}: it must be at least 1")
+        if not 0 < self.low_freq_factor < self.high_freq_factor:
+            raise UserError(
+                f"rope_scaling low_freq_factor={self.low_freq_factor} must be above 0 and below "
+                f"high_freq_factor={self.high_freq_factor}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters beside frozen matrices (Hu et al., arXiv 2106.09685, section 4.1).
+
+    Attributes:
+      rank: of an adapter; 0: none, and every weight is trained.
+      alpha: an adapter's product counts alpha / rank times.
+      targets: which matrices of every block get one.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("query", "value")
+
+    def __post_init__(self) -> None:
+        known = ("query", "key", "value", "out", "gate", "up", "down")
+        wrong = [name for name in self.targets if name not in known]
+        if wrong or not self.targets:
+            raise UserError(
+                f"lora targets={self.targets}: choose at least one of {', '.join(known)}"
+            )
+        if self.rank < 0 or self.alpha <= 0:
+            raise UserError(
+                f"lora rank={self.rank}, alpha={self.alpha}: rank is at least 0 and alpha above 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class LlamaConfig:
     """Shape of a decoder, in Hugging Face's names, and how to compute it.
 
@@ -18,7 +79,7 @@ class LlamaConfig:
       hidden_size: width D of the residual stream.
       intermediate_size: width F of the SwiGLU MLP.
       num_hidden_layers: blocks.
-      num_attention_heads: query heads; divides hidden_size, the quotient is the (even) head dimension.
+      num_attention_heads: query heads.
       num_key_value_heads: divides num_attention_heads; equal to it in every published LVM.
       bos_token_id: begins a visual sentence.
       eos_token_id: ends it.
@@ -28,10 +89,16 @@ class LlamaConfig:
       initializer_range: standard deviation of every matrix at initialisation.
       max_position_embeddings: context length the model is meant for; recorded for other libraries, not enforced.
       tie_word_embeddings: the head is the transposed embedding.
+      attention_head_dim: dimensions of a head, even; 0: hidden_size / num_attention_heads.
+      qkv_bias: queries, keys and values have biases, as in Qwen2.
+      rope_scaling: for rows longer than the decoder was trained on.
+      lora: adapters, for fine-tuning.
+      quantization: of the products with the matrices of blocks, in training and outside: int8, or fp8 (e4m3 forward,
+        e5m2 gradients); needs qwix. Attention, norms and the head are not quantised.
       dtype: what activations and products are computed in; parameters, norms, softmax and logits are fp32.
       scan_layers: compile one block and loop over it, instead of all blocks in a row; parameters are the same.
       remat: what the backward pass computes again: nothing, all of a block, or all but its products with weights.
-      attention: a key of `lvm_jax.models.attention.IMPLEMENTATIONS`.
+      attention: "auto", or a key of `lvm_jax.models.attention.IMPLEMENTATIONS`.
     """
 
     vocab_size: int
@@ -48,10 +115,15 @@ class LlamaConfig:
     initializer_range: float = 0.02
     max_position_embeddings: int = 4096
     tie_word_embeddings: bool = False
+    attention_head_dim: int = 0
+    qkv_bias: bool = False
+    rope_scaling: RopeScaling = RopeScaling()
+    lora: LoRAConfig = LoRAConfig()
+    quantization: Literal["none", "int8", "fp8"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     scan_layers: bool = True
     remat: Literal["none", "full", "dots"] = "dots"
-    attention: Literal["xla", "chunked"] = "chunked"
+    attention: Literal["auto", "xla", "chunked", "splash", "cudnn"] = "auto"
 
     def __post_init__(self) -> None:
         for name in (
@@ -59,11 +131,18 @@ class LlamaConfig:
             "hidden_size",
             "intermediate_size",
             "num_hidden_layers",
+            "num_attention_heads",
             "num_key_value_heads",
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: it must be at least 1")
-        if self.num_attention_heads < 1 or self.hidden_size % (2 * self.num_attention_heads):
+        if self.attention_head_dim % 2 or self.attention_head_dim < 0:
+            raise UserError(
+                f"attention_head_dim={self.attention_head_dim}: it must be even, or 0 for "
+                "hidden_size / num_attention_heads"
+            )
+        divisible = self.attention_head_dim or not self.hidden_size % (2 * self.num_attention_heads)
+        if not divisible:
             raise UserError(
                 f"hidden_size={self.hidden_size} over num_attention_heads={self.num_attention_heads} heads: "
                 "it must split into an even number of dimensions a head"
@@ -79,9 +158,10 @@ class LlamaConfig:
                     f"{name}={getattr(self, name)} is not an id below vocab_size={self.vocab_size}"
                 )
         choices = {
+            "quantization": ("none", "int8", "fp8"),
             "dtype": ("float32", "bfloat16"),
             "remat": ("none", "full", "dots"),
-            "attention": ("xla", "chunked"),
+            "attention": ("auto", "xla", "chunked", "splash", "cudnn"),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -92,7 +172,7 @@ class LlamaConfig:
     @property
     def head_dim(self) -> int:
         """H, dimensions of one head."""
-        return self.hidden_size // self.num_attention_heads
+        return self.attention_head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def padded_vocab_size(self) -> int:
@@ -109,20 +189,26 @@ def count_parameters(config: LlamaConfig, *, embeddings: bool = True) -> int:
     """
     D = config.hidden_size
     norms = (2 * config.num_hidden_layers + 1) * D
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    biases = config.num_hidden_layers * heads * config.head_dim if config.qkv_bias else 0
     tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size * D
-    return config.num_hidden_layers * _block_weights(config) + norms + (tables if embeddings else 0)
+    weights = config.num_hidden_layers * _block_weights(config)
+    return weights + norms + biases + (tables if embeddings else 0)
 
 
 def train_flops_per_token(config: LlamaConfig, seq_len: int) -> float:
     """Floating-point operations of a forward and backward pass for one token of a row of `seq_len`.
 
     Six for each weight of a matrix product (the head's published rows included, the input table not), and causal
-    attention at 6 * layers * hidden_size * seq_len, half of what every query against every key would take.
+    attention at 6 * layers * heads * head_dim * seq_len, half of what every query against every key would take. Beside
+    adapters weights have no gradient: four for each; the adapters themselves are not counted.
     """
     weights = (
         config.num_hidden_layers * _block_weights(config) + config.vocab_size * config.hidden_size
     )
-    return 6.0 * (weights + config.num_hidden_layers * config.hidden_size * seq_len)
+    width = config.num_attention_heads * config.head_dim
+    per_weight = 4.0 if config.lora.rank else 6.0
+    return per_weight * weights + 6.0 * config.num_hidden_layers * width * seq_len
 
 
 def _block_weights(config: LlamaConfig) -> int:

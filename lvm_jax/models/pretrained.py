@@ -22,14 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lvm_jax.errors import UserError
+from lvm_jax.models.tensor_files import TENSORS_FILE, TensorFiles, is_local
 
 CONFIG_FILE = "config.json"
-TENSORS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"  # Hugging Face's, of a model cut into several files
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -76,19 +74,13 @@ def read_config(directory: epath.PathLike) -> dict[str, Any]:
 
 
 def read_tensors(directory: epath.PathLike) -> dict[str, np.ndarray]:
-    """All tensors of a model folder: one safetensors file, or the several that its index names.
+    """All tensors of a model folder, at once; see `TensorFiles`.
 
     Raises:
       UserError: a file is missing or damaged.
     """
-    directory = epath.Path(directory)
-    index = directory / INDEX_FILE
-    if (directory / TENSORS_FILE).exists() or not index.exists():
-        return read_safetensors(directory / TENSORS_FILE)
-    tensors = {}
-    for file in sorted(set(json.loads(index.read_text())["weight_map"].values())):
-        tensors |= read_safetensors(directory / file)
-    return tensors
+    with TensorFiles(directory) as files:
+        return {name: files.read(name) for name in files.shapes}
 
 
 def read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
@@ -97,36 +89,30 @@ def read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: it is missing or damaged.
     """
-    if not path.exists():
-        raise UserError(f"{path} is missing: a model folder holds {CONFIG_FILE}, {TENSORS_FILE}")
-    with tempfile.TemporaryDirectory() as scratch:
-        local = path
-        if not _is_local(path):  # safetensors maps files into memory: fetch a remote one first
-            local = path.copy(epath.Path(scratch) / path.name)
-        try:
-            with safe_open(local, framework="np") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(f"{path} is damaged ({error}): export or download it again") from error
+    with TensorFiles(path.parent, [path.name]) as files:
+        return {name: files.read(name) for name in files.shapes}
 
 
 def check_tensors(
-    expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray], where: str
+    expected: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, np.ndarray | tuple[int, ...]],
+    where: str,
 ) -> None:
-    """Requires `tensors` to have exactly the names and shapes of `expected`.
+    """Requires `tensors`, arrays or their shapes, to have exactly the names and shapes of `expected`.
 
     Raises:
       UserError: names the missing, the unexpected and the misshapen tensors of `where`.
     """
     missing = [name for name in expected if name not in tensors]
     extra = [name for name in tensors if name not in expected]
+    found = {name: tuple(getattr(tensor, "shape", tensor)) for name, tensor in tensors.items()}
     misshapen = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(shape)}"
+        f"{name} {found[name]} instead of {tuple(shape)}"
         for name, shape in expected.items()
-        if name in tensors and tuple(tensors[name].shape) != tuple(shape)
+        if name in found and found[name] != tuple(shape)
     ]
-    found = {"missing": missing, "not part of the model": extra, "misshapen": misshapen}
-    problems = [f"{what}: {_some(names)}" for what, names in found.items() if names]
+    wrong = {"missing": missing, "not part of the model": extra, "misshapen": misshapen}
+    problems = [f"{what}: {_some(names)}" for what, names in wrong.items() if names]
     if problems:
         raise UserError(f"{where} does not fit the model's config; {'; '.join(problems)}")
 
@@ -193,17 +179,13 @@ def _some(names: list[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
-
-
 def _staging(directory: epath.Path) -> str | None:
     """Where temporary files go: into a local target, so that a rename stays in its file system."""
-    return os.fspath(directory) if _is_local(directory) else None
+    return os.fspath(directory) if is_local(directory) else None
 
 
 def _publish(source: epath.Path, target: epath.Path) -> None:
-    if not _is_local(target):
+    if not is_local(target):
         source.copy(target, overwrite=True)  # object stores show an object only when it is whole
         return
     with open(source, "rb") as file:

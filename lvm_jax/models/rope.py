@@ -6,12 +6,19 @@ fixed permutation of the query and key columns, and the LVM weights on Hugging F
 Shapes: B batch, T tokens, N heads, H head dimension, F = H/2 frequencies.
 """
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from lvm_jax.models.llama_config import RopeScaling
+
 
 def rope_table(
-    positions_BT: Int[Array, "B T"], head_dim: int, theta: float
+    positions_BT: Int[Array, "B T"],
+    head_dim: int,
+    theta: float,
+    scaling: RopeScaling = RopeScaling(),  # noqa: B008 - frozen
 ) -> tuple[Float[Array, "B T 1 F"], Float[Array, "B T 1 F"]]:
     """Cosine and sine of every rotation angle, position * theta^(-2i/H), with a unit axis for the heads.
 
@@ -21,11 +28,24 @@ def rope_table(
       positions_BT: token positions, from 0.
       head_dim: H, even.
       theta: the base of the geometric series of wavelengths.
+      scaling: how wavelengths are stretched for rows longer than those of training.
     """
     exponents_F = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-    frequencies_F = 1.0 / (theta**exponents_F)
+    frequencies_F = _scaled(1.0 / (theta**exponents_F), scaling)
     angles_BT1F = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies_F
     return jnp.cos(angles_BT1F), jnp.sin(angles_BT1F)
+
+
+def _scaled(frequencies_F: Float[Array, " F"], scaling: RopeScaling) -> Float[Array, " F"]:
+    if scaling.rope_type == "none":
+        return frequencies_F
+    if scaling.rope_type == "linear":
+        return frequencies_F / scaling.factor
+    # llama3: how many waves the row of training holds says how much of a frequency is left alone.
+    waves_F = scaling.original_max_position_embeddings * frequencies_F / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept_F = jnp.clip((waves_F - low) / (high - low), 0.0, 1.0)
+    return frequencies_F * (kept_F + (1 - kept_F) / scaling.factor)
 
 
 def apply_rope(

@@ -6,6 +6,7 @@ functions, gives the classes of training frameworks an inert stand-in, and refus
 """
 
 import collections
+import dataclasses
 import io
 import math
 import pickle
@@ -35,6 +36,11 @@ _INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "ta
 
 
 def read_tensors(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of `open_tensors`, all read."""
+    return {name: tensor[...] for name, tensor in open_tensors(path).items()}
+
+
+def open_tensors(path: epath.PathLike) -> dict[str, "StoredTensor"]:
     """The tensors of a state dict, or of the `state_dict` in a training checkpoint; other values are left out.
 
     Raises:
@@ -42,8 +48,8 @@ def read_tensors(path: epath.PathLike) -> dict[str, np.ndarray]:
     """
     path = epath.Path(path)
     try:
-        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
-            tree = _read(archive, str(path))
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            tree = _read(archive, path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}): check the path") from error
     except zipfile.BadZipFile as error:
@@ -55,13 +61,52 @@ def read_tensors(path: epath.PathLike) -> dict[str, np.ndarray]:
     if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
         tree = tree["state_dict"]
     tensors = tree if isinstance(tree, dict) else {}
-    tensors = {str(k): v for k, v in tensors.items() if isinstance(v, np.ndarray)}
+    tensors = {str(k): v for k, v in tensors.items() if isinstance(v, StoredTensor)}
     if not tensors:
         raise UserError(f"{path} holds no state dict: give a file of named tensors")
     return tensors
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> Any:
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """A file of numbers inside the archive, not yet read."""
+
+    path: epath.Path
+    entry: str
+    dtype: np.dtype
+    numel: int
+
+    def read(self) -> np.ndarray:
+        try:
+            with self.path.open("rb") as file, zipfile.ZipFile(file) as archive:
+                content = archive.read(self.entry)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.path} is damaged ({error}): download it again") from error
+        if len(content) != self.numel * self.dtype.itemsize:
+            raise UserError(f"{self.path}: {self.entry} is cut short; download it again")
+        return np.frombuffer(content, self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in its file: `tensor[index]` reads its storage and keeps a copy of the block only."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """The block as an array of its own."""
+        if not math.prod(self.shape):
+            return np.zeros(self.shape, self.storage.dtype)[index]
+        steps = tuple(step * self.storage.dtype.itemsize for step in self.stride)
+        numbers = self.storage.read()[self.offset :]
+        view = np.lib.stride_tricks.as_strided(numbers, self.shape, steps, writeable=False)
+        return np.array(view[index])
+
+
+def _read(archive: zipfile.ZipFile, name: epath.Path) -> Any:
     pickles = [entry for entry in archive.namelist() if entry.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise UserError(f"{name} is a zip without one data.pkl: it was not written by torch.save")
@@ -72,8 +117,8 @@ def _read(archive: zipfile.ZipFile, name: str) -> Any:
     return _TensorUnpickler(archive, root, name).load()
 
 
-class _Storage:
-    """A storage's type as the pickle names it, until its bytes are read."""
+class _StorageType:
+    """A storage's type as the pickle names it."""
 
     def __init__(self, dtype: Any):
         self.dtype = np.dtype(dtype)
@@ -90,10 +135,9 @@ class _Inert:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    def __init__(self, archive: zipfile.ZipFile, root: str, name: str):
+    def __init__(self, archive: zipfile.ZipFile, root: str, name: epath.Path):
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root, self._name = archive, root, name
-        self._storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         found = {
@@ -105,7 +149,7 @@ class _TensorUnpickler(pickle.Unpickler):
         if found is not None:
             return found
         if module_name == "torch" and global_name in _DTYPES:
-            return _Storage(_DTYPES[global_name])
+            return _StorageType(_DTYPES[global_name])
         if module_name.split(".")[0] in _INERT:
             return _Inert
         raise UserError(
@@ -113,38 +157,32 @@ class _TensorUnpickler(pickle.Unpickler):
             "get the weights from a source you trust, as safetensors if there are any"
         )
 
-    def persistent_load(self, pid: Any) -> np.ndarray:
+    def persistent_load(self, pid: Any) -> _Storage:
         kind, storage, key, _, numel = pid
-        if kind != "storage" or not isinstance(storage, _Storage):
+        if kind != "storage" or not isinstance(storage, _StorageType):
             raise UserError(f"{self._name} refers to a {kind!r}: only tensors' storages are known")
-        if key not in self._storages:
-            content = self._archive.read(f"{self._root}data/{key}")
-            if len(content) != numel * storage.dtype.itemsize:
-                raise UserError(f"{self._name}: storage {key} is cut short; download it again")
-            self._storages[key] = np.frombuffer(content, storage.dtype)
-        return self._storages[key]
+        entry = self._archive.getinfo(f"{self._root}data/{key}")
+        if entry.file_size != numel * storage.dtype.itemsize:
+            raise UserError(f"{self._name}: storage {key} is cut short; download it again")
+        return _Storage(self._name, entry.filename, storage.dtype, numel)
 
 
 def _tensor(
-    storage: np.ndarray, offset: int, size: tuple, stride: tuple, *unused: Any
-) -> np.ndarray:
+    storage: _Storage, offset: int, size: tuple, stride: tuple, *unused: Any
+) -> StoredTensor:
     """torch._utils._rebuild_tensor_v2; sizes are checked, as strides could otherwise point outside the storage."""
     del unused
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(not isinstance(n, int) or n < 0 for n in numbers):
         raise UserError(f"a tensor has size {size} and stride {stride}: the file is damaged")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
-    if math.prod(size) and last >= len(storage):
+    if math.prod(size) and last >= storage.numel:
         raise UserError(
-            f"a tensor reaches beyond its storage of {len(storage)}: the file is damaged"
+            f"a tensor reaches beyond its storage of {storage.numel}: the file is damaged"
         )
-    if not math.prod(size):
-        return np.zeros(size, storage.dtype)
-    steps = tuple(step * storage.itemsize for step in stride)
-    view = np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
-    return np.array(view)
+    return StoredTensor(storage, offset, tuple(size), tuple(stride))
 
 
-def _parameter(tensor: np.ndarray, *unused: Any) -> np.ndarray:
+def _parameter(tensor: StoredTensor, *unused: Any) -> StoredTensor:
     del unused
     return tensor

@@ -1,15 +1,22 @@
 """The next-token task: a decoder learns to predict the token that follows, in visual sentences packed into rows."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
+from etils import epath
 from flax import nnx
 
 from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy, label_weights
 from lvm_jax.metrics.states import Mean
+from lvm_jax.models import llama_folder
 from lvm_jax.models.llama import Llama
-from lvm_jax.models.llama_config import LlamaConfig, train_flops_per_token
+from lvm_jax.models.llama_config import LlamaConfig, LoRAConfig, train_flops_per_token
+from lvm_jax.models.lora import LoRAParam
 from lvm_jax.tasks.base import Batch, State
+from lvm_jax.tasks.parts import cut
 
 
 class NextTokenTask:
@@ -21,6 +28,9 @@ class NextTokenTask:
       seq_len: inputs of a row, T; rows have T + 1 tokens, since labels are the tokens one further.
       z_loss: weight of log(Z)^2, which keeps logits from drifting (PaLM, section 5); 0 as published.
       loss_chunk: tokens of a row whose logits are alive at a time; 0 computes all at once.
+      accumulation: parts that a batch is computed in, one after the other; the gradient is that of the whole batch.
+
+    With `config.lora` the state's parameters are `{"base": ..., "lora": ...}`: the optimizer knows the second only.
     """
 
     name = "next_token"
@@ -33,35 +43,75 @@ class NextTokenTask:
         seq_len: int,
         z_loss: float = 0.0,
         loss_chunk: int = 0,
+        accumulation: int = 1,
     ) -> None:
         self.config, self.tx, self.seq_len = config, tx, seq_len
-        self.z_loss, self.loss_chunk = z_loss, loss_chunk
+        self.z_loss, self.loss_chunk, self.accumulation = z_loss, loss_chunk, accumulation
         self.constants: dict[str, jax.Array] = {}
-        self._graphdef = nnx.graphdef(nnx.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0))))
+        self._graphdef = nnx.graphdef(Llama.abstract(config))
 
     def init(self, key: jax.Array) -> State:
         """Fresh parameters and optimizer moments, at step 0."""
         params = nnx.state(Llama(self.config, rngs=nnx.Rngs(key)), nnx.Param)
-        return {"step": jnp.zeros((), jnp.int32), "params": params, "opt": self.tx.init(params)}
+        trained, frozen = _split(params)
+        if frozen is not None:
+            params = {"base": frozen, "lora": trained}
+        return {"step": jnp.zeros((), jnp.int32), "params": params, "opt": self.tx.init(trained)}
+
+    def load(self, state: State, directory: epath.PathLike) -> State:
+        """A fresh state with the weights of a model folder, streamed into their places on the mesh; adapters stay.
+
+        Raises:
+          UserError: no such folder, or weights of another decoder.
+        """
+        plain = dataclasses.replace(self.config, lora=LoRAConfig())
+        llama_folder.check_fits(directory, plain)
+        weights = llama_folder.load(directory, plain, nnx.state(Llama.abstract(plain)))
+        if self.config.lora.rank:
+            weights = {**state["params"], "base": weights}
+        return {**state, "params": weights}
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
         """One update by the gradient of the mean loss over all counted labels of the global batch."""
         del key  # no dropout: the published recipe has none
-
-        def loss_fn(params: nnx.State) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            total, weight = self.loss(params, batch)
-            return total / jnp.maximum(weight, 1.0), (total, weight)
-
-        (_, (total, weight)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state["params"])
-        updates, opt = self.tx.update(grads, state["opt"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        metrics = {"loss": Mean(total, weight), "grad_norm": Mean(optax.global_norm(grads), 1.0)}
+        params = state["params"]
+        trained = params["lora"] if self.config.lora.rank else params
+        (total, weight), grads = self._gradients(trained, params, batch)
+        updates, opt = self.tx.update(grads, state["opt"], trained)
+        trained = optax.apply_updates(trained, updates)
+        metrics = {"loss": Mean(total, weight), "grad_norm": Mean(optax.tree.norm(grads), 1.0)}
+        params = {**params, "lora": trained} if self.config.lora.rank else trained
         return {"step": state["step"] + 1, "params": params, "opt": opt}, metrics
 
-    def loss(self, params: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def _gradients(
+        self, trained: nnx.State, params: Any, batch: Batch
+    ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
+        """(sum, weight) of the batch's loss, and the gradient of their quotient, part by part."""
+        weight = jnp.maximum(jnp.sum(label_weights(batch["segment_ids"])), 1.0)
+
+        def share(trained: nnx.State, part: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            whole = {**params, "lora": trained} if self.config.lora.rank else trained
+            total, counted = self.loss(whole, part)
+            return total / weight, (total, counted)  # by the weight of all parts
+
+        gradient = jax.grad(share, has_aux=True)
+        if self.accumulation == 1:
+            grads, sums = gradient(trained, batch)
+            return sums, grads
+        parts = {name: cut(rows, self.accumulation) for name, rows in batch.items()}
+
+        def add(carry: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, carry, gradient(trained, part)), None
+
+        zero = jnp.zeros((), jnp.float32)
+        start = (jax.tree.map(jnp.zeros_like, trained), (zero, zero))
+        (grads, sums), _ = jax.lax.scan(add, start, parts)
+        return sums, grads
+
+    def loss(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Summed cross-entropy in nats, and the number of counted labels; both global, fp32 scalars."""
         tokens, segment_ids = batch["tokens"], batch["segment_ids"]
-        model = nnx.merge(self._graphdef, params)
+        model = self._merge(params)
         hidden_BTD = model.hidden(tokens[:, :-1], segment_ids[:, :-1], batch["positions"][:, :-1])
         labels_BT, weights_BT = tokens[:, 1:], label_weights(segment_ids)
         if self.loss_chunk:
@@ -77,7 +127,10 @@ class NextTokenTask:
 
     def model(self, state: State) -> Llama:
         """The decoder with the state's parameters."""
-        return nnx.merge(self._graphdef, state["params"])
+        return self._merge(state["params"])
+
+    def _merge(self, params: Any) -> Llama:
+        return nnx.merge(self._graphdef, *(params.values() if self.config.lora.rank else (params,)))
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
         """tokens, segment_ids, positions: int32 (B, T + 1)."""
@@ -91,3 +144,9 @@ class NextTokenTask:
     def items_per_batch(self, global_batch: int) -> tuple[str, int]:
         """Positions, padding included: the packing's fill is a number of its own."""
         return "tokens", self.seq_len * global_batch
+
+
+def _split(params: nnx.State) -> tuple[nnx.State, nnx.State | None]:
+    """What is trained, and what is frozen beside adapters; None: there are none, and all is trained."""
+    adapters, others = nnx.split_state(params, LoRAParam, ...)
+    return (adapters, others) if nnx.to_flat_state(adapters) else (others, None)

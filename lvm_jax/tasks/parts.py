@@ -26,19 +26,23 @@ def in_parts(function: Callable[..., Any], parts: int) -> Callable[..., Any]:
         return function
 
     def mapped(*arrays: jax.Array) -> Any:
-        rows = len(arrays[0])
-        if rows % parts:
-            raise UserError(
-                f"a batch of {rows} does not divide into {parts} parts: change batch_size or accumulation"
-            )
-        cut = tuple(_cut(array, parts) for array in arrays)
-        results = jax.lax.map(jax.checkpoint(lambda part: function(*part)), cut)
+        pieces = tuple(cut(array, parts) for array in arrays)
+        results = jax.lax.map(jax.checkpoint(lambda part: function(*part)), pieces)
         return jax.tree.map(_join, results)
 
     return mapped
 
 
-def _cut(x_B: jax.Array, parts: int) -> jax.Array:
+def cut(x_B: jax.Array, parts: int) -> jax.Array:
+    """(B, ...) as (parts, B / parts, ...); each device's rows are cut where they lie.
+
+    Raises:
+      UserError: the rows do not divide.
+    """
+    if len(x_B) % parts:
+        raise UserError(
+            f"a batch of {len(x_B)} does not divide into {parts} parts: change batch_size or accumulation"
+        )
     x_bP = x_B.reshape(len(x_B) // parts, parts, *x_B.shape[1:])
     return constrain(x_bP.swapaxes(0, 1), None, "batch", *(None,) * (x_B.ndim - 1))
 

@@ -8,7 +8,7 @@ dispatched, except before an evaluation or a checkpoint, which need its result.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import jax
@@ -109,6 +109,7 @@ def train(
     workdir: epath.PathLike,
     evaluations: Sequence[Evaluation] = (),
     experiment: Mapping[str, Any] | None = None,
+    warm_start: Callable[[State], State] | None = None,
 ) -> State:
     """Trains to `config.steps`, resuming from the newest whole checkpoint of the workdir.
 
@@ -120,6 +121,7 @@ def train(
       workdir: gets config.json, checkpoints/, metrics.jsonl, goodput.json, tensorboard/ and profile/.
       evaluations: run every `eval_every` steps and after the last one.
       experiment: the complete configuration, for config.json and for the check at resume; default: `config`.
+      warm_start: what a fresh state becomes before the first step, such as one with imported weights, on the mesh.
 
     Returns:
       The final state, sharded over the mesh; `guard` is the loop's own part of it.
@@ -146,7 +148,9 @@ def train(
     ):
         checkpoints = Checkpointer(workdir, config.keep_checkpoints, config.keep_every_steps)
         closing.callback(checkpoints.close)
-        state, start, meta = _restore_or_init(task, batches, config, mesh, checkpoints)
+        state, start, meta = _restore_or_init(
+            task, batches, config, mesh, checkpoints, warm_start or (lambda state: state)
+        )
         judge = Judge(config.max_skips if skip else 0, int(state["guard"]["in_a_row"]))
         log = RunLog(
             task,
@@ -243,11 +247,16 @@ def _due(step: int, period: int) -> bool:
 
 
 def _restore_or_init(
-    task: Task, batches: Batches, config: TrainConfig, mesh: Mesh, checkpoints: Checkpointer
+    task: Task,
+    batches: Batches,
+    config: TrainConfig,
+    mesh: Mesh,
+    checkpoints: Checkpointer,
+    warm_start: Callable[[State], State],
 ) -> tuple[State, int, Mapping[str, Any]]:
     if checkpoints.latest_step() is None:
         batches.set_state(0)
-        return init_state(task, config.seed, mesh), 0, {}
+        return warm_start(init_state(task, config.seed, mesh)), 0, {}
     state, next_step, meta, rejected = checkpoints.restore(abstract_state(task, mesh))
     if meta["task"] != task.name:
         raise UserError(

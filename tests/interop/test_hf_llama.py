@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import pathlib
 
 import jax
@@ -11,7 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from lvm_jax.errors import UserError
 from lvm_jax.interop.hf_llama import from_published
-from lvm_jax.models import Llama, presets
+from lvm_jax.models import Llama, llama_folder, presets
+from lvm_jax.models.llama_config import RopeScaling
+from lvm_jax.models.tensor_files import TensorFiles
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 OWN = presets.llama(
@@ -24,15 +27,22 @@ OWN = presets.llama(
 )
 
 
-@pytest.fixture(params=["mha", "gqa"])
-def theirs(request, tmp_path):
+MODELS = ["llama_mha", "llama_gqa", "llama3", "llama_linear", "qwen2"]
+
+
+def _unpack(name, folder):
     """A folder as transformers saved it, with the logits that transformers computed."""
-    with np.load(FIXTURES / f"hf_llama_{request.param}.npz") as data:
+    with np.load(FIXTURES / f"hf_{name}.npz") as data:
         fixture = dict(data)
-    (tmp_path / "config.json").write_text(str(fixture.pop("config")))
+    (folder / "config.json").write_text(str(fixture.pop("config")))
     tokens, logits = fixture.pop("tokens"), fixture.pop("logits")
-    save_file(fixture, tmp_path / "model.safetensors")
-    return tmp_path, jnp.asarray(tokens, jnp.int32), logits
+    save_file(fixture, folder / "model.safetensors")
+    return folder, jnp.asarray(tokens, jnp.int32), logits
+
+
+@pytest.fixture(params=MODELS)
+def theirs(request, tmp_path):
+    return _unpack(request.param, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +59,79 @@ def saved(own, tmp_path):
 def test_logits_equal_transformers(theirs):
     folder, tokens, logits = theirs
     assert np.abs(logits).max() > 1
-    np.testing.assert_allclose(Llama.from_pretrained(folder)(tokens), logits, atol=1e-4)
+    model = nnx.jit(lambda model, tokens: model(tokens))(Llama.from_pretrained(folder), tokens)
+    np.testing.assert_allclose(model, logits, atol=1e-4)
+
+
+def test_settings_of_the_family_come_from_the_folder(tmp_path):
+    configs = {}
+    for name in ("llama3", "llama_linear", "qwen2"):
+        (tmp_path / name).mkdir()
+        configs[name] = llama_folder.load_config(_unpack(name, tmp_path / name)[0])
+    llama3, linear, qwen2 = configs.values()
+    assert (llama3.head_dim, llama3.hidden_size, llama3.tie_word_embeddings) == (16, 24, True)
+    assert llama3.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 32)
+    assert (linear.rope_scaling, linear.rms_norm_eps) == (RopeScaling("linear", 2.0), 1e-5)
+    assert (qwen2.qkv_bias, qwen2.rope_theta, linear.qkv_bias) == (True, 1e6, False)
+
+
+def test_torch_files_hold_the_same_weights(tmp_path):
+    """Two .bin files and their index, in bf16."""
+    low = Llama.from_pretrained(FIXTURES / "hf_llama_bin")
+    whole = Llama.from_pretrained(_unpack("llama_linear", tmp_path)[0])
+    for one, other in zip(jax.tree.leaves(nnx.state(low)), jax.tree.leaves(nnx.state(whole))):
+        np.testing.assert_array_equal(one, other.astype(jnp.bfloat16))
+        assert one.dtype == jnp.float32
+
+
+def test_no_read_is_larger_than_a_tensor_of_the_file(own, saved, monkeypatch):
+    """Loading asks for one layer's tensor after the other: what is read at once does not grow with the model."""
+    sizes = []
+    read = TensorFiles.read
+    monkeypatch.setattr(
+        TensorFiles,
+        "read",
+        lambda self, name, index=(): sizes.append((block := read(self, name, index)).size) or block,
+    )
+    Llama.from_pretrained(saved)
+    assert max(sizes) == 48 * 32 or max(sizes) == 140 * 32
+    assert len(sizes) == 3 + 3 * 9
+    assert sum(sizes) == sum(leaf.size for leaf in jax.tree.leaves(nnx.state(own))) - 2 * 32 * (
+        own.config.padded_vocab_size - 140
+    )
+
+
+def test_the_released_7b_fits_by_its_shapes():
+    """The header of Emma02/LVM_ckpts as its config.json implies it; no weight is read."""
+    config = llama_folder.config_from_json(
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "hidden_act": "silu",
+            "hidden_size": 4096,
+            "initializer_range": 0.02,
+            "intermediate_size": 11008,
+            "max_position_embeddings": 4096,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 32,
+            "pad_token_id": -1,
+            "pretraining_tp": 1,
+            "rms_norm_eps": 1e-06,
+            "rope_scaling": None,
+            "tie_word_embeddings": False,
+            "torch_dtype": "float16",
+            "transformers_version": "4.31.0",
+            "use_cache": True,
+            "vocab_size": 8292,
+        },
+        "LVM_ckpts",
+    )
+    shapes = llama_folder.tensor_shapes(config)
+    assert sum(2 * math.prod(shape) for shape in shapes.values()) == 13_088_399_360
+    assert len(shapes) == 3 + 32 * 9
 
 
 def test_a_folder_read_and_written_again_has_the_same_tensors(theirs, tmp_path):
@@ -102,8 +184,8 @@ def test_how_to_compute_is_chosen_on_loading(saved):
         Llama.from_pretrained(saved, hidden_size=64)
 
 
-def test_published_special_ids_are_replaced(theirs, tmp_path):
-    folder, _, _ = theirs
+def test_published_special_ids_are_replaced(tmp_path):
+    folder, _, _ = _unpack("llama_mha", tmp_path)
     assert Llama.from_pretrained(folder).config.eos_token_id == 2  # a visual code
     model = from_published(folder)
     model.save_pretrained(tmp_path / "right")
@@ -155,18 +237,18 @@ def test_a_folder_of_several_files_is_read_through_its_index(own, saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, r"model_type='gpt2': Llama supports 'llama' only"),
+        ({"model_type": "gpt2"}, r"model_type='gpt2': Llama reads 'llama' and 'qwen2'"),
         ({"attention_bias": True}, r"attention_bias=True: Llama supports False only"),
+        ({"quantization_config": {"bits": 4}}, r"quantization_config=.*does not know"),
         (
-            {"rope_scaling": {"rope_type": "llama3"}},
-            r"rope_type='llama3': Llama supports 'default' only",
+            {"rope_scaling": {"rope_type": "yarn"}},
+            r"rope_type='yarn': Llama supports default, linear, llama3",
         ),
-        (
-            {"head_dim": 16},
-            r"head_dim=16: Llama supports hidden_size / num_attention_heads = 8 only",
-        ),
+        ({"rope_scaling": {"type": "linear"}}, r"'linear' and factor, which is missing"),
+        ({"rope_scaling": {"factor": 2.0}}, r"'default' and factor, which it does not take"),
+        ({"head_dim": 7}, r"attention_head_dim=7: it must be even"),
         ({"hidden_size": "32"}, r"hidden_size='32': it must be an integer"),
-        ({"eos_token_id": [1, 2]}, r"eos_token_id=\[1, 2\]: it must be an integer"),
+        ({"eos_token_id": []}, r"eos_token_id=\[\]: it must be an integer"),
     ],
 )
 def test_unsupported_configurations_are_refused(saved, change, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lvm_jax.errors import UserError
-from lvm_jax.models import attention
+from lvm_jax.models import attention, kernel_attention
 from lvm_jax.models.rope import apply_rope, rope_table
 
 B, T, N, H = 2, 37, 4, 8
@@ -33,8 +33,10 @@ def _by_hand(q, k, v, segments=None):
 SEGMENTS = np.asarray([[1] * 10 + [2] * 20 + [0] * 7, [1] * 3 + [2] * 2 + [3] * 32], np.int32)
 
 
-@pytest.fixture(params=list(attention.IMPLEMENTATIONS))
+# What runs on a CPU; cuDNN's lowering is tested in test_kernel_attention.py.
+@pytest.fixture(params=["xla", "chunked", "splash"])
 def implementation(request, monkeypatch):
+    monkeypatch.setattr(kernel_attention, "INTERPRET", True)
     monkeypatch.setattr(
         attention, "CHUNK", 16
     )  # T = 37 then has two whole chunks and a part of one
@@ -93,7 +95,9 @@ def test_queries_after_a_prefix_equal_the_end_of_the_whole_row():
 def test_unknown_implementation_and_chunks_with_a_cache_are_refused():
     q, k, v = _qkv()
     attend = attention.attend
-    with pytest.raises(UserError, match=r"'flash' does not exist; known: xla, chunked"):
+    with pytest.raises(
+        UserError, match=r"'flash' does not exist; known: xla, chunked, splash, cudnn"
+    ):
         attend(q, k, v, implementation="flash")
     with pytest.raises(UserError, match=r"3 queries.*37 keys.*use 'xla'"):
         attend(q[:, :3], k, v, implementation="chunked")
