@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from data_pipelines.annotators import mappings
 from data_pipelines.sources.base import BadItem, Image, Item
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 # A task of each domain whose body and scene look different.
@@ -104,7 +104,7 @@ class DmControlClips:
             if "segmentation" in self.annotations:
                 renderer.enable_segmentation_rendering()
                 parts_HW = _parts(renderer.render(), model)
-                item.setdefault("segmentation", []).append(mappings.ids_to_rgb(parts_HW))
+                item.setdefault("segmentation", []).append(maps.ids_to_rgb(parts_HW))
                 renderer.disable_segmentation_rendering()
         if depths:
             nearest = min(float(depth_HW.min()) for depth_HW in depths)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.annotators import mappings
 from data_pipelines.sources import BadItem, Cutouts, DmControlClips, DoomClips, control_suite
+from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
 
 
@@ -196,7 +196,7 @@ def test_a_clip_of_a_simulation_is_drawn_at_its_pace(fake_ball):
     # The clip's nearest point is 2 away, in its first frame.
     assert [int(depth[0, 0, 0]) for depth in item["depth"]] == [255, 85, 51]
     assert {int(depth[1, 0, 0]) for depth in item["depth"]} == {128}
-    parts = mappings.rgb_to_ids(item["segmentation"][0])
+    parts = maps.rgb_to_ids(item["segmentation"][0])
     assert parts[0, :5].tolist() == [3, 1, 0, 0, 0]
     actions = np.array(fake_ball.actions)
     assert actions.shape == (8, 2)
@@ -229,7 +229,7 @@ def test_a_walker_walks():
     assert {image.shape for images in item.values() for image in images} == {(64, 64, 3)}
     assert len({frame.tobytes() for frame in item["frame"]}) == 6, "nothing moves"
     assert np.max(item["depth"]) == 255
-    assert len(np.unique(mappings.rgb_to_ids(item["segmentation"][0]))) >= 4
+    assert len(np.unique(maps.rgb_to_ids(item["segmentation"][0]))) >= 4
     # Neither what was drawn before nor the thread changes a clip.
     source.load("walker/walk/002")
     found = []
