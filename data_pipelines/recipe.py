@@ -32,6 +32,7 @@ FOLDERS = (
     "videos",
     "pairs",
     "cutouts",
+    "backgrounds",
     "meshes",
 )  # what a config file may ask its reader for
 

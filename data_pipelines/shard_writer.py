@@ -153,11 +153,13 @@ class ShardWriter:
 
     def _compose(self, plan: SentencePlan, bad: dict[str, str]) -> "_Composed | None":
         entry = self._entries[plan.entry]
+        # What one epoch uses once would only push out what others use again.
+        load = self._cache.load if entry.epochs > 1 else _load
         position = 0
         try:
             items = []
             for position, key in enumerate(plan.items):  # noqa: B007 (the handler reads it)
-                items.append(self._cache.load(entry.source, key))
+                items.append(load(entry.source, key))
             rng = rng_of(self._recipe.seed, "compose", plan.key)
             images, layout = entry.composer.compose(items, rng)
         except (BadItem, Unfit) as error:
@@ -196,6 +198,10 @@ class ShardWriter:
             )
             writer.write(encode_example(record))
         pending.clear()
+
+
+def _load(source: Source, key: str) -> Item:
+    return source.load(key)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,14 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/medium.py --config.images=PHOTOS \
-    --config.cutouts=CUTOUTS --config.meshes=MESHES --tokenizer=MODEL --output=SHARDS
+    --config.cutouts=CUTOUTS --config.backgrounds=BACKGROUNDS --config.meshes=MESHES --tokenizer=MODEL --output=SHARDS
 
-All five kinds from data that install by package name, at 64 pixels; any of the three folders may be left out:
-  images   photographs: apt lomiri-wallpapers-16.04, mate-backgrounds, gnome-taquin, lxqt-themes, ... (jpg, png, webp)
-  cutouts  objects with alpha: apt tuxpaint-stamps-default, usr/share/tuxpaint/stamps (GPL-2)
-  meshes   textured household objects: apt sweethome3d-furniture, its .sh3f files unzipped (CC0 and CC-BY-3.0)
-Walks through Freedoom come with `pip install vizdoom`. `apt-get download P && dpkg -x P.deb FOLDER` needs no root.
-Objects, maps and photographs are held out whole. `--config=...medium.py:runlocal` is a small part of it.
+All five kinds from data that install by package name, at 64 pixels; images, cutouts and meshes may be left out:
+  images       photographs: apt gcompris-qt-data, lomiri-wallpapers-16.04, mate-backgrounds, ... (jpg, png, webp)
+  cutouts      objects with alpha: apt tuxpaint-stamps-default, usr/share/tuxpaint/stamps (GPL-2)
+  backgrounds  photographs to paste them on, none of them among the images: one held out would be seen in training
+  meshes       textured household objects: apt sweethome3d-furniture, its .sh3f files unzipped (CC0 and CC-BY-3.0)
+Walks through Freedoom and simulated bodies come with `pip install vizdoom 'lvm_jax[dm_control]'`. Every command is in
+docs/data_pipelines.md. Objects, maps, bodies and photographs are held out whole. `--config=...medium.py:runlocal` is
+a small part of it.
 """
 
 import ml_collections
@@ -33,6 +35,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.version = "1.0.0"
     config.images = ""
     config.cutouts = ""
+    config.backgrounds = ""
     config.meshes = ""
     config.image_size = 64
     config.resize = "center"
@@ -44,8 +47,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.max_bad_items = 1000
     config.entries = {
         **_photographs(config.get_ref("images"), small),
-        **_cutouts(config.get_ref("cutouts"), config.get_ref("images"), small),
+        **_cutouts(config.get_ref("cutouts"), config.get_ref("backgrounds"), small),
         **_walks(small),
+        **_bodies(small),
         "objects": {
             "source": {
                 "kind": "meshes",
@@ -55,7 +59,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                 "origin": "sweethome3d-furniture 1.8",
             },
             "composer": {"kind": "turntable"},
-            "epochs": 1 if small else 4,
+            "epochs": 1 if small else 3,
         },
     }
     return config
@@ -63,7 +67,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 def _photographs(root: ml_collections.FieldReference, small: bool) -> dict:
     """By themselves, with edges, and as the answers to seven kinds of damage."""
-    source = {"kind": "image_folder", "root": root, "short_side": 512, **PHOTOGRAPHS}
+    source = {"kind": "image_folder", "root": root, "short_side": 256, **PHOTOGRAPHS}
 
     def pairs(role: str, annotator: str, annotation_first: bool) -> dict:
         return {
@@ -76,14 +80,14 @@ def _photographs(root: ml_collections.FieldReference, small: bool) -> dict:
                 "crop": 0.6,
             },
             "items": "photographs",
-            "epochs": 1 if small else 8,
+            "epochs": 1 if small else 12,
         }
 
     return {
         "photographs": {
             "source": {**source, "name": "photographs"},
             "composer": {"kind": "single_image", "crop": 0.3},
-            "epochs": 1 if small else 100,
+            "epochs": 1 if small else 150,
         },
         "photographs_edges": pairs("edges", "canny", annotation_first=False),
         **{
@@ -103,12 +107,12 @@ def _cutouts(
                 "kind": "cutouts",
                 "root": root,
                 "backgrounds": backgrounds,
-                "variants": 2 if small else 64,
+                "variants": 2 if small else 48,
                 "size": 64,
                 "seed": seed,
                 "name": f"cutouts_{role}",
                 "licence": "GPL-2.0, on photographs of a licence a file",
-                "origin": "tuxpaint-stamps-default, on the folder given as --config.images",
+                "origin": "tuxpaint-stamps-default, on the folder given as --config.backgrounds",
             },
             "composer": {"kind": "pairs", "annotation": role},
             "items": "cutouts",
@@ -126,7 +130,7 @@ def _walks(small: bool) -> dict:
             "source": {
                 "kind": "doom",
                 "name": name,
-                "episodes": 1 if small else 48,
+                "episodes": 1 if small else 36,
                 "n_frames": n_frames,
                 "category": 4 if composer["kind"] == "annotated_video" else 3,
             },
@@ -139,4 +143,33 @@ def _walks(small: bool) -> dict:
     return {
         "walks": walk("walks", {"kind": "video", "strides": (1,)}, 16),
         "walks_depth": walk("walks_depth", {**depth, "strides": (1, 2)}, 16),
+    }
+
+
+def _bodies(small: bool) -> dict:
+    """Simulated bodies by themselves, with depth, and with their parts; whole domains are held out."""
+
+    def clips(role: str | None, episodes: int) -> dict:
+        annotated = {"kind": "annotated_video", "n_frames": 8, "annotation": role}
+        return {
+            "source": {
+                "kind": "dm_control",
+                "name": f"bodies_{role}" if role else "bodies",
+                "episodes": 1 if small else episodes,
+                "n_frames": 8 if role else 16,
+                "size": 128,
+                "annotations": (role,) if role else (),
+                "category": 4 if role else 3,
+            },
+            "composer": {**annotated, "order": "either"}
+            if role
+            else {"kind": "video", "strides": (1,)},
+            "items": "dm_control",
+            "together": r"([^/]+)/.*",
+        }
+
+    return {
+        "bodies": clips(None, 60),
+        "bodies_depth": clips("depth", 40),
+        "bodies_parts": clips("segmentation", 40),
     }

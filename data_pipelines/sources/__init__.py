@@ -3,6 +3,7 @@
 from data_pipelines.sources.annotated import AnnotatedImages
 from data_pipelines.sources.base import BadItem, Item, Source
 from data_pipelines.sources.coco import CocoImages
+from data_pipelines.sources.control_suite import DmControlClips
 from data_pipelines.sources.cutouts import Cutouts
 from data_pipelines.sources.derived import Annotated, plain_source
 from data_pipelines.sources.doom import DoomClips
@@ -28,6 +29,7 @@ SOURCES: dict[str, type] = {
     "meshes": MeshFolder,
     "cutouts": Cutouts,
     "doom": DoomClips,
+    "dm_control": DmControlClips,
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "BadItem",
     "CocoImages",
     "Cutouts",
+    "DmControlClips",
     "DoomClips",
     "FrameFolders",
     "ImageFolder",

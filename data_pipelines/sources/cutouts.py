@@ -1,6 +1,7 @@
 """Photographic cut-outs pasted on photographs: real pixels with exact masks, as many as wanted."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 
@@ -10,10 +11,10 @@ from jaxtyping import Float32
 from PIL import Image as PILImage
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Item, list_keys
-from data_pipelines.sources.images import read_image, shrink
+from data_pipelines.sources.base import BadItem, Image, Item, list_keys
+from data_pipelines.sources.images import shrink
 from lvm_jax.data import annotation_maps as maps
-from lvm_jax.data.images import EXTENSIONS, resize_and_crop
+from lvm_jax.data.images import EXTENSIONS, BadImage, load_image, resize_and_crop
 from lvm_jax.errors import UserError
 
 
@@ -64,10 +65,11 @@ class Cutouts:
         rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")])
         photographs = _list_backgrounds(self.backgrounds)
         chosen = photographs[int(rng.integers(len(photographs)))]
-        background = read_image(epath.Path(self.backgrounds) / chosen, key)
-        background = resize_and_crop(
-            shrink(background, 2 * self.size), self.size, "random", rng
-        ).astype(np.float32)
+        try:
+            photograph = _background(str(epath.Path(self.backgrounds) / chosen), 2 * self.size)
+        except BadImage as error:
+            raise BadItem(key, f"{chosen} {error.why}") from error
+        background = resize_and_crop(photograph, self.size, "random", rng).astype(np.float32)
         object_HW4 = self._object(key.rpartition("#")[0], key, rng)
         height, width = object_HW4.shape[:2]
         y, x = (int(rng.integers(self.size - side + 1)) for side in (height, width))
@@ -93,17 +95,11 @@ class Cutouts:
     ) -> Float32[np.ndarray, "h w 4"]:
         """The cut-out at its size in the composite, without transparent borders; maybe mirrored."""
         try:
-            content = (epath.Path(self.root) / path).read_bytes()
-            with PILImage.open(io.BytesIO(content)) as picture:
-                if "A" not in picture.getbands() and "transparency" not in picture.info:
-                    raise BadItem(key, "has no alpha channel")
-                cut = picture.convert("RGBA")
+            cut = _cut_out(str(epath.Path(self.root) / path), 2 * self.size)
         except (OSError, ValueError, SyntaxError) as error:
             raise BadItem(key, f"cannot be decoded ({error})") from error
-        bounds = cut.getchannel("A").getbbox()
-        if bounds is None:
-            raise BadItem(key, "is transparent everywhere")
-        cut = cut.crop(bounds)
+        except _NoObject as error:
+            raise BadItem(key, str(error)) from error
         long_side = rng.uniform(self.scale[0], self.scale[1]) * self.size
         factor = long_side / max(cut.size)
         width, height = (max(1, round(side * factor)) for side in cut.size)
@@ -116,3 +112,38 @@ def _list_backgrounds(folder: str) -> list[str]:
     if not folder:
         raise UserError("backgrounds is empty: give a folder of photographs to paste on")
     return list_keys(folder, EXTENSIONS, "photographs")
+
+
+# What is pasted, and on what, at twice the size that is needed: each is used many times.
+@functools.lru_cache(maxsize=256)
+def _background(path: str, short_side: int) -> Image:
+    """A photograph, brought down.
+
+    Raises:
+      BadImage: as `load_image`.
+    """
+    return shrink(load_image(path, enough=2 * short_side), short_side)
+
+
+class _NoObject(Exception):
+    """Why a picture holds no cut-out."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut_out(path: str, long_side: int) -> PILImage.Image:
+    """RGBA without its transparent borders, brought down.
+
+    Raises:
+      _NoObject: no alpha channel, or nothing in it.
+      OSError, ValueError, SyntaxError: what Pillow finds wrong with the file.
+    """
+    with PILImage.open(io.BytesIO(epath.Path(path).read_bytes())) as picture:
+        if "A" not in picture.getbands() and "transparency" not in picture.info:
+            raise _NoObject("has no alpha channel")
+        cut = picture.convert("RGBA")
+    bounds = cut.getchannel("A").getbbox()
+    if bounds is None:
+        raise _NoObject("is transparent everywhere")
+    cut = cut.crop(bounds)
+    cut.thumbnail((long_side, long_side), PILImage.Resampling.LANCZOS)
+    return cut

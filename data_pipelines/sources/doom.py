@@ -1,8 +1,10 @@
 """Clips of Freedoom, seen by an agent that walks: frames with depth and instances, from ViZDoom."""
 
+import atexit
 import contextlib
 import dataclasses
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -70,17 +72,34 @@ class DoomClips:
         return item
 
 
+_idle: list[Any] = []  # games between two walks: to start one takes longer than to walk
+
+
 @contextlib.contextmanager
 def _game(name: str, seed: int) -> Iterator[Any]:
-    """A running game on one map; its settings go to a temporary folder, an empty `_vizdoom` stays where it ran."""
+    """A game at the beginning of a map; which maps it played before changes nothing."""
+    try:
+        game = _idle.pop()
+    except IndexError:
+        game = _start()
+    game.set_doom_map(name)
+    game.set_seed(seed)
+    game.new_episode()
+    game.send_game_command("god")
+    try:
+        yield game
+    finally:
+        _idle.append(game)
+
+
+def _start() -> Any:
+    """A running game; its settings go to a temporary folder, an empty `_vizdoom` stays where it ran."""
     try:
         import vizdoom  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError("vizdoom is not installed: pip install vizdoom") from error
     game = vizdoom.DoomGame()
     game.set_doom_game_path(f"{vizdoom.__path__[0]}/freedoom2.wad")
-    game.set_doom_map(name)
-    game.set_seed(seed)
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
     game.set_depth_buffer_enabled(True)
@@ -92,14 +111,12 @@ def _game(name: str, seed: int) -> Iterator[Any]:
     game.set_available_buttons([button.MOVE_FORWARD, button.TURN_LEFT_RIGHT_DELTA, button.USE])
     game.set_episode_timeout(0)
     game.set_doom_skill(1)
-    with tempfile.TemporaryDirectory() as folder:
-        game.set_doom_config_path(f"{folder}/vizdoom.ini")
-        try:
-            game.init()
-            game.send_game_command("god")
-            yield game
-        finally:
-            game.close()
+    folder = tempfile.mkdtemp()
+    game.set_doom_config_path(f"{folder}/vizdoom.ini")
+    game.init()
+    atexit.register(shutil.rmtree, folder)
+    atexit.register(game.close)
+    return game
 
 
 def _grey(depth_HW: np.ndarray) -> Image:

@@ -12,10 +12,14 @@ from lvm_jax.data.images import EXTENSIONS, BadImage, load_image
 from lvm_jax.errors import UserError
 
 
-def read_image(path: epath.PathLike, key: str) -> UInt8[np.ndarray, "height width 3"]:
-    """`load_image`, with a failure told as the `BadItem` of `key`."""
+def read_image(
+    path: epath.PathLike, key: str, short_side: int | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """`load_image`, brought down by `shrink`, with a failure told as the `BadItem` of `key`."""
     try:
-        return load_image(path)
+        if short_side is None:
+            return load_image(path)
+        return shrink(load_image(path, enough=2 * short_side), short_side)
     except BadImage as error:
         raise BadItem(key, f"{epath.Path(path).name} {error.why}") from error
 
@@ -55,8 +59,7 @@ class ImageFolder:
 
     def load(self, key: str) -> Item:
         """One image; see `Source`."""
-        image = read_image(epath.Path(self.root) / key, key)
-        return {"image": [image if self.short_side is None else shrink(image, self.short_side)]}
+        return {"image": [read_image(epath.Path(self.root) / key, key, self.short_side)]}
 
 
 def check_short_side(short_side: int | None) -> None:

@@ -44,7 +44,7 @@ class BadImage(ValueError):
 
 
 def load_image(
-    source: epath.PathLike | bytes, max_pixels: int = MAX_PIXELS
+    source: epath.PathLike | bytes, max_pixels: int = MAX_PIXELS, *, enough: int = 0
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a file, or its bytes, to 8-bit RGB as a person would see it.
 
@@ -54,6 +54,7 @@ def load_image(
     Args:
       source: a local or remote path, or the content of a file.
       max_pixels: larger images are refused before they are decoded.
+      enough: a short side; a JPEG of 2, 4 or 8 times it is decoded that much smaller, in a fraction of the time. 0: no.
 
     Raises:
       BadImage: unreadable, truncated, too large, or of a kind without a range (32-bit, float).
@@ -62,6 +63,8 @@ def load_image(
         width, height = image.size
         if width * height > max_pixels:
             raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
+        if enough:
+            image.draft(None, (enough, enough))
         return to_rgb(image, name)
 
 

@@ -461,6 +461,19 @@ def test_a_readers_mistake_is_one_line(tmp_path, tokenizer):
     assert not (tmp_path / "out").exists()
 
 
+def test_maps_and_bodies_of_the_medium_recipe_are_in_one_split():
+    recipe = from_config(medium.get_config("runlocal"))
+    assert len(recipe.entries) == 5, "walks and bodies need no folder"
+    planned = plan(recipe)
+    scenes = {
+        split: {item.partition("/")[0] for sentence in sentences for item in sentence.items}
+        for split, sentences in planned.items()
+    }
+    assert len(scenes["train"] | scenes["validation"]) == 32 + 18
+    assert not scenes["train"] & scenes["validation"]
+    assert {s.entry for s in planned["validation"]} == {entry.name for entry in recipe.entries}
+
+
 def test_the_config_files_build_recipes():
     recipe = from_config(quickstart.get_config())
     assert {entry.source.category for entry in recipe.entries} == {1, 2, 3, 4, 5}
@@ -475,9 +488,9 @@ def test_the_config_files_build_recipes():
         "photographs",
         "cutouts",
         "doom",
+        "dm_control",
         "meshes",
     }
-    assert len(from_config(medium.get_config("runlocal")).entries) == 2, "the walks need no folder"
     with pytest.raises(UserError, match=r"give one, such as --config.images=DIR"):
         from_config(images_and_videos.get_config())
     config = images_and_videos.get_config()
