@@ -20,9 +20,8 @@ from absl import flags
 from etils import epath
 
 from lvm_jax import cli
-from lvm_jax.data.splits import read_held_out
-from lvm_jax.evaluation import readers
 from lvm_jax.evaluation.reconstruction import installed_lpips
+from lvm_jax.evaluation.tasks import TASKS, Questions, read_episodes
 from lvm_jax.evaluation.visual_tasks import Subject, VisualTaskEvaluator
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.prompting import check_pair
@@ -32,30 +31,9 @@ from lvm_jax.parallel import runtime
 from lvm_jax.reporting.figures import PREDICTION, TRUTH, Group, save_png, strip
 from lvm_jax.reporting.markdown import as_markdown
 
-# What a task measures, and how its data is read.
-_TASKS = {
-    "pascal5i": ("segmentation", lambda root: readers.Pascal5i(root, _FOLD.value)),
-    "voc_detection": ("detection", readers.VocDetection),
-    "coco_detection": ("detection", readers.CocoDetection),
-    "colorization": (
-        "colorization",
-        lambda root: readers.Colorization([file for file, _ in readers.class_folders(root)]),
-    ),
-    "davis": ("segmentation", readers.Davis),
-    **{
-        f"scene_{role}": (score, lambda root, role=role: _scenes(root, role))
-        for role, score in {
-            "segmentation": "classes",
-            "depth": "depth",
-            "normals": "normals",
-            "edges": "edges",
-            "keypoints": "keypoints",
-        }.items()
-    },
-}
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder of the VQGAN", required=True)
 _MODEL = flags.DEFINE_string("model", None, "folder of the decoder", required=True)
-_TASK = flags.DEFINE_enum("task", None, list(_TASKS), "see above", required=True)
+_TASK = flags.DEFINE_enum("task", None, list(TASKS), "see above", required=True)
 _DATA = flags.DEFINE_string("data", None, "root of the data set", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=True)
 _FOLD = flags.DEFINE_integer("fold", 0, "of Pascal-5i")
@@ -77,17 +55,22 @@ def main() -> None:
     check_pair(model, vqgan)
     engine = Engine(model, vqgan.tokens_per_image, vqgan.codebook_size)
     engine.check_request(2 * _SHOTS.value + 1, 1, 1)
-    task, open_reader = _TASKS[_TASK.value]
-    reader = open_reader(_DATA.value)
-    episodes = readers.take(reader, _EPISODES.value, shots=_SHOTS.value, seed=_SEED.value)
+    asked = Questions(
+        _EPISODES.value, _SHOTS.value, _SEED.value, _FOLD.value, held_out=_HELD_OUT.value or ""
+    )
+    episodes = read_episodes(_TASK.value, _DATA.value, asked)
     evaluator = VisualTaskEvaluator(
-        task, episodes, seed=_SEED.value, batch_size=_BATCH.value, lpips_weights=installed_lpips()
+        TASKS[_TASK.value].score,
+        episodes,
+        seed=_SEED.value,
+        batch_size=_BATCH.value,
+        lpips_weights=installed_lpips(),
     )
     subject = Subject(engine, vqgan)
-    asked = {
+    described = {
         "shots": _SHOTS.value, "seed": _SEED.value, "fold": _FOLD.value, "tokenizer": vqgan.fingerprint(),
     }  # fmt: skip
-    results = {_TASK.value: asked | evaluator.run(subject)}
+    results = {_TASK.value: described | evaluator.run(subject)}
     output = epath.Path(_OUTPUT.value)
     first = episodes[:1]
     (answers,) = evaluator.predictions(subject, first)
@@ -103,11 +86,6 @@ def main() -> None:
     partial.write_text(json.dumps(results, indent=1) + "\n")
     partial.replace(output / f"{_TASK.value}.json")
     print(f"the results are in {output / _TASK.value}.md")
-
-
-def _scenes(root: str, role: str) -> readers.AnnotatedFolders:
-    listing = _HELD_OUT.value or epath.Path(root).parent / "validation.txt"
-    return readers.AnnotatedFolders(root, role, read_held_out(listing))
 
 
 if __name__ == "__main__":

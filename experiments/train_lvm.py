@@ -20,13 +20,18 @@ from lvm_jax.data.manifest import Manifest
 from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.while_training import (
+    EvaluationConfig,
+    check_periods,
+    make_evaluations,
+)
 from lvm_jax.models.llama_config import LlamaConfig
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchLayout
 from lvm_jax.tasks.next_token import NextTokenTask
 from lvm_jax.training.hooks import HeldOutLoss
-from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/lvm.py:300m", "recipe")
@@ -63,6 +68,8 @@ class Experiment:
     optimizer: OptimizerConfig
     loss: LossConfig
     mesh: MeshConfig
+    evaluators: dict[str, int]
+    evaluation: EvaluationConfig
 
 
 def main() -> None:
@@ -73,6 +80,7 @@ def main() -> None:
         raise UserError(
             "config.data.shards is empty: name a folder that data_pipelines.build_uvd wrote"
         )
+    check_periods(config.evaluators)
     runtime.initialize()
     process, processes = jax.process_index(), jax.process_count()
     batch, seq_len, weights = config.train.batch_size, config.data.seq_len, config.data.weights
@@ -99,6 +107,12 @@ def main() -> None:
         loss_chunk=config.loss.chunk,
     )
     layout = BatchLayout(mesh, batch)
+    evaluators = make_evaluations(
+        [name for name, steps in config.evaluators.items() if steps],
+        config.evaluation,
+        config.data.shards,
+        task.model,
+    )
     print(
         f"{batches.rows_per_pass:,} rows of {seq_len} tokens a pass, {batches.fill:.1%} of them filled"
     )
@@ -113,6 +127,7 @@ def main() -> None:
         evaluations=[
             HeldOutLoss(task.loss, held_out, layout),
             lambda step, state: {f"epochs/{k}": n for k, n in batches.epochs(step).items()},
+            *(Every(config.evaluators[n], e) for n, made in evaluators.items() for e in made),
         ],
         experiment=to_dict(config) | {"tokenizer": batches.manifest.tokenizer_fingerprint},
     )

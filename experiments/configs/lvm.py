@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lvm_jax.config import parse_arg
+from lvm_jax.evaluation import while_training
 from lvm_jax.models import presets
 
 
@@ -65,6 +66,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.z_loss = 0.0
     config.loss.chunk = 0  # tokens of a row whose logits are alive at a time; 0: all
+
+    # Evaluators and their periods in steps, 0: never; each also after the last step. See docs/evaluation.md.
+    config.evaluators = ConfigDict(dict.fromkeys(while_training.NAMES, 0))
+    config.evaluation = ConfigDict(dataclasses.asdict(while_training.EvaluationConfig()))
 
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "context": 1, "tensor": 1, "expert": 1})
 

@@ -55,7 +55,7 @@ class NextTokenTask:
         (_, (total, weight)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        metrics = {"loss": Mean(total, weight), "grad_norm": Mean(optax.global_norm(grads), 1.0)}
+        metrics = {"loss": Mean(total, weight), "grad_norm": Mean(optax.tree.norm(grads), 1.0)}
         return {"step": state["step"] + 1, "params": params, "opt": opt}, metrics
 
     def loss(self, params: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array]:

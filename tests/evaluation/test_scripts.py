@@ -8,56 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
-from lvm_jax.data.manifest import Manifest, shard_name
-from lvm_jax.data.tfrecord import TFRecordWriter
-from lvm_jax.data.visual_sentence import encode_example
-from lvm_jax.models.vqgan import VQGAN
-from lvm_jax.models.vqgan_config import VQGANConfig
-
 ROOT = Path(__file__).parents[2]
-CODES, TOKENS = 24, 4
 LAYOUTS = {"clips": ("frame*8", 3), "depth": ("image,depth,image,depth", 2), "photos": ("image", 1)}
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, model, make_sentence) -> Path:
+def workdir(tmp_path_factory, model, vqgan, write_shards) -> Path:
     root = tmp_path_factory.mktemp("run")
-    config = VQGANConfig(
-        resolution=16,
-        hidden_channels=4,
-        channel_mult=(1, 1, 1, 1),
-        num_res_blocks=1,
-        attn_resolutions=(),
-        no_attn_mid_block=True,
-        z_channels=4,
-        num_embeddings=CODES,
-        quantized_embed_dim=4,
-        norm_groups=2,
-    )
-    vqgan = VQGAN(config, rngs=nnx.Rngs(0))
     vqgan.save_pretrained(root / "tokenizer" / "model")
     model.save_pretrained(root / "lvm" / "model")
     (root / "corpus").mkdir()
     for i in range(5):
         pixels = np.random.default_rng(i).integers(0, 256, (20, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "corpus" / f"{i}.png")
-    folder = root / "shards" / "tiny" / "1.0.0"
-    folder.mkdir(parents=True)
-    for split, seeds in (("train", range(4)), ("validation", range(4, 7))):
-        with TFRecordWriter(folder / shard_name("tiny", split, 0, 1)) as writer:
-            for seed in seeds:
-                for source, (layout, category) in LAYOUTS.items():
-                    writer.write(encode_example(make_sentence(layout, category, seed, source)))
-    splits = {
-        s: {"sentences": n, "images": 13, "shards": 1}
-        for s, n in (("train", 12), ("validation", 9))
-    }
-    about = {"licence": "CC0-1.0", "origin": "made up", "sentences": 7, "images": 7}
-    sources = {name: {"category": category, **about} for name, (_, category) in LAYOUTS.items()}
-    Manifest(vqgan.fingerprint(), CODES, 16, TOKENS, splits, sources).save(folder)
+    write_shards(root / "shards", LAYOUTS, vqgan.fingerprint())
     for part in ("tokenizer", "lvm"):
         lines = [json.dumps({"step": s, "time": 0.0, "train/loss": 3 - s / 9}) for s in (1, 2, 3)]
         (root / part / "metrics.jsonl").write_text("\n".join(lines))
