@@ -2,7 +2,8 @@
 
 A weight is a share of the images, beside the other weights: `{"laion": 9, "coco": 1}` draws nine images of laion for
 one of coco, however many each has. A data set that is too small for its share is passed through more often: the passes
-(epochs) of each are known at every step. A weight of 0 leaves its sentences out. Without weights every sentence is seen once before any is seen again.
+(epochs) of each are known at every step. A weight of 0 leaves its sentences out. Without weights every sentence is seen
+once before any is seen again.
 
 A name is a data set (NAME of `uvd_NAME-train.tfrecord-...`), a source of the manifest, or `category/KIND` with KIND of
 `Category` in lower case. Where a data set and a source share a name but not their sentences, write `dataset/NAME` or
@@ -89,8 +90,8 @@ def make_mixture(
       weights: name -> weight; empty: every sentence once a pass.
 
     Raises:
-      UserError: a weight below 0, or none above, a name that nothing has, one without an image, an origin under two names
-        or under none.
+      UserError: a weight below 0, or none above, a name that nothing has, one without an image, an origin under two
+        names or under none.
     """
     if not weights:
         return Mixture(("all",), (0,) * len(origins), None)
