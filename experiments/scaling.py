@@ -96,7 +96,7 @@ def main() -> None:
         kept = study.mixtures.get(run.mixture, images)
         record = dataclasses.asdict(run) | read_run(workdir / "runs" / run.name)
         # How often the training has passed through what it was given.
-        record["passes"] = record["tokens"] / (per_image * sum(images[c] for c in kept))
+        record["passes"] = record["tokens"] / (per_image * sum(images.get(c, 0) for c in kept))
         records.append(record)
     means = mean_over_seeds(records)
     result = {"records": means, "fits": fits(means), "images": images, "runs": records}
@@ -147,12 +147,11 @@ def plan(study: Study, shards: str, workdir: Path, images: Mapping[str, int]) ->
 
 def _weights(mixture: str, kept: tuple[str, ...], images: Mapping[str, int]) -> str:
     """The kept categories in the proportion in which the shards have them, the others left out."""
-    for category in kept:
-        if not images.get(category):
-            raise UserError(
-                f"config.mixtures.{mixture} has {category!r}: the shards have "
-                + ", ".join(name for name, count in images.items() if count)
-            )
+    if not any(images.get(category) for category in kept):
+        raise UserError(
+            f"config.mixtures.{mixture} is of {', '.join(kept)}: the shards have "
+            + ", ".join(name for name, count in images.items() if count)
+        )
     return ",".join(
         f"category/{name}={count if name in kept else 0}" for name, count in images.items() if count
     )
