@@ -6,20 +6,13 @@ Each command is printed, and is one that the README explains. Stop it whenever y
 """
 
 import dataclasses
-import fcntl
 import json
-import shlex
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import TextIO
 
 from absl import flags
 
 from lvm_jax import cli, files
-from lvm_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "where everything goes")
 _TINY = flags.DEFINE_bool(
@@ -87,7 +80,7 @@ def main() -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     record = workdir / "stages.json"
     finished = json.loads(record.read_text()) if record.exists() else {}
-    with _only_one_run(workdir) as lock:
+    with cli.only_one_run(workdir) as lock:
         todo = stages(str(workdir), _TINY.value)
         for number, stage in enumerate(todo, 1):
             title = f"[{number}/{len(todo)}] {stage.name}: {stage.words}"
@@ -96,40 +89,12 @@ def main() -> None:
                 continue
             print(f"\n{title}\n$ python {stage.command}", flush=True)
             start = time.monotonic()
-            _run([sys.executable, *shlex.split(stage.command)], lock.fileno())
+            cli.run_python(stage.command, lock)
             seconds = time.monotonic() - start
             finished[stage.name] = {"command": stage.command, "seconds": round(seconds, 1)}
             files.write_json(record, finished)
     total = sum(stage["seconds"] for stage in finished.values())
     print(f"\nall of it took {total / 60:.1f} minutes; open {workdir / 'report.html'}")
-
-
-def _run(command: list[str], lock: int) -> None:
-    """Runs a command in a session of its own, so that a Ctrl-C reaches it once: from here."""
-    process = subprocess.Popen(command, start_new_session=True, pass_fds=[lock])
-    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    if code:
-        sys.exit(code)  # the command has said why
-
-
-def _only_one_run(workdir: Path) -> TextIO:
-    """Holds W/.lock, which the running command inherits: a killed quickstart's orphan still holds it."""
-    lock = (workdir / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"another run is still at work in {workdir}: wait until it ends, or stop it, or name another --workdir"
-        ) from error
-    return lock
 
 
 if __name__ == "__main__":

@@ -20,6 +20,11 @@ from lvm_jax.data.manifest import Manifest
 from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.while_training import (
+    EvaluationConfig,
+    check_periods,
+    make_evaluations,
+)
 from lvm_jax.models.attention import check_backend, choose
 from lvm_jax.models.llama_config import LlamaConfig
 from lvm_jax.parallel import runtime
@@ -27,7 +32,7 @@ from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchLayout
 from lvm_jax.tasks.next_token import NextTokenTask
 from lvm_jax.training.hooks import HeldOutLoss
-from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 _CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/lvm.py:300m", "recipe")
@@ -69,6 +74,8 @@ class Experiment:
     optimizer: OptimizerConfig
     loss: LossConfig
     mesh: MeshConfig
+    evaluators: dict[str, int]
+    evaluation: EvaluationConfig
     init_from: str = ""
 
 
@@ -80,6 +87,7 @@ def main() -> None:
         raise UserError(
             "config.data.shards is empty: name a folder that data_pipelines.build_uvd wrote"
         )
+    check_periods(config.evaluators)
     runtime.initialize()
     attention = choose(config.model.attention, config.model.dtype)
     check_backend(attention)
@@ -110,6 +118,12 @@ def main() -> None:
         accumulation=config.loss.accumulation,
     )
     layout = BatchLayout(mesh, batch)
+    evaluators = make_evaluations(
+        [name for name, steps in config.evaluators.items() if steps],
+        config.evaluation,
+        config.data.shards,
+        task.model,
+    )
     print(
         f"{batches.rows_per_pass:,} rows of {seq_len} tokens a pass, {batches.fill:.1%} of them filled"
     )
@@ -124,6 +138,7 @@ def main() -> None:
         evaluations=[
             HeldOutLoss(task.loss, held_out, layout),
             lambda step, state: {f"epochs/{k}": n for k, n in batches.epochs(step).items()},
+            *(Every(config.evaluators[n], e) for n, made in evaluators.items() for e in made),
         ],
         experiment=to_dict(config) | {"tokenizer": batches.manifest.tokenizer_fingerprint},
         warm_start=(lambda state: task.load(state, config.init_from)) if config.init_from else None,

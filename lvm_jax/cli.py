@@ -1,8 +1,14 @@
-"""What every launch script shares: flags, one line for a user's mistake, a clean end on Ctrl-C."""
+"""What launch scripts share: flags, one line for a user's mistake, a clean end on Ctrl-C, commands that run others."""
 
+import contextlib
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn, TextIO
 
 from absl import app, flags, logging
 
@@ -52,6 +58,44 @@ def run(main: Callable[[], None], *, required_flags: Sequence[str] = ()) -> None
             _fail(f"--config cannot be read: {' '.join(str(error).split())}")
 
     app.run(guarded, flags_parser=parse)
+
+
+def run_python(command: str, lock: TextIO) -> None:
+    """Runs `python COMMAND` in a session of its own, so that a Ctrl-C reaches it once: from here.
+
+    It inherits the lock of `only_one_run`. Where it fails, this process ends with its exit code: it has said why.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *shlex.split(command)], start_new_session=True, pass_fds=[lock.fileno()]
+    )
+    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if code:
+        sys.exit(code)
+
+
+@contextlib.contextmanager
+def only_one_run(workdir: os.PathLike) -> Iterator[TextIO]:
+    """Holds W/.lock, which a running command inherits: the orphan of a killed run still holds it.
+
+    Raises:
+      UserError: another run holds it.
+    """
+    with open(os.path.join(workdir, ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another run is still at work in {workdir}: wait until it ends, or stop it, or name another --workdir"
+            ) from error
+        yield lock
 
 
 def _fail(message: str) -> NoReturn:

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lvm_jax.config import parse_arg
+from lvm_jax.evaluation import while_training
 from lvm_jax.models import presets
 from lvm_jax.parallel.mesh import MeshConfig
 from lvm_jax.training.loop import TrainConfig
@@ -27,9 +28,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = dataclasses.asdict(presets.llama(args["size"]))
     config.model.update({"dtype": "bfloat16", "remat": "dots"})
 
-    # Fine-tuning: a model folder of this shape, ours or Hugging Face's; "": fresh weights.
+    # Fine-tuning: a model folder of this shape, ours or Hugging Face's; "": fresh weights. With a config.model.lora.rank
+    # adapters of that rank are trained beside frozen weights.
     config.init_from = ""
-    config.model.lora.rank = 0  # of adapters beside frozen weights; 0: all weights are trained
 
     config.data = ConfigDict()
     config.data.shards = ""  # a folder of shards or a glob; several with commas between them
@@ -67,6 +68,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.loss.z_loss = 0.0
     config.loss.chunk = 0  # tokens of a row whose logits are alive at a time; 0: all
     config.loss.accumulation = 1  # parts that a batch is computed in, one after the other
+
+    # Evaluators and their periods in steps, 0: never; each also after the last step. See docs/evaluation.md.
+    config.evaluators = dict.fromkeys(while_training.NAMES, 0)
+    config.evaluation = dataclasses.asdict(while_training.EvaluationConfig())
 
     config.mesh = dataclasses.asdict(MeshConfig())
 

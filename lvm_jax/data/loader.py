@@ -80,7 +80,10 @@ class TokenLoader(StepLoader):
         self._images = images
         self._mixture = make_mixture(self._store.origins, images, weights or {})
         group = np.array(self._mixture.group_of, np.uint16)[self._store.origin]
-        table = KindTable(self._store.lengths, group, self._mixture.rates(images))
+        rates = self._mixture.rates(images)
+        # What has a weight of 0 is left out like a record that is no sentence.
+        lengths = np.where(rates[group] > 0, self._store.lengths, np.uint32(0))
+        table = KindTable(lengths, group, rates)
         self._passes = table.passes_of_groups(len(self._mixture.names))
         self._rows: Rows
         if packing == "packed":

@@ -2,7 +2,8 @@
 
 A weight is a share of the images, beside the other weights: `{"laion": 9, "coco": 1}` draws nine images of laion for
 one of coco, however many each has. A data set that is too small for its share is passed through more often: the passes
-(epochs) of each are known at every step. Without weights every sentence is seen once before any is seen again.
+(epochs) of each are known at every step. A weight of 0 leaves its sentences out. Without weights every sentence is seen
+once before any is seen again.
 
 A name is a data set (NAME of `uvd_NAME-train.tfrecord-...`), a source of the manifest, or `category/KIND` with KIND of
 `Category` in lower case. Where a data set and a source share a name but not their sentences, write `dataset/NAME` or
@@ -89,17 +90,18 @@ def make_mixture(
       weights: name -> weight; empty: every sentence once a pass.
 
     Raises:
-      UserError: a weight that is not above 0, a name that nothing has, one without an image, an origin under two names
-        or under none.
+      UserError: a weight below 0, or none above, a name that nothing has, one without an image, an origin under two
+        names or under none.
     """
     if not weights:
         return Mixture(("all",), (0,) * len(origins), None)
     for name, weight in weights.items():
-        if not (math.isfinite(weight) and weight > 0):
+        if not (math.isfinite(weight) and weight >= 0):
             raise UserError(
-                f"the weight of {name!r} is {weight}: it must be a number above 0; "
-                "to leave a data set out, do not name it in shards"
+                f"the weight of {name!r} is {weight}: it must be a number, 0 (left out) or more"
             )
+    if not any(weights.values()):
+        raise UserError(f"all weights are 0 ({', '.join(weights)}): at least one must be above 0")
     group_of: list[int | None] = [None] * len(origins)
     names = tuple(weights)
     for group, name in enumerate(names):

@@ -1,5 +1,6 @@
 """Next-token loss on held-out sentences, beside baselines that need no network."""
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -80,7 +81,9 @@ class NextTokenEvaluator:
             "uniform_loss": math.log(self._codebook_size),
         }
 
-    def _baseline_results(self, scores: Sequence[SentenceScore]) -> Result:
+    @functools.cached_property
+    def _copying(self) -> tuple[list[np.ndarray], Result]:
+        """What copying pays for each code, and all that is said of baselines alone: the same for every decoder."""
         held_out = baselines.count_codes(self._sentences, self._codebook_size)
         result: Result = {
             "baseline/unigram_entropy": baselines.entropy(held_out),
@@ -97,6 +100,11 @@ class NextTokenEvaluator:
         copy_nll = [copy.nll(sentence) for sentence in self._sentences]
         result["baseline/copy_loss"] = _mean(copy_nll)
         result |= {f"baseline/copy_p/{Category(c).name.lower()}": p for c, p in copy.p_of.items()}
+        return copy_nll, result
+
+    def _baseline_results(self, scores: Sequence[SentenceScore]) -> Result:
+        copy_nll, result = self._copying
+        result = dict(result)
         if any(len(sentence.codes) > 1 for sentence in self._sentences):
             result |= {
                 "after_first_image/code_loss": _mean(score.nll_IN[1:] for score in scores),

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lvm_jax.data.visual_sentence import SpecialTokens, VisualSentence
 from lvm_jax.errors import UserError
 from lvm_jax.models.llama import Llama
+from lvm_jax.parallel.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class SentenceScore:
 
 
 class Scorer:
-    """Scores sentences in batches of similar length.
+    """Scores sentences in batches of similar length; on the mesh set by `jax.set_mesh`, if any.
 
     A sentence has a row of its own, BOS first and EOS last as in training; rows are filled up with padding to a
     power of two of images, so a data set compiles a few programs, not one a length.
@@ -136,6 +137,6 @@ def _score(
         nll_T = -jnp.take_along_axis(logprobs_TV, labels_T[:, None], axis=-1)[:, 0]
         return nll_T, jnp.argmax(logits_TV, axis=-1) == labels_T
 
-    return jax.lax.map(
-        row, (hidden_BTD, labels_BT)
-    )  # one row's logits at a time: B T V would not fit
+    # One row's logits at a time: B T V would not fit. All hosts get all of the result.
+    nll_BT, hit_BT = jax.lax.map(row, (hidden_BTD, labels_BT))
+    return constrain(nll_BT, None, None), constrain(hit_BT, None, None)

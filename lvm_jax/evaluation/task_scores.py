@@ -4,7 +4,7 @@ A score takes (predicted uint8 RGB, truth uint8 RGB) of one size. Where the prot
 itself and not its picture, the annotation is read back from the truth's picture by the same inverse mapping.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -134,3 +134,35 @@ SCORES: Mapping[str, Score] = {
     "normals": normals,
     "edges": edges,
 }
+
+# By which numbers the answers to one task are ordered, and whether more is better.
+_ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
+    "segmentation": (("miou",), True),
+    "classes": (("miou",), True),
+    "detection": (("miou",), True),
+    "colorization": (("mse",), False),
+    "keypoints": ((f"pck@{PCK_FRACTION:g}",), True),
+    "depth": (("absrel",), False),
+    "normals": (("mean_angle",), False),
+    "edges": (("precision", "recall"), True),
+}
+
+
+def worst_to_best(task: str, each: Sequence[States], predictor: str = "model") -> list[int]:
+    """The episodes by how good a predictor's answer is; those of equal scores in their order.
+
+    Args:
+      task: a key of `SCORES`.
+      each: the states of every episode, named PREDICTOR/METRIC.
+      predictor: whose answers.
+
+    Returns:
+      indices of the episodes that have a truth to measure: an answer with nothing in it counts 0 in the mean.
+    """
+    metrics, more_is_better = _ORDERED_BY[task]
+    quality = {}
+    for index, states in enumerate(each):
+        values = [states[f"{predictor}/{metric}"].compute() for metric in metrics]
+        if not np.isnan(values).all():
+            quality[index] = float(np.mean(np.nan_to_num(values)))
+    return sorted(quality, key=lambda i: quality[i] if more_is_better else -quality[i])

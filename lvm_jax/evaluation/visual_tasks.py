@@ -6,6 +6,7 @@ the support's answers.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -94,8 +95,12 @@ class VisualTaskEvaluator:
 
     def run(self, subject: Subject) -> Result:
         """The scores over all episodes."""
-        result: Result = {"episodes": len(self._episodes)}
-        for name, value in metric_states.compute(self.states(subject)).items():
+        return self.result(self.each(subject))
+
+    def result(self, each: Sequence[States]) -> Result:
+        """The scores of episodes that are scored already."""
+        result: Result = {"episodes": len(each)}
+        for name, value in metric_states.compute(_merged(each)).items():
             result[name] = NOTHING if math.isnan(value) else value
         if self.name == "colorization" and "model/lpips" not in result:
             small = f"needs images of at least {LPIPS_MIN_SIDE} pixels a side"
@@ -104,19 +109,30 @@ class VisualTaskEvaluator:
 
     def states(self, subject: Subject) -> States:
         """The same before the division: `lvm_jax.metrics.states.merge` joins those of several hosts."""
-        total: States | None = None
+        return _merged(self.each(subject))
+
+    def each(self, subject: Subject) -> list[States]:
+        """The states of every episode alone, in order."""
+        found = []
         starts = range(0, len(self._episodes), self._batch_size)
         for start in tqdm(starts, desc=self.name, unit="batch"):
             batch = self._episodes[start : start + self._batch_size]
             for number, predictions in enumerate(self.predictions(subject, batch)):
                 truth = _square(batch[number].truth, subject.vqgan)
-                scored = {
-                    f"{name}/{metric}": state
-                    for name, picture in predictions.items()
-                    for metric, state in self._score(picture, truth).items()
-                }
-                total = metric_states.merge(total, scored)
-        return total or {}
+                found.append(
+                    {
+                        f"{name}/{metric}": state
+                        for name, picture in predictions.items()
+                        for metric, state in self._score(picture, truth).items()
+                    }
+                )
+        return found
+
+    def answers(self, subject: Subject, index: int) -> dict[str, Picture]:
+        """Every predictor's answer to one episode, the same as in `each`: it is asked in the same batch."""
+        start = index // self._batch_size * self._batch_size
+        batch = self._episodes[start : start + self._batch_size]
+        return self.predictions(subject, batch)[index - start]
 
     def predictions(self, subject: Subject, batch: Sequence[Episode]) -> list[dict[str, Picture]]:
         """Every predictor's answer to each episode, squares of the tokenizer's size."""
@@ -158,6 +174,10 @@ class VisualTaskEvaluator:
 @jax.jit
 def _lpips(weights: perceptual.Weights, a: jax.Array, b: jax.Array) -> jax.Array:
     return perceptual.lpips(weights, a, b, net=LPIPS_NET)
+
+
+def _merged(each: Sequence[States]) -> States:
+    return functools.reduce(metric_states.merge, each, None) or {}
 
 
 def _shown(episode: Episode) -> list[Picture]:

@@ -1,10 +1,11 @@
 """Line charts, as SVG for the page (in its colours, light or dark) and as PNG for everything else."""
 
+import abc
 import dataclasses
 import io
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,12 +29,22 @@ _STYLE: Any = {
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line: y over x."""
+    """A line: y over x.
+
+    Attributes:
+      label: "" leaves it out of the legend.
+      x, y: the points.
+      marker: draws a dot at each point.
+      line: how the points are joined; "" leaves dots alone.
+      colour: an index of the palette; by default the place among the series.
+    """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     marker: bool = False
+    line: Literal["-", "--", ""] = "-"
+    colour: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +55,10 @@ class Level:
     y: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """A line chart.
+class Picture(abc.ABC):
+    """What is drawn with Matplotlib."""
 
-    Attributes:
-      x_label, y_label: with units.
-      series: lines; NaN and infinite points are left out, and long lines are averaged into 400 points.
-      levels: horizontal lines.
-      size: width and height in inches at 100 pixels an inch.
-    """
-
-    x_label: str
-    y_label: str
-    series: Sequence[Series]
-    levels: Sequence[Level] = ()
-    size: tuple[float, float] = (7.6, 3.6)
+    size: tuple[float, float]
 
     def svg(self) -> str:
         """An `<svg>` element whose text and axes take the colour of the text around it."""
@@ -85,25 +84,105 @@ class Chart:
             figure.savefig(buffer, **options)
             return buffer.getvalue()
 
+    @abc.abstractmethod
+    def _draw(self, axes: Any) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart(Picture):
+    """A line chart.
+
+    Attributes:
+      x_label, y_label: with units.
+      series: lines; NaN and infinite points are left out, and long lines are averaged into 400 points.
+      levels: horizontal lines.
+      size: width and height in inches at 100 pixels an inch.
+      log: the axes that are logarithmic, such as "xy".
+    """
+
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    levels: Sequence[Level] = ()
+    size: tuple[float, float] = (7.6, 3.6)
+    log: str = ""
+
     def _draw(self, axes: Any) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        for line, colour in zip(self.series, PALETTE * len(self.series)):
-            x, y = thinned(line.x, line.y)
-            marker = "o" if line.marker else None
+        for place, line in enumerate(self.series):
             axes.plot(
-                x, y, label=line.label, color=colour, linewidth=1.6, marker=marker, markersize=4
+                *thinned(line.x, line.y),
+                label=line.label or "_",  # what begins with _ is not in the legend
+                color=PALETTE[(place if line.colour is None else line.colour) % len(PALETTE)],
+                linewidth=1.2 if line.line == "--" else 1.6,
+                linestyle=line.line or "none",
+                marker="o" if line.marker else None,
+                markersize=4,
             )
         for level, colour in zip(self.levels, PALETTE[::-1] * len(self.levels)):
             label = f"{level.label}: {level.y:#.3g}"
             axes.axhline(level.y, label=label, color=colour, linestyle="--", linewidth=1.2)
         axes.set(xlabel=self.x_label, ylabel=self.y_label)
-        if all(float(x).is_integer() for line in self.series for x in line.x):
+        if "x" in self.log:
+            _logarithmic(axes, "x", [x for line in self.series for x in line.x])
+        elif all(float(x).is_integer() for line in self.series for x in line.x):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
-        if len(self.series) + len(self.levels) > 1:
-            axes.legend(frameon=False, fontsize=9)
+        if "y" in self.log:
+            _logarithmic(axes, "y", [y for line in self.series for y in line.y])
+        _tidy(axes, legend=sum(bool(x.label) for x in (*self.series, *self.levels)) > 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars(Picture):
+    """Bars side by side in groups, on a logarithmic axis that begins at 1: for perplexities.
+
+    Attributes:
+      y_label: with units.
+      groups: names along the axis.
+      series: (label, a value for each group); NaN draws none.
+      size: as in `Chart`.
+    """
+
+    y_label: str
+    groups: Sequence[str]
+    series: Sequence[tuple[str, Sequence[float]]]
+    size: tuple[float, float] = (7.6, 3.6)
+
+    def _draw(self, axes: Any) -> None:
+        places, width = np.arange(len(self.groups)), 0.8 / len(self.series)
+        for i, (label, values) in enumerate(self.series):
+            left = places + (i - (len(self.series) - 1) / 2) * width
+            axes.bar(left, values, width * 0.92, label=label, color=PALETTE[i % len(PALETTE)])
+        axes.set_ylabel(self.y_label)
+        axes.set_xticks(places, self.groups)
+        _logarithmic(axes, "y", [y for _, values in self.series for y in values])
+        axes.set_ylim(bottom=1)
+        _tidy(axes, legend=True)
+
+
+def _tidy(axes: Any, legend: bool) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    if legend:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _logarithmic(axes: Any, which: str, values: Sequence[float]) -> None:
+    """A logarithmic axis with ticks that people read, also where it spans less than a power of ten."""
+    from matplotlib.ticker import AutoLocator, EngFormatter, FuncFormatter, LogLocator, NullLocator
+
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axes.set(**{f"{which}scale": "log"})
+    finite = [v for v in values if np.isfinite(v) and v > 0]
+    if not finite:
+        return
+    span = max(finite) / min(finite)
+    if span < 1e3:
+        axis.set_major_locator(AutoLocator() if span < 4 else LogLocator(subs=(1, 2, 5)))
+        plain = FuncFormatter(lambda value, _: f"{value:g}")
+        axis.set_major_formatter(EngFormatter(sep="") if max(finite) >= 1e4 else plain)
+    axis.set_minor_locator(NullLocator())
 
 
 def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -42,6 +42,8 @@ pre { background: var(--card); border-radius: .5rem; padding: .9rem 1rem; overfl
 code { font-size: .88em; }
 """
 
+_LETTERS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+
 
 def text(value: Any) -> str:
     """Escaped for HTML."""
@@ -58,6 +60,12 @@ def number(value: Any, digits: int = 3) -> str:
     if not -4 <= exponent < 15:
         return f"{value:.{digits}g}"
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def short(value: float) -> str:
+    """A large number with a letter for its power of a thousand: 656k, 2.05M, 12.2T."""
+    power = max(0, min(len(_LETTERS) - 1, int(math.log10(max(value, 1)) // 3)))
+    return f"{value / 1000**power:.3g}{_LETTERS[power]}"
 
 
 def percent(value: float) -> str:

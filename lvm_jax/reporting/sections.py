@@ -9,7 +9,7 @@ from lvm_jax.reporting.charts import Chart, Level, Series
 from lvm_jax.reporting.inputs import Metrics, RunFiles, column, names
 from lvm_jax.reporting.words import KINDS, context_curve, plain_words
 
-_NOT_DRAWN = ("goodput", "badput/", "epochs/")
+_NOT_DRAWN = ("goodput", "badput/", "epochs/", "evaluation/")
 
 CATEGORIES = {
     1: "unlabelled images",

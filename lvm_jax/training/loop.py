@@ -100,6 +100,14 @@ class Evaluation(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """An evaluation with a period of its own: every `steps` steps, and after the last one; 0: only then."""
+
+    steps: int
+    evaluation: Evaluation
+
+
 def train(
     task: Task,
     batches: Batches,
@@ -107,7 +115,7 @@ def train(
     *,
     mesh: Mesh,
     workdir: epath.PathLike,
-    evaluations: Sequence[Evaluation] = (),
+    evaluations: Sequence[Evaluation | Every] = (),
     experiment: Mapping[str, Any] | None = None,
     warm_start: Callable[[State], State] | None = None,
 ) -> State:
@@ -119,7 +127,7 @@ def train(
       config: length, batch and periods.
       mesh: the devices.
       workdir: gets config.json, checkpoints/, metrics.jsonl, goodput.json, tensorboard/ and profile/.
-      evaluations: run every `eval_every` steps and after the last one.
+      evaluations: run every `eval_every` steps, or in a period of their own (`Every`), and after the last one.
       experiment: the complete configuration, for config.json and for the check at resume; default: `config`.
       warm_start: what a fresh state becomes before the first step, such as one with imported weights, on the mesh.
 
@@ -139,6 +147,7 @@ def train(
     layout = BatchLayout(mesh, config.batch_size)
     skip = config.on_bad_step == "skip"
     task = GuardedTask(task, skip or config.spike_factor > 0, config.spike_factor)
+    scheduled = [e if isinstance(e, Every) else Every(config.eval_every, e) for e in evaluations]
     peak_flops()  # measured before the mesh is set, where it has to be
     with (
         jax.set_mesh(mesh),
@@ -185,13 +194,13 @@ def train(
             profiler.after(step, metrics)
             last = step == config.steps
             stopping = stop.reached(step)
-            evaluate = last or _due(step, config.eval_every)
+            evaluate = [e.evaluation for e in scheduled if last or _due(step, e.steps)]
             save = last or stopping or _due(step, config.checkpoint_every)
             if evaluate or save:
                 # What is still being computed is training, not a pause.
                 jax.block_until_ready(metrics)
             if evaluate:
-                log.evaluate(step, state, evaluations)
+                log.evaluate(step, state, evaluate)
             if save:
                 with ledger.phase("checkpoint"):
                     meta = log.meta()  # a bad step raises before it is saved

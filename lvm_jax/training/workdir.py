@@ -25,14 +25,15 @@ _GUARD = (
     ".spike_factor",
     ".max_skips",
 )  # how one gets past a step that stopped the run
+_PARTS = (".mesh.", ".evaluators.", ".evaluation.")  # with all that they hold
 _PLACES = (".data.shards", ".data.images", ".data.held_out")
 
 
 def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True) -> None:
     """Writes config.json and prints it (`whole`) or its place, or how this run differs from the workdir's first one.
 
-    The mesh, periods, what is watched, how bad steps are met, and where the data lies may change between two runs of a
-    workdir; nothing else may.
+    The mesh, periods, evaluations, what is watched, how bad steps are met, and where the data lies may change between
+    two runs of a workdir; nothing else may.
 
     Raises:
       UserError: another configuration began this workdir; the differing keys are listed.
@@ -56,4 +57,6 @@ def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True
 
 
 def _may_change(key: str) -> bool:
-    return ".mesh." in key or key.endswith(_PERIODS + _WATCHING + _GUARD + _PLACES)
+    return any(part in f"{key}." for part in _PARTS) or key.endswith(
+        _PERIODS + _WATCHING + _GUARD + _PLACES
+    )

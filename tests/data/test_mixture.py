@@ -112,6 +112,17 @@ def test_a_weighted_batch_does_not_depend_on_hosts_or_on_where_it_is_resumed(cor
                     assert joined.tobytes() == value.tobytes()
 
 
+@pytest.mark.parametrize("packing", ["packed", "concat"])
+def test_a_weight_of_0_leaves_its_sentences_out(corpus, packing):
+    with load(corpus, {"turns": 0, "clips": 1}, packing=packing) as loader:
+        assert loader.epochs(30)["turns"] == 0
+        assert loader.epochs(30)["clips"] > 0
+        drawn = {i for row in loader._rows.rows(0, 240) for i in row.sentences.tolist()}
+        left_out = [origin.dataset == "turns" for origin in loader._store.origins]
+        assert drawn
+        assert not any(left_out[loader._store.origin[i]] for i in drawn)
+
+
 def test_weights_change_the_batches(corpus):
     batches = []
     for weights in (None, {"turns": 1, "clips": 1}, {"turns": 1, "clips": 9}):
@@ -145,7 +156,7 @@ def test_names(weights, group_of):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"web": 0, "lab": 1}, "weight of 'web' is 0: it must be a number above 0"),
+        ({"web": 0, "lab": 0}, r"all weights are 0 \(web, lab\): at least one must be above 0"),
         ({"web": -1.5, "lab": 1}, "weight of 'web' is -1.5"),
         ({"web": float("nan"), "lab": 1}, "weight of 'web' is nan"),
         ({"web": float("inf"), "lab": 1}, "weight of 'web' is inf"),

@@ -1,13 +1,18 @@
-"""Sentences made up by a seed, and a decoder small enough to run in a second."""
+"""Sentences made up by a seed, shards of them, and a tokenizer and a decoder small enough to run in a second."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from flax import nnx
 
-from lvm_jax.data.visual_sentence import VisualSentence
+from lvm_jax.data.manifest import Manifest, shard_name
+from lvm_jax.data.tfrecord import TFRecordWriter
+from lvm_jax.data.visual_sentence import VisualSentence, encode_example
 from lvm_jax.models.llama import Llama, LlamaConfig
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.vqgan_config import VQGANConfig
 
 CODES, TOKENS, CONTEXT = 24, 4, 8
 
@@ -41,3 +46,43 @@ def make_sentence() -> Callable[..., VisualSentence]:
         return VisualSentence(codes.astype(np.uint16), source, category, f"{source}/{seed}", layout)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def vqgan() -> VQGAN:
+    config = VQGANConfig(
+        resolution=16,
+        hidden_channels=4,
+        channel_mult=(1, 1, 1, 1),
+        num_res_blocks=1,
+        attn_resolutions=(),
+        no_attn_mid_block=True,
+        z_channels=4,
+        num_embeddings=CODES,
+        quantized_embed_dim=4,
+        norm_groups=2,
+    )
+    return VQGAN(config, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="session")
+def write_shards(make_sentence) -> Callable[[Path, dict[str, tuple[str, int]], str], None]:
+    """OUT, source -> (layout, category), tokenizer: four sentences a source to train on, three held out."""
+
+    def write(root: Path, layouts: dict[str, tuple[str, int]], fingerprint: str) -> None:
+        folder = root / "tiny" / "1.0.0"
+        folder.mkdir(parents=True)
+        for split, seeds in (("train", range(4)), ("validation", range(4, 7))):
+            with TFRecordWriter(folder / shard_name("tiny", split, 0, 1)) as writer:
+                for seed in seeds:
+                    for source, (layout, category) in layouts.items():
+                        writer.write(encode_example(make_sentence(layout, category, seed, source)))
+        splits = {
+            split: {"sentences": n * len(layouts), "images": 13, "shards": 1}
+            for split, n in (("train", 4), ("validation", 3))
+        }
+        about = {"licence": "CC0-1.0", "origin": "made up", "sentences": 7, "images": 7}
+        sources = {name: {"category": category, **about} for name, (_, category) in layouts.items()}
+        Manifest(fingerprint, CODES, 16, TOKENS, splits, sources).save(folder)
+
+    return write

@@ -8,56 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
-from lvm_jax.data.manifest import Manifest, shard_name
-from lvm_jax.data.tfrecord import TFRecordWriter
-from lvm_jax.data.visual_sentence import encode_example
-from lvm_jax.models.vqgan import VQGAN
-from lvm_jax.models.vqgan_config import VQGANConfig
-
 ROOT = Path(__file__).parents[2]
-CODES, TOKENS = 24, 4
+CODES = 24
 LAYOUTS = {"clips": ("frame*8", 3), "depth": ("image,depth,image,depth", 2), "photos": ("image", 1)}
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, model, make_sentence) -> Path:
+def workdir(tmp_path_factory, model, vqgan, write_shards) -> Path:
     root = tmp_path_factory.mktemp("run")
-    config = VQGANConfig(
-        resolution=16,
-        hidden_channels=4,
-        channel_mult=(1, 1, 1, 1),
-        num_res_blocks=1,
-        attn_resolutions=(),
-        no_attn_mid_block=True,
-        z_channels=4,
-        num_embeddings=CODES,
-        quantized_embed_dim=4,
-        norm_groups=2,
-    )
-    vqgan = VQGAN(config, rngs=nnx.Rngs(0))
     vqgan.save_pretrained(root / "tokenizer" / "model")
     model.save_pretrained(root / "lvm" / "model")
     (root / "corpus").mkdir()
     for i in range(5):
         pixels = np.random.default_rng(i).integers(0, 256, (20, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "corpus" / f"{i}.png")
-    folder = root / "shards" / "tiny" / "1.0.0"
-    folder.mkdir(parents=True)
-    for split, seeds in (("train", range(4)), ("validation", range(4, 7))):
-        with TFRecordWriter(folder / shard_name("tiny", split, 0, 1)) as writer:
-            for seed in seeds:
-                for source, (layout, category) in LAYOUTS.items():
-                    writer.write(encode_example(make_sentence(layout, category, seed, source)))
-    splits = {
-        s: {"sentences": n, "images": 13, "shards": 1}
-        for s, n in (("train", 12), ("validation", 9))
-    }
-    about = {"licence": "CC0-1.0", "origin": "made up", "sentences": 7, "images": 7}
-    sources = {name: {"category": category, **about} for name, (_, category) in LAYOUTS.items()}
-    Manifest(vqgan.fingerprint(), CODES, 16, TOKENS, splits, sources).save(folder)
+    write_shards(root / "shards", LAYOUTS, vqgan.fingerprint())
     for part in ("tokenizer", "lvm"):
         lines = [json.dumps({"step": s, "time": 0.0, "train/loss": 3 - s / 9}) for s in (1, 2, 3)]
         (root / part / "metrics.jsonl").write_text("\n".join(lines))
@@ -160,6 +127,11 @@ def test_a_task_on_class_folders(workdir, tmp_path):
     results = json.loads(first)["colorization"]
     assert results["episodes"] == 3
     assert results["copy/mse"] > 0
+    page = (tmp_path / "out" / "colorization.html").read_text()
+    pictures = sorted(path.name for path in (tmp_path / "out" / "colorization").iterdir())
+    assert pictures == ["best_1.png", "middle_1.png", "worst_1.png"]
+    assert page.count("data:image/png;base64,") == 3
+    assert "the truth, encoded and decoded" in page
     assert "| tokenizer_ceiling/mse |" in (tmp_path / "out" / "colorization.md").read_text()
     assert run(*ask).returncode == 0
     assert (tmp_path / "out" / "colorization.json").read_bytes() == first
@@ -192,3 +164,59 @@ def test_prompts_from_files_and_mistakes_in_one_line(workdir, tmp_path):
     done = run("report.py", f"--workdir={tmp_path}")
     assert done.returncode == 2
     assert "train_tokenizer.py" in done.stderr
+
+
+STUDY = f"""
+from ml_collections import ConfigDict
+from experiments.configs import scaling
+
+def get_config(arg=None):
+    config = scaling.get_config("quickstart,runlocal")
+    config.steps = (2,)
+    ids = {{"bos_token_id": {CODES}, "eos_token_id": {CODES + 1}, "pad_token_id": {CODES + 2}}}
+    config.common.model = ConfigDict({{"vocab_size": {CODES + 100}, **ids}})
+    config.common.data = ConfigDict({{"seq_len": 32}})
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_a_scaling_study(workdir, tmp_path):
+    config = tmp_path / "study.py"
+    config.write_text(STUDY)
+    ask = [
+        "scaling.py",
+        f"--config={config}",
+        f"--shards={workdir}/shards",
+        f"--workdir={tmp_path}",
+    ]
+    done = run(*ask)
+    assert done.returncode == 0, done.stderr
+    study = json.loads((tmp_path / "scaling.json").read_text())
+    of_run = {
+        "-".join(map(str, (r["size"], r["steps"], r["mixture"]))): r for r in study["records"]
+    }
+    assert sorted(of_run) == [
+        "d16-2-all", "d16-2-annotated", "d16-2-images", "d16-2-videos", "d32-2-all", "d64-2-all",
+    ]  # fmt: skip
+    for name, record in of_run.items():
+        folder = tmp_path / "runs" / f"{name}-s0"
+        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+        losses = [line.get("evaluation/next_token/loss") for line in lines]
+        assert [loss for loss in losses if loss] == [record["loss"]]
+    assert study["fits"]["size"]["points"] == 3
+    assert study["fits"]["tokens"]["d16"] is None
+    weights = json.loads((tmp_path / "runs/d16-2-videos-s0/config.json").read_text())["data"]
+    kept = "category/unlabelled_image=0,category/annotated_image=0,category/unlabelled_video=32"
+    assert weights["weights"] == kept
+    model = tmp_path / "runs" / "d16-2-all-s0" / "model" / "config.json"
+    trained = model.stat().st_mtime_ns
+    (tmp_path / "scaling.html").unlink()
+    assert run(*ask).returncode == 0
+    assert (tmp_path / "scaling.html").exists()
+    assert model.stat().st_mtime_ns == trained  # what is done is not done again
+    done = run(*ask, "--dry_run")
+    assert done.stdout.count("python experiments/train_lvm.py") == 6
+    done = run(*ask, "--config.ablation_size=d17")
+    assert done.returncode == 2
+    assert "config.ablation_size is 'd17': the sizes are d16, d32, d64" in done.stderr

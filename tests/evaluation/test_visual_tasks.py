@@ -6,9 +6,11 @@ from flax import nnx
 
 from lvm_jax.data.annotation_maps import mask_to_rgb
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.task_scores import segmentation, worst_to_best
 from lvm_jax.evaluation.visual_tasks import Episode, Subject, VisualTaskEvaluator
 from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
 from lvm_jax.metrics import states
+from lvm_jax.metrics.states import Mean
 from lvm_jax.models import VQGAN, presets
 
 
@@ -64,6 +66,30 @@ def test_predictors(vqgan):
     assert np.array_equal(first["tokenizer_ceiling"], through)
     assert np.array_equal(first["model"], through)  # the first answer happens to be the truth
     assert (first["constant"] == 128).all()
+
+
+def test_cases_are_ordered_and_answered_as_they_were_scored(vqgan):
+    evaluator = VisualTaskEvaluator("segmentation", EPISODES, batch_size=2)
+    subject = Subject(Answering(1), vqgan)
+    each = evaluator.each(subject)
+    assert worst_to_best("segmentation", each, "copy") == [0, 2, 1]  # wrong, wrong, right
+    assert evaluator.result(each) == evaluator.run(subject)
+    for index, states_of_one in enumerate(each):
+        answers = evaluator.answers(subject, index)
+        assert (
+            segmentation(answers["copy"], EPISODES[index].truth)["miou"]
+            == states_of_one["copy/miou"]
+        )
+
+
+def test_what_less_of_is_better_is_turned_round_and_nothing_is_left_out():
+    absrel = [{"model/absrel": Mean(v, w)} for v, w in ((0.3, 1.0), (0.1, 1.0), (0.0, 0.0))]
+    assert worst_to_best("depth", absrel) == [0, 1]
+    edges = [
+        {"model/precision": Mean(p, w), "model/recall": Mean(r)}
+        for p, w, r in ((0.5, 1.0, 0.5), (0.0, 0.0, 0.2), (0.9, 1.0, 0.8))
+    ]
+    assert worst_to_best("edges", edges) == [1, 0, 2]
 
 
 def test_states_of_two_hosts_merge_to_the_whole(vqgan):

@@ -1,0 +1,81 @@
+"""A power law through measured losses: loss = coefficient * x ** -exponent, a straight line in the logarithms."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from lvm_jax.errors import UserError
+
+MIN_POINTS = 3  # two points leave nothing to tell the uncertainty from
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerLaw:
+    """A fit by least squares of ln(loss) on ln(x), without a floor under the loss.
+
+    Attributes:
+      coefficient: the loss at x = 1.
+      exponent: how fast the loss falls; doubling x multiplies the loss by 2 ** -exponent.
+      margin: half of the exponent's 95% confidence interval, by Student's t with points - 2 degrees of freedom. It
+        holds the scatter of the points around the line, not the choice of this form nor another seed.
+      scatter: root mean square of the residuals in ln(loss), about the relative error of the line at a point.
+      points: how many were fitted.
+      first, last: the range of x that was seen.
+    """
+
+    coefficient: float
+    exponent: float
+    margin: float
+    scatter: float
+    points: int
+    first: float
+    last: float
+
+    def __call__(self, x: float) -> float:
+        """The loss at x."""
+        return self.coefficient * x**-self.exponent
+
+
+def fit_power_law(x: Sequence[float], loss: Sequence[float]) -> PowerLaw:
+    """The power law through points.
+
+    Raises:
+      UserError: fewer than 3 points, fewer than 2 different x, or a number that is not above 0.
+    """
+    if len(x) != len(loss) or len(x) < MIN_POINTS:
+        raise UserError(
+            f"{len(x)} values of x and {len(loss)} losses: a power law needs {MIN_POINTS} points"
+        )
+    points = np.array([x, loss], np.float64)
+    if not (np.isfinite(points).all() and (points > 0).all()):
+        raise UserError(f"a power law needs numbers above 0: x {list(x)}, losses {list(loss)}")
+    if len(set(x)) < 2:
+        raise UserError(f"all {len(x)} points have x = {x[0]}: a power law needs different ones")
+    log_x, log_loss = np.log(points)
+    from_mean = log_x - log_x.mean()
+    spread = from_mean @ from_mean
+    slope = from_mean @ log_loss / spread
+    residuals = log_loss - log_loss.mean() - slope * from_mean
+    slope_error = math.sqrt(residuals @ residuals / (len(x) - 2) / spread)
+    return PowerLaw(
+        coefficient=math.exp(log_loss.mean() - slope * log_x.mean()),
+        exponent=float(-slope),
+        margin=float(stats.t.ppf(0.975, len(x) - 2) * slope_error),
+        scatter=float(np.sqrt(np.mean(residuals**2))),
+        points=len(x),
+        first=float(min(x)),
+        last=float(max(x)),
+    )
+
+
+def frontier(cost: Sequence[float], loss: Sequence[float]) -> list[int]:
+    """The points that no other reaches for the same cost or less: their indices, by cost."""
+    best, found = math.inf, []
+    for i in sorted(range(len(cost)), key=lambda i: (cost[i], loss[i])):
+        if loss[i] < best:
+            best = loss[i]
+            found.append(i)
+    return found

@@ -1,0 +1,135 @@
+"""Evaluators called by the training loop: the numbers of the evaluator itself, when they are due, and their time."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from lvm_jax.data.loader import TokenLoader
+from lvm_jax.data.shards import SentenceStore
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out import read_sentences
+from lvm_jax.evaluation.in_context import AnnotationPerplexityEvaluator
+from lvm_jax.evaluation.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation.scoring import Scorer
+from lvm_jax.evaluation.while_training import EvaluationConfig, check_periods, make_evaluations
+from lvm_jax.metrics.writers import read_jsonl
+from lvm_jax.parallel.mesh import make_mesh
+from lvm_jax.tasks.next_token import NextTokenTask
+from lvm_jax.training.loop import Every, TrainConfig, train
+from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
+
+LAYOUTS = {"clips": ("frame*4", 3), "depth": ("image,depth,image,depth", 2), "photos": ("image", 1)}
+CODES = 24
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, vqgan, write_shards):
+    root = tmp_path_factory.mktemp("evaluators")
+    write_shards(root / "shards", LAYOUTS, vqgan.fingerprint())
+    vqgan.save_pretrained(root / "tokenizer")
+    for i in range(4):
+        folder = root / "corpus" / "scenes" / str(i)
+        folder.mkdir(parents=True)
+        for name in ("image", "depth"):
+            pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+    (root / "corpus" / "validation.txt").write_text("scenes/3\n")
+    return root
+
+
+def settings(root, **changes):
+    config = EvaluationConfig(
+        shots=1, tasks=f"scene_depth={root}/corpus/scenes", tokenizer=str(root / "tokenizer"), episodes=1
+    )  # fmt: skip
+    return dataclasses.replace(config, **changes)
+
+
+def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path):
+    task = NextTokenTask(
+        model.config, make_optimizer(OptimizerConfig(warmup_steps=1, decay_steps=4)), seq_len=16
+    )
+    shards = str(root / "shards")
+    names = ["next_token", "in_context", "annotations", "tasks"]
+    made = make_evaluations(names, settings(root), shards, task.model)
+    assert list(made) == names
+    every = {"next_token": 2, "in_context": 3, "annotations": 0, "tasks": 3}
+    with TokenLoader(shards, "train", 16, 2, 0) as batches:
+        state = train(
+            task,
+            batches,
+            TrainConfig(steps=4, batch_size=2, log_every=2, eval_every=1, checkpoint_every=0),
+            mesh=make_mesh(devices=jax.devices()[:1]),
+            workdir=tmp_path,
+            evaluations=[Every(every[n], e) for n in names for e in made[n]],
+        )
+    lines = read_jsonl(tmp_path / "metrics.jsonl")
+
+    def steps(name):
+        return [line["step"] for line in lines if name in line]
+
+    assert steps("evaluation/next_token/category/annotated_image/code_loss") == [2, 4]
+    assert steps("evaluation/in_context/sequential/context_3/corpus_perplexity") == [3, 4]
+    assert steps("evaluation/annotations/depth/corpus_perplexity") == [4]
+    assert steps("evaluation/tasks/scene_depth/tokenizer_ceiling/absrel") == [3, 4]
+    assert json.loads((tmp_path / "goodput.json").read_text())["evaluation"] > 0
+
+    sentences = read_sentences(SentenceStore(shards, "validation"))
+    scorer = Scorer(task.model(state), CODES)
+    merged = {name: value for line in lines for name, value in line.items()}  # the last of each
+    for name, evaluator in {
+        "next_token": NextTokenEvaluator(sentences, CODES),
+        "annotations": AnnotationPerplexityEvaluator(sentences, shots=1),
+    }.items():
+        wanted = {n: v for n, v in evaluator.run(scorer).items() if not isinstance(v, str)}
+        got = {n: merged[f"evaluation/{name}/{n}"] for n in wanted}
+        assert got == pytest.approx(wanted, rel=1e-5)
+    assert not any(isinstance(value, str) for value in merged.values())
+
+
+def test_they_are_deterministic(root, model):
+    state = {"params": nnx.state(model, nnx.Param)}
+    names = ["next_token", "tasks"]
+
+    def run():
+        made = make_evaluations(names, settings(root), str(root / "shards"), lambda _: model)
+        return [evaluation(1, state) for n in names for evaluation in made[n]]
+
+    assert run() == run()
+
+
+def test_mistakes_show_before_training(root, model):
+    def make(**changes):
+        make_evaluations(
+            ["tasks"], settings(root, **changes), str(root / "shards"), lambda _: model
+        )
+
+    with pytest.raises(UserError, match=r"evaluators\.tasks needs NAME=ROOT and a tokenizer"):
+        make(tokenizer="")
+    with pytest.raises(UserError, match=r"evaluators\.tasks needs NAME=ROOT"):
+        make(tasks="scene_depth")
+    with pytest.raises(UserError, match="task 'singing' does not exist; known: pascal5i"):
+        make(tasks="singing=here")
+    with pytest.raises(
+        UserError, match=r"config\.evaluation\.episodes is 0: it must be at least 1"
+    ):
+        make(episodes=0)
+    with pytest.raises(
+        UserError, match=r"config\.evaluators\.nex_token does not exist; known: next"
+    ):
+        check_periods({"nex_token": 5})
+    with pytest.raises(UserError, match=r"config\.evaluators\.tasks is -1"):
+        check_periods({"tasks": -1})
+    assert make_evaluations([], settings(root), "nowhere", lambda _: model) == {}
+
+
+def test_another_tokenizer_than_that_of_the_shards(root, model, write_shards, tmp_path):
+    write_shards(tmp_path / "shards", LAYOUTS, "0123456789abcdef")
+    with pytest.raises(
+        UserError, match="tokenizer_fingerprint is '0123456789abcdef' in the shards"
+    ):
+        make_evaluations(["tasks"], settings(root), str(tmp_path / "shards"), lambda _: model)
