@@ -16,7 +16,7 @@ RANKS = [
     {"models", "losses", "data", "metrics", "reporting"},
     {"inference", "interop"},
     {"tasks", "evaluation"},
-    {"training"},
+    {"training", "release"},
     {"demo"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}

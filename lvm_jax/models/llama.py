@@ -21,7 +21,7 @@ from lvm_jax.models import llama_folder
 from lvm_jax.models.attention import SAVED, attend
 from lvm_jax.models.kv_cache import KVCache, Prefix, Stored, check_dtype
 from lvm_jax.models.llama_config import LlamaConfig
-from lvm_jax.models.pretrained import from_tensors, to_tensors
+from lvm_jax.models.pretrained import from_tensors, rounded, to_tensors
 from lvm_jax.models.rope import apply_rope, rope_table
 from lvm_jax.parallel.sharding import constrain, partition_spec
 
@@ -349,9 +349,14 @@ class Llama(nnx.Module):
         copy.layers = nnx.List(copy.blocks())
         return copy
 
-    def save_pretrained(self, directory: epath.PathLike) -> None:
-        """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too."""
-        llama_folder.save(directory, self.config, to_tensors(self))
+    def save_pretrained(self, directory: epath.PathLike, *, dtype: str = "float32") -> None:
+        """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too.
+
+        Args:
+          directory: made if missing.
+          dtype: the weights are rounded to, one of `pretrained.STORED_DTYPES`.
+        """
+        llama_folder.save(directory, self.config, rounded(to_tensors(self), dtype), dtype)
 
     @classmethod
     def from_pretrained(cls, directory: epath.PathLike, **overrides: Any) -> "Llama":

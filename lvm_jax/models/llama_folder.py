@@ -53,15 +53,22 @@ _SHARED = (
 _COMPUTE = ("dtype", "scan_layers", "remat", "attention")
 
 
-def save(directory: epath.PathLike, config: LlamaConfig, tensors: Mapping[str, np.ndarray]) -> None:
+def save(
+    directory: epath.PathLike,
+    config: LlamaConfig,
+    tensors: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+) -> None:
     """Writes the folder.
 
     Args:
       directory: made if missing.
       config: the decoder.
       tensors: its parameters by dotted path, block parameters stacked over layers.
+      dtype: of the tensors.
     """
-    save_folder(directory, config_to_json(config), to_hugging_face(config, tensors))
+    fields = config_to_json(config) | {"torch_dtype": dtype}
+    save_folder(directory, fields, to_hugging_face(config, tensors))
 
 
 def load_config(directory: epath.PathLike, **overrides: Any) -> LlamaConfig:

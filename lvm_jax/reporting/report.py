@@ -27,6 +27,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
             sections.decoder(files),
             sections.in_context(files),
             sections.prompts(files),
+            sections.compared(files),
             sections.setup(files),
         )
     )
