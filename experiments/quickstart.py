@@ -13,8 +13,12 @@ from pathlib import Path
 from absl import flags
 
 from lvm_jax import cli, files
+from lvm_jax.release import folder as release_folder
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "where everything goes")
+_RELEASE = flags.DEFINE_string(
+    "release", "release", "folder of released models; where it exists they are asked too"
+)
 _TINY = flags.DEFINE_bool(
     "tiny", False, "a few pictures and steps: shows that the way works, learns nothing"
 )
@@ -29,8 +33,8 @@ class Stage:
     command: str
 
 
-def stages(w: str, tiny: bool) -> list[Stage]:
-    """The way of the data. `w` is the workdir."""
+def stages(w: str, tiny: bool, release: str | None = None) -> list[Stage]:
+    """The way of the data. `w` is the workdir, `release` the folder of released models, if any."""
     few = " --scenes=24 --clips=8 --turntables=8" if tiny else ""
     local = ",runlocal" if tiny else ""
     held_out = " --max_sentences=12" if tiny else ""
@@ -70,7 +74,27 @@ def stages(w: str, tiny: bool) -> list[Stage]:
             f"experiments/generate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
             f"--output={w}/prompts --temperature=0.8 --top_p=0.95",
         ),
+        *(_compared(w, release) if release else ()),
         Stage("report", "one page with all of it", f"experiments/report.py --workdir={w}"),
+    ]
+
+
+def _compared(w: str, release: str) -> list[Stage]:
+    """The pictures that come with a release, asked of its models and of those that were just trained."""
+    asked = f"--prompt={release}/prompts --temperature=0.8 --top_p=0.95"
+    return [
+        Stage(
+            "released",
+            "the released models answer the prompts that come with them",
+            f"experiments/generate.py --tokenizer={release}/tokenizer --model={release}/decoder "
+            f"--output={w}/prompts_released {asked}",
+        ),
+        Stage(
+            "compared",
+            "the models just trained answer the same prompts",
+            f"experiments/generate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model "
+            f"--output={w}/prompts_compared {asked}",
+        ),
     ]
 
 
@@ -81,20 +105,30 @@ def main() -> None:
     record = workdir / "stages.json"
     finished = json.loads(record.read_text()) if record.exists() else {}
     with cli.only_one_run(workdir) as lock:
-        todo = stages(str(workdir), _TINY.value)
+        todo = stages(str(workdir), _TINY.value, _release())
+        ran = False  # the report is written again when anything before it was
         for number, stage in enumerate(todo, 1):
             title = f"[{number}/{len(todo)}] {stage.name}: {stage.words}"
-            if finished.get(stage.name, {}).get("command") == stage.command:
+            done = finished.get(stage.name, {}).get("command") == stage.command
+            if done and not (ran and stage.name == "report"):
                 print(f"{title} (done, {finished[stage.name]['seconds']:.0f} s)")
                 continue
             print(f"\n{title}\n$ python {stage.command}", flush=True)
-            start = time.monotonic()
+            ran, start = True, time.monotonic()
             cli.run_python(stage.command, lock)
             seconds = time.monotonic() - start
             finished[stage.name] = {"command": stage.command, "seconds": round(seconds, 1)}
             files.write_json(record, finished)
     total = sum(stage["seconds"] for stage in finished.values())
     print(f"\nall of it took {total / 60:.1f} minutes; open {workdir / 'report.html'}")
+
+
+def _release() -> str | None:
+    """The released models, checked; the tiny decoder's context is too short for their prompts."""
+    if _TINY.value or not release_folder.exists(_RELEASE.value):
+        return None
+    release_folder.verify(_RELEASE.value)
+    return _RELEASE.value
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = dataclasses.asdict(presets.llama(args["size"]))
     config.model.update({"dtype": "bfloat16", "remat": "dots"})
 
-    # Fine-tuning: a model folder of this shape, ours or Hugging Face's; "": fresh weights. With a config.model.lora.rank
-    # adapters of that rank are trained beside frozen weights.
+    # Fine-tuning: a model folder of this shape, ours or Hugging Face's; "": fresh weights. config.model.lora.rank sets
+    # the rank of adapters that are trained beside frozen weights; 0: all weights are trained.
     config.init_from = ""
 
     config.data = ConfigDict()

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 from jaxtyping import Int32, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lvm_jax.data.steps import Batch, StepLoader, shuffled_index
 from lvm_jax.errors import UserError
@@ -44,7 +44,11 @@ class BadImage(ValueError):
 
 
 def load_image(
-    source: epath.PathLike | bytes, max_pixels: int = MAX_PIXELS, *, enough: int = 0
+    source: epath.PathLike | bytes,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    enough: int = 0,
+    formats: tuple[str, ...] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a file, or its bytes, to 8-bit RGB as a person would see it.
 
@@ -55,11 +59,13 @@ def load_image(
       source: a local or remote path, or the content of a file.
       max_pixels: larger images are refused before they are decoded.
       enough: a short side; a JPEG of 2, 4 or 8 times it is decoded that much smaller, in a fraction of the time. 0: no.
+      formats: Pillow's names of the kinds that may be opened; by default all it knows. Name them where the file comes
+        from a stranger: some kinds, such as EPS, are read by starting another program.
 
     Raises:
       BadImage: unreadable, truncated, too large, or of a kind without a range (32-bit, float).
     """
-    with _opened(source) as (image, name):
+    with _opened(source, formats) as (image, name):
         width, height = image.size
         if width * height > max_pixels:
             raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
@@ -333,15 +339,19 @@ def _walk(folder: epath.Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _opened(source: epath.PathLike | bytes) -> Iterator[tuple[Image.Image, str]]:
+def _opened(
+    source: epath.PathLike | bytes, formats: tuple[str, ...] | None = None
+) -> Iterator[tuple[Image.Image, str]]:
     """A picture and its name; what goes wrong in the block is told as a `BadImage`."""
     name = "<bytes>" if isinstance(source, bytes) else str(source)
     try:
         content = source if isinstance(source, bytes) else epath.Path(source).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
             yield image, name
     except BadImage:
         raise
+    except UnidentifiedImageError as error:  # whose own message names a buffer's address
+        raise BadImage(name, "cannot be decoded (not an image of a known kind)") from error
     except _DECODE_ERRORS as error:
         raise BadImage(name, f"cannot be decoded ({error})") from error
 

@@ -25,7 +25,7 @@ from lvm_jax.models.kernel_attention import CUDNN_FORWARD, SAVED
 from lvm_jax.models.kv_cache import KVCache, Prefix, Stored, check_dtype
 from lvm_jax.models.llama_config import LlamaConfig, LoRAConfig
 from lvm_jax.models.lora import Adaptable, merge_adapters
-from lvm_jax.models.pretrained import to_tensors
+from lvm_jax.models.pretrained import rounded, to_tensors
 from lvm_jax.models.rope import apply_rope, rope_table
 from lvm_jax.parallel.sharding import constrain, partition_spec
 
@@ -396,13 +396,17 @@ class Llama(nnx.Module):
         copy.layers = nnx.List(copy.blocks())
         return copy
 
-    def save_pretrained(self, directory: epath.PathLike) -> None:
+    def save_pretrained(self, directory: epath.PathLike, *, dtype: str = "float32") -> None:
         """Writes config.json and model.safetensors, which transformers' LlamaForCausalLM reads too.
 
         Adapters are merged into the matrices beside them.
+
+        Args:
+          directory: made if missing.
+          dtype: the weights are rounded to, one of `pretrained.STORED_DTYPES`.
         """
         model = self.merged()
-        llama_folder.save(directory, model.config, to_tensors(model))
+        llama_folder.save(directory, model.config, rounded(to_tensors(model), dtype), dtype)
 
     def merged(self) -> "Llama":
         """This decoder with its adapters, if any, merged into the matrices beside them."""

@@ -82,15 +82,22 @@ _IGNORED = (
 _WINDOWS = ("sliding_window", "max_window_layers", "layer_types")  # of use_sliding_window: off
 
 
-def save(directory: epath.PathLike, config: LlamaConfig, tensors: Mapping[str, np.ndarray]) -> None:
+def save(
+    directory: epath.PathLike,
+    config: LlamaConfig,
+    tensors: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+) -> None:
     """Writes the folder.
 
     Args:
       directory: made if missing.
       config: the decoder.
       tensors: its parameters by dotted path, block parameters stacked over layers.
+      dtype: of the tensors.
     """
-    save_folder(directory, config_to_json(config), to_hugging_face(config, tensors))
+    fields = config_to_json(config) | {"torch_dtype": dtype}
+    save_folder(directory, fields, to_hugging_face(config, tensors))
 
 
 def load_config(directory: epath.PathLike, **overrides: Any) -> LlamaConfig:

@@ -29,6 +29,8 @@ from lvm_jax.models.tensor_files import TENSORS_FILE, TensorFiles, is_local
 
 CONFIG_FILE = "config.json"
 
+STORED_DTYPES = ("float32", "bfloat16", "float16")
+
 Module = TypeVar("Module", bound=nnx.Module)
 
 
@@ -122,6 +124,30 @@ def to_tensors(module: nnx.Module) -> dict[str, np.ndarray]:
     flat = named_parameters(module)
     values = jax.device_get({name: variable[...] for name, variable in flat.items()})
     return {name: np.asarray(values[name]) for name in sorted(values)}
+
+
+def rounded(tensors: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """The tensors in the type that a file stores.
+
+    Args:
+      tensors: by name.
+      dtype: one of `STORED_DTYPES`.
+
+    Raises:
+      UserError: another type, or a value beyond its range, which would become infinite.
+    """
+    if dtype not in STORED_DTYPES:
+        raise UserError(f"dtype is {dtype!r}: weights are stored as {', '.join(STORED_DTYPES)}")
+    largest = float(jnp.finfo(dtype).max)
+    result = {}
+    for name, tensor in tensors.items():
+        if np.abs(tensor).max(initial=0) > largest:
+            raise UserError(
+                f"{name} has a weight of {np.abs(tensor).max():.3g}: {dtype} holds at most {largest:.3g}; store "
+                "bfloat16 or float32"
+            )
+        result[name] = tensor.astype(jnp.dtype(dtype))
+    return result
 
 
 def from_tensors(abstract: Module, tensors: Mapping[str, np.ndarray], where: str) -> Module:

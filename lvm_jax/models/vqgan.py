@@ -136,10 +136,17 @@ class VQGAN(nnx.Module):
             digest.update(tensor.tobytes())
         return digest.hexdigest()[:16]
 
-    def save_pretrained(self, directory: epath.PathLike) -> None:
-        """Writes `config.json` and `model.safetensors` into `directory`."""
+    def save_pretrained(self, directory: epath.PathLike, *, dtype: str = "float32") -> None:
+        """Writes `config.json` and `model.safetensors` into `directory`.
+
+        Args:
+          directory: made if missing.
+          dtype: the weights are rounded to, one of `pretrained.STORED_DTYPES`. A rounded tokenizer is another one: its
+            fingerprint differs, and so do a few codes.
+        """
         config = {"model_type": MODEL_TYPE, **to_dict(self.config)}
-        pretrained.save_folder(directory, config, pretrained.to_tensors(self))
+        tensors = pretrained.rounded(pretrained.to_tensors(self), dtype)
+        pretrained.save_folder(directory, config, tensors)
 
     @classmethod
     def from_pretrained(

@@ -18,6 +18,9 @@ _WRITERS = {
     "shards": "python -m data_pipelines.build_uvd",
 }
 
+# Who answered the prompts of a release, and the folder of the answers.
+COMPARED = {"released": "prompts_released", "just trained": "prompts_compared"}
+
 Metrics = list[dict[str, float]]
 
 
@@ -32,6 +35,7 @@ class RunFiles:
       results: W/evaluation/results.json.
       prompts: W/prompts/prompts.json.
       manifests: data set -> its manifest.json below W/shards.
+      compared: who answered -> prompts.json, of the prompts of a release; empty where there was none.
       stages: stage -> {"command", "seconds"} of W/stages.json; empty where the steps were run by hand.
     """
 
@@ -42,6 +46,7 @@ class RunFiles:
     results: Mapping[str, Any]
     prompts: Mapping[str, Any]
     manifests: Mapping[str, Any]
+    compared: Mapping[str, Any]
     stages: Mapping[str, Any]
 
     @classmethod
@@ -72,6 +77,11 @@ class RunFiles:
             results=_read(root / "evaluation/results.json"),
             prompts=_read(root / "prompts/prompts.json"),
             manifests={_name(path, shards): _read(path) for path in sorted(found)},
+            compared={
+                title: _read(root / folder / "prompts.json")
+                for title, folder in COMPARED.items()
+                if (root / folder / "prompts.json").exists()
+            },
             stages=_read(root / "stages.json") if (root / "stages.json").exists() else {},
         )
 

@@ -26,6 +26,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
             sections.decoder(run),
             sections.in_context(run),
             sections.prompts(run),
+            sections.compared(run),
             sections.setup(run),
         )
     )

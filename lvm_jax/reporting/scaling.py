@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from lvm_jax import files
 from lvm_jax.reporting import html
 from lvm_jax.reporting.charts import Bars, Chart, Picture, Series
 
@@ -49,11 +50,8 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
         )
     )
     path = folder / "scaling.html"
-    partial = path.with_name("scaling.html.partial")
-    partial.write_text(
-        html.page("Scaling study", f"Every number is from {folder}/scaling.json.", body)
-    )
-    partial.replace(path)
+    subtitle = f"Every number is from {folder}/scaling.json."
+    files.write(path, html.page("Scaling study", subtitle, body))
     return path
 
 

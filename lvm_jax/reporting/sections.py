@@ -6,7 +6,7 @@ from typing import Any
 
 from lvm_jax.reporting import html
 from lvm_jax.reporting.charts import Chart, Level, Series
-from lvm_jax.reporting.inputs import Metrics, RunFiles, column, names
+from lvm_jax.reporting.inputs import COMPARED, Metrics, RunFiles, column, names
 from lvm_jax.reporting.words import KINDS, context_curve, plain_words
 
 _NOT_DRAWN = ("goodput", "badput/", "epochs/", "evaluation/")
@@ -190,6 +190,27 @@ def prompts(files: RunFiles) -> str:
                 )
         parts.append(html.picture(files.workdir / "prompts" / prompt["strip"], caption))
     return html.section("Visual prompts", *parts)
+
+
+def compared(files: RunFiles) -> str:
+    """The prompts of a release, answered by its models and by those of this run; nothing where there is none."""
+    if len(files.compared) < len(COMPARED):
+        return ""
+    rows = [
+        (title, answers["means"].get("psnr"), answers["means"].get("copy_psnr"))
+        for title, answers in files.compared.items()
+    ]
+    parts = [
+        "<p>The prompts are pictures that the released tokenizer has decoded. Each pair is compared with the truth as "
+        "its own tokenizer shows it, so the distances are not of one scale.</p>",
+        html.table(("models", "PSNR of the answers, dB", "of a copy, dB"), rows),
+    ]
+    answered = zip(*(answers["prompts"] for answers in files.compared.values()), strict=True)
+    for prompts in answered:
+        for (title, folder), prompt in zip(COMPARED.items(), prompts):
+            strip = files.workdir / folder / prompt["strip"]
+            parts.append(html.picture(strip, f"{prompt['name']} · {title}"))
+    return html.section("Beside the released models", *parts)
 
 
 def setup(files: RunFiles) -> str:

@@ -277,3 +277,17 @@ def test_long_lines_are_averaged():
 )
 def test_numbers_as_people_read_them(value, text):
     assert html.number(value) == text
+
+
+def test_released_models_stand_beside_the_trained_ones(workdir):
+    assert "Beside the released models" not in write_report(workdir).read_text()
+    answers = json.loads((workdir / "prompts/prompts.json").read_text())
+    answers["prompts"][0]["name"] = "000-a-prompt"
+    for folder, psnr in (("prompts_released", 14.44), ("prompts_compared", 13.33)):
+        save_png(workdir / folder / "000/strip.png", np.zeros((9, 30, 3), np.uint8))
+        answers["means"]["psnr"] = psnr
+        (workdir / folder / "prompts.json").write_text(json.dumps(answers))
+    page = write_report(workdir).read_text()
+    section = page[page.index("Beside the released models") :]
+    for words in ("14.4", "13.3", "000-a-prompt · released", "000-a-prompt · just trained"):
+        assert words in section

@@ -1,0 +1,45 @@
+r"""A local page to play with a trained model: drop images into a strip, ask for the next one, go on from an answer.
+
+  make demo                                           # release/ where it exists, else runs/quickstart
+  python experiments/demo.py --workdir=runs/quickstart
+  python experiments/demo.py --release=FOLDER         # what experiments/release.py packed
+
+It listens on this machine only; stop it with Ctrl-C. docs/prompting.md tells what it refuses.
+"""
+
+import sys
+
+from absl import flags
+
+from lvm_jax import cli
+from lvm_jax.demo.guard import LOOPBACK
+from lvm_jax.demo.models import find_models
+from lvm_jax.demo.studio import Studio
+from lvm_jax.errors import UserError
+from lvm_jax.parallel import runtime
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "folder of a finished run")
+_RELEASE = flags.DEFINE_string("release", "release", "a packed model; it is preferred")
+_HOST = flags.DEFINE_string("host", LOOPBACK[0], "address to listen on")
+_PORT = flags.DEFINE_integer("port", 0, "port; 0 takes a free one from 7860 on", 0, 65535)
+
+
+def main() -> None:
+    """Opens the page and waits."""
+    try:
+        from lvm_jax.demo.page import build, launch
+    except ImportError as error:
+        raise UserError(
+            f"Gradio cannot be imported ({error}): pip install 'lvm_jax[demo]'"
+        ) from error
+    runtime.initialize()
+    found = find_models(_RELEASE.value, _WORKDIR.value)
+    studio = Studio(found.vqgan, found.model)
+    examples = [studio.example(case) for case in found.cases]
+    if _HOST.value not in LOOPBACK:
+        print(f"warning: everybody who reaches {_HOST.value} can use this page", file=sys.stderr)
+    launch(build(studio, examples, found.model_words, found.data_words), _HOST.value, _PORT.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

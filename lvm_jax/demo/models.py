@@ -1,0 +1,81 @@
+"""Which model the page answers with, and what it says of it."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from etils import epath
+
+from lvm_jax.data.manifest import Manifest, check_compatible
+from lvm_jax.data.shards import SentenceStore
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out import read_sentences
+from lvm_jax.evaluation.prompt_files import read_prompts
+from lvm_jax.evaluation.prompts import PromptCase, held_out_cases
+from lvm_jax.models.llama import Llama
+from lvm_jax.models.pretrained import named_parameters
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.release.folder import exists, verify
+
+N_EXAMPLES = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A tokenizer and a decoder, prompts to start from, and the words of the page's label."""
+
+    vqgan: VQGAN
+    model: Llama
+    cases: Sequence[PromptCase]
+    model_words: str
+    data_words: str
+
+
+def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
+    """The packed model where there is one, else that of a finished run.
+
+    Raises:
+      UserError: neither exists, or what is there is damaged.
+    """
+    packed, run = epath.Path(release), epath.Path(workdir)
+    if exists(release):
+        verify(release)
+        vqgan, model = _load(packed / "tokenizer", packed / "decoder")
+        cases = [case.load() for case in read_prompts(packed / "prompts", vqgan)]
+        manifest = Manifest.load(packed)
+        return Found(vqgan, model, cases, described(packed, vqgan, model), data_words(manifest))
+    folders = run / "tokenizer/model", run / "lvm/model"
+    if not all((folder / "config.json").exists() for folder in folders):
+        raise UserError(
+            f"no trained model in {run}: run `make quickstart` first, or name another --workdir"
+        )
+    vqgan, model = _load(*folders)
+    store = SentenceStore(run / "shards", "validation")
+    check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
+    cases = held_out_cases(
+        read_sentences(store, 20 * N_EXAMPLES),
+        n_images=1,
+        limit=N_EXAMPLES,
+        context_images=model.config.max_position_embeddings // vqgan.tokens_per_image,
+    )
+    return Found(vqgan, model, cases, described(run, vqgan, model), data_words(store.manifest))
+
+
+def _load(tokenizer: epath.Path, decoder: epath.Path) -> tuple[VQGAN, Llama]:
+    return VQGAN.from_pretrained(tokenizer), Llama.from_pretrained(decoder)
+
+
+def described(folder: epath.Path, vqgan: VQGAN, model: Llama) -> str:
+    """What the two are, in a line."""
+    side, n = vqgan.config.resolution, vqgan.tokens_per_image
+    images = model.config.max_position_embeddings // n
+    parameters = sum(v.size for v in named_parameters(model).values()) / 1e6
+    return (
+        f"{folder}, a decoder of {parameters:,.1f} million parameters that reads {images} images at once; an image of "
+        f"{side} x {side} pixels is {n} codes of {vqgan.codebook_size:,}"
+    )
+
+
+def data_words(manifest: Manifest) -> str:
+    """Where the data came from and under which terms, each said once."""
+    terms = dict.fromkeys(f"{s['origin']} ({s['licence']})" for s in manifest.sources.values())
+    return "; ".join(terms)

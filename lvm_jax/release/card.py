@@ -1,0 +1,178 @@
+"""The model card of a release: every number comes from the files of the run, or was measured while packing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lvm_jax.models.llama import Llama
+from lvm_jax.models.pretrained import named_parameters
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.reporting.html import number as n
+from lvm_jax.reporting.html import percent
+from lvm_jax.reporting.inputs import RunFiles
+from lvm_jax.reporting.sections import CATEGORIES
+from lvm_jax.reporting.words import plain_words
+
+
+def model_card(
+    name: str,
+    files: RunFiles,
+    models: tuple[VQGAN, Llama],
+    stored: Mapping[str, str],
+    cost: Mapping[str, Any],
+) -> str:
+    """The card as Markdown.
+
+    Args:
+      name: of the release.
+      files: of the run.
+      models: the tokenizer and the decoder.
+      stored: the type of the weights of "tokenizer" and "decoder".
+      cost: the fields of `lvm_jax.release.pack.Cost`.
+    """
+    parts = [
+        f"# {name}\n",
+        _what(models, stored),
+        "## Load\n",
+        _LOAD,
+        "## Data\n",
+        *_data(files),
+        "## Recipe\n",
+        *_recipe(files),
+        "## Scores, on what was held out\n",
+        *_scores(files),
+        "## What the stored type costs\n",
+        _table(
+            ("held out", "as trained", "as stored"),
+            [
+                (
+                    f"decoder, nats a code, {n(cost['sentences'])} sentences",
+                    *map(_fine, cost["code_loss"]),
+                ),
+                (f"tokenizer, PSNR in dB, {n(cost['images'])} images", *map(_fine, cost["psnr"])),
+                ("codes that stay the same", "", percent(cost["codes_equal"])),
+            ],
+        ),
+        "## Limits\n",
+        _limits(files, models),
+    ]
+    return "\n".join(parts)
+
+
+_LOAD = """```python
+from lvm_jax.inference import VisualPrompt, generate_images
+from lvm_jax.models import VQGAN, Llama
+
+vqgan, model = VQGAN.from_pretrained("release/tokenizer"), Llama.from_pretrained("release/decoder")
+images = generate_images(model, vqgan, VisualPrompt.sequential(["1.png", "2.png"]))
+```
+
+`release/decoder` is in Hugging Face's LLaMA layout. `sha256sum -c SHA256SUMS` inside the folder checks the files.
+"""
+
+
+def _what(models: tuple[VQGAN, Llama], stored: Mapping[str, str]) -> str:
+    vqgan, model = models
+    sizes = [sum(v.size for v in named_parameters(m).values()) / 1e6 for m in models]
+    side, tokens = vqgan.config.resolution, vqgan.tokens_per_image
+    return (
+        f"A tokenizer ({sizes[0]:.2f} million parameters, {stored['tokenizer']}) that turns {side} x {side} pixels "
+        f"into {tokens} codes of {n(vqgan.codebook_size)} and back, and a LLaMA ({sizes[1]:.2f} million "
+        f"parameters, {stored['decoder']}) that predicts the next code and reads "
+        f"{model.config.max_position_embeddings // tokens} images at once. They are asked with pictures: "
+        "frames, or (image, answer) pairs and a query.\n"
+    )
+
+
+def _data(files: RunFiles) -> list[str]:
+    parts = []
+    for manifest in files.manifests.values():
+        rows = [
+            (
+                source,
+                CATEGORIES.get(info["category"], info["category"]),
+                n(info["sentences"]),
+                n(info["images"]),
+                info["licence"],
+                info["origin"],
+            )
+            for source, info in sorted(manifest["sources"].items())
+        ]
+        parts.append(_table(("source", "kind", "sentences", "images", "licence", "origin"), rows))
+    return parts
+
+
+def _recipe(files: RunFiles) -> list[str]:
+    """The main settings of both configurations, and the commands where the run kept them."""
+    parts = []
+    for title, config in files.configs.items():
+        train, optimizer = config["train"], config.get("optimizer") or config.get("generator", {})
+        settings = "".join(f", {key} {value}" for key, value in optimizer.items())
+        title = f"{title[0].upper()}{title[1:]}"
+        parts.append(f"{title}: {train['steps']} steps of {train['batch_size']}{settings}.\n")
+    if files.stages:
+        rows = [
+            (stage, n(done["seconds"]), f"`{done['command']}`")
+            for stage, done in files.stages.items()
+        ]
+        parts.append(_table(("step", "seconds", "command"), rows))
+    environment = ", ".join(f"{k} {v}" for k, v in files.results["environment"].items())
+    return [*parts, f"Scored with: {environment}.\n"]
+
+
+def _scores(files: RunFiles) -> list[str]:
+    tokens = files.results["next_token"]
+    rows = [
+        ("uniform over the codes", tokens["uniform_loss"]),
+        ("frequency of the held-out codes (unigram entropy)", tokens["baseline/unigram_entropy"]),
+        ("copying the previous image", tokens["baseline/copy_loss"]),
+        ("this decoder", tokens["code_loss"]),
+    ]
+    words = "\n".join(f"- {sentence}" for sentence in plain_words(files))
+    return [words + "\n", _table(("nats a held-out code", ""), [(a, n(b)) for a, b in rows])]
+
+
+def _limits(files: RunFiles, models: tuple[VQGAN, Llama]) -> str:
+    """What the numbers say it cannot do."""
+    side = models[0].config.resolution
+    lines = [
+        f"It sees and draws {side} x {side} pixels; what is smaller than a few of them is lost."
+    ]
+    worse = sorted(
+        {
+            prompt["source"]
+            for prompt in files.prompts["prompts"]
+            if "psnr" in prompt and prompt["psnr"] < prompt["copy_psnr"]
+        }
+    )
+    asked = sum("psnr" in prompt for prompt in files.prompts["prompts"])
+    if worse:
+        lines.append(
+            f"Of {asked} prompts that were compared with the truth, a copy of an image of the prompt was nearer to it "
+            f"than the answer in some of: {', '.join(worse)}."
+        )
+    tokens = files.results["next_token"]
+    weak = sorted(
+        name.split("/")[1]
+        for name, loss in tokens.items()
+        if name.startswith("source/")
+        and name.endswith("/code_loss")
+        and loss > tokens["baseline/copy_loss"]
+    )
+    if weak:
+        lines.append(
+            f"It pays more nats a code than copying does on average on: {', '.join(weak)}."
+        )
+    lines.append(
+        "It knows the data above and little else; nothing here was checked for bias or for harm."
+    )
+    return "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def _fine(value: float) -> str:
+    return f"{value:.5f}"

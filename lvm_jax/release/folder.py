@@ -1,0 +1,83 @@
+"""The folder of a release, its checksums and its archive.
+
+FOLDER/tokenizer, FOLDER/decoder     model folders (`VQGAN.from_pretrained`, `Llama.from_pretrained`)
+FOLDER/prompts/NAME                  held-out prompts as pictures (`generate.py --prompt=FOLDER/prompts`)
+FOLDER/MODEL_CARD.md, LICENSES.md, manifest.json
+FOLDER/SHA256SUMS                    of all the other files, for `sha256sum -c` and `verify`
+"""
+
+import gzip
+import hashlib
+import os
+import tarfile
+from pathlib import Path
+
+from lvm_jax.errors import UserError
+
+SUMS = "SHA256SUMS"
+MAX_BYTES = 60_000_000
+
+
+def exists(folder: str | os.PathLike[str]) -> bool:
+    """Whether there is a release at `folder`; one that is being written is none yet."""
+    return (Path(folder) / SUMS).exists()
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes FOLDER/SHA256SUMS, the last file of a release.
+
+    Raises:
+      UserError: the files are larger than a release may be.
+    """
+    files = _files(folder)
+    size = sum(file.stat().st_size for file in files)
+    if size > MAX_BYTES:
+        raise UserError(
+            f"the release has {size / 1e6:.1f} MB: at most {MAX_BYTES / 1e6:.0f} MB; store it in 16 bits, or train "
+            "smaller models"
+        )
+    lines = [f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    (folder / SUMS).write_text("".join(lines))
+
+
+def verify(folder: str | os.PathLike[str]) -> None:
+    """Requires every file of a release to be there, unchanged.
+
+    Raises:
+      UserError: names the first that is not.
+    """
+    folder = Path(folder)
+    for line in (folder / SUMS).read_text().splitlines():
+        digest, _, name = line.partition("  ")
+        if not (folder / name).is_file() or _sha256(folder / name) != digest:
+            raise UserError(
+                f"{folder / name} is missing or differs from {SUMS}: fetch the release again, or remove {folder}"
+            )
+
+
+def write_archive(folder: Path, archive: Path) -> str:
+    """Packs a release into a .tar.gz that unpacks to a folder `release`; equal releases give equal bytes.
+
+    Returns:
+      the SHA-256 of the archive.
+    """
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
+        for file in [*_files(folder), folder / SUMS]:
+            info = tarfile.TarInfo(f"release/{file.relative_to(folder).as_posix()}")
+            info.size = file.stat().st_size
+            with file.open("rb") as content:
+                tar.addfile(info, content)
+    return _sha256(archive)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

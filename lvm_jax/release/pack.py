@@ -1,0 +1,148 @@
+"""Packs the models of a finished run: rounds the weights, measures what that costs, writes the folder.
+
+K: codes, N: tokens an image, M: images, S: sentences.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lvm_jax.data.image_sources import Subset
+from lvm_jax.data.shards import SentenceStore
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out import period_of, read_sentences, spread
+from lvm_jax.evaluation.held_out_images import held_out_images, load_images
+from lvm_jax.evaluation.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator
+from lvm_jax.evaluation.scoring import Scorer
+from lvm_jax.inference.codec import encode_images
+from lvm_jax.models.llama import Llama
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.release import folder as release_folder
+from lvm_jax.release.card import model_card
+from lvm_jax.reporting.inputs import RunFiles
+
+# A prompt keeps its last images, so that a decoder which reads 8 at once can be asked the same.
+MAX_PROMPT = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What rounding the weights costs on the same held-out data, before and after.
+
+    Attributes:
+      sentences, images: how many were measured.
+      code_loss: of the decoder, nats a code.
+      psnr: of the tokenizer, dB.
+      codes_equal: the fraction of codes that the rounded tokenizer gives as the exact one does.
+    """
+
+    sentences: int
+    images: int
+    code_loss: tuple[float, float]
+    psnr: tuple[float, float]
+    codes_equal: float
+
+
+def pack(
+    workdir: str | Path,
+    output: str | Path,
+    *,
+    name: str,
+    tokenizer_dtype: str,
+    decoder_dtype: str,
+    sentences: int = 512,
+    images: int = 256,
+) -> Cost:
+    """Writes a release of the models in a workdir that ran through to its report.
+
+    Args:
+      workdir: W of the quickstart, or of its commands run by hand.
+      output: a folder that does not exist yet.
+      name: of the release, for its card.
+      tokenizer_dtype, decoder_dtype: "float32", "bfloat16" or "float16".
+      sentences, images: held-out ones to measure the cost on, evenly spread; 0 takes all.
+
+    Raises:
+      UserError: the run is not finished, the output exists, weights that the type cannot hold, or more than 60 MB.
+    """
+    run, target = Path(workdir), Path(output)
+    if target.exists():
+        raise UserError(f"{target} exists: remove it, or name another --output")
+    files = RunFiles.load(run)
+    exact = _load(run / "tokenizer/model", run / "lvm/model")
+    store = SentenceStore(run / "shards", "validation")
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    exact[0].save_pretrained(partial / "tokenizer", dtype=tokenizer_dtype)
+    exact[1].save_pretrained(partial / "decoder", dtype=decoder_dtype)
+    rounded = _load(partial / "tokenizer", partial / "decoder")
+    cost = _measure(run, store, exact, rounded, sentences, images)
+    store.manifest.save(partial)
+    for record in files.prompts["prompts"]:
+        _write_prompt(run / "prompts", record, partial / "prompts")
+    licences = run / "corpus/LICENSES.md"
+    if licences.exists():
+        shutil.copyfile(licences, partial / licences.name)
+    stored = {"tokenizer": tokenizer_dtype, "decoder": decoder_dtype}
+    card = model_card(name, files, exact, stored, dataclasses.asdict(cost))
+    (partial / "MODEL_CARD.md").write_text(card)
+    release_folder.write_checksums(partial)
+    partial.rename(target)
+    return cost
+
+
+def _load(tokenizer: Path, decoder: Path) -> tuple[VQGAN, Llama]:
+    return VQGAN.from_pretrained(tokenizer), Llama.from_pretrained(decoder)
+
+
+def _measure(
+    run: Path,
+    store: SentenceStore,
+    exact: tuple[VQGAN, Llama],
+    rounded: tuple[VQGAN, Llama],
+    n_sentences: int,
+    n_images: int,
+) -> Cost:
+    """Both decoders on the codes of the shards, both tokenizers on pictures."""
+    sentences = read_sentences(store, n_sentences)
+    losses = []
+    for vqgan, model in (exact, rounded):
+        scorer = Scorer(model, vqgan.codebook_size, batch_size=4)
+        result = NextTokenEvaluator(sentences, vqgan.codebook_size).run(scorer)
+        losses.append(float(result["code_loss"]))
+    listed = run / "corpus/validation.txt"
+    source = held_out_images(
+        run / "corpus", run / "tokenizer/model", str(listed) if listed.exists() else None
+    )
+    chosen = Subset(source, spread(len(source.names), n_images))
+    images_MHWC = load_images(chosen, exact[0].config.resolution)
+    psnr, codes = [], []
+    for vqgan, _ in (exact, rounded):
+        psnr.append(float(ReconstructionEvaluator(images_MHWC).run(vqgan)["psnr"]))
+        codes.append(encode_images(vqgan, images_MHWC))
+    return Cost(
+        sentences=len(sentences),
+        images=len(images_MHWC),
+        code_loss=(losses[0], losses[1]),
+        psnr=(psnr[0], psnr[1]),
+        codes_equal=float(np.mean(codes[0] == codes[1])),
+    )
+
+
+def _write_prompt(source: Path, record: dict[str, Any], target: Path) -> None:
+    """A held-out prompt that the run has asked, in the layout that `generate.py --prompt` reads."""
+    shown, truth = record["prompt"], record["truth"]
+    asked = record["kind"] == "analogy" and len(shown) % 2 == 1 and period_of(record["roles"]) == 2
+    shown = shown[-MAX_PROMPT:]
+    folder = target / record["name"]
+    (folder / "target").mkdir(parents=True)
+    for i, file in enumerate(shown):
+        last = asked and i == len(shown) - 1
+        shutil.copyfile(source / file, folder / ("query.png" if last else f"{i:03d}.png"))
+    for i, file in enumerate(truth):
+        shutil.copyfile(source / file, folder / "target" / f"{i:03d}.png")

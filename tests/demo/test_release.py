@@ -1,0 +1,213 @@
+"""A release: what is stored, what it costs, what its card says, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from lvm_jax.demo.models import find_models
+from lvm_jax.errors import UserError
+from lvm_jax.models import VQGAN, Llama, presets
+from lvm_jax.models.pretrained import read_tensors, rounded
+from lvm_jax.release import folder as release_folder
+from lvm_jax.release import pack as packing
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [("bfloat16", 8), ("float16", 11), ("float32", 24)])
+def test_models_are_stored_in_a_type_and_read_back(tmp_path, dtype, digits):
+    vqgan = VQGAN(presets.vqgan("debug"), rngs=nnx.Rngs(0))
+    model = Llama(presets.llama("debug"), rngs=nnx.Rngs(0))
+    for original in (vqgan, model):
+        folder = tmp_path / type(original).__name__
+        original.save_pretrained(folder, dtype=dtype)
+        assert {str(t.dtype) for t in read_tensors(folder).values()} == {dtype}
+        loaded = type(original).from_pretrained(folder)
+        pairs = list(
+            zip(
+                *(nnx.to_flat_state(nnx.state(m, nnx.Param)) for m in (original, loaded)),
+                strict=True,
+            )
+        )
+        for (_, a), (_, b) in pairs:
+            assert b[...].dtype == np.float32
+            np.testing.assert_allclose(b[...], a[...], rtol=2.0**-digits, atol=1e-7)
+        same = all(np.array_equal(a[...], b[...]) for (_, a), (_, b) in pairs)
+        assert same == (dtype == "float32")
+    assert json.loads((tmp_path / "Llama/config.json").read_text())["torch_dtype"] == dtype
+
+
+def test_weights_that_the_type_cannot_hold_are_refused():
+    with pytest.raises(
+        UserError, match=r"x has a weight of 7e\+04: float16 holds at most 6.55e\+04"
+    ):
+        rounded({"x": np.array([1.0, -7e4], np.float32)}, "float16")
+    with pytest.raises(UserError, match="dtype is 'int8': weights are stored as float32"):
+        rounded({}, "int8")
+
+
+@pytest.fixture(scope="module")
+def finished(workdir, picture, tmp_path_factory):
+    """A workdir as the quickstart leaves it, with made-up scores."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(workdir, run)
+    (run / "corpus").mkdir()
+    for i in range(3):
+        (run / "corpus" / f"{i}.png").write_bytes(picture(i))
+    (run / "corpus/validation.txt").write_text("0.png\n1.png\n")
+    (run / "corpus/LICENSES.md").write_text("0.png: CC0-1.0\n")
+    for part in ("tokenizer", "lvm"):
+        (run / part / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
+        (run / part / "config.json").write_text('{"train": {"steps": 7, "batch_size": 3}}')
+    (run / "evaluation").mkdir()
+    (run / "evaluation/results.json").write_text(json.dumps(RESULTS))
+    folder = run / "prompts" / "000-analogy-x"
+    folder.mkdir(parents=True)
+    for i in range(4):
+        (folder / f"{i}.png").write_bytes(picture(i))
+    names = [f"000-analogy-x/{i}.png" for i in range(4)]
+    about = {
+        "name": "000-analogy-x",
+        "source": "x",
+        "kind": "analogy",
+        "roles": ["a", "b", "a", "b"],
+    }
+    scores = {"psnr": 10.0, "copy_psnr": 12.0, "token_accuracy": 0.1, "copy_token_accuracy": 0.2}
+    prompts = [about | scores | {"prompt": names[:3], "truth": names[3:]}]
+    (run / "prompts/prompts.json").write_text(json.dumps({"means": scores, "prompts": prompts}))
+    return run
+
+
+RESULTS = {
+    "environment": {"python": "3"},
+    "tokenizer": {"image_size": 16, "tokens_per_image": 4, "codebook_size": 9},
+    "reconstruction": {
+        "images": 3, "psnr": 20.5, "ssim": 0.5, "codebook_usage": 0.5, "code_perplexity": 4.0,
+    },
+    "next_token": {
+        "sentences": 2, "code_loss": 3.25, "baseline/unigram_entropy": 4.5, "baseline/copy_loss": 4.25,
+        "baseline/fitted_on": "train", "uniform_loss": 5.0, "source/weak/code_loss": 4.75,
+        "source/strong/code_loss": 1.0,
+    },
+    "in_context": {},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def packed(finished, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "release"
+    cost = packing.pack(
+        finished, output, name="Tiny", tokenizer_dtype="float32", decoder_dtype="bfloat16"
+    )
+    return output, cost
+
+
+def test_the_cost_is_measured(packed):
+    _, cost = packed
+    assert (cost.sentences, cost.images) == (2, 2)
+    assert cost.psnr[0] == cost.psnr[1]
+    assert cost.codes_equal == 1
+    assert 0 < abs(cost.code_loss[1] - cost.code_loss[0]) < 0.01
+
+
+def test_the_card_is_written_from_the_run(packed):
+    output, cost = packed
+    card = (output / "MODEL_CARD.md").read_text()
+    for words in (
+        "# Tiny",
+        "| clips | unlabelled videos | 2 | 6 | CC0-1.0 | made up |",
+        "Decoder: 7 steps of 3",
+        "| this decoder | 3.25 |",
+        "| copying the previous image | 4.25 |",
+        "20.5 dB PSNR",
+        f"{cost.code_loss[0]:.5f} | {cost.code_loss[1]:.5f}",
+        "on average on: weak.",
+        "in some of: x.",
+    ):
+        assert words in card
+    assert (output / "LICENSES.md").exists()
+
+
+def test_its_prompts_and_models_are_found(packed, finished):
+    output, _ = packed
+    found = find_models(output, "nowhere")
+    (case,) = found.cases
+    assert case.kind == "analogy"
+    assert [len(case.prompt_PN), len(case.truth_IN)] == [3, 1]
+    assert (
+        found.vqgan.fingerprint()
+        == VQGAN.from_pretrained(finished / "tokenizer/model").fingerprint()
+    )
+    assert "made up (CC0-1.0)" in found.data_words
+    assert find_models("nowhere", finished).model_words.startswith(str(finished))
+
+
+def test_it_is_checked(packed, tmp_path):
+    output, _ = packed
+    copy = tmp_path / "release"
+    shutil.copytree(output, copy)
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=copy, check=True)
+    release_folder.verify(copy)
+    weights = copy / "decoder/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"model.safetensors is missing or differs from SHA256SUMS"):
+        find_models(copy, "nowhere")
+
+
+def test_the_archive_depends_on_the_files_alone(packed, tmp_path):
+    output, _ = packed
+    first, second = tmp_path / "a.tar.gz", tmp_path / "b.tar.gz"
+    assert release_folder.write_archive(output, first) == release_folder.write_archive(
+        output, second
+    )
+    with tarfile.open(first) as tar:
+        tar.extractall(tmp_path, filter="data")
+    release_folder.verify(tmp_path / "release")
+
+
+def test_what_is_refused(packed, finished, tmp_path, monkeypatch):
+    output, _ = packed
+    types = {"name": "x", "tokenizer_dtype": "float32", "decoder_dtype": "float16"}
+    with pytest.raises(UserError, match="exists: remove it"):
+        packing.pack(finished, output, **types)
+    with pytest.raises(
+        UserError, match=r"does not exist: run experiments/train_tokenizer.py first"
+    ):
+        packing.pack(tmp_path, tmp_path / "new", **types)
+    monkeypatch.setattr(release_folder, "MAX_BYTES", 1000)
+    with pytest.raises(UserError, match=r"the release has .* MB: at most 0 MB"):
+        packing.pack(finished, tmp_path / "new", **types)
+    assert not release_folder.exists(tmp_path / "new")
+    with pytest.raises(UserError, match=r"no trained model in .*: run `make quickstart` first"):
+        find_models(tmp_path / "new", tmp_path)
+
+
+def test_the_quickstart_asks_the_released_models_too(packed, tmp_path):
+    output, _ = packed
+    code = (
+        "import sys; sys.path.insert(0, 'experiments'); import quickstart; from absl import flags; "
+        f"flags.FLAGS(['x', '--release={output}', *sys.argv[1:]]); "
+        "print(*[s.name for s in quickstart.stages('W', False, quickstart._release())])"
+    )
+
+    def names(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert names()[-4:] == ["prompts", "released", "compared", "report"]
+    assert names("--tiny")[-2:] == ["prompts", "report"]

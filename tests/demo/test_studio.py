@@ -1,0 +1,148 @@
+"""What the page does, without the page: order, limits, candidates, and one line for every mistake."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lvm_jax.demo import studio as studio_module
+from lvm_jax.demo import view
+from lvm_jax.demo.studio import code_colours, moved, removed
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.prompts import PromptCase
+from lvm_jax.inference import Sampling, VisualPrompt, encode_prompt
+from lvm_jax.inference.codec import decode_codes, to_uint8
+from lvm_jax.inference.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def strip(studio, picture):
+    return studio.tokenise([(f"{i}.png", picture(i)) for i in range(3)])
+
+
+def test_pictures_become_the_codes_of_a_prompt(studio, strip, vqgan, picture, tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(picture(i))
+    prompt = VisualPrompt.sequential([tmp_path / f"{i}.png" for i in range(3)])
+    codes_PN = encode_prompt(vqgan, prompt)
+    assert np.array_equal(np.stack([item.codes_N for item in strip]), codes_PN)
+    assert np.array_equal(strip[1].seen_HWC, to_uint8(decode_codes(vqgan, codes_PN))[1])
+    assert strip[1].given_HWC.shape == (128, 128, 3)
+
+
+def test_candidates_are_those_of_the_engine(studio, strip, vqgan, model):
+    made = studio.next_images(strip, 3, Sampling(0.9, top_k=5), seed=7)
+    engine = Engine(model, vqgan.tokens_per_image, vqgan.codebook_size)
+    codes_BIN = engine.generate(
+        np.stack([item.codes_N for item in strip]),
+        n_candidates=3,
+        sampling=Sampling(0.9, top_k=5),
+        seed=7,
+    )
+    assert np.array_equal(np.stack([item.codes_N for item in made]), codes_BIN[:, 0])
+    assert all(item.given_HWC is None for item in made)
+
+
+def test_the_strip_is_ordered_and_removable(studio, strip):
+    a, b, c = strip
+    assert moved(strip, 0, 1) == (b, a, c)
+    assert moved(strip, 2, -1) == (a, c, b)
+    assert moved(strip, 0, -1) == moved(strip, 2, 5) == strip
+    assert removed(strip, 1) == (a, c)
+    for change in (lambda: moved(strip, 3, 1), lambda: removed(strip, -1)):
+        with pytest.raises(UserError, match=r"the strip has no image .*: it has 3"):
+            change()
+    assert len(studio.add(strip, (a,))) == 4
+    with pytest.raises(UserError, match="3 \\+ 3 images: a prompt holds at most 4"):
+        studio.add(strip, strip)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
+def test_the_usual_kinds_are_read(studio, picture, kind):
+    assert len(studio.tokenise([("x", picture(0, kind=kind))])) == 1
+
+
+def test_what_is_refused_before_it_is_decoded(studio, picture, bomb, monkeypatch):
+    def refused(name, content, match):
+        with pytest.raises(UserError, match=match) as error:
+            studio.tokenise([("good.png", picture(0)), (name, content)])
+        assert "\n" not in str(error.value)
+
+    assert len(bomb) < 1 << 20
+    refused("bomb.png", bomb, "bomb.png: 8000x8000 pixels exceed the limit of 40000000")
+    refused(
+        "text.png", b"this is a text", "text.png: cannot be decoded .not an image of a known kind"
+    )
+    refused("cut.png", picture(0)[:900], "cut.png: cannot be decoded")
+    refused(
+        "large.png", b"\0" * (studio_module.MAX_BYTES + 1), "large.png has 20.0 MB: at most 20 MB"
+    )
+    # Pillow reads these by starting Ghostscript, or through libraries with a history: the page does not.
+    refused(
+        "x.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "known kind"
+    )
+    refused("x.tiff", picture(0, kind="TIFF"), "known kind")
+    with pytest.raises(UserError, match="0 pictures"):
+        studio.tokenise([])
+
+
+def test_questions_that_are_refused(studio, strip):
+    for arguments, match in (
+        (((), 1, Sampling(), 0), "the strip has 0 images"),
+        ((strip, 0, Sampling(), 0), "0 candidates: ask for 1 to 8"),
+        ((strip, 9, Sampling(), 0), "9 candidates"),
+        ((strip, 1, Sampling(-1.0), 0), "temperature is -1.0"),
+        ((strip, 1, Sampling(), -1), "seed is -1"),
+        ((strip + strip, 1, Sampling(), 0), "the prompt has 6 images: at most 4"),
+    ):
+        with pytest.raises(UserError, match=match):
+            studio.next_images(*arguments)
+
+
+def test_examples_hide_their_end(studio, strip):
+    codes_PN = np.stack([item.codes_N for item in strip])
+    case = PromptCase(
+        "003-x",
+        "analogy",
+        "scenes_depth",
+        "k",
+        ("image", "depth", "image"),
+        codes_PN[:2],
+        codes_PN[2:],
+    )
+    example = studio.example(case)
+    assert example.name == "scenes depth"
+    assert [len(example.strip), len(example.truth)] == [2, 1]
+    assert np.array_equal(example.truth[0].codes_N, codes_PN[2])
+    assert (
+        studio.example(dataclasses.replace(case, source="files", name="007-a-cat")).name == "a cat"
+    )
+
+
+def test_codes_that_are_near_have_near_colours(studio, strip):
+    line_KD = np.linspace(0, 1, 64)[:, None] * np.array([[1.0, 2.0, -1.0, 0.5]])
+    colours = code_colours(line_KD).astype(int)
+    steps = np.abs(np.diff(colours[:, 0]))
+    assert steps.max() <= 4
+    assert abs(colours[0, 0] - colours[-1, 0]) == 200
+    side = int(len(strip[0].codes_N) ** 0.5)
+    codes_map = studio.code_map(strip[0])
+    assert codes_map.shape == (side, side, 3)
+    assert np.array_equal(codes_map[0, 1], studio.colours_K3[strip[0].codes_N[1]])
+
+
+def test_nothing_that_a_user_names_becomes_html(studio, strip):
+    assert "<script" not in view.notice("<script>alert(1)</script>")
+    example = studio_module.Example("<b onclick=x>", strip, ())
+    assert "<b " not in view.examples_row([example])
+
+
+def test_the_view_of_a_strip(studio, strip):
+    html = view.strip_table(strip, studio)
+    assert html.count("<li>") == 3
+    assert html.count("data:image/png") == 9
+    assert "room for 1<" in html
+    assert "type=file" not in view.strip_table((*strip, strip[0]), studio)
+    assert "append candidate 3" in view.candidates_row(strip, ())
+    assert "what the corpus has" in view.candidates_row(strip, strip[:1])
+    assert view.candidates_row((), strip[:1]) == ""
