@@ -35,11 +35,6 @@ from lvm_jax.training.hooks import HeldOutLoss
 from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
-_CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/lvm.py:300m", "recipe")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "folder of the run; running again there resumes it", required=True
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -79,6 +74,18 @@ class Experiment:
     init_from: str = ""
 
 
+def make_task(config: Experiment) -> NextTokenTask:
+    """What a step of the experiment is."""
+    return NextTokenTask(
+        config.model,
+        make_optimizer(config.optimizer),
+        seq_len=config.data.seq_len,
+        z_loss=config.loss.z_loss,
+        loss_chunk=config.loss.chunk,
+        accumulation=config.loss.accumulation,
+    )
+
+
 def main() -> None:
     """Builds the task and the data, trains, and writes the model."""
     config = from_mapping(Experiment, _CONFIG.value)
@@ -109,14 +116,7 @@ def main() -> None:
     held_out = EvalLoader(config.data.shards, "validation", seq_len, batch, process, processes)
 
     mesh = make_mesh(config.mesh)
-    task = NextTokenTask(
-        config.model,
-        make_optimizer(config.optimizer),
-        seq_len=seq_len,
-        z_loss=config.loss.z_loss,
-        loss_chunk=config.loss.chunk,
-        accumulation=config.loss.accumulation,
-    )
+    task = make_task(config)
     layout = BatchLayout(mesh, batch)
     evaluators = make_evaluations(
         [name for name, steps in config.evaluators.items() if steps],
@@ -157,4 +157,8 @@ def _check_vocabulary(model: LlamaConfig, manifest: Manifest) -> None:
 
 
 if __name__ == "__main__":
+    _CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/lvm.py:300m", "recipe")
+    _WORKDIR = flags.DEFINE_string(
+        "workdir", None, "folder of the run; running again there resumes it", required=True
+    )
     cli.run(main)

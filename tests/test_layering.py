@@ -13,7 +13,7 @@ RANKS = [
     {"errors", "files"},
     {"config", "cli"},
     {"parallel"},
-    {"models", "losses", "data", "metrics", "reporting"},
+    {"models", "losses", "data", "metrics", "reporting", "analysis"},
     {"inference", "interop"},
     {"tasks", "evaluation"},
     {"training", "release"},

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lvm_jax.errors import UserError
 from lvm_jax.models.kernel_attention import SAVED, attend_cudnn, attend_splash
@@ -92,16 +92,27 @@ def check_backend(implementation: str) -> None:
 
 def _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
     """Plain masked softmax over all keys: the reference, and the right choice for decoding."""
-    B, T, N, H = q_BTNH.shape
-    S, K = k_BSKH.shape[1:3]
-    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-    scores_BKGTS = jnp.einsum(
-        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
-    )
+    T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     visible = jnp.arange(S) <= jnp.arange(T)[:, None] + query_start
     if segment_ids_BT is not None:
         same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
         visible = (visible & same_BTS)[:, None, None]
+    return masked_attention(q_BTNH, k_BSKH, v_BSKH, visible)
+
+
+def masked_attention(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    visible: Bool[Array, "*x T S"],
+) -> Float[Array, "B T N H"]:
+    """softmax(q k^T / sqrt(H)) v over the keys that `visible`, which broadcasts to (B, K, G, T, S), leaves a query."""
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
+    scores_BKGTS = jnp.einsum(
+        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
+    )
     scores_BKGTS = jnp.where(visible, scores_BKGTS / math.sqrt(H), MASKED)
     weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
     return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from lvm_jax.models import llama_folder, quantized
 from lvm_jax.models.attention import attend
+from lvm_jax.models.context_attention import attend_split
 from lvm_jax.models.kernel_attention import CUDNN_FORWARD, SAVED
 from lvm_jax.models.kv_cache import KVCache, Prefix, Stored, check_dtype
 from lvm_jax.models.llama_config import LlamaConfig, LoRAConfig
@@ -242,7 +243,9 @@ class Llama(nnx.Module):
 
     def embed(self, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Rows of the vocabulary table, in the compute dtype."""
-        x_BTD = self.embedding[...][tokens_BT].astype(self.config.dtype)
+        # Gathered over the devices that split its width: they split the batch too, and rows cannot be cut both ways.
+        table_PD = constrain(self.embedding[...], "vocab", None)
+        x_BTD = table_PD[tokens_BT].astype(self.config.dtype)
         return constrain(x_BTD, "batch", "seq", "act_embed")
 
     def transform(
@@ -258,6 +261,8 @@ class Llama(nnx.Module):
         attention = functools.partial(
             attend, segment_ids_BT=segment_ids_BT, implementation=self.config.attention
         )
+        if not _sequence_is_whole(x_BTD.shape[1]):
+            attention = functools.partial(attend_split, segment_ids_BT=segment_ids_BT)
         graphdef, stacked = nnx.split(self.layers)
 
         def block(x_BTD: jax.Array, layer: nnx.State) -> jax.Array:

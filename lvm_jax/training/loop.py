@@ -21,7 +21,7 @@ from lvm_jax import config as configs
 from lvm_jax.errors import UserError
 from lvm_jax.metrics.goodput import Ledger
 from lvm_jax.metrics.throughput import peak_flops
-from lvm_jax.parallel.runtime import StopSignal
+from lvm_jax.parallel.runtime import StopSignal, compiler_options
 from lvm_jax.parallel.sharding import BatchLayout, state_shardings
 from lvm_jax.tasks.base import State, Task
 from lvm_jax.training.checkpoint import Checkpointer
@@ -146,7 +146,7 @@ def train(
     claim(workdir, configs.to_dict(experiment or config), config.print_config)
     layout = BatchLayout(mesh, config.batch_size)
     skip = config.on_bad_step == "skip"
-    task = GuardedTask(task, skip or config.spike_factor > 0, config.spike_factor)
+    task = guarded(task, config)
     scheduled = [e if isinstance(e, Every) else Every(config.eval_every, e) for e in evaluations]
     peak_flops()  # measured before the mesh is set, where it has to be
     with (
@@ -220,13 +220,19 @@ def _progress(name: str, start: int, steps: int) -> Any:
     )
 
 
+def guarded(task: Task, config: TrainConfig) -> GuardedTask:
+    """The task as the loop trains it: with its updates judged, as configured."""
+    active = config.on_bad_step == "skip" or config.spike_factor > 0
+    return GuardedTask(task, active, config.spike_factor)
+
+
 def compile_step(task: Task, seed: int) -> Any:
     """The task's step under jit: (state, batch, constants) -> (state, metrics); the state is donated.
 
     The key of a step is fold_in(seed, step), so no key is part of the state.
     """
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def step_fn(state: State, batch: Any, constants: Any) -> tuple[State, Any]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         return task.step(state, {**batch, "constants": constants}, key)
@@ -243,7 +249,7 @@ def init_state(task: Task, seed: int, mesh: Mesh) -> State:
 
 def abstract_state(task: Task, mesh: Mesh) -> State:
     """Shapes, dtypes and shardings of the state, without computing it: what a restore needs."""
-    abstract = jax.eval_shape(task.init, jax.random.key(0))
+    abstract = jax.eval_shape(lambda: task.init(jax.random.key(0)))
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         abstract,

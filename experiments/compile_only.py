@@ -1,0 +1,111 @@
+r"""Compiles the decoder's training step for TPUs that are not here: does it fit, how does it scale, how long is a step.
+
+python experiments/compile_only.py --config=experiments/configs/lvm.py:3b --topology=v5p:4x4x8 --output=3b.json
+
+The step is the one that train_lvm.py compiles, for the mesh, batch and model of the same config. Topologies: v4 and v5p
+with three axes (v5p:8x8x8), v5e and v6e with two (v6e:16x16); `--num_slices` joins several (set config.mesh.data to a
+multiple). It takes minutes of two CPU cores and the TPU's compiler, `pip install -e ".[tpu]"`; no TPU. Peaks and
+bandwidths are those of lvm_jax/analysis/roofline.py; a step is predicted, not measured.
+"""
+
+import dataclasses
+import json
+
+import jax
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+from train_lvm import Experiment, make_task
+
+from lvm_jax import cli
+from lvm_jax.analysis.roofline import CHIPS, GIB, largest_fitting
+from lvm_jax.config import from_mapping, to_dict
+from lvm_jax.errors import UserError
+from lvm_jax.parallel.mesh import make_mesh
+from lvm_jax.parallel.sharding import batch_ways
+from lvm_jax.parallel.topology import absent_tpus, parse
+from lvm_jax.training.ahead_of_time import DoesNotFit, StepReport, report_step
+
+
+def main() -> None:
+    """Compiles, prints, writes."""
+    jax.config.update("jax_platforms", "cpu")
+    config = from_mapping(Experiment, _CONFIG.value)
+    chip = CHIPS[parse(_TOPOLOGY.value)]
+    mesh = make_mesh(config.mesh, absent_tpus(_TOPOLOGY.value, _SLICES.value))
+    task = make_task(config)
+
+    def compile_rows(rows: int) -> StepReport:
+        train = dataclasses.replace(config.train, batch_size=rows)
+        return report_step(task, train, mesh, chip)
+
+    try:
+        report = compile_rows(config.train.batch_size)
+    except DoesNotFit as error:
+        raise UserError(
+            f"{config.train.batch_size} rows on {mesh.size} chips do not fit (memory: {error}): set a smaller "
+            "config.train.batch_size, config.model.remat=full, or more of config.mesh.fsdp or tensor"
+        ) from error
+    print_report(report, chip.hbm_bytes)
+    record = {
+        "topology": _TOPOLOGY.value,
+        "num_slices": _SLICES.value,
+        "mesh": dict(mesh.shape),
+        "config": to_dict(config),
+        **report.to_dict(),
+    }
+    if _LARGEST.value:
+        ways = batch_ways(mesh)
+
+        def memory(rows_per_way: int) -> float:
+            try:
+                return compile_rows(rows_per_way * ways).memory.peak
+            except DoesNotFit:
+                return float("inf")
+
+        start = config.train.batch_size // ways
+        record["largest_batch_size"] = largest_fitting(memory, chip.hbm_bytes, start) * ways
+        print(f"largest batch       {record['largest_batch_size']:,} rows")
+    if _OUTPUT.value:
+        epath.Path(_OUTPUT.value).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def print_report(report: StepReport, hbm_bytes: float) -> None:
+    """A line a number."""
+    memory, cost, times = report.memory, report.cost, report.prediction
+    compiled = cost.flops * report.n_chips
+    print(f"chips               {report.n_chips}, {report.batch_size} rows a step")
+    print(
+        f"memory of a chip    {memory.peak / GIB:.2f} of {hbm_bytes / GIB:.2f} GiB: "
+        f"arguments {memory.arguments / GIB:.2f}, temporaries {memory.temporaries / GIB:.2f}, "
+        f"outputs {memory.outputs / GIB:.2f}"
+    )
+    print(
+        f"FLOPs of a step     model {report.model_flops:.4g}, compiled {compiled:.4g} "
+        f"({compiled / report.model_flops:.3f} of them)"
+    )
+    for kind, sums in report.to_dict()["collectives_per_chip"].items():
+        share = sums["asynchronous_bytes"] / sums["wire_bytes"]
+        print(
+            f"{kind:19} {sums['executions']:.0f} of {sums['payload_bytes'] / 1e9:.3f} GB, "
+            f"{sums['wire_bytes'] / 1e9:.3f} GB sent by a chip, {share:.0%} of them asynchronous"
+        )
+    for kernel, calls in cost.uncounted_kernels.items():
+        print(f"not counted         the FLOPs of kernel {kernel}, {calls:.0f} calls")
+    print(
+        f"predicted step      {times.step * 1e3:.1f} ms: compute {times.compute * 1e3:.1f}, HBM {times.hbm * 1e3:.1f}, "
+        f"hidden collectives {times.hidden * 1e3:.1f}, exposed collectives {times.exposed * 1e3:.1f}"
+    )
+    rate = report.items / report.n_chips / times.step
+    print(f"predicted           {rate:,.0f} tokens/s a chip, MFU {report.mfu:.1%}")
+
+
+if __name__ == "__main__":
+    _CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/lvm.py:300m", "recipe")
+    _TOPOLOGY = flags.DEFINE_string(
+        "topology", None, "chips of one slice, such as v5p:4x4x8", required=True
+    )
+    _SLICES = flags.DEFINE_integer("num_slices", 1, "slices of that topology")
+    _LARGEST = flags.DEFINE_bool("largest_batch", False, "search it: several compilations")
+    _OUTPUT = flags.DEFINE_string("output", "", "JSON file of all numbers")
+    cli.run(main)

@@ -1,0 +1,334 @@
+"""What one execution of a compiled program costs a device: FLOPs, bytes of HBM, collectives. Loops count all trips."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from lvm_jax.analysis import hlo
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+PALLAS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
+
+# Kernels that state no cost: products of (queries, keys) a call; a causal mask leaves half of each.
+ATTENTION_KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
+
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
+    "partition-id", "replica-id", "opt-barrier", "domain", "async-start", "async-update",
+}  # fmt: skip
+_SLICES = ("dynamic-slice", "slice", "gather")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective instruction.
+
+    Attributes:
+      kind: one of `COLLECTIVES`.
+      payload: bytes of the whole array on one device: gathered, reduced, or before it is scattered.
+      group: the devices (positions in the mesh, row by row) of one group that exchange it.
+      times: executions a step.
+      asynchronous: it is started and awaited by two instructions, with others between them.
+    """
+
+    kind: str
+    payload: float
+    group: tuple[int, ...]
+    times: float
+    asynchronous: bool
+
+    @property
+    def wire_bytes(self) -> float:
+        """Bytes that a device sends in all its executions, by ring algorithms."""
+        n = len(self.group)
+        rounds = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1.0}
+        return self.times * self.payload * rounds.get(self.kind, (n - 1) / n)
+
+
+@dataclasses.dataclass
+class Cost:
+    """Sums over one execution, on one device.
+
+    Attributes:
+      flops: of matrix products, convolutions and known kernels; a multiply-add is 2.
+      hbm_bytes: read and written by instructions as they were fused; what stays in on-chip memory is free.
+      collectives: all of them.
+      uncounted_kernels: Pallas kernels that state no cost and that `ATTENTION_KERNELS` does not know, with their calls.
+    """
+
+    flops: float = 0.0
+    hbm_bytes: float = 0.0
+    collectives: list[Collective] = dataclasses.field(default_factory=list)
+    uncounted_kernels: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def count(self, kind: str) -> float:
+        """Executions of collectives of a kind."""
+        return sum(c.times for c in self.collectives if c.kind == kind)
+
+    def payload(self, kind: str) -> float:
+        """Bytes of collectives of a kind."""
+        return sum(c.times * c.payload for c in self.collectives if c.kind == kind)
+
+
+def program_cost(text: str, n_devices: int = 1) -> Cost:
+    """Counts the text of a compiled program.
+
+    Args:
+      text: what `compiled.as_text()` returns.
+      n_devices: of the mesh; a collective that names no groups spans all of them.
+
+    Raises:
+      ValueError: a loop whose number of trips the text does not tell.
+    """
+    module = hlo.parse(text)
+    cost = Cost()
+    _Counter(module, n_devices, cost).visit(module.entry, 1.0, fused=None)
+    return cost
+
+
+@dataclasses.dataclass
+class _Counter:
+    module: hlo.Module
+    n_devices: int
+    cost: Cost
+
+    def visit(
+        self, computation: hlo.Computation, times: float, fused: hlo.Instruction | None
+    ) -> None:
+        for instruction in computation:
+            opcode = instruction.opcode
+            if opcode == "while":
+                trips = times * self.module.trip_count(instruction)
+                self.visit(self.module.called(instruction, "body"), trips, None)
+            elif opcode == "conditional":
+                self._dearest_branch(instruction, times)
+            elif opcode in ("fusion", "call", "async-start"):
+                key = "to_apply" if opcode == "call" else "calls"
+                inner = instruction if opcode == "fusion" else fused
+                self.visit(self.module.called(instruction, key), times, inner)
+            elif opcode == "dot":
+                self.cost.flops += times * _dot_flops(computation, instruction)
+            elif opcode == "convolution":
+                self.cost.flops += times * _convolution_flops(computation, instruction)
+            elif opcode == "custom-call":
+                self._kernel(computation, instruction, times)
+            elif opcode.removesuffix("-start") in COLLECTIVES:
+                self._collective(computation, instruction, times, fused)
+            if fused is None:
+                self.cost.hbm_bytes += times * _hbm_bytes(self.module, computation, instruction)
+
+    def _dearest_branch(self, instruction: hlo.Instruction, times: float) -> None:
+        listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+        if listed:
+            names = [name.strip().lstrip("%") for name in listed.group(1).split(",")]
+        else:
+            names = [instruction.attribute(f"{answer}_computation") for answer in ("true", "false")]
+        branches = []
+        for name in names:
+            branch = Cost()
+            counter = _Counter(self.module, self.n_devices, branch)
+            counter.visit(self.module.computations[str(name)], times, None)
+            branches.append(branch)
+        dearest = max(branches, key=lambda branch: (branch.flops, branch.hbm_bytes))
+        self.cost.flops += dearest.flops
+        self.cost.hbm_bytes += dearest.hbm_bytes
+        self.cost.collectives += dearest.collectives
+
+    def _kernel(
+        self, computation: hlo.Computation, instruction: hlo.Instruction, times: float
+    ) -> None:
+        target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
+        if target is None or target.group(1) not in PALLAS:
+            return
+        stated = re.search(r'"cost_estimate": ?\{[^}]*"flops": ?"?(\d+)', instruction.attributes)
+        if stated:
+            self.cost.flops += times * int(stated.group(1))
+            return
+        label = f"{instruction.name} {instruction.attributes}"
+        for name, products in ATTENTION_KERNELS.items():
+            if name in label:
+                # The first operand of four dimensions is the queries; its last two are (T, H).
+                shapes = [i.shapes[0] for i in computation.operands(instruction)]
+                queries = next(s.dims for s in shapes if len(s.dims) >= 3 and s.dtype == "bf16")
+                self.cost.flops += times * products * math.prod(queries) * queries[-2]
+                return
+        uncounted = self.cost.uncounted_kernels
+        uncounted[instruction.name] = uncounted.get(instruction.name, 0.0) + times
+
+    def _collective(
+        self,
+        computation: hlo.Computation,
+        instruction: hlo.Instruction,
+        times: float,
+        fused: hlo.Instruction | None,
+    ) -> None:
+        kind = instruction.opcode.removesuffix("-start")
+        asynchronous = instruction.opcode.endswith("-start")
+        if fused is not None and "chain_id=" in instruction.attributes:
+            # A TPU repeats an asynchronous collective in each fusion that carries on with it: only the first counts.
+            asynchronous = True
+            if not any('"AsyncCollectiveStart"' in i.attributes for i in computation):
+                return
+        group = _first_group(instruction.attributes, self.n_devices)
+        payload = sum(operand.bytes for operand in computation.operands(instruction))
+        if kind == "all-gather":
+            payload *= len(group)
+        if (
+            kind == "all-reduce"
+            and fused is not None
+            and fused.bytes * len(group) <= payload * 1.01
+        ):
+            kind = "reduce-scatter"  # a TPU writes it as the fusion of an all-reduce and a slice
+        if len(group) > 1:
+            self.cost.collectives.append(Collective(kind, payload, group, times, asynchronous))
+
+
+def _dot_flops(computation: hlo.Computation, dot: hlo.Instruction) -> float:
+    contracted = re.search(r"lhs_contracting_dims=\{([0-9,]*)\}", dot.attributes)
+    left = computation.operands(dot)[0].shapes[0].dims
+    inner = (
+        math.prod(left[int(d)] for d in contracted.group(1).split(",") if d) if contracted else 1
+    )
+    return 2.0 * math.prod(dot.shapes[0].dims) * inner
+
+
+def _convolution_flops(computation: hlo.Computation, conv: hlo.Instruction) -> float:
+    """Counts the pairs of an output and a kernel position that meet an input: a TPU writes a batched product so."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", conv.attributes)
+    if labels is None:
+        raise ValueError(f"convolution {conv.name} has no dim_labels")
+    inputs, kernel, outputs = labels.groups()
+    left, right = (operand.shapes[0].dims for operand in computation.operands(conv)[:2])
+    window = dict(re.findall(r"(\w+)=([\w\-]+)", _braces(conv.attributes, "window")))
+    groups = int(conv.attribute("batch_group_count") or 1)
+    flops = 2.0 * conv.shapes[0].dims[outputs.index("b")] * conv.shapes[0].dims[outputs.index("f")]
+    flops *= right[kernel.index("i")]
+    for axis in range(len(outputs) - 2):
+        digit = str(axis)
+        flops *= _meeting(
+            left[inputs.index(digit)],
+            right[kernel.index(digit)],
+            conv.shapes[0].dims[outputs.index(digit)],
+            {key: value.split("x")[axis] for key, value in window.items()},
+        )
+    return flops / groups
+
+
+def _braces(attributes: str, key: str) -> str:
+    found = re.search(rf"\b{key}=\{{([^}}]*)\}}", attributes)
+    return found.group(1) if found else ""
+
+
+def _meeting(size: int, taps: int, outputs: int, window: Mapping[str, str]) -> int:
+    """Pairs (output, tap) of one dimension whose input position is an element, not padding or a dilation's hole."""
+    stride, lhs_dilate, rhs_dilate = (
+        int(window.get(key, 1)) for key in ("stride", "lhs_dilate", "rhs_dilate")
+    )
+    low = int(window.get("pad", "0_0").split("_")[0])
+    position = np.arange(outputs)[:, None] * stride + np.arange(taps) * rhs_dilate - low
+    inside = (position >= 0) & (position <= (size - 1) * lhs_dilate)
+    return int(np.sum(inside & (position % lhs_dilate == 0)))
+
+
+def _first_group(attributes: str, n_devices: int) -> tuple[int, ...]:
+    """The first group of `replica_groups` (or the first pair of a permutation), in any of XLA's three notations."""
+    pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", attributes)
+    if pairs:
+        return tuple(map(int, pairs.groups()))
+    listed = re.search(r"replica_groups=\{\{([0-9,]+)\}", attributes)
+    if listed:
+        return tuple(map(int, listed.group(1).split(",")))
+    iota = re.search(
+        r"replica_groups=\[(\d+),(\d+)\]<=\[([0-9,]+)\](?:T\(([0-9,]+)\))?", attributes
+    )
+    if iota:
+        ids = np.arange(n_devices).reshape([int(d) for d in iota.group(3).split(",")])
+        if iota.group(4):
+            ids = ids.transpose([int(d) for d in iota.group(4).split(",")])
+        return tuple(map(int, ids.reshape(int(iota.group(1)), int(iota.group(2)))[0]))
+    mesh = re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([0-9,]+)\]T\(([0-9,]+)\)\))? \{([^}]*)\}",
+        attributes,
+    )
+    if mesh:
+        sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", mesh.group(1))}
+        across = re.findall(r"'(\w+)'", mesh.group(4))
+        ids = np.arange(math.prod(sizes.values()))
+        if mesh.group(2):
+            ids = ids.reshape([int(d) for d in mesh.group(2).split(",")])
+            ids = ids.transpose([int(d) for d in mesh.group(3).split(",")])
+        ids = ids.reshape(list(sizes.values()))
+        first = tuple(slice(None) if axis in across else 0 for axis in sizes)
+        return tuple(map(int, ids[first].ravel()))
+    if "replica_groups" in attributes and "replica_groups={}" not in attributes:
+        text = attributes[attributes.index("replica_groups") :][:80]
+        raise ValueError(f"a notation of groups that is not known: {text}")
+    return tuple(range(n_devices))
+
+
+def _hbm_bytes(
+    module: hlo.Module, computation: hlo.Computation, instruction: hlo.Instruction
+) -> float:
+    opcode = instruction.opcode
+    if opcode in _FREE or opcode.endswith("-done"):
+        return 0.0
+    if opcode in _SLICES:
+        return 2 * _in_hbm(instruction.shapes)
+    if opcode == "dynamic-update-slice":
+        return 2 * _in_hbm(computation.operands(instruction)[1].shapes)
+    operands = computation.operands(instruction)
+    if opcode.endswith("-start"):  # its result repeats its operand: (copy, operand, context)
+        return _in_hbm(instruction.shapes[:1]) + sum(_in_hbm(o.shapes) for o in operands[:1])
+    if opcode == "fusion":
+        return _fusion_bytes(module.called(instruction, "calls"), instruction, operands)
+    return _in_hbm(instruction.shapes) + sum(_in_hbm(operand.shapes) for operand in operands)
+
+
+def _fusion_bytes(
+    inner: hlo.Computation, fusion: hlo.Instruction, operands: list[hlo.Instruction]
+) -> float:
+    """Operands and results, but of an array that is only cut from, or written into, no more than the cut."""
+    users: dict[str, list[hlo.Instruction]] = {}
+    for instruction in inner:
+        for name in instruction.operands:
+            users.setdefault(name, []).append(instruction)
+    total = 0.0
+    written_in_place = 0.0
+    for parameter in inner:
+        if parameter.opcode == "parameter":
+            operand = operands[int(parameter.attributes.split(")")[0].split(",")[0])]
+            if not operand.shapes or not operand.shapes[0].in_hbm:
+                continue
+            touched, whole = _touched(inner, parameter, users)
+            total += min(touched, operand.bytes)
+            written_in_place += whole
+    results = _in_hbm(fusion.shapes)
+    return total + max(results - written_in_place, 0.0)
+
+
+def _touched(
+    inner: hlo.Computation, value: hlo.Instruction, users: Mapping[str, list[hlo.Instruction]]
+) -> tuple[float, float]:
+    """Bytes of an array that its users touch, and the bytes of results that are the array itself, changed in place."""
+    touched, in_place = 0.0, 0.0
+    for user in users.get(value.name, []):
+        if user.opcode in _SLICES and user.operands[0] == value.name:
+            touched += user.bytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
+            touched += inner.operands(user)[1].bytes
+            in_place += user.bytes
+        elif user.opcode == "tuple":
+            in_place += value.bytes
+        elif user.opcode == "bitcast":
+            more, whole = _touched(inner, user, users)
+            touched, in_place = touched + more, in_place + whole
+        else:
+            return value.bytes, 0.0
+    return touched, in_place
+
+
+def _in_hbm(shapes: tuple[hlo.Shape, ...]) -> float:
+    return sum(shape.bytes for shape in shapes if shape.in_hbm)

@@ -1,0 +1,137 @@
+"""The training step compiled for devices that are not here, and what the compiled program says about itself."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from lvm_jax.analysis.costs import COLLECTIVES, Cost, program_cost
+from lvm_jax.analysis.roofline import Chip, Prediction, out_of_memory, predict
+from lvm_jax.parallel.sharding import BatchLayout, batch_sharding
+from lvm_jax.tasks.base import Task
+from lvm_jax.training.loop import TrainConfig, abstract_state, compile_step, guarded
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one chip: the state and the batch, what the step adds, the compiler's highest point of both."""
+
+    arguments: int
+    temporaries: int
+    outputs: int
+    peak: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReport:
+    """A compiled step: its memory and cost on one chip, and the time that the roofline predicts.
+
+    Attributes:
+      n_chips: in all slices.
+      batch_size: rows of the global batch.
+      items: tokens (or images) of the global batch.
+      memory: on a chip.
+      model_flops: of all chips together, without recomputation.
+      cost: on a chip, as compiled.
+      prediction: seconds.
+      mfu: model FLOPs over what the chips could do in the predicted time.
+    """
+
+    n_chips: int
+    batch_size: int
+    items: int
+    memory: Memory
+    model_flops: float
+    cost: Cost
+    prediction: Prediction
+    mfu: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, ready for JSON; collectives summed by kind."""
+        collectives = {}
+        for kind in COLLECTIVES:
+            ours = [c for c in self.cost.collectives if c.kind == kind]
+            if ours:
+                collectives[kind] = {
+                    "executions": sum(c.times for c in ours),
+                    "payload_bytes": sum(c.times * c.payload for c in ours),
+                    "wire_bytes": sum(c.wire_bytes for c in ours),
+                    "asynchronous_bytes": sum(c.wire_bytes for c in ours if c.asynchronous),
+                }
+        return {
+            "chips": self.n_chips,
+            "batch_size": self.batch_size,
+            "items_per_step": self.items,
+            "memory_bytes_per_chip": dataclasses.asdict(self.memory),
+            "model_flops": self.model_flops,
+            "compiled_flops": self.cost.flops * self.n_chips,
+            "hbm_bytes_per_chip": self.cost.hbm_bytes,
+            "collectives_per_chip": collectives,
+            "uncounted_kernels": self.cost.uncounted_kernels,
+            "predicted_seconds": dataclasses.asdict(self.prediction)
+            | {"step": self.prediction.step},
+            "predicted_items_per_second_per_chip": self.items / self.n_chips / self.prediction.step,
+            "predicted_mfu": self.mfu,
+        }
+
+
+class DoesNotFit(Exception):
+    """The compiler says that the step needs more memory than a chip has; the message is its "NEED of LIMIT"."""
+
+
+def lower_step(task: Task, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
+    """The step that `train` compiles, lowered for the devices of `mesh`, its state born with its shardings.
+
+    Raises:
+      UserError: the batch does not divide over the mesh, or a parameter's dimension does not.
+    """
+    BatchLayout(mesh, config.batch_size)
+    judged = guarded(task, config)
+    with jax.set_mesh(mesh):
+        batch = {
+            name: jax.ShapeDtypeStruct(
+                rows.shape, rows.dtype, sharding=batch_sharding(mesh, len(rows.shape))
+            )
+            for name, rows in task.batch_spec(config.batch_size).items()
+        }
+        step = compile_step(judged, config.seed)
+        return step.lower(abstract_state(judged, mesh), batch, judged.constants)
+
+
+def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> StepReport:
+    """Compiles the step and counts what it costs.
+
+    Raises:
+      DoesNotFit: the compiler ran out of the chip's memory.
+      UserError: see `lower_step`.
+    """
+    lowered = lower_step(task, config, mesh)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        need = out_of_memory(str(error))
+        if need is None:
+            raise
+        raise DoesNotFit(need) from error
+    devices = list(mesh.devices.flat)
+    cost = program_cost(compiled.as_text() or "", len(devices))
+    prediction = predict(cost, chip, devices)
+    model_flops = task.flops_per_batch(config.batch_size)
+    return StepReport(
+        n_chips=len(devices),
+        batch_size=config.batch_size,
+        items=task.items_per_batch(config.batch_size)[1],
+        memory=_memory(compiled.memory_analysis()),
+        model_flops=model_flops,
+        cost=cost,
+        prediction=prediction,
+        mfu=model_flops / (prediction.step * chip.peak_flops * len(devices)),
+    )
+
+
+def _memory(stats: Any) -> Memory:
+    arguments, temporaries = stats.argument_size_in_bytes, stats.temp_size_in_bytes
+    outputs = stats.output_size_in_bytes
+    everything = arguments + temporaries + outputs - stats.alias_size_in_bytes
+    return Memory(arguments, temporaries, outputs, stats.peak_memory_in_bytes or everything)
