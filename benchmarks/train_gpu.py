@@ -2,12 +2,12 @@ r"""Training on one GPU: tokens/s and MFU of every size beside PyTorch, each spe
 
     python benchmarks/train_gpu.py --presets=300m,1b,3b --peer_python=OTHER_ENVIRONMENT/bin/python
 
-A step is forward, backward, clipping to norm 1 and AdamW with fp32 master weights, on rows of T = 4096 tokens. The sides:
-lvm_jax in bf16, and with --quantization=none,fp8 in fp8 too; torch.compile + transformers, cuDNN's attention forced,
-AdamW fused. All start from the same folder of weights and read the same tokens. The gate: the losses of 20 steps within 1e-2
-nats of an fp32 run; a side that fails it gets no speed. Then sides are timed in turn, each turn in a process of its own
-that has the whole GPU (compiled programs are cached between turns). MFU counts causal attention once, over the data
-sheet's dense bf16 peak; in fp8 too. Runs on a CPU too, where it shows that it works.
+A step is forward, backward, clipping to norm 1 and AdamW with fp32 master weights, on rows of T = 4096 tokens. The
+sides: lvm_jax in bf16, and with --quantization=none,fp8 in fp8 too; torch.compile + transformers, cuDNN's attention
+forced, AdamW fused. All start from one folder of weights and read the same tokens. The gate: the losses of 20 steps
+within 1e-2 nats of an fp32 run's; a side that fails it gets no speed. Then sides are timed in turn, each turn in a
+process of its own that has the whole GPU (compiled programs are kept between turns). MFU counts causal attention once,
+over the data sheet's dense bf16 peak; in fp8 too. Runs on a CPU too, where it shows that it works.
 """
 
 import json
@@ -30,6 +30,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.metrics.throughput import peak_flops
 from lvm_jax.models import Llama, llama_folder, presets
 from lvm_jax.models.llama_config import train_flops_per_token
+from lvm_jax.parallel import runtime
 from lvm_jax.tasks.next_token import NextTokenTask
 
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 0.1
@@ -55,11 +56,12 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
     """Trains in this process, as asked by the driver.
 
     Args:
-      question: folder of weights, tokens file, steps, warm_up, and fields of `LlamaConfig` about how to compute.
+      question: folder of weights, tokens file, steps, warm_up, folder of compiled programs, and how to compute.
 
     Returns:
       losses of all steps, seconds of those after the warm-up, seconds of compiling, peak bytes, FLOP/s of the device.
     """
+    runtime.initialize(compile_cache=question["cache"])
     peak = peak_flops()
     config = llama_folder.load_config(question["folder"], **question["compute"])
     tokens = np.load(question["tokens"])
@@ -86,8 +88,8 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
     jax.block_until_ready(state)
     seconds = time.perf_counter() - start
     device = jax.local_devices()[0]
-    analysis = step.memory_analysis()
-    planned = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+    plan = step.memory_analysis()
+    planned = plan.argument_size_in_bytes + plan.temp_size_in_bytes if plan else 0
     return {
         "losses": [float(loss.compute()) for loss in losses],
         "seconds": seconds,
@@ -139,7 +141,8 @@ class Side:
     def train(self, folder: str, tokens: str, steps: int, warm_up: int) -> dict[str, Any]:
         """Its answer to one turn."""
         question = {"folder": folder, "tokens": tokens, "steps": steps, "warm_up": warm_up}
-        return ask(self.command, {**question, "compute": self.compute})
+        cache = f"{pathlib.Path(folder).parent}/compiled"
+        return ask(self.command, {**question, "cache": cache, "compute": self.compute})
 
 
 def sides_of(args: Any) -> list[Side]:
