@@ -18,6 +18,8 @@ from lvm_jax.models.lora import LoRAParam
 from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.parts import cut
 
+ROWS = ("tokens", "segment_ids", "positions")
+
 
 class NextTokenTask:
     """Trains a `Llama` on rows of seq_len + 1 tokens.
@@ -98,7 +100,8 @@ class NextTokenTask:
         if self.accumulation == 1:
             grads, sums = gradient(trained, batch)
             return sums, grads
-        parts = {name: cut(rows, self.accumulation) for name, rows in batch.items()}
+        rows = {name: batch[name] for name in ROWS if name in batch}
+        parts = jax.tree.map(lambda x: cut(x, self.accumulation), rows)
 
         def add(carry: Any, part: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, carry, gradient(trained, part)), None
@@ -139,7 +142,7 @@ class NextTokenTask:
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
         """tokens, segment_ids, positions: int32 (B, T + 1)."""
         row = jax.ShapeDtypeStruct((global_batch, self.seq_len + 1), jnp.int32)
-        return {"tokens": row, "segment_ids": row, "positions": row}
+        return dict.fromkeys(ROWS, row)
 
     def flops_per_batch(self, global_batch: int) -> float:
         """Causal convention: attention counts each pair once; the head is counted, the input embedding is not."""
