@@ -1,13 +1,18 @@
-r"""The training step of the quickstart's decoder: tokens/s beside PyTorch + transformers, in turns, in one run.
+r"""The decoder's training step: tokens/s beside PyTorch + transformers and the published settings, in turns.
 
     python benchmarks/train_step.py --peer_python=OTHER_ENVIRONMENT/bin/python
+    python benchmarks/train_step.py --preset=100m --batch=2 --seq_len=1024 --steps=1 --peer_python=...
 
-A step is forward, backward, clipping to norm 1 and AdamW, in fp32, on rows of 513 tokens. OTHER_ENVIRONMENT has torch
-and transformers (`pip install torch transformers`, apart from this project's). It opens the folder saved by this side,
-so both train the same weights on the same batch, and before anything is timed the losses of the first steps must agree.
-Run it on an idle machine: PyTorch's threads wait for each other, and one that lost its core delays all.
+A step is forward, backward, clipping to norm 1 and AdamW, in fp32, on rows of seq_len + 1 tokens. OTHER_ENVIRONMENT has
+torch and transformers (`pip install torch transformers`, apart from this project's). All sides open the folder saved by
+this one, so they train the same weights on the same batch, and before anything is timed the losses of the first steps
+must agree. "published settings" is a JAX program with the remat and attention of the published LVM code
+(benchmarks/peers/published_settings.py). FLOPs are the compiler's count of the compiled step, ours unrolled and without
+remat, over the model's; memory is the compiler's temporaries, ours as it is timed. Run it on an idle machine: PyTorch's
+threads wait for each other, and one that lost its core delays all.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -21,12 +26,13 @@ import jax
 import numpy as np
 import optax
 from absl import flags
-from peers.driver import Peer  # benchmarks/ is the script's own folder
+from peers import published_settings  # benchmarks/ is the script's own folder
+from peers.driver import Peer
 from turns import in_turns
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
-from lvm_jax.models import presets
+from lvm_jax.models import presets, pretrained
 from lvm_jax.models.llama_config import count_parameters, train_flops_per_token
 from lvm_jax.tasks.next_token import NextTokenTask
 
@@ -36,13 +42,27 @@ GATE_STEPS, GATE_TOLERANCE = 3, 1e-3
 Turn = Callable[[int], dict[str, Any]]
 
 
-def start_ours(preset: str, batch: int, seq_len: int, folder: pathlib.Path) -> Turn:
-    """Saves a fresh model and a batch into `folder`; returns what trains that model some steps further."""
-    tx = optax.chain(
+def make_tx() -> optax.GradientTransformation:
+    """The optimizer of all JAX programs here."""
+    return optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adamw(LEARNING_RATE, b1=0.9, b2=0.95, eps=1e-8, weight_decay=WEIGHT_DECAY),
     )
-    task = NextTokenTask(presets.llama(preset), tx, seq_len=seq_len)
+
+
+def costs(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """FLOPs and bytes of temporaries, as the compiler counts them; a loop's body counts once."""
+    analysis, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    if not analysis or memory is None:
+        raise UserError(f"{jax.default_backend()} does not count FLOPs: run this on a CPU")
+    return {"flops": analysis["flops"], "temporary_bytes": memory.temp_size_in_bytes}
+
+
+def start_ours(
+    preset: str, batch: int, seq_len: int, folder: pathlib.Path
+) -> tuple[Turn, dict[str, float]]:
+    """Saves a fresh model and a batch into `folder`; returns what trains it some steps further, and its costs."""
+    task = NextTokenTask(presets.llama(preset), make_tx(), seq_len=seq_len)
     state, key = jax.jit(task.init)(jax.random.key(0)), jax.random.key(1)
     task.model(state).save_pretrained(folder)
     tokens = (
@@ -66,23 +86,52 @@ def start_ours(preset: str, batch: int, seq_len: int, folder: pathlib.Path) -> T
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
 
-    return train
+    plain = presets.llama(preset, remat="none", scan_layers=False)
+    unrolled = NextTokenTask(plain, make_tx(), seq_len=seq_len)
+    flops = costs(jax.jit(unrolled.step, donate_argnums=0).lower(state, rows, key).compile())
+    return train, {**costs(step), "flops": flops["flops"]}
 
 
-def check_losses(ours: list[float], theirs: list[float]) -> None:
-    """Requires two runs of the same steps to agree.
+def start_published(config: Any, folder: pathlib.Path) -> tuple[Turn, dict[str, float]]:
+    """The same for the published settings, on the model and the batch in `folder`."""
+    if (seq_len := np.load(folder / "tokens.npy").shape[1] - 1) > published_settings.CHUNK:
+        raise UserError(
+            f"--seq_len={seq_len}: beyond {published_settings.CHUNK} the published settings loop over blocks, whose "
+            "FLOPs the compiler does not count"
+        )
+    params = jax.device_put(pretrained.read_tensors(folder))
+    tokens = jax.device_put(np.load(folder / "tokens.npy"))
+    tx = make_tx()
+    opt = jax.jit(tx.init)(params)
+    step = jax.jit(published_settings.make_step(config, tx), donate_argnums=(0, 1))
+    compiled = step.lower(params, opt, tokens).compile()
+
+    def train(steps: int) -> dict[str, Any]:
+        nonlocal params, opt
+        begin, cpu_begin, losses = time.perf_counter(), time.process_time(), []
+        for _ in range(steps):
+            params, opt, loss = compiled(params, opt, tokens)
+            losses.append(float(loss))
+        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
+
+    return train, costs(compiled)
+
+
+def check_losses(losses: dict[str, list[float]]) -> None:
+    """Requires runs of the same steps to agree with the first.
 
     Raises:
-      UserError: they do not; timing them would compare two programs that compute different things.
+      UserError: they do not; timing them would compare programs that compute different things.
     """
-    gap = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-    print(
-        f"losses of {len(ours)} steps agree within {gap:.1e} nats: {', '.join(f'{x:.5f}' for x in ours)}"
-    )
-    if gap > GATE_TOLERANCE:
-        raise UserError(
-            f"losses differ by {gap:.2e}, more than {GATE_TOLERANCE}: ours {ours}, PyTorch {theirs}"
-        )
+    (_, ours), *others = losses.items()
+    for name, theirs in others:
+        gap = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+        print(f"losses of {len(ours)} steps agree with {name} within {gap:.1e} nats")
+        if gap > GATE_TOLERANCE:
+            raise UserError(
+                f"losses differ by {gap:.2e}, more than {GATE_TOLERANCE}: ours {ours}, {name} {theirs}"
+            )
 
 
 def main() -> None:
@@ -95,41 +144,56 @@ def main() -> None:
     print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
-        train = start_ours(args.preset, args.batch, args.seq_len, path)
+        ours, our_costs = start_ours(args.preset, args.batch, args.seq_len, path)
+        published, published_costs = start_published(config, path)
         arguments = (path, path / "tokens.npy", threads, LEARNING_RATE, WEIGHT_DECAY)
         with Peer(args.peer_python, "torch_llama.py", *arguments) as peer:
-            gate = {"steps": GATE_STEPS}
-            check_losses(train(GATE_STEPS)["losses"], peer.ask(gate)["losses"])
+            turns: dict[str, Turn] = {
+                "lvm_jax": ours,
+                "PyTorch": lambda steps: peer.ask({"steps": steps}),
+                "published settings": published,
+            }
+            check_losses({name: turn(GATE_STEPS)["losses"] for name, turn in turns.items()})
 
-            def rates(answer: dict[str, Any]) -> dict[str, float]:
+            def rates(turn: Turn) -> dict[str, float]:
+                answer = turn(args.steps)
                 return {
                     "tokens_per_second": args.steps * args.batch * args.seq_len / answer["seconds"],
                     "cpu_seconds_per_step": answer["cpu_seconds"] / args.steps,
                 }
 
             medians = in_turns(
-                {
-                    "lvm_jax": lambda: rates(train(args.steps)),
-                    "PyTorch": lambda: rates(peer.ask({"steps": args.steps})),
-                },
-                args.rounds,
+                {name: functools.partial(rates, turn) for name, turn in turns.items()}, args.rounds
             )
-    (rate, cpu), (peer_rate, peer_cpu) = (m.values() for m in medians.values())
     flops = train_flops_per_token(config, args.seq_len)
     versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
+    model_flops = flops * args.batch * args.seq_len
     print(
         f"{args.preset}: {count_parameters(config) / 1e6:.2f}M parameters, {args.batch} x {args.seq_len} tokens, "
-        f"fp32, {threads} threads, {versions}\n"
-        f"lvm_jax {rate:,.0f} tokens/s ({rate * flops / 1e9:.0f} GFLOP/s), PyTorch {peer_rate:,.0f}: "
-        f"ratio {rate / peer_rate:.2f}\n"
-        f"CPU seconds a step: {cpu:.3f} and {peer_cpu:.3f}, ratio {peer_cpu / cpu:.2f}"
+        f"fp32, {threads} threads, {versions}"
     )
+    rate, cpu = medians["lvm_jax"].values()
+    for name, median in medians.items():
+        print(
+            f"{name}: {median['tokens_per_second']:,.0f} tokens/s "
+            f"({median['tokens_per_second'] * flops / 1e9:.0f} GFLOP/s), "
+            f"ratio {rate / median['tokens_per_second']:.2f}; CPU seconds a step "
+            f"{median['cpu_seconds_per_step']:.3f}, ratio {median['cpu_seconds_per_step'] / cpu:.2f}"
+        )
+    memory = our_costs["temporary_bytes"] / published_costs["temporary_bytes"]
+    for name, cost in (("lvm_jax", our_costs), ("published settings", published_costs)):
+        print(
+            f"{name}: compiled FLOPs over model FLOPs {cost['flops'] / model_flops:.3f}, temporary memory "
+            f"{cost['temporary_bytes'] / 2**20:,.0f} MiB"
+        )
+    print(f"temporary memory of lvm_jax over the published settings': {memory:.2f}")
     if args.output:
         record = {
             "threads": threads,
             "versions": versions,
-            "ratio": rate / peer_rate,
             "medians": medians,
+            "costs": {"lvm_jax": our_costs, "published settings": published_costs},
+            "model_flops": model_flops,
         }
         pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
 

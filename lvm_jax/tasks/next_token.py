@@ -18,6 +18,8 @@ from lvm_jax.models.lora import LoRAParam
 from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.parts import cut
 
+ROWS = ("tokens", "segment_ids", "positions")
+
 
 class NextTokenTask:
     """Trains a `Llama` on rows of seq_len + 1 tokens.
@@ -87,7 +89,7 @@ class NextTokenTask:
         self, trained: nnx.State, params: Any, batch: Batch
     ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
         """(sum, weight) of the batch's loss, and the gradient of their quotient, part by part."""
-        weight = jnp.maximum(jnp.sum(label_weights(batch["segment_ids"])), 1.0)
+        weight = jnp.maximum(jnp.sum(_label_weights(batch)), 1.0)
 
         def share(trained: nnx.State, part: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             whole = {**params, "lora": trained} if self.config.lora.rank else trained
@@ -98,7 +100,8 @@ class NextTokenTask:
         if self.accumulation == 1:
             grads, sums = gradient(trained, batch)
             return sums, grads
-        parts = {name: cut(rows, self.accumulation) for name, rows in batch.items()}
+        rows = {name: batch[name] for name in ROWS if name in batch}
+        parts = jax.tree.map(lambda x: cut(x, self.accumulation), rows)
 
         def add(carry: Any, part: Batch) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, carry, gradient(trained, part)), None
@@ -109,11 +112,15 @@ class NextTokenTask:
         return sums, grads
 
     def loss(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Summed cross-entropy in nats, and the number of counted labels; both global, fp32 scalars."""
-        tokens, segment_ids = batch["tokens"], batch["segment_ids"]
+        """Summed cross-entropy in nats, and the number of counted labels; both global, fp32 scalars.
+
+        In a batch without segment_ids and positions every row is one sentence, for which attention needs no mask.
+        """
         model = self._merge(params)
-        hidden_BTD = model.hidden(tokens[:, :-1], segment_ids[:, :-1], batch["positions"][:, :-1])
-        labels_BT, weights_BT = tokens[:, 1:], label_weights(segment_ids)
+        tokens = batch["tokens"]
+        sentences = [batch[n][:, :-1] if n in batch else None for n in ("segment_ids", "positions")]
+        hidden_BTD = model.hidden(tokens[:, :-1], *sentences)
+        labels_BT, weights_BT = tokens[:, 1:], _label_weights(batch)
         if self.loss_chunk:
             return chunked_cross_entropy(
                 hidden_BTD,
@@ -135,7 +142,7 @@ class NextTokenTask:
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
         """tokens, segment_ids, positions: int32 (B, T + 1)."""
         row = jax.ShapeDtypeStruct((global_batch, self.seq_len + 1), jnp.int32)
-        return {"tokens": row, "segment_ids": row, "positions": row}
+        return dict.fromkeys(ROWS, row)
 
     def flops_per_batch(self, global_batch: int) -> float:
         """Causal convention: attention counts each pair once; the head is counted, the input embedding is not."""
@@ -150,3 +157,9 @@ def _split(params: nnx.State) -> tuple[nnx.State, nnx.State | None]:
     """What is trained, and what is frozen beside adapters; None: there are none, and all is trained."""
     adapters, others = nnx.split_state(params, LoRAParam, ...)
     return (adapters, others) if nnx.to_flat_state(adapters) else (others, None)
+
+
+def _label_weights(batch: Batch) -> jax.Array:
+    if "segment_ids" in batch:
+        return label_weights(batch["segment_ids"])
+    return jnp.ones_like(batch["tokens"][:, 1:], jnp.float32)

@@ -1,0 +1,258 @@
+r"""Training on one GPU: tokens/s and MFU of every size beside PyTorch, each speed behind a gate on its losses.
+
+    python benchmarks/train_gpu.py --presets=300m,1b,3b --peer_python=OTHER_ENVIRONMENT/bin/python
+
+A step is forward, backward, clipping to norm 1 and AdamW with fp32 master weights, on rows of T = 4096 tokens. The
+sides: lvm_jax in bf16, and with --quantization=none,fp8 in fp8 too; torch.compile + transformers, cuDNN's attention
+forced, AdamW fused. All start from one folder of weights and read the same tokens. The gate: the losses of 20 steps
+within 1e-2 nats of an fp32 run's; a side that fails it gets no speed. Then sides are timed in turn, each turn in a
+process of its own that has the whole GPU (compiled programs are kept between turns). MFU counts causal attention once,
+over the data sheet's dense bf16 peak; in fp8 too. Runs on a CPU too, where it shows that it works.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+from flax import nnx
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+from lvm_jax.metrics.throughput import peak_flops
+from lvm_jax.models import Llama, llama_folder, presets
+from lvm_jax.models.llama_config import train_flops_per_token
+from lvm_jax.parallel import runtime
+from lvm_jax.tasks.next_token import NextTokenTask
+
+LEARNING_RATE, WEIGHT_DECAY = 3e-4, 0.1
+GATE_STEPS, GATE_TOLERANCE = 20, 1e-2
+WARM_UP = 3
+# Rows of a step that fit 141 GB with the products of every layer stored.
+ROWS = {"300m": 16, "600m": 16, "1b": 8, "3b": 4}
+
+
+def structured_tokens(vocab_size: int, steps: int, rows: int, seq_len: int) -> np.ndarray:
+    """Ids (steps, rows, seq_len + 1) in which seven of ten follow from the one before: something to learn."""
+    rng = np.random.default_rng(0)
+    following = rng.permutation(vocab_size)
+    shape = (steps, rows, seq_len + 1)
+    tokens = rng.integers(0, vocab_size, shape).astype(np.int32)
+    follows = rng.random(shape) < 0.7
+    for t in range(1, seq_len + 1):
+        tokens[..., t] = np.where(follows[..., t], following[tokens[..., t - 1]], tokens[..., t])
+    return tokens
+
+
+def turn(question: dict[str, Any]) -> dict[str, Any]:
+    """Trains in this process, as asked by the driver.
+
+    Args:
+      question: folder of weights, tokens file, steps, warm_up, folder of compiled programs, and how to compute.
+
+    Returns:
+      losses of all steps, seconds of those after the warm-up, seconds of compiling, peak bytes, FLOP/s of the device.
+    """
+    runtime.initialize(compile_cache=question["cache"])
+    peak = peak_flops()
+    config = llama_folder.load_config(question["folder"], **question["compute"])
+    tokens = np.load(question["tokens"])
+    tx = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(LEARNING_RATE, b1=0.9, b2=0.95, eps=1e-8, weight_decay=WEIGHT_DECAY),
+    )
+    task = NextTokenTask(config, tx, seq_len=tokens.shape[2] - 1)
+    key = jax.random.key(0)
+    batches = [jax.device_put({"tokens": rows}) for rows in tokens]
+    params = nnx.state(Llama.from_pretrained(question["folder"], **question["compute"]))
+    state = {"step": jnp.zeros((), jnp.int32), "params": params, "opt": jax.jit(tx.init)(params)}
+    begin = time.perf_counter()
+    step = jax.jit(task.step, donate_argnums=0).lower(state, batches[0], key).compile()
+    compile_seconds = time.perf_counter() - begin
+
+    losses, start = [], 0.0
+    for number in range(question["warm_up"] + question["steps"]):
+        if number == question["warm_up"]:
+            jax.block_until_ready(state)
+            start = time.perf_counter()
+        state, metrics = step(state, batches[number % len(batches)], key)
+        losses.append(metrics["loss"])
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - start
+    device = jax.local_devices()[0]
+    plan = step.memory_analysis()
+    planned = plan.argument_size_in_bytes + plan.temp_size_in_bytes if plan else 0
+    return {
+        "losses": [float(loss.compute()) for loss in losses],
+        "seconds": seconds,
+        "compile_seconds": compile_seconds,
+        "peak_bytes": (device.memory_stats() or {}).get("peak_bytes_in_use", planned),
+        "peak_flops": peak,
+        "versions": {"device": device.device_kind, "jax": jax.__version__},
+    }
+
+
+def prepare(question: dict[str, Any]) -> dict[str, Any]:
+    """Writes the folder of random weights that all sides start from."""
+    config = presets.llama(question["preset"])
+    nnx.jit(lambda: Llama(config, rngs=nnx.Rngs(0)))().save_pretrained(question["folder"])
+    return {}
+
+
+def ask(command: list[str], question: dict[str, Any]) -> dict[str, Any]:
+    """What a process answers on its last line of output.
+
+    Raises:
+      UserError: it fails; with its last line of errors.
+    """
+    done = subprocess.run(
+        [*command, json.dumps(question)], capture_output=True, text=True, check=False
+    )
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise UserError(f"{command[0]} ended with status {done.returncode}: {last[:300]}")
+    return json.loads(lines[-1])
+
+
+class Side:
+    """One program under test: its questions are answered by processes of its own.
+
+    Args:
+      name: of its line in the table.
+      command: what to start.
+      compute: how it computes.
+    """
+
+    def __init__(self, name: str, command: list[str], compute: dict[str, Any]) -> None:
+        self.name, self.command, self.compute = name, command, compute
+        self.turns: list[dict[str, Any]] = []
+        self.problem = ""
+        self.gap = float("nan")
+
+    def train(self, folder: str, tokens: str, steps: int, warm_up: int) -> dict[str, Any]:
+        """Its answer to one turn."""
+        question = {"folder": folder, "tokens": tokens, "steps": steps, "warm_up": warm_up}
+        cache = f"{pathlib.Path(folder).parent}/compiled"
+        return ask(self.command, {**question, "cache": cache, "compute": self.compute})
+
+
+def sides_of(args: Any) -> list[Side]:
+    """All programs that are compared; the first is the fp32 reference of the gate, which is not timed."""
+    ours = [sys.executable, __file__, "--turn"]
+    fast = {"dtype": "bfloat16", "remat": args.remat, "scan_layers": args.scan_layers}
+    exact = {"dtype": "float32", "remat": "full", "scan_layers": True, "attention": "chunked"}
+    sides = [Side("fp32 reference", ours, exact)]
+    names = {"none": "lvm_jax bf16", "int8": "lvm_jax int8", "fp8": "lvm_jax fp8"}
+    for kind in args.quantization:
+        if kind not in names:
+            raise UserError(f"--quantization={kind} does not exist; known: {', '.join(names)}")
+        sides.append(Side(names[kind], ours, {**fast, "quantization": kind}))
+    if args.peer_python:
+        script = str(pathlib.Path(__file__).parent / "peers" / "torch_train_gpu.py")
+        compute = {"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
+        sides.append(Side("PyTorch bf16", [args.peer_python, script], compute))
+    return sides
+
+
+def measure(preset: str, args: Any) -> list[dict[str, Any]]:
+    """Gates and times all sides on one size; a record for each."""
+    config = presets.llama(preset)
+    rows = args.rows or ROWS.get(preset, 1)
+    reference, *sides = sides_of(args)
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+        folder, gate, tokens = (f"{scratch}/{name}" for name in ("model", "gate.npy", "tokens.npy"))
+        np.save(gate, structured_tokens(config.vocab_size, GATE_STEPS, 1, args.seq_len))
+        np.save(tokens, structured_tokens(config.vocab_size, 4, rows, args.seq_len))
+        ask([sys.executable, __file__, "--turn"], {"preset": preset, "folder": folder})
+        exact = np.array(reference.train(folder, gate, GATE_STEPS, 0)["losses"])
+        for side in sides:
+            try:
+                losses = np.array(side.train(folder, gate, GATE_STEPS, 0)["losses"])
+                side.gap = float(np.abs(losses - exact).max())
+                if not side.gap <= GATE_TOLERANCE:
+                    side.problem = f"losses are {side.gap:.1e} from fp32's: no speed"
+            except UserError as error:
+                side.problem = str(error)
+        for _ in range(args.rounds):
+            for side in (side for side in sides if not side.problem):
+                try:
+                    side.turns.append(side.train(folder, tokens, args.steps, WARM_UP))
+                except UserError as error:
+                    side.problem = str(error)
+    flops = train_flops_per_token(config, args.seq_len)
+    work = args.steps * rows * args.seq_len
+    return [record(preset, rows, side, work, flops, exact) for side in sides]
+
+
+def record(
+    preset: str, rows: int, side: Side, work: int, flops: float, exact: np.ndarray
+) -> dict[str, Any]:
+    """The numbers of one line."""
+    line = {"preset": preset, "rows": rows, "side": side.name, "gap": side.gap}
+    line |= {"problem": side.problem, "reference_losses": exact.tolist()}
+    if not side.turns:
+        return line
+    rate = float(np.median([work / answer["seconds"] for answer in side.turns]))
+    first = side.turns[0]
+    line |= {name: first[name] for name in ("compile_seconds", "peak_bytes", "versions")}
+    peak = first.get("peak_flops")
+    return line | {"tokens_per_second": rate, "flops_per_second": rate * flops, "peak_flops": peak}
+
+
+def show(lines: list[dict[str, Any]]) -> None:
+    """Rows of the table, MFU over the peak that our side knows."""
+    peak = next((line["peak_flops"] for line in lines if line.get("peak_flops")), float("nan"))
+    for line in lines:
+        begin = f"| {line['preset']} | {line['side']} | {line['rows']} |"
+        if line["problem"]:
+            print(f"{begin} {line['problem']} | | | | {line['gap']:.1e} |", flush=True)
+            continue
+        print(
+            f"{begin} {line['tokens_per_second']:,.0f} | {line['flops_per_second'] / peak:.1%} "
+            f"| {line['compile_seconds']:.1f} | {line['peak_bytes'] / 2**30:.1f} | {line['gap']:.1e} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measures every size, prints a table, and with --output writes it as JSON."""
+    args = flags.FLAGS
+    if args.turn:
+        question = json.loads(args.turn)
+        print(json.dumps(prepare(question) if "preset" in question else turn(question)))
+        return
+    print(f"T = {args.seq_len}, {args.rounds} rounds of {args.steps} steps, remat {args.remat}")
+    print("| preset | side | rows | tokens/s | MFU | compile s | peak GiB | loss gap to fp32 |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    records = []
+    for preset in args.presets:
+        lines = measure(preset, args)
+        show(lines)
+        records += lines
+    if args.output:
+        pathlib.Path(args.output).write_text(json.dumps(records, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("presets", ["300m", "1b", "3b"], "decoders of lvm_jax.models.presets")
+    flags.DEFINE_list("quantization", ["none"], "of our sides: none (bf16), int8, fp8")
+    flags.DEFINE_integer("rows", 0, "of a step; 0: a number for each size")
+    flags.DEFINE_integer("seq_len", 4096, "tokens of a row", lower_bound=2)
+    flags.DEFINE_integer("rounds", 3, "turns of each side", lower_bound=1)
+    flags.DEFINE_integer("steps", 20, "timed steps of a turn", lower_bound=1)
+    flags.DEFINE_string("remat", "dots", "of our sides: none, full, dots")
+    flags.DEFINE_bool("scan_layers", False, "of our sides; unrolled is faster on a GPU")
+    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
+    flags.DEFINE_string("scratch", None, "folder for weights and tokens; default: the system's")
+    flags.DEFINE_string("output", None, "JSON file for the numbers")
+    flags.DEFINE_string("turn", None, "what a process of one side is asked, JSON; used by itself")
+    cli.run(main)
