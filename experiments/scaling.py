@@ -9,7 +9,6 @@ numbers and fitted power laws, DIR/scaling.html shows them (the paper's Figures 
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from lvm_jax import cli
+from lvm_jax import cli, files
 from lvm_jax.config import from_mapping
 from lvm_jax.data.shards import SentenceStore
 from lvm_jax.data.visual_sentence import Category
@@ -100,9 +99,7 @@ def main() -> None:
         records.append(record)
     means = mean_over_seeds(records)
     result = {"records": means, "fits": fits(means), "images": images, "runs": records}
-    partial = workdir / "scaling.json.partial"
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(workdir / "scaling.json")
+    files.write_json(workdir / "scaling.json", result)
     print(f"open {write_page(workdir)}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from lvm_jax import files
 from lvm_jax.reporting import html
 from lvm_jax.reporting.charts import Bars, Chart, Picture, Series
 
@@ -30,7 +31,7 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
     figures = charts(study)
     (folder / "figures").mkdir(exist_ok=True)
     for name, (picture, _) in figures.items():
-        (folder / "figures" / f"{name}.png").write_bytes(picture.png())
+        files.write(folder / "figures" / f"{name}.png", picture.png())
     drawn = {
         name: html.figure(picture.svg(), caption) for name, (picture, caption) in figures.items()
     }
@@ -49,11 +50,9 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
         )
     )
     path = folder / "scaling.html"
-    partial = path.with_name("scaling.html.partial")
-    partial.write_text(
-        html.page("Scaling study", f"Every number is from {folder}/scaling.json.", body)
+    files.write(
+        path, html.page("Scaling study", f"Every number is from {folder}/scaling.json.", body)
     )
-    partial.replace(path)
     return path
 
 
