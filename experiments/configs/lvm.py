@@ -28,8 +28,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = dataclasses.asdict(presets.llama(args["size"]))
     config.model.update({"dtype": "bfloat16", "remat": "dots"})
 
-    # Fine-tuning: a model folder of this shape, ours or Hugging Face's; "": fresh weights. With a config.model.lora.rank
-    # adapters of that rank are trained beside frozen weights.
+    # Fine-tuning: a model folder of this shape, ours or Hugging Face's; "": fresh weights.
+    # With a config.model.lora.rank adapters of that rank are trained beside frozen weights.
     config.init_from = ""
 
     config.data = ConfigDict()
