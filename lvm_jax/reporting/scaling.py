@@ -31,7 +31,7 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
     figures = charts(study)
     (folder / "figures").mkdir(exist_ok=True)
     for name, (picture, _) in figures.items():
-        (folder / "figures" / f"{name}.png").write_bytes(picture.png())
+        files.write(folder / "figures" / f"{name}.png", picture.png())
     drawn = {
         name: html.figure(picture.svg(), caption) for name, (picture, caption) in figures.items()
     }
@@ -118,7 +118,7 @@ def limits(study: Mapping[str, Any]) -> list[str]:
         else "One seed a run: how much another seed would change is not known.",
         "One learning rate and batch for every size, unless the configuration says otherwise; none was tuned.",
         "A fit has no floor under the loss, and its interval holds only the scatter of its few points around the line. "
-        "It describes the range it was fitted in, and predicts nothing beyond.",
+        "It describes the range it was fitted in, and predicts nothing beyond; an interval that holds 0 shows no fall.",
     ]
     return words
 
