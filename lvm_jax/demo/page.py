@@ -117,7 +117,7 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
         title="Visual prompts", analytics_enabled=False, delete_cache=(600, 600)
     ) as page:
         desk = gr.State(Desk(), time_to_live=_SECONDS_KEPT)
-        gr.HTML(view.heading(model, data), apply_default_css=False)
+        gr.HTML(view.HEADING, apply_default_css=False)
         shelf = gr.HTML(
             view.examples_row(examples),
             js_on_load=_CLICKED,
@@ -136,6 +136,8 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
             values = _sampling(studio)
         ask = gr.Button("Next image", variant="primary", elem_id="ask")
         answers = gr.HTML("", js_on_load=_CLICKED, apply_default_css=False, elem_id="answers")
+
+        gr.HTML(view.label(model, data), apply_default_css=False)
 
         outputs = [desk, message, strip, answers]
         settings: dict[str, Any] = {

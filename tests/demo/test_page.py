@@ -137,11 +137,12 @@ def columns(page, count: int):
 
 
 def pixels(image) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(page_bytes(image.get_attribute("src")))))
+    return np.asarray(Image.open(io.BytesIO(fetched(image.get_attribute("src")))))
 
 
-def page_bytes(url: str) -> bytes:
-    return urllib.request.urlopen(url).read()
+def fetched(url: str) -> bytes:
+    with urllib.request.urlopen(url) as answer:
+        return answer.read()
 
 
 @pytest.mark.slow
@@ -241,5 +242,6 @@ def test_the_server_keeps_to_itself(server):
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(request)
         assert error.value.code == status
-    config = json.loads(urllib.request.urlopen(f"{url}/config").read())
+        error.value.close()
+    config = json.loads(fetched(f"{url}/config"))
     assert not config.get("analytics_enabled")
