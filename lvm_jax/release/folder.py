@@ -8,6 +8,7 @@ FOLDER/SHA256SUMS                    of all the other files, for `sha256sum -c` 
 
 import gzip
 import hashlib
+import os
 import tarfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ SUMS = "SHA256SUMS"
 MAX_BYTES = 60_000_000
 
 
-def exists(folder: str | Path) -> bool:
+def exists(folder: str | os.PathLike[str]) -> bool:
     """Whether there is a release at `folder`; one that is being written is none yet."""
     return (Path(folder) / SUMS).exists()
 
@@ -39,7 +40,7 @@ def write_checksums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines))
 
 
-def verify(folder: str | Path) -> None:
+def verify(folder: str | os.PathLike[str]) -> None:
     """Requires every file of a release to be there, unchanged.
 
     Raises:

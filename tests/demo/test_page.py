@@ -62,6 +62,21 @@ def test_without_a_model_it_says_what_to_run(tmp_path):
     ]
 
 
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_one_line(workdir, tmp_path):
+    pytest.importorskip("gradio", reason="the extra `demo` is not installed")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        flags = (f"--workdir={workdir}", f"--release={tmp_path}/none", f"--port={port}")
+        process = start(*flags, GRADIO_TEMP_DIR=str(tmp_path))
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert f"error: the page cannot listen on 127.0.0.1, port {port}: name another --port" in output
+    assert "Traceback" not in output
+
+
 @pytest.fixture(scope="module")
 def server(workdir, tmp_path_factory):
     """The address of a running page, and the folder in which Gradio would keep files."""
