@@ -97,10 +97,11 @@ def main() -> None:
     identity = request.described(vqgan, model) | {"cache_dtype": engine.cache_dtype}
     summary = answer_all(cases, engine, vqgan, request, output, identity, batch_size=_BATCH.value)
     if summary["means"]:
+        known = sum("psnr" in record for record in summary["prompts"])
         print(
-            "{n} prompts: {token_accuracy:.1%} of the codes right, {psnr:.1f} dB from the truth; copying the last "
-            "comparable image: {copy_token_accuracy:.1%}, {copy_psnr:.1f} dB".format(
-                n=len(cases), **summary["means"]
+            "{n} of the prompts have a known answer: {token_accuracy:.1%} of its codes right, {psnr:.1f} dB from it; "
+            "copying the last comparable image: {copy_token_accuracy:.1%}, {copy_psnr:.1f} dB".format(
+                n=known, **summary["means"]
             )
         )
     print(f"the pictures are in {output}")

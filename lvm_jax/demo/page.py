@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio import themes
 from gradio.components import Component
+from gradio.themes import Base
 from starlette.middleware import Middleware
 
 from lvm_jax.demo import view
@@ -119,7 +119,7 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
         title="Visual prompts", analytics_enabled=False, delete_cache=(600, 600)
     ) as page:
         desk = gr.State(Desk(), time_to_live=_SECONDS_KEPT)
-        gr.HTML(view.heading(model, data), apply_default_css=False)
+        gr.HTML(view.HEADING, apply_default_css=False)
         shelf = gr.HTML(
             view.examples_row(examples),
             js_on_load=_CLICKED,
@@ -138,6 +138,8 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
             values = _sampling(studio)
         ask = gr.Button("Next image", variant="primary", elem_id="ask")
         answers = gr.HTML("", js_on_load=_CLICKED, apply_default_css=False, elem_id="answers")
+
+        gr.HTML(view.label(model, data), apply_default_css=False)
 
         outputs = [desk, message, strip, answers]
         settings: dict[str, Any] = {
@@ -159,43 +161,45 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
     return page
 
 
-def launch(page: gr.Blocks, host: str, port: int, *, block: bool = True) -> str:
-    """Serves the page until Ctrl-C, or in the background.
+def launch(page: gr.Blocks, host: str, port: int) -> None:
+    """Serves the page until Ctrl-C.
 
     Args:
       page: from `build`.
       host: the address to listen on; LOOPBACK reaches this machine only.
       port: 0 takes a free one from 7860 on.
-      block: whether to wait.
 
-    Returns:
-      the address of the page.
+    Raises:
+      UserError: the port is taken, or the host is not an address of this machine.
     """
     hosts = LOOPBACK if host in LOOPBACK else ()
     page.queue(max_size=_QUEUE, default_concurrency_limit=1, api_open=False)
-    _, url, _ = page.launch(
-        server_name=host,
-        server_port=port or None,
-        share=False,
-        inbrowser=False,
-        quiet=True,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        run_history=False,
-        enable_monitoring=False,
-        footer_links=[],
-        max_file_size=0,
-        state_session_capacity=_SESSIONS,
-        app_kwargs={"middleware": [Middleware(Guard, hosts=hosts)]},
-        theme=_theme(),
-        css_paths=[_HERE / "page.css"],
-        prevent_thread_lock=True,
-    )
-    if block:
-        print(f"open {url}")
-        page.block_thread()
-    return url
+    try:
+        _, url, _ = page.launch(
+            server_name=host,
+            server_port=port or None,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            max_file_size=0,
+            state_session_capacity=_SESSIONS,
+            app_kwargs={"middleware": [Middleware(Guard, hosts=hosts)]},
+            theme=_theme(),
+            css_paths=[_HERE / "page.css"],
+            prevent_thread_lock=True,
+        )
+    except OSError as error:  # no free port
+        raise UserError(
+            f"the page cannot listen on {host}, port {port or 'from 7860 on'}: name another --port"
+        ) from error
+    print(f"open {url}")
+    page.block_thread()
 
 
 def _with_event(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -224,10 +228,10 @@ def _sampling(studio: Studio) -> list[Component]:
     ]
 
 
-def _theme() -> themes.Base:
+def _theme() -> Base:
     """Fonts of the system, the colours of page.css."""
     sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    return themes.Base(font=sans, font_mono=["ui-monospace", "monospace"]).set(
+    return Base(font=sans, font_mono=["ui-monospace", "monospace"]).set(
         **{
             f"{name}{dark}": f"var(--{colour})"
             for dark in ("", "_dark")

@@ -10,7 +10,7 @@ from PIL import Image
 from lvm_jax.demo.studio import Example, Strip, Studio
 from lvm_jax.reporting.html import text
 
-_SHOWN = 128  # enlarge to at least this many pixels, with hard edges, as browsers do it differently
+_SHOWN = 128  # small pictures are enlarged to about this side, with hard edges
 
 
 def examples_row(examples: Sequence[Example]) -> str:
@@ -29,28 +29,26 @@ def examples_row(examples: Sequence[Example]) -> str:
 
 def strip_table(strip: Strip, studio: Studio) -> str:
     """The strip: a column an image, what was given above what the decoder reads, and room for more at the end."""
-    columns = "".join(_column(strip, i, studio) for i in range(len(strip)))
+    given = any(item.given_HWC is not None for item in strip)
+    columns = "".join(_column(strip, i, studio, given) for i in range(len(strip)))
     room = studio.max_prompt - len(strip)
     drop = (
-        "<label class=drop data-focus=drop>"
-        "<input type=file multiple accept='image/*' aria-label='add pictures'>"
-        f"<b aria-hidden=true>+</b><span>Drop pictures, or choose</span><small>room for {room}</small></label>"
+        "<label class=drop><input type=file multiple accept='image/*' aria-label='add pictures'>"
+        "<b aria-hidden=true>+</b><span>Drop pictures, or choose</span>"
+        f"<small>room for {room}</small></label>"
         if room
         else ""
     )
     clear = (
         "<button type=button data-do=clear data-focus=clear>Remove all</button>" if strip else ""
     )
-    grid = f"{len(studio.colours_K3):,} codes, {studio.vqgan.tokens_per_image} an image"
-    rows = (
-        "<div class=rows aria-hidden=true><span>given</span><span>as the model sees it</span>"
-        "<span>its codes</span></div>"
-        if strip
-        else ""
-    )
+    words = f"{len(studio.colours_K3):,} codes, {studio.vqgan.tokens_per_image} an image"
+    rows = (["given"] if given else []) + ["as the model sees it", "its codes"]
+    labels = "".join(f"<span>{row}</span>" for row in rows) if strip else ""
+    kind = "strip" if given else "strip made" if strip else "strip empty"
     return (
-        f"<h2>Prompt <small>{len(strip)} of {studio.max_prompt} images, oldest first; {grid}</small>{clear}</h2>"
-        f"<div class='strip{'' if strip else ' empty'}'>{rows}<ol>{columns}</ol>{drop}</div>"
+        f"<h2>Prompt <small>{len(strip)} of {studio.max_prompt} images, oldest first; {words}</small>{clear}</h2>"
+        f"<div class='{kind}'><div class=rows aria-hidden=true>{labels}</div><ol>{columns}</ol>{drop}</div>"
     )
 
 
@@ -77,26 +75,30 @@ def notice(message: str, kind: str = "error") -> str:
     return f"<p class={kind} role=alert>{text(message)}</p>" if message else ""
 
 
-def heading(model: str, data: str) -> str:
-    """The title, and the label that says what answers and where."""
-    return (
-        "<header><h1>Visual prompts</h1>"
-        "<p>Show the model some images; it draws the one that comes next. Frames continue, pairs of (image, answer) "
-        "set a task for the last image.</p>"
-        f"<dl><dt>Model</dt><dd>{text(model)}</dd><dt>Data</dt><dd>{text(data)}</dd>"
-        "<dt>Privacy</dt><dd>Everything stays on this machine. Pictures are kept in memory while the page is open, "
-        "and written nowhere.</dd></dl></header>"
-    )
+HEADING = (
+    "<header><h1>Visual prompts</h1>"
+    "<p>Show the model some images; it draws the one that comes next. Frames continue, pairs of (image, answer) "
+    "set a task for the last image. Everything stays on this machine: pictures are kept in memory while the page is "
+    "open, and written nowhere.</p></header>"
+)
 
 
-def _column(strip: Strip, i: int, studio: Studio) -> str:
-    item = strip[i]
-    given = (
-        _picture(item.given_HWC, f"image {i + 1} as given")
-        if item.given_HWC is not None
-        else "<span class=none title='it began as codes'>–</span>"
-    )
-    last = len(strip) - 1
+def label(model: str, data: str) -> str:
+    """What answers, and what it has learned from."""
+    return f"<dl class=label><dt>Model</dt><dd>{text(model)}</dd><dt>Data</dt><dd>{text(data)}</dd></dl>"
+
+
+def _column(strip: Strip, i: int, studio: Studio, given: bool) -> str:
+    """One image of the strip; `given`: there is a row of given pictures."""
+    item, last = strip[i], len(strip) - 1
+    pictures = [
+        _picture(item.seen_HWC, f"image {i + 1} as the model sees it"),
+        _picture(studio.code_map(item), f"the codes of image {i + 1}"),
+    ]
+    if item.given_HWC is not None:
+        pictures.insert(0, _picture(item.given_HWC, f"image {i + 1} as given"))
+    elif given:
+        pictures.insert(0, "<span class=none title='it began as codes'>–</span>")
 
     def button(do: str, sign: str, words: str, off: bool = False) -> str:
         return (
@@ -105,9 +107,7 @@ def _column(strip: Strip, i: int, studio: Studio) -> str:
         )
 
     return (
-        f"<li>{given}{_picture(item.seen_HWC, f'image {i + 1} as the model sees it')}"
-        f"{_picture(studio.code_map(item), f'the codes of image {i + 1}')}"
-        f"<div>{button('left', '←', 'move left', i == 0)}<span>{i + 1}</span>"
+        f"<li>{''.join(pictures)}<div>{button('left', '←', 'move left', i == 0)}<span>{i + 1}</span>"
         f"{button('right', '→', 'move right', i == last)}{button('remove', '×', 'remove')}</div></li>"
     )
 

@@ -4,6 +4,7 @@ A line is an object with one of
   "input": [image, ...]                      what the model is shown, in order
   "pairs": [[image, answer], ...], "query": image
   "examples": [[image, annotation, ...], ...], "query": [image, ...]
+  "parts": [object, ...]                     a composed prompt: objects as above, only the last with a query
 and may have
   "target": [image, ...]                     the known answer
   "output": "some/name.png"                  names the folder of the answers: some/name
@@ -17,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
 from lvm_jax.models.vqgan import VQGAN
 
 _SHAPES = ({"input"}, {"pairs", "query"}, {"examples", "query"})
+_FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # of a composed prompt: nothing is asked yet
 _OPTIONAL = {"target", "output"}
 
 
@@ -70,7 +72,7 @@ class FileCase:
         for file in self.files():
             if not file.exists():
                 raise UserError(
-                    f"{self.origin}: {file} does not exist: correct the path or --prompt_base"
+                    f"{self.origin}: {file} does not exist: correct the path; in a .jsonl it starts at --prompt_base"
                 )
 
     def question(self) -> dict[str, Any]:
@@ -96,7 +98,7 @@ class FileCase:
         truth = VisualPrompt.sequential(self.fields.get("target", []))
         return PromptCase(
             self.name,
-            "analogy" if "query" in self.fields else "sequential",
+            "analogy" if "query" in self._last() else "sequential",
             "files",
             self.origin,
             (*prompt.roles, *self._asked(len(truth.images))),
@@ -106,7 +108,11 @@ class FileCase:
         )
 
     def _compose(self, fields: Mapping[str, Any]) -> VisualPrompt:
+        if "parts" in fields:
+            return VisualPrompt.composed(self._compose(part) for part in fields["parts"])
         try:
+            if "query" not in fields and "input" not in fields:
+                return VisualPrompt.annotations(fields.get("pairs") or fields["examples"])
             if "pairs" in fields:
                 return VisualPrompt.analogy(fields["pairs"], fields["query"])
             if "examples" in fields:
@@ -117,10 +123,15 @@ class FileCase:
 
     def _asked(self, count: int) -> list[str]:
         """The roles of the known answer's images."""
-        if "examples" in self.fields:
-            known = len(_flat(self.fields["query"]))
+        last = self._last()
+        if "examples" in last:
+            known = len(_flat(last["query"]))
             return [f"annotation_{known + i}" for i in range(count)]
-        return ["answer" if "pairs" in self.fields else "frame"] * count
+        return ["answer" if "pairs" in last else "frame"] * count
+
+    def _last(self) -> dict[str, Any]:
+        """What is to be continued: the prompt, or the last part of a composed one."""
+        return self.fields["parts"][-1] if "parts" in self.fields else self.fields
 
 
 def read_prompts(
@@ -175,11 +186,23 @@ def _of_lines(path: epath.Path, vqgan: VQGAN, base: epath.Path) -> list[FileCase
 
 
 def _check_fields(fields: Any, origin: str) -> None:
-    if not isinstance(fields, dict) or set(fields) - _OPTIONAL not in _SHAPES:
+    parts = fields.get("parts") if isinstance(fields, dict) else None
+    if isinstance(parts, list) and parts:
+        rest = {name: value for name, value in fields.items() if name != "parts"}
+        _check_part(rest, (set(),), _OPTIONAL, origin)
+        for number, part in enumerate(parts, 1):
+            shapes = _SHAPES if number == len(parts) else _FRONT_PARTS
+            _check_part(part, shapes, set(), f"{origin}, part {number}")
+    else:
+        _check_part(fields, _SHAPES, _OPTIONAL, origin)
+
+
+def _check_part(fields: Any, shapes: Sequence[set[str]], optional: set[str], origin: str) -> None:
+    if not isinstance(fields, dict) or set(fields) - optional not in shapes:
         found = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
         raise UserError(
-            f'{origin} has {found}: it needs "input", or "pairs" and "query", or "examples" and "query"; '
-            '"target" and "output" are optional'
+            f'{origin} has {found}: it needs "input", or "pairs" and "query", or "examples" and "query", or "parts" of '
+            'which only the last has a query; "target" and "output" are optional beside them'
         )
     for name, value in fields.items():
         single = name == "output" or (name == "query" and "pairs" in fields)
@@ -217,6 +240,8 @@ def _of_folder(folder: epath.Path, vqgan: VQGAN) -> FileCase:
 
 
 def _flat(part: Any) -> list[Any]:
+    if isinstance(part, dict):
+        part = list(part.values())
     if not isinstance(part, list):
         return [part]
     return [file for item in part for file in _flat(item)]
@@ -224,4 +249,6 @@ def _flat(part: Any) -> list[Any]:
 
 def _map(part: Any, change: Callable[[str], Any]) -> Any:
     """A field with its paths changed, nested as before."""
+    if isinstance(part, dict):
+        return {name: _map(item, change) for name, item in part.items()}
     return [_map(item, change) for item in part] if isinstance(part, list) else change(part)

@@ -62,6 +62,21 @@ def test_without_a_model_it_says_what_to_run(tmp_path):
     ]
 
 
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_one_line(workdir, tmp_path):
+    pytest.importorskip("gradio", reason="the extra `demo` is not installed")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        flags = (f"--workdir={workdir}", f"--release={tmp_path}/none", f"--port={port}")
+        process = start(*flags, GRADIO_TEMP_DIR=str(tmp_path))
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert f"error: the page cannot listen on 127.0.0.1, port {port}: name another --port" in output
+    assert "Traceback" not in output
+
+
 @pytest.fixture(scope="module")
 def server(workdir, tmp_path_factory):
     """The address of a running page, and the folder in which Gradio would keep files."""
@@ -137,11 +152,12 @@ def columns(page, count: int):
 
 
 def pixels(image) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(page_bytes(image.get_attribute("src")))))
+    return np.asarray(Image.open(io.BytesIO(fetched(image.get_attribute("src")))))
 
 
-def page_bytes(url: str) -> bytes:
-    return urllib.request.urlopen(url).read()
+def fetched(url: str) -> bytes:
+    with urllib.request.urlopen(url) as answer:
+        return answer.read()
 
 
 @pytest.mark.slow
@@ -241,5 +257,6 @@ def test_the_server_keeps_to_itself(server):
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(request)
         assert error.value.code == status
-    config = json.loads(urllib.request.urlopen(f"{url}/config").read())
+        error.value.close()
+    config = json.loads(fetched(f"{url}/config"))
     assert not config.get("analytics_enabled")

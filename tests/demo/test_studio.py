@@ -143,6 +143,9 @@ def test_the_view_of_a_strip(studio, strip):
     assert html.count("data:image/png") == 9
     assert "room for 1<" in html
     assert "type=file" not in view.strip_table((*strip, strip[0]), studio)
+    began_as_codes = studio.from_codes(np.stack([item.codes_N for item in strip]))
+    assert view.strip_table(began_as_codes, studio).count("data:image/png") == 6
+    assert view.strip_table((strip[0], began_as_codes[1]), studio).count("class=none") == 1
     assert "append candidate 3" in view.candidates_row(strip, ())
     assert "what the corpus has" in view.candidates_row(strip, strip[:1])
     assert view.candidates_row((), strip[:1]) == ""

@@ -71,6 +71,43 @@ def test_the_published_formats(vqgan, pictures, tmp_path):
         cases[2].check(context_images=5)
 
 
+def test_composed_prompts(vqgan, pictures, tmp_path):
+    pairs, examples = [["0.png", "1.png"]], [["2.png", "3.png", "4.png"]]
+    lines = write(
+        tmp_path / "prompts.jsonl",
+        {
+            "parts": [{"pairs": pairs}, {"examples": examples, "query": ["5.png"]}],
+            "target": ["0.png", "1.png"],
+        },
+        {
+            "parts": [
+                {"examples": examples},
+                {"input": ["5.png"]},
+                {"pairs": pairs, "query": "2.png"},
+            ]
+        },
+    )
+    cases = read_prompts(lines, vqgan, pictures)
+    first, second = (case.load() for case in cases)
+    assert np.array_equal(first.prompt_PN, codes_of(vqgan, pictures, 0, 1, 2, 3, 4, 5))
+    assert first.roles[2:] == ("input", "annotation_1", "annotation_2") * 2
+    assert np.array_equal(second.prompt_PN, codes_of(vqgan, pictures, 2, 3, 4, 5, 0, 1, 2))
+    assert [first.kind, second.kind] == ["analogy", "analogy"]
+    cases[1].check(context_images=8)
+    with pytest.raises(UserError, match="line 2 has 7 images: at most 6"):
+        cases[1].check(context_images=7)
+    wrong = write(
+        tmp_path / "w.jsonl", {"parts": [{"pairs": pairs, "query": "2.png"}, {"input": ["0.png"]}]}
+    )
+    with pytest.raises(
+        UserError, match=r"line 1, part 1 has \['pairs', 'query'\]: .* only the last has a query"
+    ):
+        read_prompts(wrong, vqgan)
+    wrong = write(tmp_path / "w.jsonl", {"parts": [{"pairs": pairs}], "input": ["0.png"]})
+    with pytest.raises(UserError, match=r"line 1 has \['input'\]"):
+        read_prompts(wrong, vqgan)
+
+
 def test_paths_are_relative_to_the_file(vqgan, pictures):
     lines = write(pictures / "here.jsonl", {"input": ["0.png"]})
     assert len(read_prompts(lines, vqgan)[0].load().prompt_PN) == 1
