@@ -56,7 +56,8 @@ class SentenceStore:
           max_corrupt: see above; counted by each process for itself.
 
         Raises:
-          UserError: nothing there, an empty split, a missing or damaged shard, or data sets of different tokenizers.
+          UserError: nothing there, an empty split, a missing or damaged shard, a shard and its copy, or data sets of
+            different tokenizers.
         """
         folders = find_shards(shards, split)
         self.manifest = manifests.merge({str(f): manifests.Manifest.load(f) for f in folders})
@@ -72,6 +73,7 @@ class SentenceStore:
                 raise UserError(
                     f"split {split!r} of {folder} has no sentence: build it, or do not name it in shards"
                 )
+        _refuse_copies(files)
         indices = [file.index for file in files]
         self._frames = [file.frames for file in files]
         self._ends = np.cumsum([len(index) for index in indices])
@@ -192,6 +194,20 @@ class SentenceStore:
             self._corrupt.add(i)
             count = len(self._corrupt)
         logging.warning("skipped a bad record (%d of at most %d): %s", count, self.max_corrupt, why)
+
+
+def _refuse_copies(files: Sequence[RecordFile]) -> None:
+    """Two shards of the same records would be seen twice as often as the others; the CRCs of the index tell."""
+    seen: dict[tuple[int, int], epath.Path] = {}
+    for file in files:
+        if len(file):
+            content = (file.index.data_size, crc32c.crc32c(file.index.crcs.tobytes()))
+            other = seen.setdefault(content, file.path)
+            if other.parent != file.path.parent:
+                raise UserError(
+                    f"{other} and {file.path} hold the same records: name one of them, and give it a weight to see "
+                    "it more often"
+                )
 
 
 def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarray, " n"]]:
