@@ -6,6 +6,7 @@ inside the process instead, unless a runner is named (Dataflow, Flink, Spark).
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -146,6 +147,8 @@ def _run(options: PipelineOptions, tasks: Sequence[ShardTask], writing: WriteSha
     def run() -> None:
         try:
             with beam.Pipeline(options=options) as pipeline:
+                # Beam's folder for what other languages need: a run that is killed would leave it.
+                os.rmdir(pipeline.local_tempdir)
                 _ = (
                     pipeline
                     | "Shards" >> beam.Create(tasks, reshuffle=False)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,9 @@ class DoomClips:
         return item
 
 
+_starting = (
+    threading.Lock()
+)  # a game forks; gRPC, which Beam loads, aborts where two threads do so at once
 _idle: list[Any] = []  # games between two walks: to start one takes longer than to walk
 
 
@@ -81,7 +85,8 @@ def _game(name: str, seed: int) -> Iterator[Any]:
     try:
         game = _idle.pop()
     except IndexError:
-        game = _start()
+        with _starting:
+            game = _start()
     game.set_doom_map(name)
     game.set_seed(seed)
     game.new_episode()

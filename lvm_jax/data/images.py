@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 from jaxtyping import Int32, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lvm_jax.data.steps import Batch, StepLoader, shuffled_index
 from lvm_jax.errors import UserError
@@ -93,7 +93,9 @@ def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "h w 
       BadImage: as `load_image`; what Pillow raises for a damaged file passes through.
     """
     image.load()
-    return _to_rgb(ImageOps.exif_transpose(image), name)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # without a turn it would copy
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image, name)
 
 
 def find_images(root: epath.PathLike) -> list[str]:
@@ -368,7 +370,7 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _cut(

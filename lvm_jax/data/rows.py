@@ -5,16 +5,18 @@ A row has seq_len + 1 tokens: inputs are `[:-1]`, labels `[1:]`. Letters: B rows
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, UInt16
 
 from lvm_jax.data.steps import Batch
 from lvm_jax.data.visual_sentence import SpecialTokens
 
-Read = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray | None]]
+Read = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[bytes | None]]
+_CODE = np.dtype("<u2")
 
 
 class Piece(NamedTuple):
@@ -83,58 +85,95 @@ def assemble(
 
     Args:
       rows: at most `size`; the rest of the batch is padding.
-      read: (sentences, starts, counts), int64 (m,) each, to `counts` of their flat codes from `starts` on; None for a
-        bad record, whose place in the row becomes padding.
+      read: (sentences, starts, counts), int64 (m,) each, to `counts` of their flat codes from `starts` on, as
+        little-endian uint16; None for a bad record, whose place in the row becomes padding.
       row_len: T.
       special: ids of BOS, EOS and PAD.
       size: B.
     """
     tokens_BT, segments_BT, positions_BT = (np.empty((size, row_len), np.int32) for _ in range(3))
-    tokens_BT[len(rows) :], segments_BT[len(rows) :], positions_BT[len(rows) :] = special.pad, 0, 0
-    forms = [
-        (_form if row.layout.isolated else _form.__wrapped__)(row.layout, row_len, special)
-        for row in rows
-    ]
-    codes = iter(_read_all(rows, forms, read) if rows else [])
-    for form, tokens_T, segments_T, positions_T in zip(
-        forms, tokens_BT, segments_BT, positions_BT, strict=False
-    ):
-        tokens_T[:], segments_T[:], positions_T[:] = form.tokens, form.segments, form.positions
-        for (piece, inner), found in zip(form.places, codes, strict=False):
-            if found is None:
-                tokens_T[piece], segments_T[piece], positions_T[piece] = special.pad, 0, 0
-            else:
-                tokens_T[inner] = found
+    n = len(rows)
+    tokens_BT[n:], segments_BT[n:], positions_BT[n:] = special.pad, 0, 0
+    if rows:
+        forms = [
+            (_form if row.layout.isolated else _form.__wrapped__)(row.layout, row_len, special)
+            for row in rows
+        ]
+        found, holes = _read_all(rows, forms, read)
+        tokens_BT[:n] = _tokens(forms, found, special).reshape(n, row_len)
+        np.concatenate([form.segments for form in forms], out=segments_BT[:n].reshape(-1))
+        np.concatenate([form.positions for form in forms], out=positions_BT[:n].reshape(-1))
+        for place in holes:
+            tokens_BT[place], segments_BT[place], positions_BT[place] = special.pad, 0, 0
     return {"tokens": tokens_BT, "segment_ids": segments_BT, "positions": positions_BT}
 
 
 def _read_all(
     rows: Sequence[Row], forms: Sequence["_Form"], read: Read
-) -> Sequence[np.ndarray | None]:
-    """The codes of all pieces, in order."""
-    return read(
+) -> tuple[list[bytes], list[tuple[int, slice]]]:
+    """The codes of all pieces, in order, and the places (row, tokens) of those that cannot be read, which are zeros."""
+    counts = np.concatenate([form.counts for form in forms])
+    found = read(
         np.concatenate([row.sentences for row in rows]),
         np.concatenate([form.starts for form in forms]),
-        np.concatenate([form.counts for form in forms]),
+        counts,
     )
+    if None not in found:
+        return list(found), []  # pyright: ignore[reportReturnType]
+    places = [(number, place) for number, form in enumerate(forms) for place in form.places]
+    holes = [place for place, codes in zip(places, found, strict=True) if codes is None]
+    return [codes or bytes(2 * n) for codes, n in zip(found, counts.tolist(), strict=True)], holes
+
+
+def _tokens(
+    forms: Sequence["_Form"], found: list[bytes], special: SpecialTokens
+) -> Int32[np.ndarray, " rows_t"] | UInt16[np.ndarray, " rows_t"]:
+    """The tokens of rows, one after another."""
+    # Joined as bytes and read all at once: piece by piece, NumPy takes longer to begin than to copy.
+    parts: list[bytes] = []
+    begin = 0
+    for form in forms:
+        row = form.parts.copy()
+        row[1::2] = found[begin : begin + len(form.places)]
+        begin += len(form.places)
+        parts += row
+    tokens = np.frombuffer(b"".join(parts), _CODE)
+    if special.pad <= np.iinfo(_CODE).max:
+        return tokens
+    wide = tokens.astype(np.int32)
+    ends = np.cumsum([len(form.segments) for form in forms])
+    for form, tokens_T in zip(forms, np.split(wide, ends[:-1]), strict=True):
+        tokens_T[form.special_at] = form.special
+    return wide
 
 
 class _Form(NamedTuple):
-    """A row before its codes; which codes its pieces want; where each piece lies, and its codes in it."""
+    """A row before its codes.
 
-    tokens: Int32[np.ndarray, " t"]
+    Attributes:
+      starts, counts: which codes its pieces want.
+      places: of the pieces.
+      parts: the row as bytes: what is between the codes, and at odd places nothing where codes go.
+      special_at, special: the tokens that are no codes, for ids that `parts` cannot hold.
+    """
+
     segments: Int32[np.ndarray, " t"]
     positions: Int32[np.ndarray, " t"]
     starts: Int64[np.ndarray, " pieces"]
     counts: Int64[np.ndarray, " pieces"]
-    places: list[tuple[slice, slice]]
+    places: list[slice]
+    parts: list[bytes]
+    special_at: Int64[np.ndarray, " specials"]
+    special: Int32[np.ndarray, " specials"]
 
 
 @functools.lru_cache(maxsize=256)  # packed rows come in few layouts; 12 MB at 4096 tokens
 def _form(layout: RowLayout, row_len: int, special: SpecialTokens) -> _Form:
     tokens = np.full(row_len, special.pad, np.int32)
     segments, positions = np.zeros(row_len, np.int32), np.zeros(row_len, np.int32)
+    is_code = np.zeros(row_len, bool)
     places, begin = [], 0
+    edges = [0]  # where codes begin and end, in turn
     for number, piece in enumerate(layout.pieces, start=1):
         end = begin + piece.tokens
         segments[begin:end] = number if layout.isolated else 1
@@ -143,8 +182,15 @@ def _form(layout: RowLayout, row_len: int, special: SpecialTokens) -> _Form:
             tokens[begin] = special.bos
         if piece.eos:
             tokens[end - 1] = special.eos
-        places.append((slice(begin, end), slice(begin + piece.bos, end - piece.eos)))
+        places.append(slice(begin, end))
+        edges += [begin + piece.bos, end - piece.eos]
+        is_code[edges[-2] : edges[-1]] = True
         begin = end
+    parts = [
+        b"" if number % 2 else tokens[first:last].astype(_CODE).tobytes()
+        for number, (first, last) in enumerate(itertools.pairwise([*edges, row_len]))
+    ]
     starts = np.array([piece.start for piece in layout.pieces])
     counts = np.array([piece.stop for piece in layout.pieces]) - starts
-    return _Form(tokens, segments, positions, starts, counts, places)
+    special_at = np.flatnonzero(~is_code)
+    return _Form(segments, positions, starts, counts, places, parts, special_at, tokens[special_at])

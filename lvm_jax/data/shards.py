@@ -24,7 +24,6 @@ Shards = epath.PathLike | Sequence[epath.PathLike]
 _SHARD = re.compile(
     r"(?:uvd_)?(?P<name>[a-z0-9_]+)-(?P<split>[a-z0-9_]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})"
 )
-_CODE = np.dtype("<u2")
 _OPEN_THREADS = 16  # indices of remote shards are read at once
 
 
@@ -56,7 +55,8 @@ class SentenceStore:
           max_corrupt: see above; counted by each process for itself.
 
         Raises:
-          UserError: nothing there, an empty split, a missing or damaged shard, or data sets of different tokenizers.
+          UserError: nothing there, an empty split, a missing or damaged shard, a shard and its copy, or data sets of
+            different tokenizers.
         """
         folders = find_shards(shards, split)
         self.manifest = manifests.merge({str(f): manifests.Manifest.load(f) for f in folders})
@@ -72,6 +72,7 @@ class SentenceStore:
                 raise UserError(
                     f"split {split!r} of {folder} has no sentence: build it, or do not name it in shards"
                 )
+        _refuse_copies(files)
         indices = [file.index for file in files]
         self._frames = [file.frames for file in files]
         self._ends = np.cumsum([len(index) for index in indices])
@@ -126,17 +127,18 @@ class SentenceStore:
         ids: Int64[np.ndarray, " m"],
         starts: Int64[np.ndarray, " m"],
         counts: Int64[np.ndarray, " m"],
-    ) -> list[UInt16[np.ndarray, " codes"] | None]:
+    ) -> list[bytes | None]:
         """`counts` of the flat codes of sentences from `starts` on; None for a bad record, which is counted and named.
 
+        Little-endian uint16, as they are stored.
         CRCs are checked, and where the codes lie is the index's word for the record of that CRC: nothing is parsed.
         Errors as in `sentence`.
         """
-        places = (self._codes_at[ids] + DATA_AT + 2 * starts).tolist()
-        frames = self._read(ids)
+        begins = self._codes_at[ids] + DATA_AT + 2 * starts
+        ends = (begins + 2 * counts).tolist()
         return [
-            None if frame is None else np.frombuffer(frame, _CODE, count, place)
-            for frame, count, place in zip(frames, counts.tolist(), places, strict=True)
+            None if frame is None else frame[begin:end]
+            for frame, begin, end in zip(self._read(ids), begins.tolist(), ends, strict=True)
         ]
 
     def _read(self, ids: np.ndarray) -> list[bytes | None]:
@@ -192,6 +194,20 @@ class SentenceStore:
             self._corrupt.add(i)
             count = len(self._corrupt)
         logging.warning("skipped a bad record (%d of at most %d): %s", count, self.max_corrupt, why)
+
+
+def _refuse_copies(files: Sequence[RecordFile]) -> None:
+    """Two shards of the same records would be seen twice as often as the others; the CRCs of the index tell."""
+    seen: dict[tuple[int, int], epath.Path] = {}
+    for file in files:
+        if len(file):
+            content = (file.index.data_size, crc32c.crc32c(file.index.crcs.tobytes()))
+            other = seen.setdefault(content, file.path)
+            if other.parent != file.path.parent:
+                raise UserError(
+                    f"{other} and {file.path} hold the same records: name one of them, and give it a weight to see "
+                    "it more often"
+                )
 
 
 def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarray, " n"]]:

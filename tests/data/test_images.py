@@ -135,6 +135,16 @@ def test_too_many_pixels():
         load_image(bytes(bomb))
 
 
+def test_a_jpeg_is_decoded_near_the_size_that_is_enough():
+    image = Image.fromarray(picture(height=400, width=640))
+    jpeg = encoded(image, "JPEG", quality=95)
+    for enough, height in ((0, 400), (300, 400), (200, 200), (60, 100), (1, 50)):
+        assert load_image(jpeg, enough=enough).shape == (height, height * 8 // 5, 3)
+    near = np.asarray(image.resize((320, 200), Image.Resampling.BOX)).astype(int)
+    assert np.abs(load_image(jpeg, enough=200) - near).mean() < 4
+    assert load_image(encoded(image), enough=10).shape == (400, 640, 3), "a PNG has one size"
+
+
 def test_find_images(tmp_path):
     (tmp_path / "sub" / "deep").mkdir(parents=True)
     wanted = ["a.JPG", "b.jpeg", "c.png", "sub/d.webp", "sub/deep/e.bmp"]

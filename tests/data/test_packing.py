@@ -26,7 +26,7 @@ def codes_of(lengths):
     """Sentence i's codes: all different over the corpus."""
     begins = np.cumsum(lengths) - lengths
     return lambda ids, starts, counts: [
-        np.arange(begins[i] + start, begins[i] + start + count)
+        np.arange(begins[i] + start, begins[i] + start + count).astype("<u2").tobytes()
         for i, start, count in zip(ids, starts, counts, strict=True)
     ]
 
@@ -148,7 +148,7 @@ def test_concat_is_one_stream():
         begins = np.flatnonzero(stream == SPECIAL.bos)
         sentences = [part.tolist() for part in np.split(stream[:total], begins[1:])]
         expected = [
-            [SPECIAL.bos, *codes, SPECIAL.eos]
+            [SPECIAL.bos, *np.frombuffer(codes, "<u2").tolist(), SPECIAL.eos]
             for codes in codes_of(lengths)(range(200), [0] * 200, lengths)
         ]
         assert sentences != expected
@@ -218,7 +218,20 @@ def test_a_bad_record_leaves_padding_where_it_was(kind):
         np.testing.assert_array_equal(mended[key][~hole], sound[key][~hole])
         assert (mended[key][hole] == fill).all()
     (codes,) = good([bad], [0], [lengths[bad]])
-    assert not set(codes) & set(mended["tokens"].reshape(-1))
+    assert not set(np.frombuffer(codes, "<u2")) & set(mended["tokens"].reshape(-1))
+
+
+def test_a_codebook_of_all_that_two_bytes_can_hold():
+    lengths = random_lengths(5, n=20, most=4)
+    rows = make("packed", lengths, 33)
+    n = rows.rows_per_pass
+    small, large = (
+        assemble(rows.rows(0, n), codes_of(lengths), 33, SpecialTokens(size), n)
+        for size in (1000, 1 << 16)
+    )
+    np.testing.assert_array_equal(
+        large["tokens"], np.where(small["tokens"] < 1000, small["tokens"], small["tokens"] + 64536)
+    )
 
 
 def test_sentences_of_no_codes_are_left_out():

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from shard_fakes import CODEBOOK, write_dataset
@@ -54,6 +56,15 @@ def test_several_data_sets(tmp_path):
     assert keys == [s.key for s in clips["train"] + turns["train"]]
     assert set(store.manifest.sources) == {"clips", "turns"}
     assert store.manifest.splits["train"]["sentences"] == 3
+
+
+def test_a_data_set_and_its_copy_are_refused(tmp_path):
+    folder, _ = write_dataset(tmp_path / "here", splits={"train": [1, 2, 3], "test": []})
+    copy = tmp_path / "there" / "scenes" / "1.0.0"
+    shutil.copytree(folder, copy)
+    with pytest.raises(UserError, match=r"here/.*-00000-of-00002 and .*there/.* the same records"):
+        SentenceStore([folder, copy], "train")
+    assert len(SentenceStore([folder, folder.parent / "*"], "train")) == 3, "one folder, two names"
 
 
 def test_another_tokenizer_is_refused(tmp_path):

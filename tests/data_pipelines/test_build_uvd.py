@@ -423,11 +423,14 @@ def test_the_command_stopped_at_any_moment_goes_on_to_the_same_bytes(
     # The first shard is early, the last late.
     changes = {"entries.images.epochs": 120, "train_shards": 36}
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     process = subprocess.Popen(
         command(image_folder, tokenizer, tmp_path / "stopped", *flags),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     folder = tmp_path / "stopped" / "images_and_videos" / "1.0.0"
     while process.poll() is None and not list(folder.glob("build/train-*.json")):
@@ -440,6 +443,7 @@ def test_the_command_stopped_at_any_moment_goes_on_to_the_same_bytes(
         assert not list(folder.glob(".*")), "something half-written was left behind"
     else:
         assert process.returncode == -signal.SIGKILL
+    assert not list(temporary.glob("beam*")), "Beam left a folder behind"
     assert not (folder / "manifest.json").exists()
     left = whole_shards(folder)
     assert 1 <= len(left) < 37

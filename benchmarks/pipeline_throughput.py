@@ -1,0 +1,124 @@
+r"""Photographs to shards without the encoder, on one core: the pipeline beside a plain loop of Pillow, in turns.
+
+    python benchmarks/pipeline_throughput.py --rounds=5
+
+Both decode the same JPEGs of 640 x 480 pixels, cut a window at random out of each, bring it to 256 x 256 pixels and
+write 256 codes an image, which nobody computes. The loop does this and nothing more. The pipeline plans sentences,
+names them, finds pictures that it has had, and writes TFRecords with CRCs, an index and a summary. Single images, and
+pairs of two pictures, 8 a sentence. CPU time counts.
+"""
+
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from data_pipelines.recipe import Entry, Recipe, plan
+from data_pipelines.sentences import Pairs, SingleImage
+from data_pipelines.shard_writer import ItemCache, ShardTask, ShardWriter
+from data_pipelines.sources import PairedFiles
+from data_pipelines.tokenize import BatchEncoder
+from lvm_jax import cli
+
+SIZE, TOKENS, CROP = 256, 256, 0.6
+OURS, PEER = "pipeline", "Pillow loop"
+
+
+class NoEncoder(BatchEncoder):
+    """Codes of no meaning, at once."""
+
+    def __init__(self) -> None:
+        self.image_size, self.tokens_per_image, self.codebook_size = SIZE, TOKENS, 8192
+
+    def encode(self, images):  # noqa: D102 (see `BatchEncoder`)
+        return np.zeros((len(images), TOKENS), np.uint16)
+
+
+def write_photographs(root: pathlib.Path, count: int) -> None:
+    """Two folders, `one` and `other`, of smooth noise: its JPEGs are about as large as photographs'."""
+    rng = np.random.default_rng(0)
+    for folder in ("one", "other"):
+        (root / folder).mkdir()
+        for i in range(count):
+            coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8))
+            picture = coarse.resize((640, 480), Image.Resampling.BICUBIC)
+            picture.save(root / folder / f"{i:05d}.jpg", quality=90)
+
+
+def recipe_of(root: pathlib.Path, kind: str) -> Recipe:
+    """Every photograph by itself, or beside its other picture."""
+    names = ("one",) if kind == "single" else ("one", "other")
+    roles = tuple(zip(("image", "depth"), (f"{name}/{{key}}.jpg" for name in names), strict=False))
+    source = PairedFiles(root=str(root), roles=roles, name=kind)
+    composer = SingleImage(crop=CROP) if kind == "single" else Pairs("depth", 8, crop=CROP)
+    return Recipe(name="photographs", entries=(Entry(kind, source, composer),), image_size=SIZE)
+
+
+def pipeline(root: pathlib.Path, kind: str) -> int:
+    """Writes one shard of all training sentences; the number of images."""
+    recipe = recipe_of(root, kind)
+    writer = ShardWriter(recipe, NoEncoder(), "none", ItemCache(), lambda n: None)
+    task = ShardTask(
+        str(root / "shard"), str(root / "summary.json"), "train", tuple(plan(recipe)["train"])
+    )
+    return sum(writer.write(task).images.values())
+
+
+def pillow_loop(root: pathlib.Path, kind: str) -> int:
+    """The same windows and codes, in the fewest lines; the number of images."""
+    rng = np.random.default_rng(0)
+    folders = ("one",) if kind == "single" else ("one", "other")
+    images = 0
+    with (root / "codes").open("wb") as file:
+        for name in sorted(path.name for path in (root / "one").iterdir()):
+            fraction, top, left = rng.uniform(CROP, 1), rng.random(), rng.random()
+            for folder in folders:
+                with Image.open(root / folder / name) as opened:
+                    picture = opened.convert("RGB")
+                side = round(fraction * min(picture.size))
+                x, y = round(left * (picture.width - side)), round(top * (picture.height - side))
+                window = picture.crop((x, y, x + side, y + side))
+                np.asarray(window.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+                file.write(np.zeros(TOKENS, np.uint16).tobytes())
+                images += 1
+    return images
+
+
+def images_per_second(
+    run: Callable[[pathlib.Path, str], int], root: pathlib.Path, kind: str
+) -> float:
+    """Of CPU time."""
+    begin = time.process_time()
+    images = run(root, kind)
+    return images / (time.process_time() - begin)
+
+
+def main() -> None:
+    """Prints each round, and the medians with their ratio."""
+    args = flags.FLAGS
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as name:
+        root = pathlib.Path(name)
+        write_photographs(root, args.photographs)
+        for kind in ("single", "pairs"):
+            rates: dict[str, list[float]] = {OURS: [], PEER: []}
+            for number in range(args.rounds):
+                for reader, run in ((OURS, pipeline), (PEER, pillow_loop)):
+                    rates[reader].append(images_per_second(run, root, kind))
+                shown = ", ".join(f"{reader} {rate[-1]:.0f}" for reader, rate in rates.items())
+                print(f"{kind}, round {number}: {shown} images/CPU-s", flush=True)
+            ours, peer = (float(np.median(rates[reader])) for reader in (OURS, PEER))
+            print(
+                f"{kind}, median: {ours:.0f} and {peer:.0f} images/CPU-s, ratio {ours / peer:.2f}"
+            )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("photographs", 400, "of each of two folders", lower_bound=20)
+    flags.DEFINE_integer("rounds", 5, "of both", lower_bound=1)
+    cli.run(main)
