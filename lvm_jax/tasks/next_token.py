@@ -18,6 +18,7 @@ from lvm_jax.models.lora import LoRAParam
 from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.parts import cut
 
+# Of a batch: arrays of (B, T + 1).
 ROWS = ("tokens", "segment_ids", "positions")
 
 

@@ -94,7 +94,7 @@ def test_no_read_is_larger_than_a_tensor_of_the_file(own, saved, monkeypatch):
         lambda self, name, index=(): sizes.append((block := read(self, name, index)).size) or block,
     )
     Llama.from_pretrained(saved)
-    assert max(sizes) == 48 * 32 or max(sizes) == 140 * 32
+    assert max(sizes) == 140 * 32  # a vocabulary table
     assert len(sizes) == 3 + 3 * 9
     assert sum(sizes) == sum(leaf.size for leaf in jax.tree.leaves(nnx.state(own))) - 2 * 32 * (
         own.config.padded_vocab_size - 140
