@@ -11,7 +11,7 @@ from typing import Any
 
 from lvm_jax.analysis.costs import Collective, Cost
 
-# Of the peak: what MaxText's published runs of 32B to 128B reach on v5p and v5e as a whole (61 to 71%).
+# Of the peak: about what MaxText's published runs of 16B and more reach as a whole on v5p and v5e (56 to 71%).
 COMPUTE_FRACTION = 0.65
 
 

@@ -1,15 +1,19 @@
 """What the launch scripts would run, to the word: nothing here has a cloud to try it on."""
 
 import json
+import pathlib
+import re
 import shlex
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
 from experiments.launch import cloud_tpu, jobset, slurm
 from lvm_jax.errors import UserError
 
+ROOT = pathlib.Path(__file__).parent.parent.parent
 RUN = "experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir='gs://b/a run'"
 WHERE = ["--project=p", "--zone=z"]
 
@@ -155,3 +159,18 @@ def test_a_dry_run_prints_what_would_be_run(script, arguments, expected):
         assert json.loads(done.stdout.partition("\n")[2])["metadata"]["name"] == "a"
     done = subprocess.run([*command, "--run="], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("module", ["cloud_tpu", "slurm"])
+def test_the_docs_show_what_a_dry_run_prints(module):
+    """The command of docs/scaling.md, run; every line that the page says it prints is printed."""
+    page = (ROOT / "docs/scaling.md").read_text()
+    blocks = [textwrap.dedent(block) for block in re.findall(r"```\n(.*?)```", page, re.DOTALL)]
+    number = next(i for i, b in enumerate(blocks) if f"experiments.launch.{module} " in b)
+    command = shlex.split(blocks[number].replace("\\\n", " "))[1:]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    shown = [line for line in blocks[number + 1].splitlines() if line != "..."]
+    assert len(shown) > 4
+    assert [line for line in done.stdout.splitlines() if line in shown] == shown

@@ -1,0 +1,177 @@
+r"""The table of docs/scaling.md: the decoder's training step compiled for TPU slices that are not here.
+
+python benchmarks/scaling_table.py --output=DIR [--only=3b]
+
+Compiles row after row with experiments/compile_only.py, minutes each, one at a time. A row's numbers are kept in
+DIR/ROW.json, and a row that is there is not compiled again. Prints the table of all rows in DIR as Markdown,
+and what 3b keeps of its speed from 64 to 512 chips.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+from absl import flags
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+HOST_CHIPS = 4  # of v5p, v5e and v6e pods; the published mesh is (hosts, the rest, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A model on a slice; `published`: the mesh and the remat of the published code, else ours."""
+
+    size: str
+    topology: str
+    data: int
+    rows_per_chip: int
+    remat: str = "dots"
+    published: bool = False
+
+    @property
+    def chips(self) -> int:
+        """Chips of the slice."""
+        return math.prod(map(int, re.findall(r"\d+", self.topology.split(":")[1])))
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        rules = "-published" if self.published else ""
+        return f"{self.size}-{self.topology.replace(':', '-')}{rules}"
+
+    def flags(self, attention: str) -> list[str]:
+        """Those of compile_only.py."""
+        hosts = self.chips // HOST_CHIPS
+        return [
+            f"--config=experiments/configs/lvm.py:{self.size}",
+            f"--topology={self.topology}",
+            f"--config.mesh.data={hosts if self.published else self.data}",
+            f"--config.train.batch_size={self.rows_per_chip * self.chips}",
+            f"--config.model.remat={'full' if self.published else self.remat}",
+            f"--config.model.attention={attention}",
+        ]
+
+
+ROWS = [
+    *(Row("3b", topology, data, 4) for topology, data in (("v5p:4x4x4", 2), ("v5p:8x8x8", 16))),
+    Row("3b", "v5p:4x4x4", 0, 4, published=True),
+    Row("3b", "v5p:8x8x8", 0, 4, published=True),
+    Row("300m", "v5e:16x16", 16, 4),
+    Row("7b", "v5p:4x4x8", 2, 4),
+    Row("3b", "v5p:4x4x8", 4, 4),
+    Row("3b", "v5e:16x16", 2, 1, remat="full"),
+    Row("3b", "v6e:16x16", 2, 2),
+    Row("300m", "v5p:4x4x8", 4, 8),
+    Row("300m", "v6e:16x16", 16, 4),
+    Row("100m", "v5e:16x16", 16, 8),
+    Row("600m", "v5e:16x16", 16, 2),
+    Row("1b", "v5e:16x16", 4, 2),
+    Row("7b", "v5e:16x16", 2, 1, remat="full"),
+    Row("7b", "v6e:16x16", 2, 1),
+    Row("7b", "v5p:8x8x8", 8, 4),
+    Row("13b", "v5p:8x8x8", 4, 2),
+    Row("20b", "v5p:8x8x8", 4, 2, remat="full"),
+    Row("30b", "v5p:8x8x8", 4, 1),
+]
+
+
+def compile_row(row: Row, folder: pathlib.Path, attention: str) -> None:
+    """Writes the row's file.
+
+    Raises:
+      UserError: it does not compile, or does not fit.
+    """
+    path = folder / f"{row.name}.json"
+    command = [sys.executable, str(ROOT / "experiments/compile_only.py"), *row.flags(attention)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, f"--output={path}"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(f"{row.name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+
+
+def table(folder: pathlib.Path) -> str:
+    """Markdown of all rows, those that were not compiled said to be so."""
+    lines = [
+        "| model | slice | mesh data x fsdp | remat | rows a chip | memory GiB | compiled/model FLOPs "
+        "| sent GB a chip (hidden) | step ms | tokens/s a chip | MFU |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        path = folder / f"{row.name}.json"
+        label = f"{row.size}{' (published)' if row.published else ''}"
+        if not path.exists():
+            lines.append(f"| {label} | {row.topology} | not compiled yet |" + " |" * 8)
+            continue
+        report = json.loads(path.read_text())
+        sent = report["collectives_per_chip"].values()
+        total = sum(kind["wire_bytes"] for kind in sent)
+        hidden = sum(kind["asynchronous_bytes"] for kind in sent)
+        cells = [
+            label,
+            row.topology,
+            f"{report['mesh']['data']} x {report['mesh']['fsdp']}",
+            report["config"]["model"]["remat"],
+            str(row.rows_per_chip),
+            f"{report['memory_bytes_per_chip']['peak'] / 2**30:.1f}",
+            f"{report['compiled_flops'] / report['model_flops']:.2f}",
+            f"{total / 1e9:.1f} ({hidden / total:.0%})",
+            f"{report['predicted_seconds']['step'] * 1e3:.0f}",
+            f"{report['predicted_items_per_second_per_chip']:,.0f}",
+            f"{report['predicted_mfu']:.1%}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def weak_scaling(folder: pathlib.Path) -> str:
+    """A line: what 3b keeps of its speed from 64 to 512 chips, at the same rows a chip."""
+    lines = []
+    for published in (False, True):
+        ends = [r for r in ROWS if r.size == "3b" and r.published == published]
+        paths = [
+            folder / f"{r.name}.json" for r in ends if r.topology in ("v5p:4x4x4", "v5p:8x8x8")
+        ]
+        label = "published layout" if published else "3b"
+        if not all(path.exists() for path in paths):
+            lines.append(f"{label}: not compiled yet")
+            continue
+        few, many = (
+            json.loads(path.read_text())["predicted_items_per_second_per_chip"] for path in paths
+        )
+        lines.append(
+            f"{label}: {few:,.0f} to {many:,.0f} tokens/s a chip, {many / few:.1%} of it kept"
+        )
+    return "Weak scaling, v5p, 64 to 512 chips, predicted: " + "; ".join(lines) + "."
+
+
+def main() -> None:
+    """Compiles what is missing, prints the table."""
+    folder = pathlib.Path(_OUTPUT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in ROWS:
+        if (not _ONLY.value or row.size == _ONLY.value) and not (
+            folder / f"{row.name}.json"
+        ).exists():
+            print(f"compiling {row.name}", file=sys.stderr, flush=True)
+            try:
+                compile_row(row, folder, _ATTENTION.value)
+            except UserError as error:
+                print(error, file=sys.stderr, flush=True)
+    print(table(folder), weak_scaling(folder), sep="\n\n")
+
+
+if __name__ == "__main__":
+    _OUTPUT = flags.DEFINE_string("output", None, "folder of the rows' files", required=True)
+    _ONLY = flags.DEFINE_string("only", "", "a size; the others are not compiled")
+    _ATTENTION = flags.DEFINE_string("attention", "splash", "config.model.attention of all rows")
+    cli.run(main)
