@@ -11,7 +11,10 @@ import numpy as np
 
 from lvm_jax.errors import UserError
 
-PALETTE = ("#3b7dd8", "#e67e22", "#279260", "#a55bc9", "#c0392b", "#7f8c8d")
+PALETTE = (
+    "#3b7dd8", "#e67e22", "#279260", "#a55bc9", "#17a2b8", "#b8860b", "#d6569a", "#8d5a3a", "#c0392b", "#7f8c8d",
+)  # fmt: skip
+_CROWDED = 6  # entries of a legend, or groups of bars
 _INK = "#707274"  # read on white and on black; in the SVG it becomes the page's own text colour
 _MAX_POINTS = 400
 _STYLE: Any = {
@@ -130,7 +133,7 @@ class Chart(Picture):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if "y" in self.log:
             _logarithmic(axes, "y", [y for line in self.series for y in line.y])
-        _tidy(axes, legend=sum(bool(x.label) for x in (*self.series, *self.levels)) > 1)
+        _tidy(axes, sum(bool(x.label) for x in (*self.series, *self.levels)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,16 +159,21 @@ class Bars(Picture):
             axes.bar(left, values, width * 0.92, label=label, color=PALETTE[i % len(PALETTE)])
         axes.set_ylabel(self.y_label)
         axes.set_xticks(places, self.groups)
-        _logarithmic(axes, "y", [y for _, values in self.series for y in values])
+        if len(self.groups) > _CROWDED:
+            axes.tick_params(axis="x", labelrotation=30)
+        _logarithmic(axes, "y", [1, *(y for _, values in self.series for y in values)])
         axes.set_ylim(bottom=1)
-        _tidy(axes, legend=True)
+        _tidy(axes)
+        axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
 
 
-def _tidy(axes: Any, legend: bool) -> None:
+def _tidy(axes: Any, labels: int = 0) -> None:
+    """Without a box around it; a legend where there are several labels, beside the chart where they are many."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)
-    if legend:
-        axes.legend(frameon=False, fontsize=9)
+    if labels > 1:
+        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if labels > _CROWDED else {}
+        axes.legend(frameon=False, fontsize=9, **beside)
 
 
 def _logarithmic(axes: Any, which: str, values: Sequence[float]) -> None:

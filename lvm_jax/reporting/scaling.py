@@ -118,7 +118,7 @@ def limits(study: Mapping[str, Any]) -> list[str]:
         else "One seed a run: how much another seed would change is not known.",
         "One learning rate and batch for every size, unless the configuration says otherwise; none was tuned.",
         "A fit has no floor under the loss, and its interval holds only the scatter of its few points around the line. "
-        "It describes the range it was fitted in, and predicts nothing beyond.",
+        "It describes the range it was fitted in, and predicts nothing beyond; an interval that holds 0 shows no fall.",
     ]
     return words
 

@@ -45,12 +45,12 @@ def task_page(task: str, results: Mapping[str, Any], cases: Sequence[Case]) -> s
     """
     asked = [(name, value) for name, value in results.items() if "/" not in name]
     parts = [
-        html.section("Scores", _scores(results, described=True), html.table(("", ""), asked)),
+        html.section("Scores", _scores(results), html.table(("", ""), asked)),
         *(
             html.section(
                 f"The {group} answers",
                 *(
-                    html.picture(case.strip, case.key) + _scores(case.scores)
+                    html.picture(case.strip, case.key) + _scores_of_a_case(case.scores)
                     for case in cases
                     if case.group == group
                 ),
@@ -65,11 +65,24 @@ def task_page(task: str, results: Mapping[str, Any], cases: Sequence[Case]) -> s
     return html.page(f"In context: {task.replace('_', ' ')}", subtitle, "".join(parts))
 
 
-def _scores(values: Mapping[str, Any], described: bool = False) -> str:
+def _scores(results: Mapping[str, Any]) -> str:
     """A row a predictor, a column a metric."""
-    metrics = list(dict.fromkeys(name.split("/")[1] for name in values if "/" in name))
+    metrics = _metrics(results)
     rows = [
-        (words if described else name.replace("_", " "), *(values.get(f"{name}/{m}") for m in metrics))
+        (words, *(results.get(f"{name}/{metric}") for metric in metrics))
         for name, words in _PREDICTORS.items()
-    ]  # fmt: skip
+    ]
     return html.table(("", *metrics), rows)
+
+
+def _scores_of_a_case(scores: Mapping[str, Any]) -> str:
+    """A row a metric, a column a predictor."""
+    rows = [
+        (metric, *(scores.get(f"{name}/{metric}") for name in _PREDICTORS))
+        for metric in _metrics(scores)
+    ]
+    return html.table(("", *(name.replace("_", " ") for name in _PREDICTORS)), rows)
+
+
+def _metrics(values: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name.split("/")[1] for name in values if "/" in name))
