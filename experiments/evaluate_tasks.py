@@ -87,7 +87,7 @@ def main() -> None:
         for rank, index in enumerate(indices, 1)
     ]
     page = task_page(_TASK.value, results[_TASK.value], cases)
-    (output / f"{_TASK.value}.html").write_text(page)
+    files.write(output / f"{_TASK.value}.html", page)
     (output / f"{_TASK.value}.md").write_text(as_markdown(results))
     files.write_json(output / f"{_TASK.value}.json", results)
     print(f"the results are in {output / _TASK.value}.html")

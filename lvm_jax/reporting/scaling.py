@@ -31,7 +31,7 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
     figures = charts(study)
     (folder / "figures").mkdir(exist_ok=True)
     for name, (picture, _) in figures.items():
-        (folder / "figures" / f"{name}.png").write_bytes(picture.png())
+        files.write(folder / "figures" / f"{name}.png", picture.png())
     drawn = {
         name: html.figure(picture.svg(), caption) for name, (picture, caption) in figures.items()
     }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -220,3 +221,38 @@ def test_a_scaling_study(workdir, tmp_path):
     done = run(*ask, "--config.ablation_size=d17")
     assert done.returncode == 2
     assert "config.ablation_size is 'd17': the sizes are d16, d32, d64" in done.stderr
+
+
+def write_video(path: Path, frames: int) -> None:
+    """Frame n is grey 4 n; a key frame every 12, so that strides seek."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=24, options={"g": "12"})
+        stream.width = stream.height = 32
+        for n in range(frames):
+            picture = np.full((32, 32, 3), 4 * n % 256, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.slow
+def test_frame_prediction_on_class_folders_of_videos(workdir, tmp_path):
+    for name, frames in (("climbing/a.mp4", 40), ("climbing/b.mp4", 60), ("diving/c.mp4", 10)):
+        write_video(tmp_path / "val" / name, frames)
+    (tmp_path / "val" / "diving" / "d.mp4").write_bytes(b"no video")
+    ask = [
+        "evaluate_videos.py", *models(workdir), f"--data={tmp_path / 'val'}", "--frames=4", f"--output={tmp_path}",
+    ]  # fmt: skip
+    done = run(*ask)
+    assert done.returncode == 0, done.stderr
+    first = (tmp_path / "videos.json").read_bytes()
+    results = json.loads(first)
+    assert results["sequential/sentences"] == 2
+    assert (results["too_short"], results["unreadable"]) == (1, 1)
+    assert results["sequential/context_3/mean_example_perplexity"] > 1
+    assert "sequential/context_4/mean_example_perplexity" not in results
+    assert run(*ask).returncode == 0
+    assert (tmp_path / "videos.json").read_bytes() == first
+    done = run(*ask, "--frames=9")
+    assert done.returncode == 2
+    assert "error: --frames is 9: the model reads 8 images" in done.stderr

@@ -1,0 +1,94 @@
+r"""Frame prediction on folders of videos: perplexity of the last frame against the number of frames before it.
+
+  python experiments/evaluate_videos.py --tokenizer=DIR --model=DIR --data=KINETICS/val --output=OUT
+
+The protocol of the paper's Figure 7: 15 frames of context and one to predict, every 8th frame from a random one on,
+squashed to the tokenizer's square. ROOT/CLASS/VIDEO is Kinetics' layout. OUT/videos.json, OUT/videos.md and
+OUT/videos.png have the curve, averaged over examples as published and over the corpus. Videos that are too short or
+cannot be decoded are left out and counted.
+"""
+
+from absl import flags
+from etils import epath
+from tqdm import tqdm
+
+from data_pipelines.sources.base import BadItem
+from data_pipelines.sources.videos import VideoFolder
+from lvm_jax import cli, files
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out import spread
+from lvm_jax.evaluation.in_context import InContextEvaluator
+from lvm_jax.evaluation.readers import VIDEO_EXTENSIONS, class_folders
+from lvm_jax.evaluation.scoring import Scorer
+from lvm_jax.evaluation.video_clips import clip_of, tokenize_clip
+from lvm_jax.inference.prompting import check_pair
+from lvm_jax.models.llama import Llama
+from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.parallel import runtime
+from lvm_jax.reporting.charts import Chart, Series
+from lvm_jax.reporting.markdown import as_markdown
+from lvm_jax.reporting.words import context_curve
+
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder of the VQGAN", required=True)
+_MODEL = flags.DEFINE_string("model", None, "folder of the decoder", required=True)
+_DATA = flags.DEFINE_string("data", None, "class folders of videos", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=True)
+_VIDEOS = flags.DEFINE_integer("videos", 256, "evenly spread over the classes; 0 takes all")
+_FRAMES = flags.DEFINE_integer("frames", 16, "the last is predicted", lower_bound=2)
+_STRIDE = flags.DEFINE_integer("stride", 8, "keeps every so many frames", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of the first frame of each clip")
+_BATCH = flags.DEFINE_integer("batch_size", 4, "clips at once", lower_bound=1)
+_LONGEST = 16  # of a video, in clips: what comes later is not decoded
+
+
+def main() -> None:
+    """Reads, tokenizes and scores the clips."""
+    runtime.initialize()
+    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
+    check_pair(model, vqgan)
+    longest = model.config.max_position_embeddings // vqgan.tokens_per_image
+    if _FRAMES.value > longest:
+        raise UserError(f"--frames is {_FRAMES.value}: the model reads {longest} images, lower it")
+    root = epath.Path(_DATA.value)
+    found = class_folders(root, VIDEO_EXTENSIONS)
+    source = VideoFolder(
+        str(root), _LONGEST * _FRAMES.value, _STRIDE.value, short_side=vqgan.config.resolution
+    )
+    sentences, left_out = [], {"unreadable": 0, "too_short": 0}
+    for index in tqdm(spread(len(found), _VIDEOS.value), desc="videos", unit="video"):
+        key = str(found[index][0].relative_to(root))
+        try:
+            frames = source.load(key)["frame"]
+        except BadItem:
+            left_out["unreadable"] += 1
+            continue
+        clip = clip_of(frames, _FRAMES.value, seed=(_SEED.value, int(index)))
+        if clip is None:
+            left_out["too_short"] += 1
+        else:
+            sentences.append(tokenize_clip(vqgan, clip, key))
+    if not sentences:
+        raise UserError(
+            f"{root} has no video of {_FRAMES.value} frames at a stride of {_STRIDE.value} ({left_out}): lower one"
+        )
+    scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
+    asked = {"frames": _FRAMES.value, "stride": _STRIDE.value, "seed": _SEED.value, **left_out}
+    results = asked | InContextEvaluator(sentences).run(scorer)
+    output = epath.Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    lines = [
+        Series(label, *context_curve(results, "sequential", name), marker=True)
+        for label, name in (
+            ("mean over examples", "mean_example_perplexity"),
+            ("over all tokens", "corpus_perplexity"),
+        )
+    ]
+    chart = Chart("frames of context", "perplexity of the last frame", lines)
+    files.write(output / "videos.png", chart.png())
+    files.write(output / "videos.md", as_markdown({"videos": results}))
+    files.write_json(output / "videos.json", results)
+    print(f"the results are in {output / 'videos.md'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

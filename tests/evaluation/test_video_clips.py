@@ -1,0 +1,29 @@
+"""A clip is frames in a row, the same for the same seed, and its sentence holds their codes in order."""
+
+import numpy as np
+
+from lvm_jax.evaluation.video_clips import clip_of, tokenize_clip
+from lvm_jax.inference.codec import encode_images
+
+FRAMES = [np.full((20, 12, 3), n, np.uint8) for n in range(10)]
+
+
+def test_a_clip_is_in_a_row_and_begins_where_the_seed_says():
+    starts = set()
+    for seed in range(40):
+        clip = clip_of(FRAMES, 4, seed=(0, seed))
+        values = [int(frame[0, 0, 0]) for frame in clip]
+        assert values == list(range(values[0], values[0] + 4))
+        starts.add(values[0])
+        again = clip_of(FRAMES, 4, seed=(0, seed))
+        assert [int(frame[0, 0, 0]) for frame in again] == values
+    assert starts == set(range(7))
+    assert clip_of(FRAMES, 11, seed=(0, 0)) is None
+
+
+def test_the_sentence_of_a_clip(vqgan):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    sentence = tokenize_clip(vqgan, list(noise), "climbing/a.mp4")
+    assert list(sentence.roles) == ["frame"] * 3
+    assert np.array_equal(sentence.codes, encode_images(vqgan, noise))
+    assert tokenize_clip(vqgan, FRAMES[:2], "odd sizes").codes.shape == (2, 4)
