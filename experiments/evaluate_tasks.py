@@ -7,6 +7,8 @@ r"""Scores a decoder on a visual task in context, with the tokenizer's ceiling a
   voc_detection              VOC2012                                  single object detection, mIoU
   coco_detection             COCO, with annotations/                  the same
   colorization               class folders, such as ImageNet/val      MSE of normalised pixels, LPIPS
+  coco_keypoints             COCO, with annotations/                  joints of a single person, PCK
+  pascal3d                   PASCAL3D+                                keypoints of a single object, PCK
   davis                      DAVIS                                    foreground of the last frame, mIoU
   scene_ROLE (--held_out)    CORPUS/scenes of the embedded corpus     segmentation (mIoU over classes), depth, normals,
                                                                       edges, keypoints (PCK), against exact truth
@@ -100,7 +102,7 @@ def _chosen(order: Sequence[int]) -> dict[str, list[int]]:
     between = order[count : len(order) - count]
     first = (len(between) - count) // 2
     groups = {"best": best, "middle": list(between[first : first + count])}
-    return groups | ({"worst": worst} if between else {})
+    return groups | ({"worst": worst} if len(order) > count else {})
 
 
 def _case(

@@ -75,7 +75,7 @@ class Pascal5i:
         self._root = epath.Path(root)
         self._of_class: dict[int, list[str]] = {}
         self._queries: list[tuple[str, int]] = []
-        for name in _read_list(self._root / "ImageSets" / "Segmentation" / f"{split}.txt"):
+        for name in read_list(self._root / "ImageSets" / "Segmentation" / f"{split}.txt"):
             present = np.unique(read_ids(self._root / "SegmentationClass" / f"{name}.png"))
             for label in present[(present > 5 * fold) & (present <= 5 * fold + 5)].tolist():
                 self._of_class.setdefault(label, []).append(name)
@@ -90,7 +90,7 @@ class Pascal5i:
         """See `Episodes`."""
         query, label = self._queries[index % len(self._queries)]
         others = [name for name in self._of_class[label] if name != query]
-        chosen = _draw(others, shots, (seed, index), f"class {VOC_CLASSES[label - 1]}")
+        chosen = draw_support(others, shots, (seed, index), f"class {VOC_CLASSES[label - 1]}")
         pairs = [self._pair(name, label) for name in chosen]
         return Episode(pairs, *self._pair(query, label), key=f"{query}/{VOC_CLASSES[label - 1]}")
 
@@ -120,7 +120,7 @@ class _Boxes:
         query = self._files[index % len(self._files)]
         label = self.boxes[query][0]
         others = [file for file in self._files if self.boxes[file][0] == label and file != query]
-        chosen = _draw(others, shots, (seed, index), f"class {label}")
+        chosen = draw_support(others, shots, (seed, index), f"class {label}")
         return Episode(
             [self._pair(file) for file in chosen], *self._pair(query), key=f"{query.stem}/{label}"
         )
@@ -139,7 +139,7 @@ class VocDetection(_Boxes):
     def __init__(self, root: epath.PathLike, split: str = "val") -> None:
         base = epath.Path(root)
         boxes = {}
-        for name in _read_list(base / "ImageSets" / "Main" / f"{split}.txt"):
+        for name in read_list(base / "ImageSets" / "Main" / f"{split}.txt"):
             tree = ElementTree.fromstring((base / "Annotations" / f"{name}.xml").read_text())
             objects = tree.findall("object")
             size = [float(tree.findtext(f"size/{side}", "0")) for side in ("width", "height")]
@@ -193,7 +193,7 @@ class Colorization:
         """See `Episodes`."""
         query = self._files[index % len(self._files)]
         others = [file for file in self._files if file != query]
-        chosen = _draw(others, shots, (seed, index), "the folder")
+        chosen = draw_support(others, shots, (seed, index), "the folder")
         return Episode([_grey_pair(f) for f in chosen], *_grey_pair(query), key=query.name)
 
 
@@ -228,7 +228,7 @@ class AnnotatedFolders:
     def episode(self, index: int, *, shots: int, seed: int) -> Episode:
         """See `Episodes`."""
         query = self._queries[index % len(self._queries)]
-        chosen = _draw(self._support, shots, (seed, index), "the folder")
+        chosen = draw_support(self._support, shots, (seed, index), "the folder")
         return Episode([self._pair(item) for item in chosen], *self._pair(query), key=query.name)
 
     def _pair(self, item: epath.Path) -> tuple[Picture, Picture]:
@@ -253,7 +253,7 @@ class Davis:
     def names(self) -> list[str]:
         """The sequences, in the order of the list."""
         listing = epath.Path(self.root) / "ImageSets" / str(self.year) / f"{self.split}.txt"
-        names = [line.split()[0] for line in _read_list(listing)]
+        names = [line.split()[0] for line in read_list(listing)]
         # The lists of 2016 name frames: /JPEGImages/480p/bear/00000.jpg
         return list(dict.fromkeys(name.split("/")[3] if "/" in name else name for name in names))
 
@@ -332,7 +332,12 @@ def _grey_pair(file: epath.Path) -> tuple[Picture, Picture]:
     return grey(colour), colour
 
 
-def _draw(candidates: Sequence, shots: int, seed: tuple[int, int], what: str) -> list:
+def draw_support(candidates: Sequence, shots: int, seed: tuple[int, int], what: str) -> list:
+    """`shots` of the candidates without repeats, by the seed.
+
+    Raises:
+      UserError: fewer than that; `what` says of what.
+    """
     if len(candidates) < shots:
         raise UserError(
             f"{what} has {len(candidates)} images beside the query: lower shots from {shots} to that"
@@ -341,7 +346,12 @@ def _draw(candidates: Sequence, shots: int, seed: tuple[int, int], what: str) ->
     return [candidates[i] for i in chosen]
 
 
-def _read_list(path: epath.Path) -> list[str]:
+def read_list(path: epath.Path) -> list[str]:
+    """The lines of a list of a data set, empty ones left out.
+
+    Raises:
+      UserError: no such file.
+    """
     if not path.exists():
         raise UserError(f"{path} does not exist: point at the root of the data set")
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]

@@ -135,6 +135,8 @@ SCORES: Mapping[str, Score] = {
     "edges": edges,
 }
 
+JOINTS = "joints"  # scored by points and not by the picture of the truth: see `visual_tasks`
+
 # By which numbers the answers to one task are ordered, and whether more is better.
 _ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "segmentation": (("miou",), True),
@@ -142,6 +144,7 @@ _ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "detection": (("miou",), True),
     "colorization": (("mse",), False),
     "keypoints": ((f"pck@{PCK_FRACTION:g}",), True),
+    JOINTS: ((f"pck@{PCK_FRACTION:g}",), True),
     "depth": (("absrel",), False),
     "normals": (("mean_angle",), False),
     "edges": (("precision", "recall"), True),
@@ -152,7 +155,7 @@ def worst_to_best(task: str, each: Sequence[States], predictor: str = "model") -
     """The episodes by how good a predictor's answer is; those of equal scores in their order.
 
     Args:
-      task: a key of `SCORES`.
+      task: a key of `SCORES`, or "joints".
       each: the states of every episode, named PREDICTOR/METRIC.
       predictor: whose answers.
 

@@ -9,7 +9,9 @@ from etils import epath
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation import readers
+from lvm_jax.evaluation.joint_readers import CocoKeypoints, Pascal3D
 from lvm_jax.evaluation.readers import Episodes
+from lvm_jax.evaluation.task_scores import JOINTS
 from lvm_jax.evaluation.visual_tasks import Episode
 
 
@@ -33,7 +35,7 @@ class Questions:
 
 
 class Task(NamedTuple):
-    """A key of `task_scores.SCORES`, and the reader of the data set at a root."""
+    """A key of `task_scores.SCORES` or "joints", and the reader of the data set at a root."""
 
     score: str
     open: Callable[[str, Questions], Episodes]
@@ -51,6 +53,8 @@ TASKS: Mapping[str, Task] = {
     "pascal5i": Task("segmentation", lambda root, asked: readers.Pascal5i(root, asked.fold)),
     "voc_detection": Task("detection", lambda root, _: readers.VocDetection(root)),
     "coco_detection": Task("detection", lambda root, _: readers.CocoDetection(root)),
+    "coco_keypoints": Task(JOINTS, lambda root, _: CocoKeypoints(root)),
+    "pascal3d": Task(JOINTS, lambda root, _: Pascal3D(root)),
     "colorization": Task(
         "colorization",
         lambda root, _: readers.Colorization([file for file, _ in readers.class_folders(root)]),

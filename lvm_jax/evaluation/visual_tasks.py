@@ -18,8 +18,9 @@ from tqdm import tqdm
 from lvm_jax.data.images import resize
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import Result
+from lvm_jax.evaluation.joints import Joints, joints_of
 from lvm_jax.evaluation.reconstruction import LPIPS_MIN_SIDE, LPIPS_NET, NOT_INSTALLED
-from lvm_jax.evaluation.task_scores import SCORES, Picture, States
+from lvm_jax.evaluation.task_scores import JOINTS, SCORES, Picture, States, pck
 from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.sampling import Sampling
@@ -41,12 +42,14 @@ class Episode:
       query: the image whose answer is wanted.
       truth: that answer.
       key: where it came from.
+      joints: of the truth of the task "joints", which is scored by them and not by its picture.
     """
 
     support: Sequence[tuple[Picture, Picture]]
     query: Picture
     truth: Picture
     key: str
+    joints: Joints | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,7 @@ class VisualTaskEvaluator:
     """Scores of one task: `PREDICTOR/METRIC` for model, tokenizer_ceiling, copy, nearest and constant.
 
     Args:
-      task: a key of `SCORES`.
+      task: a key of `SCORES`, or "joints".
       episodes: what is asked; give each host its own part and merge the states.
       sampling: how answers are drawn; greedy by default.
       seed: of the draws.
@@ -82,8 +85,8 @@ class VisualTaskEvaluator:
         batch_size: int = 8,
         lpips_weights: perceptual.Weights | None = None,
     ) -> None:
-        if task not in SCORES:
-            raise UserError(f"task {task!r} does not exist; known: {', '.join(SCORES)}")
+        if task not in (*SCORES, JOINTS):
+            raise UserError(f"task {task!r} does not exist; known: {', '.join((*SCORES, JOINTS))}")
         if not episodes:
             raise UserError(f"0 episodes of {task}: the data set gives none; check its folder")
         for episode in episodes:
@@ -123,7 +126,7 @@ class VisualTaskEvaluator:
                     {
                         f"{name}/{metric}": state
                         for name, picture in predictions.items()
-                        for metric, state in self._score(picture, truth).items()
+                        for metric, state in self._score(picture, truth, batch[number]).items()
                     }
                 )
         return found
@@ -159,7 +162,9 @@ class VisualTaskEvaluator:
             )
         return results
 
-    def _score(self, predicted: Picture, truth: Picture) -> States:
+    def _score(self, predicted: Picture, truth: Picture, episode: Episode) -> States:
+        if self.name == JOINTS:
+            return self._joints(predicted, episode)
         scored = SCORES[self.name](predicted, truth)
         if (
             self.name == "colorization"
@@ -169,6 +174,16 @@ class VisualTaskEvaluator:
             pair = [jnp.asarray(x[None], jnp.float32) / 255 for x in (predicted, truth)]
             scored["lpips"] = Mean(float(_lpips(self._lpips_weights, *pair)[0]))
         return scored
+
+    @staticmethod
+    def _joints(predicted: Picture, episode: Episode) -> States:
+        """PCK in the pixels of the truth as it was before it was squashed."""
+        if episode.joints is None:
+            raise UserError(f"episode {episode.key} of {JOINTS} has no joints: use their reader")
+        (height, width), square = episode.truth.shape[:2], predicted.shape[:2]
+        found_K2 = joints_of(predicted, len(episode.joints.points_K2))
+        scale = np.array([width / square[1], height / square[0]])
+        return pck(found_K2 * scale, episode.joints.points_K2, episode.joints.size)
 
 
 @jax.jit
