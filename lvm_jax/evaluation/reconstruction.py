@@ -19,6 +19,7 @@ from lvm_jax.metrics.frechet import Gaussian, frechet_distance
 from lvm_jax.metrics.image import psnr, ssim
 from lvm_jax.metrics.states import Histogram
 from lvm_jax.models import perceptual
+from lvm_jax.models.pretrained import check_finite
 from lvm_jax.models.vqgan import VQGAN
 
 NOT_INSTALLED = "not installed"
@@ -69,7 +70,12 @@ class ReconstructionEvaluator:
         self._batch_size = batch_size
 
     def run(self, subject: VQGAN) -> Result:
-        """Reconstructs every image with a tokenizer."""
+        """Reconstructs every image with a tokenizer.
+
+        Raises:
+          UserError: weights that are not finite.
+        """
+        check_finite(subject, "the tokenizer")
         codes_MN = encode_images(subject, self._images, self._batch_size)
         decoded_MHWC = decode_codes(subject, codes_MN, self._batch_size)
         originals_MHWC = self._images.astype(np.float32) / 255

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lvm_jax.data.visual_sentence import SpecialTokens, VisualSentence
 from lvm_jax.errors import UserError
 from lvm_jax.models.llama import Llama
+from lvm_jax.models.pretrained import check_finite
 from lvm_jax.parallel.sharding import constrain
 
 
@@ -46,6 +47,9 @@ class Scorer:
       codebook_size: of the tokenizer that made the sentences.
       context_images: the longest sentence the model reads; by default what fits its `max_position_embeddings`.
       batch_size: rows of the longest length at once; shorter rows come in larger batches with as many tokens.
+
+    Raises:
+      UserError: weights that are not finite.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Scorer:
         context_images: int | None = None,
         batch_size: int = 4,
     ) -> None:
+        check_finite(model, "the decoder")
         self.special = SpecialTokens(codebook_size)
         self.batch_size = batch_size
         self._context_images = context_images

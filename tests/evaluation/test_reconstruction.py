@@ -1,5 +1,7 @@
 """Reconstruction scores are those of what the tokenizer really gives back, batch by batch."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -99,3 +101,10 @@ def test_frechet_distance_is_between_originals_and_reconstructions(vqgan):
     assert result["frechet_vgg16"] > 0
     alone = ReconstructionEvaluator(images[:1], vgg_weights=weights).run(vqgan)
     assert alone["frechet_vgg16"] == "needs at least 2 images"
+
+
+def test_weights_that_are_no_numbers(vqgan):
+    graphdef, state = nnx.split(vqgan)
+    broken = nnx.merge(graphdef, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), state))
+    with pytest.raises(UserError, match="the tokenizer has NaN or infinite weights"):
+        ReconstructionEvaluator(np.zeros((2, 16, 16, 3), np.uint8)).run(broken)

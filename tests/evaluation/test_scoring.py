@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation import scoring
@@ -45,3 +46,12 @@ def test_mistakes_are_named(model, make_sentence):
         Scorer(model, CODES)([])
     with pytest.raises(UserError, match="made/0 has 9 images: the model reads 8"):
         Scorer(model, CODES)([make_sentence("frame*9", 3)])
+
+
+def test_weights_that_are_no_numbers(model):
+    graphdef, state = nnx.split(model)
+    broken = nnx.merge(graphdef, jax.tree.map(jnp.copy, state))
+    head = broken.head
+    head[...] = head[...].at[0, 0].set(jnp.inf)
+    with pytest.raises(UserError, match=r"the decoder has NaN or infinite weights in head"):
+        Scorer(broken, 24)
