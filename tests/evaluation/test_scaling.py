@@ -101,6 +101,8 @@ def test_fits_are_over_the_ends_of_the_runs(study):
     assert laws["size"]["exponent"] > 0
     assert ["d128", 1000] in laws["frontier"]
     assert ["d32", 250] in laws["frontier"]
+    wasteful = study[1]["records"][-1] | {"mixture": "all", "flops": 1e15, "loss": 4.0}
+    assert fits([*study[1]["records"], wasteful])["compute"] == laws["compute"]
     two = [r for r in study[1]["records"] if r["steps"] > 250]
     assert fits(two)["tokens"]["d64"] is None  # two points are no fit
 
@@ -128,6 +130,9 @@ def test_charts_draw_the_numbers_of_the_runs(study):
     assert tasks["depth"] == pytest.approx([np.exp(loss_of(size, 1000)) for size in FLOOR])
     assert drawn["ablation"].groups == ["depth", "edges", "next frame"]
     assert [label for label, _ in drawn["ablation"].series] == ["videos only", "images only", "everything"]  # fmt: skip
+    bars = dict(drawn["ablation"].series)
+    assert bars["everything"][0] == pytest.approx(np.exp(loss_of("d128", 1000)))
+    assert bars["videos only"][0] == pytest.approx(np.exp(loss_of("d128", 1000) + 1))
     assert drawn["frames"].series[0].x == [0, 1, 2, 10]
 
 
