@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import flags
 from PIL import Image
+from turns import in_turns
 
 from data_pipelines.recipe import Entry, Recipe, plan
 from data_pipelines.sentences import Pairs, SingleImage
@@ -89,13 +90,13 @@ def pillow_loop(root: pathlib.Path, kind: str) -> int:
     return images
 
 
-def images_per_second(
+def rate(
     run: Callable[[pathlib.Path, str], int], root: pathlib.Path, kind: str
-) -> float:
-    """Of CPU time."""
+) -> dict[str, float]:
+    """Images a second of CPU time."""
     begin = time.process_time()
     images = run(root, kind)
-    return images / (time.process_time() - begin)
+    return {"images_per_cpu_second": images / (time.process_time() - begin)}
 
 
 def main() -> None:
@@ -106,13 +107,14 @@ def main() -> None:
         root = pathlib.Path(name)
         write_photographs(root, args.photographs)
         for kind in ("single", "pairs"):
-            rates: dict[str, list[float]] = {OURS: [], PEER: []}
-            for number in range(args.rounds):
-                for reader, run in ((OURS, pipeline), (PEER, pillow_loop)):
-                    rates[reader].append(images_per_second(run, root, kind))
-                shown = ", ".join(f"{reader} {rate[-1]:.0f}" for reader, rate in rates.items())
-                print(f"{kind}, round {number}: {shown} images/CPU-s", flush=True)
-            ours, peer = (float(np.median(rates[reader])) for reader in (OURS, PEER))
+            medians = in_turns(
+                {
+                    OURS: lambda kind=kind: rate(pipeline, root, kind),
+                    PEER: lambda kind=kind: rate(pillow_loop, root, kind),
+                },
+                args.rounds,
+            )
+            ours, peer = (medians[side]["images_per_cpu_second"] for side in (OURS, PEER))
             print(
                 f"{kind}, median: {ours:.0f} and {peer:.0f} images/CPU-s, ratio {ours / peer:.2f}"
             )
