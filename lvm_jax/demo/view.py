@@ -42,7 +42,7 @@ def strip_table(strip: Strip, studio: Studio) -> str:
     clear = (
         "<button type=button data-do=clear data-focus=clear>Remove all</button>" if strip else ""
     )
-    words = f"{len(studio.colours_K3):,} codes, {studio.vqgan.tokens_per_image} an image"
+    words = f"{studio.vqgan.tokens_per_image} of {len(studio.colours_K3):,} codes an image"
     rows = (["given"] if given else []) + ["as the model sees it", "its codes"]
     labels = "".join(f"<span>{row}</span>" for row in rows) if strip else ""
     kind = "strip" if given else "strip made" if strip else "strip empty"
