@@ -416,6 +416,7 @@ def readers_recipe(images: Path, **changes) -> Recipe:
     return from_config(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
 def test_the_command_stopped_at_any_moment_goes_on_to_the_same_bytes(
     ending, tmp_path, tokenizer, plain_loop, image_folder

@@ -21,6 +21,7 @@ from lvm_jax.release import pack as packing
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "digits"), [("bfloat16", 8), ("float16", 11), ("float32", 24)])
 def test_models_are_stored_in_a_type_and_read_back(tmp_path, dtype, digits):
     vqgan = VQGAN(presets.vqgan("debug"), rngs=nnx.Rngs(0))

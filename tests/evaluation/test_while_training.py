@@ -49,6 +49,7 @@ def settings(root, **changes):
     return dataclasses.replace(config, **changes)
 
 
+@pytest.mark.slow
 def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path):
     task = NextTokenTask(
         model.config, make_optimizer(OptimizerConfig(warmup_steps=1, decay_steps=4)), seq_len=16

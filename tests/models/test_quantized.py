@@ -50,6 +50,7 @@ def _gradient(params, **changes):
     return logits, grads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_a_quantised_decoder_stays_close_and_every_weight_has_a_gradient(params, kind):
     logits, _ = _gradient(params)

@@ -92,6 +92,7 @@ def tuned(folder, tmp_path_factory):
     return task, _train(task, folder, tmp_path_factory.mktemp("run"))
 
 
+@pytest.mark.slow
 def test_only_adapters_train_and_only_they_have_moments(tuned, folder):
     _, state = tuned
     imported = nnx.state(Llama.from_pretrained(folder))
@@ -105,6 +106,7 @@ def test_only_adapters_train_and_only_they_have_moments(tuned, folder):
     assert moments == 2 * trained < sum(leaf.size for leaf in _leaves(imported))
 
 
+@pytest.mark.slow
 def test_adapters_learn_what_the_loss_asks(tuned, folder):
     task, state = tuned
     total, weight = jax.jit(task.loss)(state["params"], _batch())
@@ -113,6 +115,7 @@ def test_adapters_learn_what_the_loss_asks(tuned, folder):
     assert total / weight < before / weight - 0.1
 
 
+@pytest.mark.slow
 def test_merged_export_gives_the_same_logits(tuned, tmp_path):
     task, state = tuned
     model, tokens = task.model(state), jnp.asarray(_batch()["tokens"])
@@ -123,6 +126,7 @@ def test_merged_export_gives_the_same_logits(tuned, tmp_path):
     np.testing.assert_allclose(forward(merged, tokens), forward(model, tokens), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_never_stopped(tuned, folder, tmp_path):
     task, whole = tuned
     _train(task, folder, tmp_path, steps=4)
@@ -131,6 +135,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(tuned, folder, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_starts_from_the_folder(folder):
     task = _task(PLAIN)
     state = task.load(jax.jit(task.init)(jax.random.key(0)), folder)

@@ -71,6 +71,7 @@ def test_a_batch_in_parts_makes_the_same_step():
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_lecam_s_averages_follow_the_logits_once_the_discriminator_runs():
     states, metrics = stepped(WHOLE)
     assert states[1]["lecam"] == {"real": 0, "fake": 0}
