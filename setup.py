@@ -45,7 +45,7 @@ setup(
         "pipelines": PIPELINES,
         "onnx": ONNX,
         "meshes": MESHES,
-        "dm_control": DM_CONTROL,
+        "mujoco": DM_CONTROL,
         "perceptual": PERCEPTUAL,
         "report": REPORT,
         "quantization": QUANTIZATION,

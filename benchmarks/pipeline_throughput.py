@@ -19,9 +19,10 @@ from absl import flags
 from PIL import Image
 from turns import in_turns
 
+from data_pipelines.composing import ItemCache
 from data_pipelines.recipe import Entry, Recipe, plan
 from data_pipelines.sentences import Pairs, SingleImage
-from data_pipelines.shard_writer import ItemCache, ShardTask, ShardWriter
+from data_pipelines.shard_writer import ShardTask, ShardWriter
 from data_pipelines.sources import PairedFiles
 from data_pipelines.tokenize import BatchEncoder
 from lvm_jax import cli

@@ -14,8 +14,9 @@ from concurrent.futures import Future, wait
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from data_pipelines.composing import ItemCache
 from data_pipelines.recipe import Recipe
-from data_pipelines.shard_writer import ItemCache, ShardTask, ShardWriter
+from data_pipelines.shard_writer import ShardTask, ShardWriter
 from data_pipelines.tokenize import shared_encoder
 from lvm_jax.errors import UserError
 

@@ -9,27 +9,22 @@ import dataclasses
 import errno
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from data_pipelines.recipe import Entry, Recipe, SentencePlan, rng_of
-from data_pipelines.sentences import Item, Unfit
-from data_pipelines.sources.base import BadItem, Source
+from data_pipelines.composing import Composed, ItemCache, SentenceMaker, TooManyBadItems
+from data_pipelines.recipe import Recipe, SentencePlan
 from data_pipelines.tokenize import BatchEncoder
 from lvm_jax import files
 from lvm_jax.config import to_dict
-from lvm_jax.data.images import resize_and_crop
 from lvm_jax.data.tfrecord import TFRecordWriter, index_path
 from lvm_jax.data.visual_sentence import VisualSentence, encode_example
 from lvm_jax.errors import UserError
 
 IMAGES_AT_ONCE = 512  # resized images that wait for the encoder: 100 MB at 256 pixels
-CACHE_BYTES = 1 << 29
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,32 +61,6 @@ class ShardSummary:
         files.write_json(path, to_dict(self))
 
 
-class ItemCache:
-    """The most recently loaded items of the process, up to a number of bytes: sentences share photographs and clips."""
-
-    def __init__(self, max_bytes: int = CACHE_BYTES):
-        self._max_bytes = max_bytes
-        self._items: OrderedDict[tuple[Source, str], tuple[Item, int]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def load(self, source: Source, key: str) -> Item:
-        """`source.load(key)`, from memory if it is there."""
-        with self._lock:
-            if (source, key) in self._items:
-                self._items.move_to_end((source, key))
-                return self._items[source, key][0]
-        item = source.load(key)  # outside the lock: workers decode side by side
-        size = sum(image.nbytes for images in item.values() for image in images)
-        with self._lock:
-            if (source, key) not in self._items:
-                self._items[source, key] = (item, size)
-                self._bytes += size
-            while self._bytes > self._max_bytes and len(self._items) > 1:
-                self._bytes -= self._items.popitem(last=False)[1][1]
-        return item
-
-
 class ShardWriter:
     """Writes shards of one recipe with one tokenizer; safe to share between threads."""
 
@@ -104,11 +73,9 @@ class ShardWriter:
         progress: Callable[[int], None],
     ):
         """`progress` is told of each number of sentences done; what it raises ends the shard."""
-        self._recipe = recipe
-        self._entries = {entry.name: entry for entry in recipe.entries}
+        self._maker = SentenceMaker(recipe, cache)
         self._encoder = encoder
         self._fingerprint = fingerprint
-        self._cache = cache
         self._progress = progress
 
     def write(self, task: ShardTask) -> ShardSummary:
@@ -129,10 +96,10 @@ class ShardWriter:
         images: dict[str, int] = {}
         try:
             with TFRecordWriter(task.path) as writer:
-                pending: list[_Composed] = []
+                pending: list[Composed] = []
                 known: dict[bytes, np.ndarray] = {}
                 for plan in task.sentences:
-                    composed = self._compose(plan, bad)
+                    composed = self._maker.make(plan, bad)
                     self._progress(1)
                     if composed is None:
                         continue
@@ -143,7 +110,7 @@ class ShardWriter:
                     if sum(len(sentence.images) for sentence in pending) >= IMAGES_AT_ONCE:
                         self._encode(pending, known, writer)
                 self._encode(pending, known, writer)
-        except _TooManyBadItems:
+        except TooManyBadItems:
             summary = ShardSummary(self._fingerprint, False, 0, {}, {}, bad)
         else:
             num_bytes = epath.Path(task.path).stat().length
@@ -151,31 +118,8 @@ class ShardWriter:
         summary.save(task.summary)
         return summary
 
-    def _compose(self, plan: SentencePlan, bad: dict[str, str]) -> "_Composed | None":
-        entry = self._entries[plan.entry]
-        # What one epoch uses once would only push out what others use again.
-        load = self._cache.load if entry.epochs > 1 else _load
-        position = 0
-        try:
-            items = []
-            for position, key in enumerate(plan.items):  # noqa: B007 (the handler reads it)
-                items.append(load(entry.source, key))
-            rng = rng_of(self._recipe.seed, "compose", plan.key)
-            images, layout = entry.composer.compose(items, rng)
-        except (BadItem, Unfit) as error:
-            if isinstance(error, Unfit):
-                position = error.position
-            bad[f"{entry.source.name}:{plan.items[position]}"] = error.why
-            if len(bad) > self._recipe.max_bad_items:
-                raise _TooManyBadItems from error
-            return None
-        size, mode = self._recipe.image_size, self._recipe.resize
-        return _Composed(
-            plan, entry, [resize_and_crop(image, size, mode) for image in images], layout
-        )
-
     def _encode(
-        self, pending: list["_Composed"], known: dict[bytes, np.ndarray], writer: TFRecordWriter
+        self, pending: list[Composed], known: dict[bytes, np.ndarray], writer: TFRecordWriter
     ) -> None:
         """Writes `pending` and empties it; `known` holds the codes of all images of this shard so far, by digest."""
         # Clips and annotated images are told several times: each picture is encoded once a shard. Not once a process:
@@ -198,24 +142,6 @@ class ShardWriter:
             )
             writer.write(encode_example(record))
         pending.clear()
-
-
-def _load(source: Source, key: str) -> Item:
-    return source.load(key)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Composed:
-    """A sentence whose images are resized and wait for their codes."""
-
-    plan: SentencePlan
-    entry: Entry
-    images: list[np.ndarray]
-    layout: str
-
-
-class _TooManyBadItems(Exception):
-    """Ends a shard; the launcher tells the user."""
 
 
 def read_summary(task: ShardTask, fingerprint: str) -> ShardSummary | None:

@@ -6,7 +6,7 @@ All five kinds from data that install by package name, at 64 pixels; images, cut
   cutouts      objects with alpha: apt tuxpaint-stamps-default, usr/share/tuxpaint/stamps (GPL-2)
   backgrounds  photographs to paste them on, none of them among the images: one held out would be seen in training
   meshes       textured household objects: apt sweethome3d-furniture, its .sh3f files unzipped (CC0 and CC-BY-3.0)
-Walks through Freedoom and simulated bodies come with `pip install vizdoom 'lvm_jax[dm_control]'`. Every command is in
+Walks through Freedoom and simulated bodies come with `pip install vizdoom 'lvm_jax[mujoco]'`. Every command is in
 docs/data_pipelines.md. Objects, maps, bodies and photographs are held out whole. `--config=...medium.py:runlocal` is
 a small part of it.
 """

@@ -32,7 +32,7 @@ _PACE, _REACH = (0.3, 1.5), (0.3, 1.0)  # of an actuator: swings a second, part 
 class DmControlClips:
     """`episodes` clips of each task: `{"frame": [...], "depth": [...], "segmentation": [...]}`.
 
-    Needs dm_control (`pip install 'lvm_jax[dm_control]'`, Apache-2.0) and draws without a display, by EGL unless the
+    Needs dm_control (`pip install 'lvm_jax[mujoco]'`, Apache-2.0) and draws without a display, by EGL unless the
     variable MUJOCO_GL says `osmesa`. Every actuator swings at a pace of its own, so that motion can be guessed from the
     frames before. Start, paces, colours and camera, one of the model's own, follow from the key, `walker/walk/003`.
     Depth is grey, 255 d0 / d with d0 the clip's nearest point: up to a scale. Each part of the body has a colour of
@@ -125,7 +125,7 @@ def _stage(task: str, size: int) -> tuple[Any, Any]:
         import mujoco  # pyright: ignore[reportMissingImports]
         from dm_control import suite  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
-        raise UserError("dm_control is not installed: pip install 'lvm_jax[dm_control]'") from error
+        raise UserError("dm_control is not installed: pip install 'lvm_jax[mujoco]'") from error
     except Exception as error:  # of each OpenGL library its own
         raise UserError(
             f"dm_control cannot draw with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}): install libegl1, or "

@@ -3,7 +3,7 @@ r"""Training of the tokenizer, a VQGAN, on a folder of images.
 python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
     --config.data.images=FOLDER
 
-The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart); `NAME,runlocal` shrinks
+The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small); `NAME,runlocal` shrinks
 it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer recipe is unpublished: the
 full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the released one's architecture.
 
@@ -65,8 +65,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.critic = _adamw(1e-6, warmup=2_000, steps=600_000)
     config.mesh = dataclasses.asdict(MeshConfig())
 
-    if args["preset"] == "quickstart":
+    if args["preset"] in ("quickstart", "small"):
         _quickstart(config)
+    if args["preset"] == "small":
+        _small(config)
     if args["recipe"]:
         if args["recipe"] not in _RECIPES:
             known = ", ".join(_RECIPES)
@@ -108,6 +110,15 @@ def _quickstart(config: Any) -> None:
     config.generator = _adamw(1e-3, warmup=20, steps=1500)
     config.critic = _adamw(2.5e-4, warmup=20, steps=1500)
     config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})
+
+
+def _small(config: Any) -> None:
+    """About half an hour on two CPU cores: 64 x 64 images, 64 codes each, a codebook of 1024."""
+    config.step.update({"ema_decay": 0.995, "revive_after": 200})
+    config.loss.discriminator_start = 500
+    config.train.update({"steps": 3000, "eval_every": 1000})
+    for network in ("generator", "critic"):
+        config[network].update({"warmup_steps": 50, "decay_steps": 3000})
 
 
 def _taming(config: Any) -> None:

@@ -10,7 +10,7 @@ from lvm_jax.models.vqgan_config import VQGANConfig
 RESERVED_IDS = 100
 
 # The sizes of the official LVM code (EasyLM/models/llama/llama_model.py); 300m, 600m, 1b and 3b are the paper's
-# Table 2. `quickstart` is this project's own: it trains on two CPU cores.
+# Table 2. `quickstart` and `small` are this project's own: they train on two CPU cores.
 _LLAMA: dict[str, dict[str, Any]] = {
     "debug": {
         "hidden_size": 128,
@@ -83,11 +83,21 @@ _LLAMA: dict[str, dict[str, Any]] = {
         "initializer_range": 0.08,
         "rope_theta": 1000.0,  # wavelengths for rows of 512 tokens, not of thousands
     },
+    "small": {
+        "vocab_size": 1024 + RESERVED_IDS,
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 3,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.07,
+        "rope_theta": 1000.0,
+    },
 }
 
 
 def llama(name: str, **overrides: Any) -> LlamaConfig:
-    """The decoder `name`: debug, 100m, 300m, 600m, 1b, 3b, 7b, 13b, 20b, 30b, quickstart.
+    """The decoder `name`: debug, 100m, 300m, 600m, 1b, 3b, 7b, 13b, 20b, 30b, quickstart, small.
 
     Args:
       name: a key of the table.
@@ -113,7 +123,7 @@ def llama(name: str, **overrides: Any) -> LlamaConfig:
 
 
 # `lvm-f16-8192` is the released tokenizer (and open-muse's vqgan-f16-8192-laion), `maskgit-f16-8192` the paper-era one,
-# `taming-f16-1024` taming-transformers' on ImageNet. `quickstart` is this project's own: it trains on two CPU cores.
+# `taming-f16-1024` taming-transformers' on ImageNet. `quickstart` and `small` are this project's own, for two CPU cores.
 _NO_ATTENTION: dict[str, Any] = {"attn_resolutions": (), "no_attn_mid_block": True}
 _VQGAN: dict[str, dict[str, Any]] = {
     "lvm-f16-8192": {
@@ -165,11 +175,25 @@ _VQGAN: dict[str, dict[str, Any]] = {
         "l2_normalize": True,
         "norm_groups": 4,
     },
+    "small": {
+        **_NO_ATTENTION,
+        "layout": "maskgit",
+        "resolution": 64,
+        "hidden_channels": 16,
+        "channel_mult": (1, 2, 4, 8),
+        "num_res_blocks": 1,
+        "z_channels": 8,
+        "num_embeddings": 1024,
+        "quantized_embed_dim": 8,
+        "pixel_range": "-1_1",
+        "l2_normalize": True,
+        "norm_groups": 4,
+    },
 }
 
 
 def vqgan(name: str, **overrides: Any) -> VQGANConfig:
-    """The tokenizer `name`: lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart.
+    """The tokenizer `name`: lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small.
 
     Args:
       name: a key of the table.

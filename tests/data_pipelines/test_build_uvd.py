@@ -18,6 +18,7 @@ from pipe_fakes import FakePhotos, save_tokenizer, small_recipe
 
 from data_pipelines import build_uvd, near_duplicates, shard_writer
 from data_pipelines.build_uvd import build
+from data_pipelines.composing import ItemCache
 from data_pipelines.configs import images_and_videos, medium, quickstart
 from data_pipelines.recipe import Entry, Recipe, from_config, key_items, plan
 from data_pipelines.sentences import Pairs
@@ -47,7 +48,7 @@ def plain_loop(monkeypatch):
             recipe,
             shared_encoder(tokenizer, batch_size),
             fingerprint,
-            shard_writer.ItemCache(),
+            ItemCache(),
             progress=lambda sentences: None,
         )
         for task in tasks:

@@ -10,6 +10,7 @@ import pytest
 from pipe_fakes import save_tokenizer, small_recipe
 
 from data_pipelines import build_uvd, shard_writer
+from data_pipelines.composing import ItemCache
 from data_pipelines.tokenize import BatchEncoder, shared_encoder
 from data_pipelines.verify import find_dataset, render_page, sample, verify
 from lvm_jax.data.manifest import Manifest, shard_name
@@ -30,7 +31,7 @@ def original(tmp_path_factory, encoder) -> Path:
 
     def write(tasks, recipe, tokenizer, batch_size, fingerprint, beam_flags):
         writer = shard_writer.ShardWriter(
-            recipe, encoder, fingerprint, shard_writer.ItemCache(), progress=lambda count: None
+            recipe, encoder, fingerprint, ItemCache(), progress=lambda count: None
         )
         for task in tasks:
             writer.write(task)

@@ -16,7 +16,14 @@ from lvm_jax.training.optimizer import OptimizerConfig
 sys.path.append(str(Path(__file__).parents[2] / "experiments" / "configs"))
 from tokenizer import get_config
 
-PRESETS = ("lvm-f16-8192", "maskgit-f16-8192", "taming-f16-1024", "debug", "quickstart")
+PRESETS = (
+    "lvm-f16-8192",
+    "maskgit-f16-8192",
+    "taming-f16-1024",
+    "debug",
+    "quickstart",
+    "small",
+)
 SECTIONS = {
     "model": VQGANConfig,
     "discriminator": DiscriminatorConfig,

@@ -55,8 +55,16 @@ def test_special_ids_follow_the_codes():
     )
 
 
-def test_quickstart_is_small_enough_for_two_cores():
+def test_our_own_sizes_are_small_enough_for_two_cores():
     assert 5e5 < count_parameters(presets.llama("quickstart")) < 1e6
+    assert 2e6 < count_parameters(presets.llama("small")) < 4e6
+
+
+@pytest.mark.parametrize("name", ["quickstart", "small"])
+def test_our_own_decoder_reads_the_codes_of_our_own_tokenizer(name: str):
+    vqgan, llama = presets.vqgan(name), presets.llama(name)
+    assert llama.vocab_size == vqgan.num_embeddings + presets.RESERVED_IDS
+    assert llama.max_position_embeddings % vqgan.tokens_per_image == 0
 
 
 def test_key_value_heads_follow_the_query_heads_unless_given():

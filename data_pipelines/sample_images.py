@@ -1,0 +1,119 @@
+r"""The pictures of some of a recipe's sentences, as PNGs: what a tokenizer for these sentences is to be trained on.
+
+    python -m data_pipelines.sample_images --config=data_pipelines/configs/medium.py --config.images=PHOTOS ... \
+        --images=20000 --output=PICTURES
+    python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:PRESET --workdir=DIR \
+        --config.data.images=PICTURES --config.data.held_out=PICTURES/validation.txt
+
+They are the first sentences of the plan, which is shuffled over the entries, so each source has the share that it will
+have in the shards; sizes and cuts are those of the shards too. `PICTURES/train/ENTRY/NUMBER-PLACE.png` come from the
+training split, `PICTURES/validation/...` from the validation split.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+from PIL import Image
+from tqdm import tqdm
+
+from data_pipelines import recipe as recipe_lib
+from data_pipelines.composing import Composed, ItemCache, SentenceMaker, TooManyBadItems
+from data_pipelines.recipe import SPLITS, Recipe, SentencePlan
+from data_pipelines.shard_writer import needs_space
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+
+HELD_OUT = "validation.txt"  # the list that the trainer of the tokenizer reads
+
+
+def sample_images(
+    recipe: Recipe, output: epath.PathLike, *, images: int, workers: int = 1
+) -> dict[str, int]:
+    """Writes the pictures of the first sentences of each split; the folder appears when all of them are there.
+
+    Args:
+      recipe: which sentences.
+      output: a folder that does not exist yet.
+      images: at least so many of both splits together, or all; the validation split gives its share of them by
+        `validation_fraction`, at least one sentence. A sentence is written whole.
+      workers: threads that read items.
+
+    Returns:
+      split -> how many pictures.
+
+    Raises:
+      UserError: `output` exists, more bad items than the recipe allows, no usable sentence in a split, or a full disk.
+    """
+    target = epath.Path(output)
+    if target.exists():
+        raise UserError(f"{target} exists: remove it, or name another --output")
+    partial = target.with_name(f".{target.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)  # of a run that was stopped
+    held_out = max(1, round(recipe.validation_fraction * images))
+    wanted = {"train": max(1, images - held_out), "validation": held_out}
+    plans = recipe_lib.plan(recipe)
+    counts = {}
+    with needs_space(target), tqdm(total=images, desc="pictures", unit="picture") as bar:
+        for split in SPLITS:
+            counts[split] = 0
+            for number, sentence in enumerate(_made(recipe, plans[split], workers)):
+                folder = partial / split / sentence.entry.name
+                folder.mkdir(parents=True, exist_ok=True)
+                for place, image in enumerate(sentence.images):
+                    Image.fromarray(image).save(folder / f"{number:06d}-{place:02d}.png")
+                counts[split] += len(sentence.images)
+                bar.update(len(sentence.images))
+                if counts[split] >= wanted[split]:
+                    break
+            if not counts[split]:
+                raise UserError(f"no sentence of split {split!r} could be made: look at its items")
+        (partial / HELD_OUT).write_text("validation\n")
+        partial.rename(target)
+    return counts
+
+
+def _made(recipe: Recipe, plans: Sequence[SentencePlan], workers: int) -> Iterator[Composed]:
+    """The sentences that can be made, in their order; what is skipped is named at the end."""
+    maker, bad = SentenceMaker(recipe, ItemCache()), {}
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            for begin in range(0, len(plans), 16 * workers):
+                chunk = plans[begin : begin + 16 * workers]
+                yield from _usable(pool.map(lambda plan: maker.make(plan, bad), chunk))
+    except TooManyBadItems as error:
+        raise UserError(
+            f"{len(bad)} items cannot be used, config.max_bad_items is {recipe.max_bad_items}; such as "
+            + "; ".join(f"{key} ({why})" for key, why in sorted(bad.items())[:3])
+        ) from error
+    finally:
+        for key, why in sorted(bad.items()):
+            tqdm.write(f"skipped {key}: {why}")
+
+
+def _usable(sentences: Iterable[Composed | None]) -> Iterator[Composed]:
+    return (sentence for sentence in sentences if sentence is not None)
+
+
+def main() -> None:
+    """The command line."""
+    args = flags.FLAGS
+    recipe = recipe_lib.from_config(args.config)
+    counts = sample_images(recipe, args.output, images=args.images, workers=args.workers)
+    print(f"{args.output}: {counts['train']} pictures to train on, {counts['validation']} held out")
+    print(
+        f"next: --config.data.images={args.output} --config.data.held_out={args.output}/{HELD_OUT}"
+    )
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "a file of data_pipelines/configs, or your own")
+    flags.DEFINE_string("output", None, "folder to write; it must not exist")
+    flags.DEFINE_integer("images", 20_000, "of both splits together", lower_bound=2)
+    flags.DEFINE_integer("workers", os.cpu_count(), "threads that read items", lower_bound=1)
+    cli.run(main, required_flags=("config", "output"))
