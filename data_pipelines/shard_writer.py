@@ -97,6 +97,7 @@ class ShardWriter:
         try:
             with TFRecordWriter(task.path) as writer:
                 pending: list[Composed] = []
+                waiting = 0  # images of `pending`
                 known: dict[bytes, np.ndarray] = {}
                 for plan in task.sentences:
                     composed = self._maker.make(plan, bad)
@@ -107,8 +108,10 @@ class ShardWriter:
                     name = composed.entry.source.name
                     sentences[name] = sentences.get(name, 0) + 1
                     images[name] = images.get(name, 0) + len(composed.images)
-                    if sum(len(sentence.images) for sentence in pending) >= IMAGES_AT_ONCE:
+                    waiting += len(composed.images)
+                    if waiting >= IMAGES_AT_ONCE:
                         self._encode(pending, known, writer)
+                        waiting = 0
                 self._encode(pending, known, writer)
         except TooManyBadItems:
             summary = ShardSummary(self._fingerprint, False, 0, {}, {}, bad)

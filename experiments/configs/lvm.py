@@ -3,9 +3,9 @@ r"""Pretraining of the decoder on token shards.
 python experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir=gs://BUCKET/lvm-3b \
     --config.data.shards=gs://BUCKET/uvd
 
-The argument is a size (debug, 100m, 300m, 600m, 1b, 3b, 7b, 13b, 20b, 30b, quickstart, small); `3b,runlocal` shrinks any of
-them to a laptop. The recipe is the published one (LVM, arXiv 2312.00785, and its code's README), with two differences:
-sentences are kept apart by segment ids, and norms are not decayed.
+The argument is a size (debug, 100m, 300m, 600m, 1b, 3b, 7b, 13b, 20b, 30b, quickstart, small); `3b,runlocal` shrinks
+any of them to a laptop. The recipe is the published one (LVM, arXiv 2312.00785, and its code's README), with two
+differences: sentences are kept apart by segment ids, and norms are not decayed.
 """
 
 import dataclasses

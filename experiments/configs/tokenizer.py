@@ -3,9 +3,10 @@ r"""Training of the tokenizer, a VQGAN, on a folder of images.
 python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
     --config.data.images=FOLDER
 
-The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small); `NAME,runlocal` shrinks
-it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer recipe is unpublished: the
-full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the released one's architecture.
+The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small); `NAME,runlocal`
+shrinks it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer recipe is
+unpublished: the full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the released
+one's architecture.
 
 `NAME,recipe=taming | maskgit | lvm` trains it as others did, or as we would (docs/tokenizer.md); `l2_codes` gives the
 tokenizer codes of 8 dimensions on the unit sphere, which is another architecture than the published one.

@@ -123,7 +123,7 @@ def llama(name: str, **overrides: Any) -> LlamaConfig:
 
 
 # `lvm-f16-8192` is the released tokenizer (and open-muse's vqgan-f16-8192-laion), `maskgit-f16-8192` the paper-era one,
-# `taming-f16-1024` taming-transformers' on ImageNet. `quickstart` and `small` are this project's own, for two CPU cores.
+# `taming-f16-1024` taming-transformers' on ImageNet. `quickstart` and `small` are our own, for two CPU cores.
 _NO_ATTENTION: dict[str, Any] = {"attn_resolutions": (), "no_attn_mid_block": True}
 _VQGAN: dict[str, dict[str, Any]] = {
     "lvm-f16-8192": {
