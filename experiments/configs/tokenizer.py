@@ -126,6 +126,7 @@ def _taming(config: Any) -> None:
     """taming-transformers' f16 (arXiv 2012.09841): PatchGAN late, adaptive weight, Adam at 4.5e-6 times the batch."""
     loss = TokenizerLoss(legacy_commitment=True, discriminator_start=250_000)
     config.loss.update(dataclasses.asdict(loss))
+    config.step.update({"ema_decay": 0.0, "revive_after": 0})
     config.train.batch_size = 48
     for network in ("generator", "critic"):
         config[network].update({"learning_rate": 2.16e-4, "end_learning_rate": 2.16e-4})
@@ -149,7 +150,7 @@ def _maskgit(config: Any) -> None:
         r1_weight=10.0,
     )
     config.loss.update(dataclasses.asdict(loss))
-    config.step.ema_decay = 0.999
+    config.step.update({"ema_decay": 0.999, "revive_after": 0})
     config.train.update({"batch_size": 256, "steps": 1_000_000})
     for network in ("generator", "critic"):
         config[network].update({"learning_rate": 1e-4, "end_learning_rate": 1e-4, "b1": 0.0})
