@@ -77,5 +77,7 @@ def test_bad_items_are_named_and_above_the_limit_an_error(tmp_path, capfd):
     broken = FakePhotos(bad=("photo003.png", "photo004.png"))
     sample_images(small_recipe(broken, max_bad_items=4), tmp_path / "out", images=1000)
     assert "skipped photos:photo003.png: it is truncated" in "".join(capfd.readouterr())
-    with pytest.raises(UserError, match=r"items cannot be used, .*max_bad_items is 1; .*it is truncated"):
+    with pytest.raises(
+        UserError, match=r"items cannot be used, .*max_bad_items is 1; .*it is truncated"
+    ):
         sample_images(small_recipe(broken, max_bad_items=1), tmp_path / "more", images=1000)
