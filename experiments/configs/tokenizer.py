@@ -117,9 +117,9 @@ def _small(config: Any) -> None:
     """About half an hour on two CPU cores: 64 x 64 images, 64 codes each, a codebook of 1024."""
     config.step.update({"ema_decay": 0.995, "revive_after": 200})
     config.loss.discriminator_start = 500
-    config.train.update({"steps": 3000, "eval_every": 1000})
+    config.train.update({"steps": 2000, "eval_every": 1000})
     for network in ("generator", "critic"):
-        config[network].update({"warmup_steps": 50, "decay_steps": 3000})
+        config[network].update({"warmup_steps": 50, "decay_steps": 2000})
 
 
 def _taming(config: Any) -> None:
