@@ -143,7 +143,9 @@ def main() -> None:
         experiment=to_dict(config) | {"tokenizer": batches.manifest.tokenizer_fingerprint},
         warm_start=(lambda state: task.load(state, config.init_from)) if config.init_from else None,
     )
-    task.model(state).save_pretrained(workdir / "model")
+    model = task.model(state)
+    model.tokenizer_fingerprint = batches.manifest.tokenizer_fingerprint
+    model.save_pretrained(workdir / "model")
     print(f"the decoder is in {workdir / 'model'}")
 
 

@@ -97,8 +97,8 @@ def _quickstart(config: Any) -> None:
 def _small(config: Any) -> None:
     """About 40 minutes on two CPU cores: 16 images of 64 tokens a row."""
     config.data.seq_len = 1024
-    config.train.update({"steps": 4000, "eval_every": 1000})
-    config.optimizer.update({"learning_rate": 3e-3, "warmup_steps": 100, "decay_steps": 4000})
+    config.train.update({"steps": 3000, "eval_every": 1000})
+    config.optimizer.update({"learning_rate": 4e-3, "warmup_steps": 60, "decay_steps": 3000})
 
 
 def _runlocal(config: Any) -> None:

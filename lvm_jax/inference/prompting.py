@@ -116,8 +116,9 @@ class VisualPrompt:
 
 
 def check_pair(model: Llama, vqgan: VQGAN) -> None:
-    """Requires that the decoder's vocabulary is the tokenizer's codes and the reserved ids, and the tokenizer's weights
-    to be numbers (`Engine` looks at the decoder's).
+    """Requires that the decoder's vocabulary is the tokenizer's codes and the reserved ids, that it was trained with
+    this tokenizer, where its folder says with which, and the tokenizer's weights to be numbers (`Engine` looks at the
+    decoder's).
 
     Raises:
       UserError: otherwise.
@@ -127,6 +128,12 @@ def check_pair(model: Llama, vqgan: VQGAN) -> None:
         raise UserError(
             f"the model has {model.config.vocab_size} ids and the tokenizer {vqgan.codebook_size} codes, which makes "
             f"{expected}: use the tokenizer that the model's shards were made with"
+        )
+    trained_with = model.tokenizer_fingerprint
+    if trained_with and trained_with != vqgan.fingerprint():
+        raise UserError(
+            f"the model was trained with the tokenizer {trained_with}, this one is {vqgan.fingerprint()}: its codes "
+            "mean other pictures; use the tokenizer that the model's shards were made with"
         )
     check_finite(vqgan, "the tokenizer")
 

@@ -206,10 +206,15 @@ class Block(nnx.Module):
 
 
 class Llama(nnx.Module):
-    """The decoder. `model(tokens_BT)` gives fp32 logits over the published vocabulary."""
+    """The decoder. `model(tokens_BT)` gives fp32 logits over the published vocabulary.
+
+    Attributes:
+      tokenizer_fingerprint: `VQGAN.fingerprint()` of the tokenizer whose codes it was trained on; "": unknown.
+    """
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
+        self.tokenizer_fingerprint = ""
         self.embedding = _vocabulary_table(rngs, config, ("vocab", "embed"))
         self.layers = _stack(config, rngs)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -411,7 +416,8 @@ class Llama(nnx.Module):
           dtype: the weights are rounded to, one of `pretrained.STORED_DTYPES`.
         """
         model = self.merged()
-        llama_folder.save(directory, model.config, rounded(to_tensors(model), dtype), dtype)
+        tensors = rounded(to_tensors(model), dtype)
+        llama_folder.save(directory, model.config, tensors, dtype, self.tokenizer_fingerprint)
 
     def merged(self) -> "Llama":
         """This decoder with its adapters, if any, merged into the matrices beside them."""
@@ -419,7 +425,9 @@ class Llama(nnx.Module):
             return self
         config = dataclasses.replace(self.config, lora=LoRAConfig())
         graphdef = nnx.graphdef(Llama.abstract(config))
-        return nnx.merge(graphdef, merge_adapters(nnx.state(self), self.config.lora))
+        model = nnx.merge(graphdef, merge_adapters(nnx.state(self), self.config.lora))
+        model.tokenizer_fingerprint = self.tokenizer_fingerprint
+        return model
 
     @classmethod
     def from_pretrained(cls, directory: epath.PathLike, **overrides: Any) -> "Llama":
@@ -438,7 +446,9 @@ class Llama(nnx.Module):
         """
         config = llama_folder.load_config(directory, **overrides)
         graphdef, state = nnx.split(cls.abstract(config))
-        return nnx.merge(graphdef, llama_folder.load(directory, config, state))
+        model = nnx.merge(graphdef, llama_folder.load(directory, config, state))
+        model.tokenizer_fingerprint = llama_folder.load_tokenizer_fingerprint(directory)
+        return model
 
     @classmethod
     def abstract(cls, config: LlamaConfig) -> "Llama":

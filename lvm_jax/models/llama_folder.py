@@ -39,6 +39,7 @@ _BIASES = {
     "attention.key_bias": ("self_attn.k_proj.bias", 0),
     "attention.value_bias": ("self_attn.v_proj.bias", 0),
 }
+TOKENIZER = "tokenizer_fingerprint"  # a key of config.json that other readers pass over
 _EMBEDDING, _NORM, _HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 # Fields that config.json has under the same name.
@@ -77,7 +78,7 @@ _IGNORED = (
     *("torch_dtype", "dtype", "use_cache", "pretraining_tp", "head_dim", "unk_token_id"),
     *("is_encoder_decoder", "chunk_size_feed_forward", "return_dict", "problem_type"),
     *("output_attentions", "output_hidden_states", "id2label", "label2id"),
-    *("max_sequence_length", "_attn_implementation_autoset"),
+    *("max_sequence_length", "_attn_implementation_autoset", TOKENIZER),
 )
 _WINDOWS = ("sliding_window", "max_window_layers", "layer_types")  # of use_sliding_window: off
 
@@ -87,6 +88,7 @@ def save(
     config: LlamaConfig,
     tensors: Mapping[str, np.ndarray],
     dtype: str = "float32",
+    tokenizer_fingerprint: str = "",
 ) -> None:
     """Writes the folder.
 
@@ -95,8 +97,11 @@ def save(
       config: the decoder.
       tensors: its parameters by dotted path, block parameters stacked over layers.
       dtype: of the tensors.
+      tokenizer_fingerprint: of the tokenizer whose codes it was trained on; "" for unknown.
     """
     fields = config_to_json(config) | {"torch_dtype": dtype}
+    if tokenizer_fingerprint:
+        fields[TOKENIZER] = tokenizer_fingerprint
     save_folder(directory, fields, to_hugging_face(config, tensors))
 
 
@@ -111,6 +116,11 @@ def load_config(directory: epath.PathLike, **overrides: Any) -> LlamaConfig:
       UserError: no such file, another kind of model, or a variant of LLaMA that the decoder does not have.
     """
     return config_from_json(read_config(directory), f"{directory}/{CONFIG_FILE}", **overrides)
+
+
+def load_tokenizer_fingerprint(directory: epath.PathLike) -> str:
+    """Of the tokenizer that the decoder in a folder was trained with; "" where the folder does not say."""
+    return str(read_config(directory).get(TOKENIZER, ""))
 
 
 def check_fits(directory: epath.PathLike, config: LlamaConfig) -> None:

@@ -85,12 +85,12 @@ _LLAMA: dict[str, dict[str, Any]] = {
     },
     "small": {
         "vocab_size": 1024 + RESERVED_IDS,
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 5,
-        "num_attention_heads": 3,
+        "hidden_size": 160,
+        "intermediate_size": 320,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
         "max_position_embeddings": 1024,
-        "initializer_range": 0.07,
+        "initializer_range": 0.08,
         "rope_theta": 1000.0,
     },
 }

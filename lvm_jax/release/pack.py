@@ -79,6 +79,7 @@ def pack(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     exact[0].save_pretrained(partial / "tokenizer", dtype=tokenizer_dtype)
+    exact[1].tokenizer_fingerprint = VQGAN.from_pretrained(partial / "tokenizer").fingerprint()
     exact[1].save_pretrained(partial / "decoder", dtype=decoder_dtype)
     rounded = _load(partial / "tokenizer", partial / "decoder")
     cost = _measure(run, store, exact, rounded, sentences, images)

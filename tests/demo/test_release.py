@@ -118,6 +118,16 @@ def test_the_cost_is_measured(packed):
     assert 0 < abs(cost.code_loss[1] - cost.code_loss[0]) < 0.01
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_decoder_names_the_tokenizer_beside_it(finished, tmp_path, dtype):
+    output = tmp_path / "release"
+    packing.pack(
+        finished, output, name="Tiny", tokenizer_dtype=dtype, decoder_dtype="float32", images=2
+    )
+    vqgan = VQGAN.from_pretrained(output / "tokenizer")
+    assert Llama.from_pretrained(output / "decoder").tokenizer_fingerprint == vqgan.fingerprint()
+
+
 def test_the_card_is_written_from_the_run(packed):
     output, cost = packed
     card = (output / "MODEL_CARD.md").read_text()

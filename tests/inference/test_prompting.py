@@ -186,3 +186,17 @@ def test_mistakes_are_named(model, vqgan, tmp_path):
         generate_images(model, broken, VisualPrompt.sequential([frame]))
     with pytest.raises(UserError, match="0 candidates"):
         generate_images(model, vqgan, VisualPrompt.sequential([frame]), n_candidates=0)
+
+
+def test_a_decoder_is_asked_with_the_tokenizer_that_it_was_trained_with(tmp_path, vqgan):
+    frame, stranger = photo(0), nnx.clone(vqgan)
+    codebook = stranger.quantizer.codebook
+    codebook[...] = codebook[...][::-1]  # the same codes under other numbers
+    trained = decoder(CODES)
+    trained.tokenizer_fingerprint = vqgan.fingerprint()
+    trained.save_pretrained(tmp_path)
+    loaded = Llama.from_pretrained(tmp_path)
+    assert loaded.tokenizer_fingerprint == vqgan.fingerprint()
+    generate_images(loaded, vqgan, VisualPrompt.sequential([frame]))
+    with pytest.raises(UserError, match="its codes mean other pictures"):
+        generate_images(loaded, stranger, VisualPrompt.sequential([frame]))
