@@ -21,6 +21,7 @@ from lvm_jax.data.image_sources import Subset, open_images, split_source
 from lvm_jax.data.images import Crop, FileImages, ImageLoader
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out import spread
 from lvm_jax.evaluation.held_out_images import load_images
 from lvm_jax.models.discriminator import DiscriminatorConfig
 from lvm_jax.models.vqgan_config import VQGANConfig
@@ -95,10 +96,8 @@ def main() -> None:
         how=config.step,
     )
     count = len(held_out.names)
-    spread = range(count)[:: max(1, count // _WATCHED)][:_WATCHED]
-    watched = load_images(
-        Subset(held_out, spread), config.model.resolution, max_bad=config.data.max_bad
-    )
+    chosen = Subset(held_out, spread(count, _WATCHED))
+    watched = load_images(chosen, config.model.resolution, max_bad=config.data.max_bad)
     print(f"{len(images.names):,} images an epoch, {count:,} held out")
     state = train(
         task,

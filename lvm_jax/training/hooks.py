@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from lvm_jax.evaluation.held_out import spread
 from lvm_jax.metrics import states as metric_states
 from lvm_jax.metrics.states import Mean
 from lvm_jax.parallel.sharding import BatchLayout
@@ -39,6 +40,9 @@ class HeldOutLoss:
             mean = self._loss(state["params"], self._layout.put(batch))
             total = metric_states.merge(total, {"validation/loss": mean})
         return metric_states.compute(jax.device_get(total or {}))
+
+
+_SHOWN = 16  # of the images, evenly spread: they come sorted by name, so neighbours are alike
 
 
 class Reconstructions:
@@ -76,7 +80,8 @@ class Reconstructions:
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{step:06d}.png"
-            figures.save_comparison(originals[:16], reconstructions[:16], path)
+            shown = spread(len(originals), _SHOWN)
+            figures.save_comparison(originals[shown], reconstructions[shown], path)
             self._show(step, path)
         return {
             "validation/psnr": float(np.mean(-10 * np.log10(np.maximum(mse, 1e-10)))),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lvm_jax.reporting import figures
 from lvm_jax.training.hooks import Reconstructions
 
 
@@ -21,3 +22,17 @@ def test_a_sheet_is_drawn_and_shown_and_the_codes_are_counted(tmp_path):
         assert sheet.size[0] > 3 * 128
     (events,) = (tmp_path / "tensorboard" / "samples").iterdir()
     assert b"reconstructions" in events.read_bytes()
+
+
+def test_the_sheet_shows_images_from_first_to_last(tmp_path, monkeypatch):
+    images = np.arange(64, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    shown = []
+    monkeypatch.setattr(
+        figures, "save_comparison", lambda originals, _, path: shown.append(originals[:, 0, 0, 0])
+    )
+    monkeypatch.setattr(Reconstructions, "_show", lambda self, step, path: None)
+    ids = jnp.zeros((64, 1), jnp.int32)
+    Reconstructions(lambda state, x: (jnp.asarray(x / 255.0), ids), images, 8, tmp_path)(1, {})
+    greys = np.round(shown[0] * 255)
+    assert (len(greys), greys[0], greys[-1]) == (16, 0, 63)
+    assert np.diff(greys).max() <= 5
