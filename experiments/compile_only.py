@@ -1,10 +1,11 @@
-r"""Compiles the decoder's training step for TPUs that are not here: does it fit, how does it scale, how long is a step.
+r"""Compiles the decoder's training step for chips that are not here: does it fit, how does it scale, how long is a step.
 
 python experiments/compile_only.py --config=experiments/configs/lvm.py:3b --topology=v5p:4x4x8 --output=3b.json
 
 The step is the one that train_lvm.py compiles, for the mesh, batch and model of the same config. Topologies: v4 and v5p
 with three axes (v5p:8x8x8), v5e and v6e with two (v6e:16x16); `--num_slices` joins several (set config.mesh.data to a
-multiple). It takes minutes of two CPU cores and the TPU's compiler, `pip install -e ".[tpu]"`; no TPU. Peaks and
+multiple). GPUs: hosts and GPUs a host (h100:8x8). It takes minutes of two CPU cores and the compiler: `pip install -e
+".[tpu]"`, or XLA's for CUDA as the error says; no chip. Peaks and
 bandwidths are those of lvm_jax/analysis/roofline.py; a step is predicted, not measured.
 """
 
@@ -23,7 +24,7 @@ from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.errors import UserError
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.parallel.sharding import batch_ways
-from lvm_jax.parallel.topology import absent_tpus, parse
+from lvm_jax.parallel.topology import absent_chips, parse
 from lvm_jax.training.ahead_of_time import DoesNotFit, StepReport, report_step
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     config = from_mapping(Experiment, _CONFIG.value)
     chip = CHIPS[parse(_TOPOLOGY.value)]
-    mesh = make_mesh(config.mesh, absent_tpus(_TOPOLOGY.value, _SLICES.value))
+    mesh = make_mesh(config.mesh, absent_chips(_TOPOLOGY.value, _SLICES.value))
     task = make_task(config)
 
     def compile_rows(rows: int) -> StepReport:
@@ -103,7 +104,10 @@ def print_report(report: StepReport, hbm_bytes: float) -> None:
 if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/lvm.py:300m", "recipe")
     _TOPOLOGY = flags.DEFINE_string(
-        "topology", None, "chips of one slice, such as v5p:4x4x8", required=True
+        "topology",
+        None,
+        "chips of one slice, such as v5p:4x4x8, or hosts and GPUs of each, such as h100:8x8",
+        required=True,
     )
     _SLICES = flags.DEFINE_integer("num_slices", 1, "slices of that topology")
     _LARGEST = flags.DEFINE_bool("largest_batch", False, "search it: several compilations")

@@ -1,7 +1,8 @@
 """How long a step should take on chips that are not here: the slowest of compute and memory, plus what nothing hides.
 
-The figures of a chip are vendors' (cloud.google.com/tpu/docs, the page of each generation) and, for links, those of
-"How to Scale Your Model" (jax-ml.github.io/scaling-book, chapter "Rooflines" and "TPUs").
+The figures of a TPU are the vendor's (cloud.google.com/tpu/docs, the page of each generation) and, for links, those of
+"How to Scale Your Model" (jax-ml.github.io/scaling-book, chapter "Rooflines" and "TPUs"); those of a GPU are its data
+sheet's, with one network card of 400 Gb/s for each GPU, as in a DGX.
 """
 
 import dataclasses
@@ -21,9 +22,9 @@ class Chip:
 
     Attributes:
       peak_flops: dense bf16.
-      hbm_bytes: what XLA lets a program use.
+      hbm_bytes: what XLA lets a program use; of a GPU the three quarters that JAX takes by default.
       hbm_bandwidth: reading and writing together.
-      ici_bandwidth: of the links along one axis of the torus, both directions.
+      ici_bandwidth: of a TPU the links along one axis of the torus, both directions; of a GPU NVLink, one direction.
       dcn_bandwidth: its share of its host's network, one direction.
     """
 
@@ -40,6 +41,8 @@ CHIPS = {
     "v5e": Chip(197e12, 15.75 * GIB, 0.81e12, 9e10, 3.125e9),
     "v5p": Chip(459e12, 95.74 * GIB, 2.765e12, 1.8e11, 6.25e9),
     "v6e": Chip(918e12, 31.25 * GIB, 1.64e12, 1.8e11, 6.25e9),
+    "h100": Chip(989e12, 0.75 * 84_942_979_072, 3.35e12, 4.5e11, 5e10),
+    "h200": Chip(989e12, 0.75 * 151_397_597_184, 4.8e12, 4.5e11, 5e10),
 }
 
 
@@ -72,7 +75,8 @@ def predict(cost: Cost, chip: Chip, devices: Sequence[Any]) -> Prediction:
     Args:
       cost: of one device.
       chip: its rates.
-      devices: in the order of the mesh; `coords` and `slice_index` tell which links a collective can use.
+      devices: in the order of the mesh; `coords` and `slice_index` of a TPU, `process_index` of a GPU tell which links
+        a collective can use.
     """
     seconds = {True: 0.0, False: 0.0}
     for collective in cost.collectives:
@@ -88,15 +92,21 @@ def predict(cost: Cost, chip: Chip, devices: Sequence[Any]) -> Prediction:
 def collective_seconds(collective: Collective, chip: Chip, devices: Sequence[Any]) -> float:
     """Seconds of all executions of a collective; latency is not counted.
 
-    Rings run along every axis of the torus in which the group's chips differ, in both directions. Across slices, each
-    chip first meets the others of its slice, and then exchanges its part over the hosts' network.
+    Rings run along every axis of the torus in which the group's chips differ, in both directions; GPUs of a host are all
+    behind one switch, which counts as one axis. Across slices, or hosts of GPUs, each chip first meets the others of its
+    own, and then exchanges its part over the hosts' network.
     """
     members = [devices[position] for position in collective.group]
+    gpus = getattr(members[0], "platform", "tpu") in ("gpu", "cuda")
     by_slice: dict[int, list[Any]] = {}
     for member in members:
-        by_slice.setdefault(getattr(member, "slice_index", None) or 0, []).append(member)
+        where = member.process_index if gpus else getattr(member, "slice_index", None) or 0
+        by_slice.setdefault(where, []).append(member)
     inside = next(iter(by_slice.values()))
-    axes = sum(len({member.coords[axis] for member in inside}) > 1 for axis in range(3))
+    if gpus:
+        axes = int(len(inside) > 1)
+    else:
+        axes = sum(len({member.coords[axis] for member in inside}) > 1 for axis in range(3))
     seconds = 0.0
     if axes:
         local = dataclasses.replace(collective, group=collective.group[: len(inside)])

@@ -1,4 +1,4 @@
-"""TPUs that are not here, as targets of a compilation: libtpu's compiler needs no chip."""
+"""Chips that are not here, as targets of a compilation: the compilers of TPUs and NVIDIA GPUs need none."""
 
 import importlib.util
 import os
@@ -10,21 +10,51 @@ from jax.experimental import topologies
 
 from lvm_jax.errors import UserError
 
-# Generation -> whether its topologies have three dimensions.
-GENERATIONS = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}
+# Generation of TPUs -> the dimensions of its topologies.
+TPUS = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}
+# GPU -> its name, bytes of memory and bytes a second, as XLA's descriptions of targets have them.
+GPUS = {
+    "h100": ("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000),
+    "h200": ("NVIDIA H200 141GB HBM3e", 151_397_597_184, 4_800_000_000_000),
+}
 
 
-def absent_tpus(topology: str, n_slices: int = 1) -> list[Any]:
-    """Compile-only devices of TPU slices; programs compile for them, and nothing runs.
+def absent_chips(topology: str, n_slices: int = 1) -> list[Any]:
+    """Compile-only devices of TPU slices or GPU hosts; programs compile for them, and nothing runs.
 
     Args:
-      topology: generation and chips along each axis, such as v5p:4x4x8 or v5e:16x16.
-      n_slices: slices of that topology, joined by the hosts' network.
+      topology: of TPUs the generation and the chips along each axis, such as v5p:4x4x8 or v5e:16x16; of GPUs hosts and
+        GPUs a host, such as h100:8x8.
+      n_slices: TPU slices of that topology, joined by the hosts' network.
 
     Raises:
-      UserError: libtpu is not installed, or no such topology exists.
+      UserError: the compiler is not installed, or no such topology exists.
     """
     generation = parse(topology)
+    if generation in GPUS:
+        if n_slices != 1:
+            raise UserError(f"num_slices is {n_slices}: GPUs have hosts, as in {generation}:8x8")
+        return _absent_gpus(generation, topology.partition(":")[2])
+    return _absent_tpus(generation, topology, n_slices)
+
+
+def parse(topology: str) -> str:
+    """The generation of a topology.
+
+    Raises:
+      UserError: a name of another form, or of a generation that is not listed.
+    """
+    generation, _, shape = topology.partition(":")
+    dimensions = 2 if generation in GPUS else TPUS.get(generation, 0)
+    if not dimensions or not re.fullmatch(r"\d+" + r"x\d+" * (dimensions - 1), shape):
+        raise UserError(
+            f"topology {topology!r} does not exist: write v5p:4x4x8 or v4:2x2x4 (three axes), v5e:16x16 or v6e:16x16, "
+            "or h100:8x8 or h200:8x8 (hosts, GPUs a host)"
+        )
+    return generation
+
+
+def _absent_tpus(generation: str, topology: str, n_slices: int) -> list[Any]:
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise UserError(
             'libtpu, the TPU compiler, is not installed: pip install -e ".[tpu]" (it needs no TPU), '
@@ -46,16 +76,56 @@ def absent_tpus(topology: str, n_slices: int = 1) -> list[Any]:
     return list(described.devices)
 
 
-def parse(topology: str) -> str:
-    """The generation of a topology.
-
-    Raises:
-      UserError: a name of another form, or of a generation that is not listed.
-    """
-    generation, _, shape = topology.partition(":")
-    dimensions = GENERATIONS.get(generation, 0)
-    if not dimensions or not re.fullmatch(r"\d+" + r"x\d+" * (dimensions - 1), shape):
+def _absent_gpus(generation: str, shape: str) -> list[Any]:
+    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+        version = jax.__version__
         raise UserError(
-            f"topology {topology!r} does not exist: write v5p:4x4x8 or v4:2x2x4 (three axes), v5e:16x16 or v6e:16x16"
+            "XLA's compiler for NVIDIA GPUs is not installed: pip install --no-deps "
+            f"jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} (it needs no GPU)"
         )
-    return generation
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # there is no CUDA to check
+    described = topologies.get_topology_desc(
+        platform="cuda",
+        topology_name=generation,
+        target_config=_gpu_description(generation),
+        topology=f"1x{shape}",  # slices, hosts, GPUs a host
+    )
+    return list(described.devices)
+
+
+def _gpu_description(generation: str) -> str:
+    """XLA's GpuTargetConfigProto as text: what its passes ask of a Hopper GPU."""
+    name, memory, bandwidth = GPUS[generation]
+    return f"""
+        platform_name: "CUDA"
+        device_description_str: "{name}"
+        dnn_version_info {{ major: 9 minor: 10 }}
+        runtime_version {{ major: 12 minor: 8 }}
+        gpu_device_info {{
+          name: "{name}"
+          device_vendor: "NVIDIA Corporation"
+          cuda_compute_capability {{ major: 9 }}
+          device_memory_size: {memory}
+          memory_bandwidth: {bandwidth}
+          core_count: 132
+          fpus_per_core: 128
+          clock_rate_ghz: 1.98
+          l2_cache_size: 52428800
+          threads_per_warp: 32
+          threads_per_block_limit: 1024
+          threads_per_core_limit: 2048
+          shared_memory_per_block: 49152
+          shared_memory_per_block_optin: 232448
+          shared_memory_per_core: 233472
+          registers_per_block_limit: 65536
+          registers_per_core_limit: 65536
+          thread_dim_limit_x: 1024
+          thread_dim_limit_y: 1024
+          thread_dim_limit_z: 64
+          block_dim_limit_x: 2147483647
+          block_dim_limit_y: 65535
+          block_dim_limit_z: 65535
+          device_address_bits: 64
+          ecc_enabled: true
+        }}
+    """

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from lvm_jax.analysis.costs import COLLECTIVES, Cost, program_cost
-from lvm_jax.analysis.roofline import Chip, Prediction, out_of_memory, predict
+from lvm_jax.analysis.roofline import GIB, Chip, Prediction, out_of_memory, predict
 from lvm_jax.parallel.sharding import BatchLayout, batch_sharding
 from lvm_jax.tasks.base import Task
 from lvm_jax.training.loop import TrainConfig, abstract_state, compile_step, guarded
@@ -114,6 +114,9 @@ def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> Step
         if need is None:
             raise
         raise DoesNotFit(need) from error
+    memory = _memory(compiled.memory_analysis())
+    if memory.peak > chip.hbm_bytes:  # the compiler for GPUs does not look
+        raise DoesNotFit(f"{memory.peak / GIB:.2f}G of {chip.hbm_bytes / GIB:.2f}G")
     devices = list(mesh.devices.flat)
     cost = program_cost(compiled.as_text() or "", len(devices))
     prediction = predict(cost, chip, devices)
@@ -122,7 +125,7 @@ def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> Step
         n_chips=len(devices),
         batch_size=config.batch_size,
         items=task.items_per_batch(config.batch_size)[1],
-        memory=_memory(compiled.memory_analysis()),
+        memory=memory,
         model_flops=model_flops,
         cost=cost,
         prediction=prediction,

@@ -82,3 +82,17 @@ def test_only_a_lack_of_memory_is_one():
     )
     assert out_of_memory(message) == "29.22G of 15.75G"
     assert out_of_memory("INTERNAL: 3G of 2G") is None
+
+
+@dataclasses.dataclass
+class Gpu:
+    process_index: int
+    platform: str = "gpu"
+
+
+def test_gpus_of_a_host_are_behind_one_switch_and_hosts_behind_the_network():
+    devices = [Gpu(host) for host in range(2) for _ in range(4)]
+    assert collective_seconds(gather((0, 1, 2, 3)), CHIP, devices) == 16 * 3 / 4 / 4.0
+    assert collective_seconds(gather((0, 4)), CHIP, devices) == 16 / 2 / 0.5
+    everywhere = collective_seconds(gather(tuple(range(8))), CHIP, devices)
+    assert everywhere == 16 * 3 / 4 / 4.0 + (16 / 4) / 2 / 0.5

@@ -18,7 +18,7 @@ def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'not installed: pip install -e "\.\[tpu\]"'):
-        topology.absent_tpus("v5e:4x4")
+        topology.absent_chips("v5e:4x4")
 
 
 needs_libtpu = pytest.mark.skipif(
@@ -29,7 +29,7 @@ needs_libtpu = pytest.mark.skipif(
 
 @needs_libtpu
 def test_slices_lie_along_the_data_axis():
-    devices = topology.absent_tpus("v5e:4x4", 2)
+    devices = topology.absent_chips("v5e:4x4", 2)
     mesh = make_mesh(MeshConfig(data=4), devices)
     assert mesh.devices.shape == (4, 8, 1, 1, 1)
     for half, index in ((mesh.devices[:2], 0), (mesh.devices[2:], 1)):
@@ -41,4 +41,15 @@ def test_slices_lie_along_the_data_axis():
 @needs_libtpu
 def test_a_shape_that_no_slice_has_is_one_line():
     with pytest.raises(UserError, match="libtpu knows no topology 'v5e:1x1'"):
-        topology.absent_tpus("v5e:1x1")
+        topology.absent_chips("v5e:1x1")
+
+
+def test_gpus_are_hosts_and_gpus_of_each(monkeypatch):
+    assert topology.parse("h100:8x8") == "h100"
+    with pytest.raises(UserError, match="topology 'h100:8' does not exist"):
+        topology.parse("h100:8")
+    with pytest.raises(UserError, match="num_slices is 2: GPUs have hosts"):
+        topology.absent_chips("h200:1x8", 2)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install --no-deps jax-cuda12-plugin=="):
+        topology.absent_chips("h100:1x8")
