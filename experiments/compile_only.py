@@ -1,4 +1,4 @@
-r"""Compiles the decoder's training step for chips that are not here: does it fit, how does it scale, how long is a step.
+r"""Compiles the decoder's training step for chips that are not here: does it fit, how does it scale, how long is it.
 
 python experiments/compile_only.py --config=experiments/configs/lvm.py:3b --topology=v5p:4x4x8 --output=3b.json
 
@@ -106,7 +106,7 @@ if __name__ == "__main__":
     _TOPOLOGY = flags.DEFINE_string(
         "topology",
         None,
-        "chips of one slice, such as v5p:4x4x8, or hosts and GPUs of each, such as h100:8x8",
+        "chips of a slice, such as v5p:4x4x8; GPU hosts and GPUs of each: h100:8x8",
         required=True,
     )
     _SLICES = flags.DEFINE_integer("num_slices", 1, "slices of that topology")

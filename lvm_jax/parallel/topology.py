@@ -77,7 +77,7 @@ def _absent_tpus(generation: str, topology: str, n_slices: int) -> list[Any]:
 
 
 def _absent_gpus(generation: str, shape: str) -> list[Any]:
-    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
         version = jax.__version__
         raise UserError(
             "XLA's compiler for NVIDIA GPUs is not installed: pip install --no-deps "
