@@ -92,7 +92,7 @@ def predict(cost: Cost, chip: Chip, devices: Sequence[Any]) -> Prediction:
 def collective_seconds(collective: Collective, chip: Chip, devices: Sequence[Any]) -> float:
     """Seconds of all executions of a collective; latency is not counted.
 
-    Rings run along every axis of the torus in which the group's chips differ, in both directions; the GPUs of a host are
+    Rings run along every axis of the torus in which the group's chips differ, in both directions; a host's GPUs are
     behind one switch, which counts as one axis. Across slices, or hosts of GPUs, each chip first meets the others of
     its own, and then exchanges its part over the hosts' network.
     """
