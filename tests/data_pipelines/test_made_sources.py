@@ -99,7 +99,7 @@ def test_dm_control_without_its_package_is_one_line(monkeypatch):
         *("fish/swim/000", "fish/swim/001", "walker/walk/000", "walker/walk/001")
     ]
     assert pickle.loads(pickle.dumps(source)) == source
-    with pytest.raises(UserError, match=r"pip install 'lvm_jax\[dm_control\]'"):
+    with pytest.raises(UserError, match=r"pip install 'lvm_jax\[mujoco\]'"):
         source.load("fish/swim/000")
     for wrong in ({"tasks": ()}, {"episodes": 0}, {"every": 0.0}):
         with pytest.raises(UserError, match="may not be empty, every must be above 0"):
