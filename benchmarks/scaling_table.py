@@ -1,4 +1,4 @@
-r"""The table of docs/scaling.md: the decoder's training step compiled for TPU slices that are not here.
+r"""The table of docs/scaling.md: the decoder's training step compiled for TPU slices and GPU hosts that are not here.
 
 python benchmarks/scaling_table.py --output=DIR [--only=3b]
 
@@ -35,24 +35,35 @@ class Row:
     rows_per_chip: int
     remat: str = "dots"
     published: bool = False
+    slices: int = 1
 
     @property
     def chips(self) -> int:
-        """Chips of the slice."""
-        return math.prod(map(int, re.findall(r"\d+", self.topology.split(":")[1])))
+        """Chips of all slices."""
+        shape = re.findall(r"\d+", self.topology.split(":")[1])
+        return self.slices * math.prod(map(int, shape))
+
+    @property
+    def where(self) -> str:
+        """The slices, as the table has them."""
+        return f"{self.slices} x {self.topology}" if self.slices > 1 else self.topology
 
     @property
     def name(self) -> str:
         """Of its file."""
         rules = "-published" if self.published else ""
-        return f"{self.size}-{self.topology.replace(':', '-')}{rules}"
+        slices = re.sub(r"\W+", "-", self.where)
+        return f"{self.size}-{slices}{rules}"
 
     def flags(self, attention: str) -> list[str]:
-        """Those of compile_only.py."""
+        """Those of compile_only.py; `attention` is that of TPUs."""
+        if self.topology.startswith("h"):
+            attention = "chunked"  # cuDNN's kernel is only made where cuDNN is
         hosts = self.chips // HOST_CHIPS
         return [
             f"--config=experiments/configs/lvm.py:{self.size}",
             f"--topology={self.topology}",
+            f"--num_slices={self.slices}",
             f"--config.mesh.data={hosts if self.published else self.data}",
             f"--config.train.batch_size={self.rows_per_chip * self.chips}",
             f"--config.model.remat={'full' if self.published else self.remat}",
@@ -67,19 +78,26 @@ ROWS = [
     Row("300m", "v5e:16x16", 16, 4),
     Row("7b", "v5p:4x4x8", 2, 4),
     Row("3b", "v5p:4x4x8", 4, 4),
-    Row("3b", "v5e:16x16", 2, 1, remat="full"),
+    Row("3b", "v5p:4x4x4", 4, 4, slices=2),
+    Row("3b", "v5e:16x16", 2, 1),
     Row("3b", "v6e:16x16", 2, 2),
     Row("300m", "v5p:4x4x8", 4, 8),
     Row("300m", "v6e:16x16", 16, 4),
     Row("100m", "v5e:16x16", 16, 8),
     Row("600m", "v5e:16x16", 16, 2),
     Row("1b", "v5e:16x16", 4, 2),
-    Row("7b", "v5e:16x16", 2, 1, remat="full"),
+    Row("7b", "v5e:16x16", 2, 1),
     Row("7b", "v6e:16x16", 2, 1),
     Row("7b", "v5p:8x8x8", 8, 4),
     Row("13b", "v5p:8x8x8", 4, 2),
-    Row("20b", "v5p:8x8x8", 4, 2, remat="full"),
-    Row("30b", "v5p:8x8x8", 4, 1),
+    Row("20b", "v5p:8x8x8", 4, 2),
+    Row("30b", "v5p:8x8x8", 4, 2),
+    Row("300m", "h100:1x8", 1, 8),
+    Row("1b", "h100:1x8", 1, 4),
+    Row("3b", "h100:1x8", 1, 4),
+    Row("3b", "h100:8x8", 8, 4),
+    Row("7b", "h100:8x8", 8, 2),
+    Row("3b", "h200:8x8", 8, 8),
 ]
 
 
@@ -91,7 +109,8 @@ def compile_row(row: Row, folder: pathlib.Path, attention: str) -> None:
     """
     path = folder / f"{row.name}.json"
     command = [sys.executable, str(ROOT / "experiments/compile_only.py"), *row.flags(attention)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path_of_imports = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path_of_imports}
     done = subprocess.run(
         [*command, f"--output={path}"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -110,7 +129,7 @@ def table(folder: pathlib.Path) -> str:
         path = folder / f"{row.name}.json"
         label = f"{row.size}{' (published)' if row.published else ''}"
         if not path.exists():
-            lines.append(f"| {label} | {row.topology} | not compiled yet |" + " |" * 8)
+            lines.append(f"| {label} | {row.where} | not compiled yet |" + " |" * 8)
             continue
         report = json.loads(path.read_text())
         sent = report["collectives_per_chip"].values()
@@ -118,7 +137,7 @@ def table(folder: pathlib.Path) -> str:
         hidden = sum(kind["asynchronous_bytes"] for kind in sent)
         cells = [
             label,
-            row.topology,
+            row.where,
             f"{report['mesh']['data']} x {report['mesh']['fsdp']}",
             report["config"]["model"]["remat"],
             str(row.rows_per_chip),
@@ -137,7 +156,7 @@ def weak_scaling(folder: pathlib.Path) -> str:
     """A line: what 3b keeps of its speed from 64 to 512 chips, at the same rows a chip."""
     lines = []
     for published in (False, True):
-        ends = [r for r in ROWS if r.size == "3b" and r.published == published]
+        ends = [r for r in ROWS if r.size == "3b" and r.published == published and r.slices == 1]
         paths = [
             folder / f"{r.name}.json" for r in ends if r.topology in ("v5p:4x4x4", "v5p:8x8x8")
         ]

@@ -11,6 +11,7 @@ from lvm_jax.analysis import hlo
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 PALLAS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
+VENDOR_PRODUCTS = ("__cublas", "__cudnn")
 
 # Kernels that state no cost: products of (queries, keys) a call; a causal mask leaves half of each.
 ATTENTION_KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
@@ -56,7 +57,8 @@ class Cost:
       flops: of matrix products, convolutions and known kernels; a multiply-add is 2.
       hbm_bytes: read and written by instructions as they were fused; what stays in on-chip memory is free.
       collectives: all of them.
-      uncounted_kernels: Pallas kernels that state no cost and that `ATTENTION_KERNELS` does not know, with their calls.
+      uncounted_kernels: Pallas kernels that state no cost and that `ATTENTION_KERNELS` does not know, and calls of
+        NVIDIA's libraries, which XLA writes where it compiles with a GPU at hand; with their calls.
     """
 
     flops: float = 0.0
@@ -141,7 +143,7 @@ class _Counter:
         self, computation: hlo.Computation, instruction: hlo.Instruction, times: float
     ) -> None:
         target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
-        if target is None or target.group(1) not in PALLAS:
+        if target is None or not target.group(1).startswith((*PALLAS, *VENDOR_PRODUCTS)):
             return
         stated = re.search(r'"cost_estimate": ?\{[^}]*"flops": ?"?(\d+)', instruction.attributes)
         if stated:
@@ -280,6 +282,9 @@ def _hbm_bytes(
     if opcode == "dynamic-update-slice":
         return 2 * _in_hbm(computation.operands(instruction)[1].shapes)
     operands = computation.operands(instruction)
+    if opcode == "slice-start":  # its result is (operand, slice, context): the slice is what moves
+        cut = instruction.shapes[1]
+        return cut.bytes * float(operands[0].shapes[0].in_hbm + cut.in_hbm)
     if opcode.endswith("-start"):  # its result repeats its operand: (copy, operand, context)
         return _in_hbm(instruction.shapes[:1]) + sum(_in_hbm(o.shapes) for o in operands[:1])
     if opcode == "fusion":

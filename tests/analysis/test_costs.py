@@ -66,6 +66,9 @@ def test_pallas_kernels_count_by_their_own_estimate_or_as_attention_or_are_named
     assert program_cost(kernel("splash_mha_dkv_no_residuals")).flops == 4 * causal_product
     unknown = program_cost(kernel("mine"))
     assert (unknown.flops, unknown.uncounted_kernels) == (0.0, {"mine": 1.0})
+    library = program_cost(kernel("gemm").replace("tpu_custom_call", "__cublas$lt$matmul"))
+    assert (library.flops, library.uncounted_kernels) == (0.0, {"gemm": 1.0})
+    assert not program_cost(kernel("x").replace("tpu_custom_call", "Sharding")).uncounted_kernels
 
 
 def test_an_asynchronous_collective_of_a_tpu_counts_once():
@@ -163,6 +166,15 @@ def test_what_stays_on_the_chip_is_no_traffic():
         "ROOT %z = f32[16,8]{1,0:T(8,128)} negate(%y)",
     )
     assert program_cost(text).hbm_bytes == 4 * 16 * 8
+
+
+def test_a_slice_fetched_beside_the_rest_moves_itself_and_not_its_array():
+    text = program(
+        "%x = f32[64,8]{1,0:T(8,128)} parameter(0)",
+        "%s = (f32[64,8]{1,0:T(8,128)}, f32[4,8]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:4],[0:8]}",
+        "ROOT %y = f32[4,8]{1,0:T(8,128)S(1)} slice-done(%s)",
+    )
+    assert program_cost(text).hbm_bytes == 4 * 4 * 8
 
 
 def test_of_a_condition_the_dearest_branch_counts():
