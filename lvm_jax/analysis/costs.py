@@ -13,8 +13,15 @@ COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "coll
 PALLAS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
 VENDOR_PRODUCTS = ("__cublas", "__cudnn")
 
-# Kernels that state no cost: products of (queries, keys) a call; a causal mask leaves half of each.
-ATTENTION_KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
+# Kernels that state no cost: products of (queries, keys) a call, of which a causal mask leaves half, and the axis of T
+# in the queries. The last two are cuDNN's.
+ATTENTION_KERNELS = {
+    "splash_mha_fwd": (2, -2),
+    "splash_mha_dkv": (4, -2),
+    "splash_mha_dq": (3, -2),
+    "dot_product_attention_fwd": (2, -3),
+    "dot_product_attention_bwd": (5, -3),
+}
 
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
@@ -57,8 +64,8 @@ class Cost:
       flops: of matrix products, convolutions and known kernels; a multiply-add is 2.
       hbm_bytes: read and written by instructions as they were fused; what stays in on-chip memory is free.
       collectives: all of them.
-      uncounted_kernels: Pallas kernels that state no cost and that `ATTENTION_KERNELS` does not know, and calls of
-        NVIDIA's libraries, which XLA writes where it compiles with a GPU at hand; with their calls.
+      uncounted_kernels: Pallas kernels and calls of NVIDIA's libraries that state no cost and that `ATTENTION_KERNELS`
+        does not know, with their calls.
     """
 
     flops: float = 0.0
@@ -150,12 +157,12 @@ class _Counter:
             self.cost.flops += times * int(stated.group(1))
             return
         label = f"{instruction.name} {instruction.attributes}"
-        for name, products in ATTENTION_KERNELS.items():
+        for name, (products, axis) in ATTENTION_KERNELS.items():
             if name in label:
-                # The first operand of four dimensions is the queries; its last two are (T, H).
+                # The first operand of three dimensions or more is the queries.
                 shapes = [i.shapes[0] for i in computation.operands(instruction)]
                 queries = next(s.dims for s in shapes if len(s.dims) >= 3 and s.dtype == "bf16")
-                self.cost.flops += times * products * math.prod(queries) * queries[-2]
+                self.cost.flops += times * products * math.prod(queries) * queries[axis]
                 return
         uncounted = self.cost.uncounted_kernels
         uncounted[instruction.name] = uncounted.get(instruction.name, 0.0) + times

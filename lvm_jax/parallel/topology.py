@@ -81,7 +81,8 @@ def _absent_gpus(generation: str, shape: str) -> list[Any]:
         version = jax.__version__
         raise UserError(
             "XLA's compiler for NVIDIA GPUs is not installed: pip install --no-deps "
-            f"jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} (it needs no GPU)"
+            f"jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} nvidia-cudnn-cu12 nvidia-cuda-nvcc-cu12 "
+            "(it needs no GPU)"
         )
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # there is no CUDA to check
     described = topologies.get_topology_desc(

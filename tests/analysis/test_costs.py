@@ -64,6 +64,11 @@ def test_pallas_kernels_count_by_their_own_estimate_or_as_attention_or_are_named
     causal_product = 2 * 2 * 8 * 512 * 512 * 128 / 2
     assert program_cost(kernel("splash_mha_fwd_residuals.1")).flops == 2 * causal_product
     assert program_cost(kernel("splash_mha_dkv_no_residuals")).flops == 4 * causal_product
+    cudnn = kernel("dot_product_attention_bwd.2").replace(
+        "tpu_custom_call", "__cudnn$fmhaSoftmaxBackward"
+    )
+    cudnn = cudnn.replace("[2,8,512,128]", "[2,512,8,128]")
+    assert program_cost(cudnn).flops == 5 * causal_product
     unknown = program_cost(kernel("mine"))
     assert (unknown.flops, unknown.uncounted_kernels) == (0.0, {"mine": 1.0})
     library = program_cost(kernel("gemm").replace("tpu_custom_call", "__cublas$lt$matmul"))
