@@ -2,7 +2,7 @@ r"""The table of docs/scaling.md: the decoder's training step compiled for TPU s
 
 python benchmarks/scaling_table.py --output=DIR [--only=3b]
 
-Compiles row after row with experiments/compile_only.py, one to two minutes each on two idle cores. A row's numbers are kept in
+Compiles row after row with experiments/compile_only.py, one to two minutes each on two idle cores. Numbers are kept in
 DIR/ROW.json, and a row that is there is not compiled again. Prints the table of all rows in DIR as Markdown,
 and what 3b keeps of its speed from 64 to 512 chips.
 """
