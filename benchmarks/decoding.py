@@ -30,6 +30,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models import Llama, presets
+from lvm_jax.parallel import runtime
 
 SPREAD = 0.1  # of the random weights: far enough that rounding does not turn an argmax
 
@@ -59,6 +60,7 @@ def check_greedy(ours: dict[str, np.ndarray], theirs: np.ndarray) -> None:
 def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
+    runtime.keep_freed_memory()
     threads = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

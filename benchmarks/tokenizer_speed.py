@@ -3,12 +3,14 @@ r"""The tokenizer on CPU cores in fp32: encode, decode and the training step bes
     python benchmarks/tokenizer_speed.py --peer_python=OTHER_ENVIRONMENT/bin/python
 
 Each of --presets ("narrow" is lvm-f16-8192 with a quarter of its channels) runs in turns with PyTorch in channels_last,
-whose threads are the cores. Both have the same weights and images; before anything is timed, the ids of all images must
-be equal, decoded images must agree, and so must the losses of the first training steps (L1, codebook and commitment
-terms, Adam; neither LPIPS nor a discriminator). Run it on an idle machine.
+whose threads are the cores. Here the cores are --devices that share the batch, as with JAX_NUM_CPU_DEVICES, and neither
+side hands freed memory back (`runtime.keep_freed_memory`). Both have the same weights and images; before anything is
+timed, the ids of all images must be equal, decoded images must agree, and so must the losses of the first training
+steps (L1, codebook and commitment terms, Adam; neither LPIPS nor a discriminator). Run it on an idle machine.
 """
 
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -23,6 +25,7 @@ from lvm_jax import cli
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.parallel import runtime
 
 TOLERANCE = 1e-3
 
@@ -72,8 +75,13 @@ def measure(name: str, args: Any, threads: int) -> dict[str, Any]:
 def main() -> None:
     """Measures each preset, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
+    runtime.keep_freed_memory()
     threads = len(os.sched_getaffinity(0))
-    print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start, fp32")
+    devices = args.devices or math.gcd(threads, args.batch)
+    jax.config.update("jax_num_cpu_devices", devices)
+    print(
+        f"{threads} cores as {devices} devices, load average {os.getloadavg()[0]:.1f} before the start, fp32"
+    )
     results = {name: measure(name, args, threads) for name in args.presets}
     if args.output:
         pathlib.Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
@@ -84,6 +92,9 @@ if __name__ == "__main__":
     flags.DEFINE_list("presets", ["lvm-f16-8192", "narrow"], "tokenizers without attention")
     flags.DEFINE_integer("resolution", 256, "side of the images", lower_bound=16)
     flags.DEFINE_integer("batch", 2, "images at once", lower_bound=1)
+    flags.DEFINE_integer(
+        "devices", None, "that share a batch; by default as many as the cores", lower_bound=1
+    )
     flags.DEFINE_integer("rounds", 5, "turns of each side", lower_bound=1)
     flags.DEFINE_integer("repeats", 2, "runs in a turn", lower_bound=1)
     flags.DEFINE_string("output", None, "JSON file for the numbers")

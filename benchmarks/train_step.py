@@ -34,6 +34,7 @@ from lvm_jax import cli
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets, pretrained
 from lvm_jax.models.llama_config import count_parameters, train_flops_per_token
+from lvm_jax.parallel import runtime
 from lvm_jax.tasks.next_token import NextTokenTask
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.1
@@ -137,6 +138,7 @@ def check_losses(losses: dict[str, list[float]]) -> None:
 def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
+    runtime.keep_freed_memory()
     threads = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from peers.driver import Peer  # benchmarks/ is the script's own folder
 from turns import in_turns
 
@@ -19,6 +21,7 @@ from lvm_jax.config import to_dict
 from lvm_jax.interop.torch_vqgan import to_state_dict
 from lvm_jax.models.vqgan import VQGAN
 from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerTask
 
 LEARNING_RATE = 1e-4
@@ -36,13 +39,21 @@ def make(config: VQGANConfig, batch: int) -> tuple[VQGAN, np.ndarray]:
 
 
 def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
-    """What runs `encode`, `decode` or `train` some times, compiled before its first answer."""
+    """What runs `encode`, `decode` or `train` some times, compiled before its first answer.
+
+    Every device has all weights and a part of the images.
+    """
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
+    jax.set_mesh(mesh)
+    split, whole = (NamedSharding(mesh, spec) for spec in (P("data"), P()))
     graphdef, params = nnx.split(vqgan)
-    x = jax.device_put(images.astype(np.float32) / 255)
+    params = jax.device_put(params, whole)
+    x = jax.device_put(images.astype(np.float32) / 255, split)
     tokens = np.arange(len(x) * vqgan.tokens_per_image, dtype=np.int32) % vqgan.codebook_size
-    ids = jax.device_put(tokens.reshape(len(x), -1))
-    encode = jax.jit(lambda p: nnx.merge(graphdef, p).encode(x))
-    decode = jax.jit(lambda p: nnx.merge(graphdef, p).decode(ids))
+    ids = jax.device_put(tokens.reshape(len(x), -1), split)
+    batch = {"images": jax.device_put(images, split)}
+    encode = jax.jit(lambda p, x: nnx.merge(graphdef, p).encode(x))
+    decode = jax.jit(lambda p, ids: nnx.merge(graphdef, p).decode(ids))
     loss = TokenizerLoss(perceptual="none", adversarial_weight=0.0)
     task = TokenizerTask(vqgan.config, optax.adam(LEARNING_RATE), optax.set_to_zero(), loss=loss)
     step = jax.jit(task.step, donate_argnums=0)
@@ -52,14 +63,16 @@ def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
         nonlocal state
         if what == "train":
             if state is None:
-                state = jax.jit(task.init)(jax.random.key(0))
+                state = jax.jit(task.init, out_shardings=whole)(jax.random.key(0))
                 state["params"]["generator"] = jax.tree.map(jnp.copy, params)
             begin, losses = time.perf_counter(), []
             for _ in range(count):
-                state, metrics = step(state, {"images": images}, jax.random.key(0))
+                state, metrics = step(state, batch, jax.random.key(0))
                 losses.append(float(metrics["loss"].compute()))
             return {"seconds": time.perf_counter() - begin, "losses": losses}
-        run = functools.partial(encode if what == "encode" else decode, params)
+        run = functools.partial(
+            *((encode, params, x) if what == "encode" else (decode, params, ids))
+        )
         begin = time.perf_counter()
         results = [run() for _ in range(count)]
         jax.block_until_ready(results)

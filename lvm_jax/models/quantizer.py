@@ -83,7 +83,7 @@ class VectorQuantizer(nnx.Module):
             best_T, ids_T, first = carry
             affinities_TK = self._affinities(z_TD, codes_KD)
             slice_best_T = jnp.max(affinities_TK, axis=-1)
-            slice_ids_T = first + jnp.argmax(affinities_TK, axis=-1).astype(jnp.int32)
+            slice_ids_T = first + _first_equal(affinities_TK, slice_best_T)
             ids_T = jnp.where(slice_best_T > best_T, slice_ids_T, ids_T)
             return (jnp.maximum(best_T, slice_best_T), ids_T, first + len(codes_KD)), None
 
@@ -144,6 +144,13 @@ def _slices(codes: int, tokens: int) -> int:
     """The fewest equal slices of a codebook whose distances to all tokens fit `MAX_PAIRS`."""
     wanted = -(-codes * tokens // MAX_PAIRS)
     return next((n for n in range(wanted, codes) if codes % n == 0), codes)
+
+
+def _first_equal(x_TK: Float[Array, "T K"], values_T: Float[Array, " T"]) -> Int[Array, " T"]:
+    """Where each row first has its value. As two plain reductions CPUs do it many times as fast as `argmax`."""
+    last = x_TK.shape[-1] - 1  # of a row of NaN, which equal nothing
+    places_K = jnp.arange(last + 1, dtype=jnp.int32)
+    return jnp.min(jnp.where(x_TK == values_T[:, None], places_K, last), axis=-1)
 
 
 def straight_through(

@@ -48,6 +48,11 @@ def test_lowest_id_wins_a_tie_also_across_slices(monkeypatch):
     np.testing.assert_array_equal(module.nearest(z), np.zeros((1, 4)))
 
 
+def test_features_that_are_not_numbers_still_get_ids_of_the_codebook():
+    ids = make().nearest(features(1, 2, 2, 4) * jnp.nan)
+    assert set(np.asarray(ids).ravel().tolist()) <= set(range(24))
+
+
 def test_search_never_holds_more_pairs_than_allowed(monkeypatch):
     monkeypatch.setattr(quantizer, "MAX_PAIRS", 64)
     module = make()

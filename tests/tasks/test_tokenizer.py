@@ -220,5 +220,6 @@ def test_counts():
         optax.sgd(1.0),
         loss=TokenizerLoss(perceptual="none", adversarial_weight=0.0),
     )
-    # Three times 108.2 + 238.7 + 0.13 GMAC: the published network's encoder, decoder and code search.
-    assert released.flops_per_batch(1) == pytest.approx(3 * 2 * 347.0e9, rel=2e-3)
+    # Three times 108.2 + 238.7 + 0.13 GMAC, the published network's encoder, decoder and code search, less the 34.3
+    # that its upsampling does not need (tests/models/test_vqgan.py).
+    assert released.flops_per_batch(1) == pytest.approx(3 * 2 * 312.7e9, rel=2e-3)
