@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ from lvm_jax.models.vqgan_config import VQGANConfig
 from lvm_jax.parallel import runtime
 
 TOLERANCE = 1e-3
+CHECKS = {"encode": ("ids", 1), "decode": ("means", 1), "train": ("losses", 3)}  # answers, runs
 
 
 def configuration(name: str, resolution: int) -> VQGANConfig:
@@ -37,13 +39,15 @@ def configuration(name: str, resolution: int) -> VQGANConfig:
     return presets.vqgan(name, resolution=resolution)
 
 
-def check(sides: dict[str, Turn]) -> None:
-    """Requires both sides to compute the same.
+def check(sides: dict[str, Turn], parts: Sequence[str]) -> None:
+    """Requires both sides to compute the same in all `parts`.
 
     Raises:
       UserError: they do not; timing them would compare two different programs.
     """
-    for what, key, count in (("encode", "ids", 1), ("decode", "means", 1), ("train", "losses", 3)):
+    for what, (key, count) in CHECKS.items():
+        if what not in parts:
+            continue
         a, b = (np.array(side(what, count)[key]) for side in sides.values())
         gap = float(np.abs(a - b).max())
         print(f"  {what}: {key} differ by at most {gap:.1e} ({len(a)} compared)")
@@ -59,9 +63,9 @@ def measure(name: str, args: Any, threads: int) -> dict[str, Any]:
         path = pathlib.Path(folder)
         with theirs(args.peer_python, path, vqgan, images, threads=threads) as peer:
             sides: dict[str, Turn] = {"lvm_jax": ours(vqgan, images), "PyTorch": turn_of(peer)}
-            check(sides)
+            check(sides, args.parts)
             result: dict[str, Any] = {"versions": {**peer.versions, "jax": jax.__version__}}
-            for what in ("encode", "decode", "train"):
+            for what in args.parts:
                 rates = images_per_second(
                     sides, what, rounds=args.rounds, count=args.repeats, images=args.batch
                 )
@@ -90,6 +94,7 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("peer_python", None, "a Python interpreter with torch")
     flags.DEFINE_list("presets", ["lvm-f16-8192", "narrow"], "tokenizers without attention")
+    flags.DEFINE_multi_enum("parts", list(CHECKS), list(CHECKS), "what is measured")
     flags.DEFINE_integer("resolution", 256, "side of the images", lower_bound=16)
     flags.DEFINE_integer("batch", 2, "images at once", lower_bound=1)
     flags.DEFINE_integer(

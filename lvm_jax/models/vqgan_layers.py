@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lvm_jax.models.convolution import Padding, convolve
 from lvm_jax.models.vqgan_config import VQGANConfig
 
 
@@ -178,7 +179,7 @@ class Conv(nnx.Module):
         size: int,
         *,
         stride: int = 1,
-        padding: tuple[tuple[int, int], tuple[int, int]] | None = None,
+        padding: Padding | None = None,
         use_bias: bool = True,
         kernel_init: Callable = nnx.initializers.lecun_normal(),  # noqa: B008 (a pure function)
         dtype: str = "float32",
@@ -196,14 +197,7 @@ class Conv(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w O"]:
         """The convolution of `x`."""
         kernel = self.kernel[...].astype(self.dtype)
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.stride, self.stride),
-            self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return self.add_bias(y)
+        return self.add_bias(convolve(x, kernel, stride=self.stride, padding=self.padding))
 
     def add_bias(self, y: Float[Array, "B h w O"]) -> Float[Array, "B h w O"]:
         """`y` and the bias, if there is one."""
