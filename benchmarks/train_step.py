@@ -138,7 +138,8 @@ def check_losses(losses: dict[str, list[float]]) -> None:
 def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
-    runtime.keep_freed_memory()
+    if args.keep_freed_memory:
+        runtime.keep_freed_memory()
     threads = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -201,6 +202,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_bool(
+        "keep_freed_memory",
+        True,
+        "as launch scripts do; both programs of 100m then need over 24 GiB",
+    )
     flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
     flags.DEFINE_alias("peer-python", "peer_python")
     flags.DEFINE_string("preset", "quickstart", "decoder of lvm_jax.models.presets")
