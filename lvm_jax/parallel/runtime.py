@@ -80,7 +80,8 @@ def keep_freed_memory() -> None:
     XLA allocates a step's temporary arrays anew for each step. glibc, which `mallopt` belongs to, hands arrays of more
     than 32 MiB back to the kernel when they are freed, and gets them as new pages, zeroed one by one: a fifth of a
     tokenizer's training step. Call it before JAX starts its threads, which keep the arena they began with. The process
-    then never shrinks, and may come to hold the temporary arrays of all its programs side by side. Other C libraries have no `mallopt`, and are left as they are.
+    then never shrinks, and may come to hold the temporary arrays of all its programs side by side. Other C libraries
+    have no `mallopt`, and are left as they are.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
