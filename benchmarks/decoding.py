@@ -80,7 +80,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(pathlib.Path(folder))
-        with Peer(args.peer_python, "torch_decoding.py", folder, "cpu", "float32", threads) as peer:
+        with Peer(
+            args.peer_python,
+            "torch_decoding.py",
+            folder,
+            "cpu",
+            "float32",
+            threads,
+            keep_freed_memory=True,
+        ) as peer:
             ours = {
                 "shared": engine.generate(prompt, n_candidates=B, sampling=greedy)[:, 0],
                 "one by one": np.concatenate(

@@ -45,9 +45,8 @@ def check(sides: dict[str, Turn], parts: Sequence[str]) -> None:
     Raises:
       UserError: they do not; timing them would compare two different programs.
     """
-    for what, (key, count) in CHECKS.items():
-        if what not in parts:
-            continue
+    for what in parts:
+        key, count = CHECKS[what]
         a, b = (np.array(side(what, count)[key]) for side in sides.values())
         gap = float(np.abs(a - b).max())
         print(f"  {what}: {key} differ by at most {gap:.1e} ({len(a)} compared)")
@@ -82,6 +81,10 @@ def main() -> None:
     runtime.keep_freed_memory()
     threads = len(os.sched_getaffinity(0))
     devices = args.devices or math.gcd(threads, args.batch)
+    if args.batch % devices:
+        raise UserError(
+            f"--batch {args.batch} does not divide over --devices {devices}: make it a multiple"
+        )
     jax.config.update("jax_num_cpu_devices", devices)
     print(
         f"{threads} cores as {devices} devices, load average {os.getloadavg()[0]:.1f} before the start, fp32"
@@ -98,7 +101,10 @@ if __name__ == "__main__":
     flags.DEFINE_integer("resolution", 256, "side of the images", lower_bound=16)
     flags.DEFINE_integer("batch", 2, "images at once", lower_bound=1)
     flags.DEFINE_integer(
-        "devices", None, "that share a batch; by default as many as the cores", lower_bound=1
+        "devices",
+        None,
+        "that share a batch; by default the most of the cores that divide it",
+        lower_bound=1,
     )
     flags.DEFINE_integer("rounds", 5, "turns of each side", lower_bound=1)
     flags.DEFINE_integer("repeats", 2, "runs in a turn", lower_bound=1)

@@ -150,7 +150,8 @@ def main() -> None:
         ours, our_costs = start_ours(args.preset, args.batch, args.seq_len, path)
         published, published_costs = start_published(config, path)
         arguments = (path, path / "tokens.npy", threads, LEARNING_RATE, WEIGHT_DECAY)
-        with Peer(args.peer_python, "torch_llama.py", *arguments) as peer:
+        keep = args.keep_freed_memory
+        with Peer(args.peer_python, "torch_llama.py", *arguments, keep_freed_memory=keep) as peer:
             turns: dict[str, Turn] = {
                 "lvm_jax": ours,
                 "PyTorch": lambda steps: peer.ask({"steps": steps}),
@@ -205,7 +206,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool(
         "keep_freed_memory",
         True,
-        "as launch scripts do; both programs of 100m then need over 24 GiB",
+        "of both sides, as launch scripts do; the two programs of 100m here then need over 24 GiB",
     )
     flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
     flags.DEFINE_alias("peer-python", "peer_python")

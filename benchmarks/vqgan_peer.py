@@ -1,6 +1,5 @@
 """Both sides of the tokenizer's benchmarks: our network, and the same one in a PyTorch process, on the same images."""
 
-import functools
 import json
 import pathlib
 import time
@@ -54,6 +53,7 @@ def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
     batch = {"images": jax.device_put(images, split)}
     encode = jax.jit(lambda p, x: nnx.merge(graphdef, p).encode(x))
     decode = jax.jit(lambda p, ids: nnx.merge(graphdef, p).decode(ids))
+    inference = {"encode": lambda: encode(params, x), "decode": lambda: decode(params, ids)}
     loss = TokenizerLoss(perceptual="none", adversarial_weight=0.0)
     task = TokenizerTask(vqgan.config, optax.adam(LEARNING_RATE), optax.set_to_zero(), loss=loss)
     step = jax.jit(task.step, donate_argnums=0)
@@ -70,11 +70,8 @@ def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
                 state, metrics = step(state, batch, jax.random.key(0))
                 losses.append(float(metrics["loss"].compute()))
             return {"seconds": time.perf_counter() - begin, "losses": losses}
-        run = functools.partial(
-            *((encode, params, x) if what == "encode" else (decode, params, ids))
-        )
         begin = time.perf_counter()
-        results = [run() for _ in range(count)]
+        results = [inference[what]() for _ in range(count)]
         jax.block_until_ready(results)
         seconds = time.perf_counter() - begin
         if what == "encode":
@@ -98,7 +95,8 @@ def theirs(
     weights: dict[str, Any] = to_state_dict(vqgan)
     np.savez(folder / "weights.npz", **weights)
     np.save(folder / "images.npy", images.astype(np.float32) / 255)
-    return Peer(python, "torch_vqgan.py", folder, threads, device, LEARNING_RATE)
+    arguments = (folder, threads, device, LEARNING_RATE)
+    return Peer(python, "torch_vqgan.py", *arguments, keep_freed_memory=device == "cpu")
 
 
 def turn_of(peer: Peer) -> Turn:

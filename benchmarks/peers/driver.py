@@ -9,7 +9,7 @@ from typing import Any
 
 from lvm_jax.errors import UserError
 
-# What `runtime.keep_freed_memory` does for us, from the peer's first allocation on.
+# The settings of `runtime.keep_freed_memory`, as a variable that glibc reads at a program's start.
 _KEEP_FREED = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1"
 )
@@ -18,18 +18,19 @@ _KEEP_FREED = (
 class Peer:
     """A script of this folder, run by another Python; `with Peer(...) as peer: peer.ask({...})`.
 
-    Its allocator is set as ours is: freed memory is used again and not handed back.
-
     Args:
       python: the interpreter.
       script: a file of this folder.
       *arguments: its command line.
+      keep_freed_memory: as `runtime.keep_freed_memory` does here, for a fair comparison with it.
 
     Raises:
       UserError: it does not start.
     """
 
-    def __init__(self, python: str, script: str, *arguments: object) -> None:
+    def __init__(
+        self, python: str, script: str, *arguments: object, keep_freed_memory: bool = False
+    ) -> None:
         command = [python, str(pathlib.Path(__file__).parent / script), *map(str, arguments)]
         try:
             self._process = subprocess.Popen(
@@ -37,7 +38,7 @@ class Peer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "GLIBC_TUNABLES": _KEEP_FREED},
+                env=os.environ | ({"GLIBC_TUNABLES": _KEEP_FREED} if keep_freed_memory else {}),
             )
         except OSError as error:
             raise UserError(

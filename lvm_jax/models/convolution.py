@@ -31,7 +31,7 @@ def convolve(
     """
     size, _, channels, _ = kernel.shape
     if stride == 1 and size > 1 and channels >= WIDE and _on_one_device():
-        return _convolve(padding, x_BHWC, kernel)
+        return _convolve_wide(padding, x_BHWC, kernel)
     return _xla(x_BHWC, kernel, stride, padding)
 
 
@@ -48,7 +48,7 @@ def _xla(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve(padding: Padding, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _convolve_wide(padding: Padding, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _xla(x, kernel, 1, padding)
 
 
@@ -58,16 +58,16 @@ def _forward(padding: Padding, x: jax.Array, kernel: jax.Array):
 
 def _backward(padding: Padding, residuals: tuple[jax.Array, jax.Array], g: jax.Array):
     x, kernel = residuals
-    _, of_input = jax.vjp(lambda x: _xla(x, kernel, 1, padding), x)
-    _, of_kernel = jax.vjp(lambda kernel: _xla(x, kernel, 1, padding), kernel)
-    banded = functools.partial(_kernel_gradient, size=kernel.shape[0], padding=padding)
-    kernel_gradient = jax.lax.platform_dependent(
-        x, g, cpu=banded, default=lambda x, g: of_kernel(g)[0]
-    )
-    return of_input(g)[0], kernel_gradient
+
+    def of_kernel(x: jax.Array, g: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda k: _xla(x, k, 1, padding), kernel)(g)[0]
+
+    bands = functools.partial(_kernel_gradient, size=kernel.shape[0], padding=padding)
+    (of_input,) = jax.linear_transpose(lambda x: _xla(x, kernel, 1, padding), x)(g)
+    return of_input, jax.lax.platform_dependent(x, g, cpu=bands, default=of_kernel)
 
 
-_convolve.defvjp(_forward, _backward)
+_convolve_wide.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(

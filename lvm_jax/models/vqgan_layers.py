@@ -93,13 +93,13 @@ class Upsample(nnx.Module):
     """Doubles the side: nearest neighbour then conv, or conv to 4x channels then depth to space."""
 
     def __init__(self, channels: int, config: VQGANConfig, *, rngs: nnx.Rngs):
-        self.depth_to_space = config.structure.pool
-        outputs = 4 * channels if self.depth_to_space else channels
+        self.conv_first = config.structure.pool
+        outputs = 4 * channels if self.conv_first else channels
         self.conv = Conv(channels, outputs, 3, dtype=config.dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:
         """Twice the side."""
-        return depth_to_space(self.conv(x)) if self.depth_to_space else self._doubled_conv(x)
+        return depth_to_space(self.conv(x)) if self.conv_first else self._doubled_conv(x)
 
     def _doubled_conv(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:
         """The convolution of `x` doubled by nearest neighbour, without the doubled array.

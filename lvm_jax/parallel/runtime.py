@@ -19,8 +19,8 @@ _LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "MEGASCALE_COORDINATOR_ADDRESS")
 _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _TPU_CHIPS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 _GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd")
-# Parameters of mallopt(3) and their values: no arrays of their own mappings, nothing given back, one arena for all.
-_KEEP_FREED = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_ARENA_MAX": (-8, 1)}
+# Of mallopt(3): M_MMAP_MAX 0, no array in a mapping of its own; M_TRIM_THRESHOLD -1, never give back; M_ARENA_MAX 1.
+_KEEP_FREED = ((-4, 0), (-1, -1), (-8, 1))
 
 # Parameters are gathered while the layer before computes. Without the first two, a gather over all chips of a slice
 # becomes an all-reduce of twice the bytes, for which everything waits (seen in programs compiled for v5p:4x4x4).
@@ -85,7 +85,7 @@ def keep_freed_memory() -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for parameter, value in _KEEP_FREED.values():
+        for parameter, value in _KEEP_FREED:
             libc.mallopt(parameter, value)
 
 

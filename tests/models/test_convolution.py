@@ -50,6 +50,26 @@ def test_only_wide_layers_sum_over_bands(channels: int, in_bands: bool):
     assert ("scan" in jaxpr) == in_bands
 
 
+def test_a_penalty_on_gradients_differentiates_through_bands(monkeypatch):
+    generator = np.random.default_rng(0)
+    x, kernel, weights = (
+        jnp.asarray(generator.normal(size=s), jnp.float32)
+        for s in ((1, 4, 4, WIDE), (3, 3, WIDE, 3), (1, 4, 4, 3))
+    )
+
+    def penalty(x, kernel):  # of R1's kind, on both gradients
+        def loss(x, kernel):
+            return jnp.sum(weights * jnp.tanh(0.05 * convolve(x, kernel, padding=SAME)))
+
+        return sum(jnp.sum(g**2) for g in jax.grad(loss, (0, 1))(x, kernel))
+
+    bands = jax.jit(jax.grad(penalty, (0, 1)))(x, kernel)
+    monkeypatch.setattr(convolution, "_on_one_device", lambda: False)
+    for ours, xla in zip(bands, jax.jit(jax.grad(penalty, (0, 1)))(x, kernel), strict=True):
+        assert np.abs(xla).max() > 0.1
+        np.testing.assert_allclose(ours, xla, atol=1e-4)
+
+
 def test_bf16_sums_in_fp32_and_keeps_its_type():
     x = jnp.ones((1, 64, 64, WIDE), jnp.bfloat16)
     kernel = jnp.ones((3, 3, WIDE, 1), jnp.bfloat16)

@@ -22,9 +22,8 @@ def test_upsampling_is_the_convolution_of_the_doubled_image(shape: tuple[int, ..
     generator = np.random.default_rng(0)
     upsample.conv.bias = nnx.Param(jnp.asarray(generator.normal(size=shape[-1:]), jnp.float32))
     x, weights = (jnp.asarray(generator.normal(size=s), jnp.float32) for s in (shape, (2, 2)))
-    weights = jnp.tile(weights, (shape[1], shape[2]))[
-        None, :, :, None
-    ]  # each phase counts otherwise
+    # Each of the four pixels counts otherwise.
+    weights = jnp.tile(weights, (shape[1], shape[2]))[None, :, :, None]
     graphdef, params = nnx.split(upsample)
 
     @jax.jit

@@ -12,9 +12,8 @@ def test_compiled_programs_are_kept_by_default(monkeypatch, tmp_path):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_COMPILATION_CACHE_DIR", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(
-        runtime, "keep_freed_memory", lambda: None
-    )  # would change this process for good
+    # It would change this process for good.
+    monkeypatch.setattr(runtime, "keep_freed_memory", lambda: None)
     before = jax.config.jax_compilation_cache_dir
     try:
         runtime.initialize()
