@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lvm_jax.parallel.sharding import split_mesh
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 WIDE = 128  # channels from which on bands gain in a network, and not only by themselves
 BAND_POSITIONS = 2048  # at most, where one row has no more: 3x3 patches of 128 channels take 9 MB
@@ -30,15 +32,10 @@ def convolve(
     Forward-mode derivatives of wide layers, but for 1x1 and strided ones, are not defined.
     """
     size, _, channels, _ = kernel.shape
-    if stride == 1 and size > 1 and channels >= WIDE and _on_one_device():
+    # Bands of an array that is split over devices would each be summed over all of them.
+    if stride == 1 and size > 1 and channels >= WIDE and split_mesh() is None:
         return _convolve_wide(padding, x_BHWC, kernel)
     return _xla(x_BHWC, kernel, stride, padding)
-
-
-def _on_one_device() -> bool:
-    """Bands of an array that is split over devices would each be summed over all of them."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return mesh.empty or mesh.size == 1
 
 
 def _xla(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:

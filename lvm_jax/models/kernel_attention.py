@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from lvm_jax.errors import UserError
-from lvm_jax.parallel.sharding import partition_spec
+from lvm_jax.parallel.sharding import partition_spec, split_mesh
 
 # The name under which a remat policy can keep what attention's backward pass needs beside q, k and v.
 SAVED = "attention"
@@ -65,8 +65,8 @@ def _on_each_device(kernel: Kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT) -> j
 
     Query heads may divide over more devices than key heads: then key heads are repeated, one for each query head.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    mesh = split_mesh()
+    if mesh is None:
         return kernel(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
 
     def spec(x: jax.Array) -> PartitionSpec:

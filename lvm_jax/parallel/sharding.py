@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from lvm_jax.errors import UserError
 
@@ -100,13 +100,19 @@ def partition_spec(
     return PartitionSpec(*entries)
 
 
+def split_mesh() -> AbstractMesh | None:
+    """The mesh set by `jax.set_mesh`, if it has several devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains an activation to the sharding of its logical axes, under the mesh set by `jax.set_mesh`.
 
     Does nothing when no mesh is set. A dimension that does not divide stays whole: a batch of one prompt is fine.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    mesh = split_mesh()
+    if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, x.shape, mesh, strict=False))
 
