@@ -177,7 +177,13 @@ def test_from_pictures_to_a_continued_strip(page, picture, studio):
         :, :: codes.shape[1] // len(studio.code_map(a))
     ]
     assert np.mean(codes == studio.code_map(a)) > 0.9
+    before = shown.nth(0).locator("img").nth(1).get_attribute("src")
     page.click("[data-do=right] >> nth=0")
+    # What was clicked has the focus before the strip is drawn anew: only the picture says that it has moved.
+    page.wait_for_function(
+        "(src) => document.querySelectorAll('.strip li')[1].querySelectorAll('img')[1].src === src",
+        arg=before,
+    )
     page.wait_for_function("document.activeElement?.dataset?.do !== undefined")
     again = pixels(columns(page, 2).nth(1).locator("img").nth(1))
     assert np.array_equal(again, seen)
