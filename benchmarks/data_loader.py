@@ -24,7 +24,7 @@ from token_files import CODEBOOK_SIZE, SEQ_LEN, Corpus, images_of, write_corpus
 from turns import in_turns
 
 from lvm_jax import cli
-from lvm_jax.data.loader import TokenLoader
+from lvm_jax.data.sentences.token_loader import TokenLoader
 
 Batches = Iterator[dict[str, np.ndarray]]
 OURS, GRAIN, JSONL = "TokenLoader", "grain + ArrayRecord", "jsonl"

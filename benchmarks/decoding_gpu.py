@@ -24,7 +24,7 @@ from turns import in_turns, seconds
 from lvm_jax import cli
 from lvm_jax.inference.engine import Engine
 from lvm_jax.models import Llama, presets
-from lvm_jax.models.llama_config import LlamaConfig, count_parameters
+from lvm_jax.models.decoder.config import LlamaConfig, count_parameters
 
 
 def copy_bandwidth(megabytes: int) -> float:

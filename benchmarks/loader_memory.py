@@ -18,10 +18,10 @@ from absl import flags
 from token_files import SEQ_LEN, TOKENS_PER_IMAGE, images_of, write_manifest
 
 from lvm_jax import cli
-from lvm_jax.data import manifest as manifests
-from lvm_jax.data.loader import TokenLoader
-from lvm_jax.data.record_index import RecordIndex
-from lvm_jax.data.tfrecord import index_path
+from lvm_jax.data.records import manifest as manifests
+from lvm_jax.data.records.record_index import RecordIndex
+from lvm_jax.data.records.tfrecord import index_path
+from lvm_jax.data.sentences.token_loader import TokenLoader
 
 AROUND = 120  # bytes of a record beside its codes
 STEP = 1_000_000

@@ -19,12 +19,12 @@ from absl import flags
 from PIL import Image
 from turns import in_turns
 
-from data_pipelines.composing import ItemCache
-from data_pipelines.recipe import Entry, Recipe, plan
+from data_pipelines.build.composing import ItemCache
+from data_pipelines.build.encoding import BatchEncoder
+from data_pipelines.build.recipe import Entry, Recipe, plan
+from data_pipelines.build.shard_writer import ShardTask, ShardWriter
 from data_pipelines.sentences import Pairs, SingleImage
-from data_pipelines.shard_writer import ShardTask, ShardWriter
 from data_pipelines.sources import PairedFiles
-from data_pipelines.tokenize import BatchEncoder
 from lvm_jax import cli
 
 SIZE, TOKENS, CROP = 256, 256, 0.6

@@ -21,12 +21,12 @@ from token_files import CODEBOOK_SIZE, images_of, write_corpus
 from turns import in_turns
 
 from lvm_jax import cli
-from lvm_jax.data.loader import TokenLoader
-from lvm_jax.data.visual_sentence import SpecialTokens
+from lvm_jax.data.sentences.token_loader import TokenLoader
+from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.models import presets
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchLayout
-from lvm_jax.tasks.next_token import NextTokenTask
+from lvm_jax.tasks.decoder import NextTokenTask
 
 Batches = Iterator[dict[str, np.ndarray]]
 

@@ -7,9 +7,9 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipelines.convert_jsonl import format_line
-from lvm_jax.data import manifest as manifests
-from lvm_jax.data.tfrecord import TFRecordWriter
-from lvm_jax.data.visual_sentence import VisualSentence, encode_example
+from lvm_jax.data.records import manifest as manifests
+from lvm_jax.data.records.tfrecord import TFRecordWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence, encode_example
 
 CODEBOOK_SIZE, TOKENS_PER_IMAGE = 8192, 256
 SEQ_LEN = 4096

@@ -24,10 +24,10 @@ from turns import seconds
 from vqgan_peer import Turn, images_per_second, make, ours, theirs, turn_of
 
 from lvm_jax import cli
+from lvm_jax.analysis.flops import count_flops
 from lvm_jax.errors import UserError
-from lvm_jax.metrics.flops import count_flops
 from lvm_jax.models import presets
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 
 def ceiling(side: int, repeats: int = 10) -> float:

@@ -22,14 +22,14 @@ from absl import flags
 
 from lvm_jax import cli
 from lvm_jax.config import from_mapping
-from lvm_jax.data.image_sources import open_images, split_source
-from lvm_jax.data.images import ImageLoader
-from lvm_jax.data.steps import StepLoader
+from lvm_jax.data.images.held_out_images import load_images
+from lvm_jax.data.images.loader import ImageLoader
+from lvm_jax.data.images.sources import open_images, split_source
+from lvm_jax.data.step_loader import StepLoader
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out_images import load_images
-from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips
-from lvm_jax.models.discriminator import DiscriminatorConfig
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator, installed_lpips
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 

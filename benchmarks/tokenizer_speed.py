@@ -25,7 +25,7 @@ from vqgan_peer import Turn, images_per_second, make, ours, theirs, turn_of
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel import runtime
 
 TOLERANCE = 1e-3

@@ -27,11 +27,12 @@ from flax import nnx
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
-from lvm_jax.metrics.throughput import peak_flops
-from lvm_jax.models import Llama, llama_folder, presets
-from lvm_jax.models.llama_config import train_flops_per_token
+from lvm_jax.models import Llama, presets
+from lvm_jax.models.decoder import hf_llama
+from lvm_jax.models.decoder.config import train_flops_per_token
 from lvm_jax.parallel import runtime
-from lvm_jax.tasks.next_token import NextTokenTask
+from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.training.throughput import peak_flops
 
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 0.1
 GATE_STEPS, GATE_TOLERANCE = 20, 1e-2
@@ -63,7 +64,7 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
     """
     runtime.initialize(compile_cache=question["cache"])
     peak = peak_flops()
-    config = llama_folder.load_config(question["folder"], **question["compute"])
+    config = hf_llama.load_config(question["folder"], **question["compute"])
     tokens = np.load(question["tokens"])
     tx = optax.chain(
         optax.clip_by_global_norm(1.0),

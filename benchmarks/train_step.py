@@ -32,10 +32,11 @@ from turns import in_turns
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
-from lvm_jax.models import presets, pretrained
-from lvm_jax.models.llama_config import count_parameters, train_flops_per_token
+from lvm_jax.models import presets
+from lvm_jax.models.decoder.config import count_parameters, train_flops_per_token
 from lvm_jax.parallel import runtime
-from lvm_jax.tasks.next_token import NextTokenTask
+from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.weights import model_folder
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.1
 GATE_STEPS, GATE_TOLERANCE = 3, 1e-3
@@ -100,7 +101,7 @@ def start_published(config: Any, folder: pathlib.Path) -> tuple[Turn, dict[str, 
             f"--seq_len={seq_len}: beyond {published_settings.CHUNK} the published settings loop over blocks, whose "
             "FLOPs the compiler does not count"
         )
-    params = jax.device_put(pretrained.read_tensors(folder))
+    params = jax.device_put(model_folder.read_tensors(folder))
     tokens = jax.device_put(np.load(folder / "tokens.npy"))
     tx = make_tx()
     opt = jax.jit(tx.init)(params)

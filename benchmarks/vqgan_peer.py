@@ -17,9 +17,9 @@ from peers.driver import Peer  # benchmarks/ is the script's own folder
 from turns import in_turns
 
 from lvm_jax.config import to_dict
-from lvm_jax.interop.torch_vqgan import to_state_dict
-from lvm_jax.models.vqgan import VQGAN
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.models.tokenizer.torch_vqgan import to_state_dict
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerTask
 

@@ -21,19 +21,19 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from data_pipelines import near_duplicates
-from data_pipelines import recipe as recipe_lib
-from data_pipelines.recipe import Recipe
-from data_pipelines.shard_writer import (
+from data_pipelines.build import recipe as recipe_lib
+from data_pipelines.build.encoding import BatchEncoder, shared_encoder
+from data_pipelines.build.recipe import Recipe
+from data_pipelines.build.shard_writer import (
     ShardSummary,
     ShardTask,
     needs_space,
     read_json,
     read_summary,
 )
-from data_pipelines.tokenize import BatchEncoder, shared_encoder
 from lvm_jax import cli, config, files
-from lvm_jax.data import manifest as manifest_lib
-from lvm_jax.data.manifest import Manifest
+from lvm_jax.data.records import manifest as manifest_lib
+from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.errors import UserError
 
 NOTES = "build"  # the folder beside the shards with the recipe and the summaries
@@ -229,7 +229,7 @@ def _write_shards(
 ) -> None:
     logging.disable(logging.WARNING)  # Beam warns of cloud clients that are not installed
     try:
-        from data_pipelines import beam_runner
+        from data_pipelines.build import beam_runner
     except ImportError as error:
         raise UserError(
             f"Beam cannot be imported ({error}): pip install 'lvm_jax[pipelines]'"

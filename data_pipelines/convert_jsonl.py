@@ -30,18 +30,18 @@ from tqdm import tqdm
 
 from data_pipelines.verify import find_dataset
 from lvm_jax import cli, files
-from lvm_jax.data import manifest as manifests
-from lvm_jax.data.manifest import Manifest
-from lvm_jax.data.shards import SentenceStore
-from lvm_jax.data.splits import stable_fraction
-from lvm_jax.data.tfrecord import TFRecordWriter, index_path
-from lvm_jax.data.visual_sentence import (
+from lvm_jax.data.records import manifest as manifests
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.records.tfrecord import TFRecordWriter, index_path
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.visual_sentence import (
     Category,
     VisualSentence,
     compact_layout,
     encode_example,
     expand_layout,
 )
+from lvm_jax.data.splits import stable_fraction
 from lvm_jax.errors import UserError
 
 MAX_LINE_BYTES = 1 << 26  # 49,000 images of 256 tokens
@@ -290,7 +290,7 @@ def _target() -> Target:
         "tokens_per_image": args.tokens_per_image,
     }
     if args.tokenizer:
-        from lvm_jax.models.vqgan import VQGAN
+        from lvm_jax.models.tokenizer.vqgan import VQGAN
 
         vqgan = VQGAN.from_pretrained(args.tokenizer)
         fields = {

@@ -30,12 +30,13 @@ from absl import flags
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines import assets, renderer, scenes
+from data_pipelines import assets
 from data_pipelines.annotators import drawings, skeletons
+from data_pipelines.synthetic import renderer, scenes
 from lvm_jax import cli, files
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.data.splits import stable_fraction
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 CLIP_FRAMES = 16
 TURNTABLE_VIEWS = 24

@@ -21,10 +21,10 @@ from ml_collections import config_flags
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines import recipe as recipe_lib
-from data_pipelines.composing import Composed, ItemCache, SentenceMaker, TooManyBadItems
-from data_pipelines.recipe import SPLITS, Recipe, SentencePlan
-from data_pipelines.shard_writer import needs_space
+from data_pipelines.build import recipe as recipe_lib
+from data_pipelines.build.composing import Composed, ItemCache, SentenceMaker, TooManyBadItems
+from data_pipelines.build.recipe import SPLITS, Recipe, SentencePlan
+from data_pipelines.build.shard_writer import needs_space
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 

@@ -18,16 +18,16 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from data_pipelines.recipe import key_items
+from data_pipelines.build.recipe import key_items
 from lvm_jax import cli
-from lvm_jax.data.example import CorruptRecord
-from lvm_jax.data.manifest import FILE_NAME, Manifest, check_compatible
-from lvm_jax.data.shards import find_shards
-from lvm_jax.data.tfrecord import RecordFile
-from lvm_jax.data.visual_sentence import VisualSentence, decode_example
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.records.manifest import FILE_NAME, Manifest, check_compatible
+from lvm_jax.data.records.tfrecord import RecordFile
+from lvm_jax.data.sentences.sentence_store import find_shards
+from lvm_jax.data.sentences.visual_sentence import VisualSentence, decode_example
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import decode_codes, to_uint8
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 LABEL_HEIGHT = 14
 GAP = 4

@@ -12,8 +12,8 @@ import sys
 from absl import flags
 
 from lvm_jax import cli
-from lvm_jax.demo.guard import LOOPBACK
 from lvm_jax.demo.models import find_models
+from lvm_jax.demo.refusals import LOOPBACK
 from lvm_jax.demo.studio import Studio
 from lvm_jax.errors import UserError
 from lvm_jax.parallel import runtime

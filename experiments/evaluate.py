@@ -7,7 +7,7 @@ r"""Scores a tokenizer and a decoder on what they have not been trained on.
 OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, LPIPS and a Frechet distance where their weights are
 installed, codebook use), "next_token" (loss and perplexity beside baselines without a network), "in_context"
 (perplexity against the number of images before) and "annotations" (perplexity of each annotation type after --shots
-pairs). Tasks on public data sets are in experiments/evaluate_tasks.py. OUT/results.md is the same as tables,
+pairs). Tasks on public data sets are in experiments/evaluate_benchmarks.py. OUT/results.md is the same as tables,
 OUT/reconstructions.png shows images above their reconstructions.
 """
 
@@ -22,19 +22,24 @@ from etils import epath
 from tqdm import tqdm
 
 from lvm_jax import cli, files
-from lvm_jax.data.image_sources import Subset
-from lvm_jax.data.manifest import check_compatible
-from lvm_jax.data.shards import SentenceStore
+from lvm_jax.data.images.held_out_images import held_out_images, load_images
+from lvm_jax.data.images.sources import Subset
+from lvm_jax.data.records.manifest import check_compatible
+from lvm_jax.data.sentences.held_out import read_sentences
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out import read_sentences, spread
-from lvm_jax.evaluation.held_out_images import held_out_images, load_images
-from lvm_jax.evaluation.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
-from lvm_jax.evaluation.perplexity import NextTokenEvaluator
-from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator, installed_lpips, reconstruct
-from lvm_jax.evaluation.scoring import Scorer
+from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
+from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation.lvm.scoring import Scorer
+from lvm_jax.evaluation.tokenizer.reconstruction import (
+    ReconstructionEvaluator,
+    installed_lpips,
+    reconstruct,
+)
 from lvm_jax.inference.prompting import check_pair
-from lvm_jax.models.llama import Llama
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
 from lvm_jax.reporting.figures import contact_sheet, save_png
 from lvm_jax.reporting.markdown import as_markdown

@@ -15,15 +15,15 @@ from tqdm import tqdm
 from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.videos import VideoFolder
 from lvm_jax import cli, files
+from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out import spread
-from lvm_jax.evaluation.in_context import InContextEvaluator
-from lvm_jax.evaluation.readers import VIDEO_EXTENSIONS, class_folders
-from lvm_jax.evaluation.scoring import Scorer
-from lvm_jax.evaluation.video_clips import clip_of, tokenize_clip
+from lvm_jax.evaluation.lvm.in_context import InContextEvaluator
+from lvm_jax.evaluation.lvm.readers import VIDEO_EXTENSIONS, class_folders
+from lvm_jax.evaluation.lvm.scoring import Scorer
+from lvm_jax.evaluation.lvm.video_clips import clip_of, tokenize_clip
 from lvm_jax.inference.prompting import check_pair
-from lvm_jax.models.llama import Llama
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
 from lvm_jax.reporting.charts import Chart, Series
 from lvm_jax.reporting.markdown import as_markdown

@@ -19,18 +19,18 @@ from absl import flags
 from etils import epath
 
 from lvm_jax import cli
-from lvm_jax.data.manifest import check_compatible
-from lvm_jax.data.shards import SentenceStore
+from lvm_jax.data.records.manifest import check_compatible
+from lvm_jax.data.sentences.held_out import read_sentences
+from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out import read_sentences
-from lvm_jax.evaluation.prompt_files import FileCase, read_prompts
-from lvm_jax.evaluation.prompts import Case, Request, answer_all, held_out_cases
 from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.prompt_batches import Case, Request, answer_all, held_out_cases
+from lvm_jax.inference.prompt_files import FileCase, read_prompts
 from lvm_jax.inference.prompting import check_pair
 from lvm_jax.inference.sampling import Sampling
-from lvm_jax.models.kv_cache import CACHE_DTYPES
-from lvm_jax.models.llama import Llama
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.decoder.kv_cache import CACHE_DTYPES
+from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
 
 _TOKENIZER = flags.DEFINE_string(

@@ -10,10 +10,10 @@ from pathlib import Path
 from absl import flags
 
 from lvm_jax import cli
-from lvm_jax.models.pretrained import STORED_DTYPES
 from lvm_jax.parallel import runtime
 from lvm_jax.release.folder import write_archive
 from lvm_jax.release.pack import pack
+from lvm_jax.weights.model_folder import STORED_DTYPES
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "folder of a finished run")
 _OUTPUT = flags.DEFINE_string("output", "release", "folder to write; it must not exist")

@@ -15,22 +15,18 @@ from ml_collections import config_flags
 
 from lvm_jax import cli
 from lvm_jax.config import from_mapping, to_dict
-from lvm_jax.data.loader import EvalLoader, TokenLoader
-from lvm_jax.data.manifest import Manifest
 from lvm_jax.data.mixture import parse_weights
-from lvm_jax.data.visual_sentence import SpecialTokens
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
+from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.while_training import (
-    EvaluationConfig,
-    check_periods,
-    make_evaluations,
-)
-from lvm_jax.models.attention import check_backend, choose
-from lvm_jax.models.llama_config import LlamaConfig
+from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
+from lvm_jax.models.attention.attend import check_backend, choose
+from lvm_jax.models.decoder.config import LlamaConfig
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchLayout
-from lvm_jax.tasks.next_token import NextTokenTask
+from lvm_jax.tasks.decoder import NextTokenTask
 from lvm_jax.training.hooks import HeldOutLoss
 from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer

@@ -17,16 +17,16 @@ from ml_collections import config_flags
 
 from lvm_jax import cli
 from lvm_jax.config import from_mapping, to_dict
-from lvm_jax.data.image_sources import Subset, open_images, split_source
-from lvm_jax.data.images import Crop, FileImages, ImageLoader
-from lvm_jax.data.splits import read_held_out
+from lvm_jax.data.images.held_out_images import load_images
+from lvm_jax.data.images.loader import FileImages, ImageLoader
+from lvm_jax.data.images.sources import Subset, open_images, split_source
+from lvm_jax.data.splits import read_held_out, spread
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out import spread
-from lvm_jax.evaluation.held_out_images import load_images
-from lvm_jax.models.discriminator import DiscriminatorConfig
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
+from lvm_jax.pictures.resize import Crop
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
 from lvm_jax.training.hooks import Reconstructions
 from lvm_jax.training.loop import TrainConfig, train

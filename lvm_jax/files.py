@@ -43,3 +43,15 @@ def write(path: epath.PathLike, content: str | bytes) -> None:
 def write_json(path: epath.PathLike, content: Any) -> None:
     """Writes a JSON file for people to read, too."""
     write(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_jsonl(path: epath.PathLike) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, in order; a last line cut short by a crash is left out; no file gives []."""
+    path = epath.Path(path)
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

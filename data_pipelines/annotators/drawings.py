@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 
-from lvm_jax.data import annotation_maps as maps
+from lvm_jax.pictures import annotation_maps as maps
 
 _CREASE = 0.8  # cosine between neighbouring normals below which the surface has an edge
 _DEPTH_JUMP = 0.06  # relative

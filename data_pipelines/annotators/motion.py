@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from data_pipelines.annotators.base import CannotAnnotate, Image
-from lvm_jax.data import annotation_maps as maps
+from lvm_jax.pictures import annotation_maps as maps
 
 _LEAST_SIDE = 16  # of the estimator's coarsest patches
 

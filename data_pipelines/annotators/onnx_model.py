@@ -9,8 +9,8 @@ from etils import epath
 from jaxtyping import Float, Float32
 
 from data_pipelines.annotators.base import Image, ImageAnnotator, once_per_process
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 Meaning = Literal["grey", "depth", "disparity", "normals", "segmentation"]
 

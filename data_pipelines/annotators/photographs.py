@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.annotators.base import Image, ImageAnnotator
-from lvm_jax.data import annotation_maps as maps
+from lvm_jax.pictures import annotation_maps as maps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
-from lvm_jax.data import annotation_maps as maps
+from lvm_jax.pictures import annotation_maps as maps
 
 Colour = tuple[int, int, int]
 _SHIFT = 4  # OpenCV's fixed point: sixteenths of a pixel; its pixel centres are whole numbers

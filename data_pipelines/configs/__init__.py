@@ -1,1 +1,1 @@
-"""Recipes of data sets: each file has a `get_config(arg)` that `data_pipelines.recipe.from_config` reads."""
+"""Recipes of data sets: each file has a `get_config(arg)` that `data_pipelines.build.recipe.from_config` reads."""

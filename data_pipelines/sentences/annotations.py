@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.sentences.base import Groups, Image, Item, filled, first_of_each, shuffled
-from lvm_jax.data.visual_sentence import compact_layout
+from lvm_jax.data.sentences.visual_sentence import compact_layout
 from lvm_jax.errors import UserError
 
 

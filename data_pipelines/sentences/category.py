@@ -17,7 +17,7 @@ from data_pipelines.sentences.base import (
     random_crop,
     shuffled,
 )
-from lvm_jax.data.visual_sentence import compact_layout
+from lvm_jax.data.sentences.visual_sentence import compact_layout
 from lvm_jax.errors import UserError
 
 

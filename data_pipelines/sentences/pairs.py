@@ -15,7 +15,7 @@ from data_pipelines.sentences.base import (
     permuted_groups,
     random_crop,
 )
-from lvm_jax.data.visual_sentence import compact_layout
+from lvm_jax.data.sentences.visual_sentence import compact_layout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,15 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from data_pipelines.sentences.base import (
-    Image,
-    Item,
-    OneItem,
-    Unfit,
-    check_positive,
-    images_of,
-)
-from lvm_jax.data.visual_sentence import compact_layout
+from data_pipelines.sentences.base import Image, Item, OneItem, Unfit, check_positive, images_of
+from lvm_jax.data.sentences.visual_sentence import compact_layout
 from lvm_jax.errors import UserError
 
 

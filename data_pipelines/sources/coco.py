@@ -14,9 +14,9 @@ from data_pipelines.sources.base import BadItem, Item, existing_folder
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import shrink_ids
 from data_pipelines.sources.run_lengths import decode_run_lengths
-from lvm_jax.data import annotation_maps as maps
-from lvm_jax.data.coco import Listed, read_coco
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.coco import Listed, read_coco
 
 Role = Literal["boxes", "keypoints", "segmentation"]
 _FIELD = {"boxes": "bbox", "keypoints": "keypoints", "segmentation": "segmentation"}

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from data_pipelines.sources.base import BadItem, Image, Item
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 # A task of each domain whose body and scene look different.
 TASKS = (

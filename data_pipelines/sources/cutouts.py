@@ -13,9 +13,10 @@ from PIL import Image as PILImage
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.sources.base import BadItem, Image, Item, list_keys
 from data_pipelines.sources.images import shrink
-from lvm_jax.data import annotation_maps as maps
-from lvm_jax.data.images import EXTENSIONS, BadImage, load_image, resize_and_crop
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
+from lvm_jax.pictures.resize import resize_and_crop
 
 
 @dataclasses.dataclass(frozen=True)

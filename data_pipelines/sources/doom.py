@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.sources.base import BadItem, Image, Item
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from etils import epath
 
 from data_pipelines.sources.base import BadItem, Item, child_folders, list_folders
 from data_pipelines.sources.images import read_image
-from lvm_jax.data.images import EXTENSIONS
+from lvm_jax.pictures.decode import EXTENSIONS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from data_pipelines.sources.base import BadItem, Item, list_keys
-from lvm_jax.data.images import EXTENSIONS, BadImage, load_image
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
 
 
 def read_image(

@@ -6,8 +6,8 @@ from etils import epath
 from jaxtyping import Int32, UInt8
 
 from data_pipelines.sources.base import BadItem
-from lvm_jax.data import annotation_maps as maps
-from lvm_jax.data.images import BadImage, load_ids
+from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.decode import BadImage, load_ids
 
 
 def read_mask(source: epath.PathLike | bytes, key: str) -> Int32[np.ndarray, "H W"]:

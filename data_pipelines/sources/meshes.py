@@ -9,9 +9,9 @@ import numpy as np
 from etils import epath
 from PIL import Image as PILImage
 
-from data_pipelines.mesh_renderer import Surface, render_mesh
-from data_pipelines.renderer import Camera
 from data_pipelines.sources.base import BadItem, Item, list_keys
+from data_pipelines.synthetic.mesh_renderer import Surface, render_mesh
+from data_pipelines.synthetic.renderer import Camera
 from lvm_jax.errors import UserError
 
 EXTENSIONS = (".obj", ".glb", ".gltf", ".stl", ".ply", ".off")

@@ -9,8 +9,8 @@ from data_pipelines.sources.base import BadItem, Image, Item
 from data_pipelines.sources.frames import by_numbers
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import draw_mask, read_mask, shrink_ids
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ from data_pipelines.annotators.base import once_per_process
 from data_pipelines.sources.base import BadItem, Item, list_keys
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
-from lvm_jax.data import annotation_maps as maps
-from lvm_jax.data.images import EXTENSIONS
-from lvm_jax.data.tar_members import Place, list_members, read_member
+from lvm_jax.data.records.tar_members import Place, list_members, read_member
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.decode import EXTENSIONS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lvm_jax.config import parse_arg
-from lvm_jax.evaluation import while_training
+from lvm_jax.evaluation.lvm import while_training
 from lvm_jax.models import presets
 from lvm_jax.parallel.mesh import MeshConfig
 from lvm_jax.training.loop import TrainConfig

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from lvm_jax.config import parse_arg
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
-from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.parallel.mesh import MeshConfig
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep
 from lvm_jax.training.loop import TrainConfig

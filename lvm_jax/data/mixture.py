@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from lvm_jax.data.visual_sentence import Category
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from etils import epath
 
 from lvm_jax.errors import UserError
@@ -65,6 +66,13 @@ def split_files(
             f"{root} holds {len(train)} images for training and {len(validation)} held out: it needs both; add images"
         )
     return train, validation
+
+
+def spread(total: int, limit: int) -> np.ndarray:
+    """At most `limit` indices of `total`, evenly spaced; all of them if `limit` is 0."""
+    if limit <= 0 or total <= limit:
+        return np.arange(total)
+    return np.linspace(0, total - 1, limit).round().astype(int)
 
 
 def _is_listed(name: str, held_out: frozenset[str]) -> bool:

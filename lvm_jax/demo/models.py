@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from lvm_jax.data.manifest import Manifest, check_compatible
-from lvm_jax.data.shards import SentenceStore
+from lvm_jax.data.records.manifest import Manifest, check_compatible
+from lvm_jax.data.sentences.held_out import read_sentences
+from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out import read_sentences
-from lvm_jax.evaluation.prompt_files import read_prompts
-from lvm_jax.evaluation.prompts import PromptCase, held_out_cases
-from lvm_jax.models.llama import Llama
-from lvm_jax.models.pretrained import named_parameters
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.inference.prompt_batches import PromptCase, held_out_cases
+from lvm_jax.inference.prompt_files import read_prompts
+from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.release.folder import exists, verify
+from lvm_jax.weights.model_folder import named_parameters
 
 N_EXAMPLES = 12
 

@@ -13,7 +13,7 @@ from gradio.themes import Base
 from starlette.middleware import Middleware
 
 from lvm_jax.demo import view
-from lvm_jax.demo.guard import LOOPBACK, MAX_FILES_BYTES, Guard
+from lvm_jax.demo.refusals import LOOPBACK, MAX_FILES_BYTES, Guard
 from lvm_jax.demo.studio import MAX_CANDIDATES, Example, Strip, Studio, moved, removed
 from lvm_jax.errors import UserError
 from lvm_jax.inference.sampling import Sampling

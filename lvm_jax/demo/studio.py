@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from lvm_jax.data.images import BadImage, load_image, resize
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.prompts import PromptCase
 from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
 from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.prompt_batches import PromptCase
 from lvm_jax.inference.prompting import check_pair
 from lvm_jax.inference.sampling import Sampling
-from lvm_jax.models.llama import Llama
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.decode import BadImage, load_image
+from lvm_jax.pictures.resize import resize
 
 MAX_BYTES = 20 << 20  # of one file
 MAX_PIXELS = 40_000_000  # looked up in the file's header, before anything is decoded

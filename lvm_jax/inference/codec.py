@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 DEFAULT_BATCH = 16
 

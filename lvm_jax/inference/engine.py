@@ -3,8 +3,8 @@
 R: prompts, B: candidates of a prompt, P: images of a prompt, I: images made, N: tokens an image, T: tokens.
 
 The KV cache of a prompt holds BOS and all codes but the last, which is the next input. All candidates of a prompt read
-that one cache, and each has slots for the codes it makes itself (`lvm_jax/models/kv_cache.py`). `jax.lax.scan` draws
-the N codes of an image inside one compiled call.
+that one cache, and each has slots for the codes it makes itself (`lvm_jax/models/decoder/kv_cache.py`). `jax.lax.scan`
+draws the N codes of an image inside one compiled call.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ from jaxtyping import Array, Int, Key
 
 from lvm_jax.errors import UserError
 from lvm_jax.inference.sampling import Plan, Sampling, draw
-from lvm_jax.models.kv_cache import KVCache, Prefix, check_dtype
-from lvm_jax.models.llama import Llama
-from lvm_jax.models.pretrained import check_finite
+from lvm_jax.models.decoder.kv_cache import KVCache, Prefix, check_dtype
+from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.parallel.sharding import constrain
+from lvm_jax.weights.model_folder import check_finite
 
 
 class Engine:
@@ -36,8 +36,8 @@ class Engine:
       context_images: how many images the model sees at once, the one being made included; by default as many as fit
         the model's `max_position_embeddings`. Beyond it the context slides by whole images: BOS and the last
         `context_images - 1` images are prefilled again.
-      cache_dtype: what the KV cache is stored in, a key of `lvm_jax.models.kv_cache.CACHE_DTYPES`; by default the
-        model's compute dtype. "int8" and "float8_e4m3fn" take half the memory of bfloat16.
+      cache_dtype: what the KV cache is stored in, a key of `lvm_jax.models.decoder.kv_cache.CACHE_DTYPES`; by default
+        the model's compute dtype. "int8" and "float8_e4m3fn" take half the memory of bfloat16.
 
     Raises:
       UserError: a vocabulary without room for the codes and BOS, a context shorter than an image, an unknown cache

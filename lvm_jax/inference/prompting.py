@@ -15,15 +15,16 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, Int, UInt8
 
-from lvm_jax.data.images import BadImage, load_image, resize, to_rgb
-from lvm_jax.data.visual_sentence import SpecialTokens
+from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.sampling import Sampling
-from lvm_jax.models.llama import Llama
-from lvm_jax.models.pretrained import check_finite
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.decode import BadImage, load_image, to_rgb
+from lvm_jax.pictures.resize import resize
+from lvm_jax.weights.model_folder import check_finite
 
 Image = np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 

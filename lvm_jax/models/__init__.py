@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvm_jax.models import presets
-    from lvm_jax.models.llama import Llama, LlamaConfig
-    from lvm_jax.models.vqgan import VQGAN, VQGANConfig
+    from lvm_jax.models.decoder.llama import Llama, LlamaConfig
+    from lvm_jax.models.tokenizer.vqgan import VQGAN, VQGANConfig
 
 __all__ = ["VQGAN", "Llama", "LlamaConfig", "VQGANConfig", "presets"]
 
 _HOMES = {
-    "Llama": "lvm_jax.models.llama",
-    "LlamaConfig": "lvm_jax.models.llama",
-    "VQGAN": "lvm_jax.models.vqgan",
-    "VQGANConfig": "lvm_jax.models.vqgan",
+    "Llama": "lvm_jax.models.decoder.llama",
+    "LlamaConfig": "lvm_jax.models.decoder.llama",
+    "VQGAN": "lvm_jax.models.tokenizer.vqgan",
+    "VQGANConfig": "lvm_jax.models.tokenizer.vqgan",
 }
 
 

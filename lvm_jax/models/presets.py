@@ -3,8 +3,8 @@
 from typing import Any
 
 from lvm_jax.errors import UserError
-from lvm_jax.models.llama_config import LlamaConfig
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.models.decoder.config import LlamaConfig
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 
 # Ids beyond the codes in the published vocabulary of 8292: BOS, EOS, PAD, and 97 that nothing uses.
 RESERVED_IDS = 100

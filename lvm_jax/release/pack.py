@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from lvm_jax.data.image_sources import Subset
-from lvm_jax.data.shards import SentenceStore
+from lvm_jax.data.images.held_out_images import held_out_images, load_images
+from lvm_jax.data.images.sources import Subset
+from lvm_jax.data.sentences.held_out import period_of, read_sentences
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out import period_of, read_sentences, spread
-from lvm_jax.evaluation.held_out_images import held_out_images, load_images
-from lvm_jax.evaluation.perplexity import NextTokenEvaluator
-from lvm_jax.evaluation.reconstruction import ReconstructionEvaluator
-from lvm_jax.evaluation.scoring import Scorer
+from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation.lvm.scoring import Scorer
+from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
 from lvm_jax.inference.codec import encode_images
-from lvm_jax.models.llama import Llama
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.release import folder as release_folder
 from lvm_jax.release.card import model_card
 from lvm_jax.reporting.inputs import RunFiles

@@ -12,9 +12,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lvm_jax.losses import vqgan as losses
-from lvm_jax.models.discriminator import Discriminator, DiscriminatorConfig, make_discriminator
+from lvm_jax.models.tokenizer.discriminator import (
+    Discriminator,
+    DiscriminatorConfig,
+    make_discriminator,
+)
+from lvm_jax.tasks.accumulation import in_parts
 from lvm_jax.tasks.base import State
-from lvm_jax.tasks.parts import in_parts
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss
 
 # (its part of the state after the step, the generator's gradient at the pixels, scalars to report)

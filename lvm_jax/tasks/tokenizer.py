@@ -12,20 +12,20 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from lvm_jax.analysis.flops import count_flops
 from lvm_jax.losses import vqgan as losses
-from lvm_jax.metrics.flops import count_flops
 from lvm_jax.metrics.image import psnr
 from lvm_jax.metrics.states import Mean
-from lvm_jax.models import perceptual
-from lvm_jax.models.discriminator import DiscriminatorConfig
-from lvm_jax.models.quantizer import Quantized
-from lvm_jax.models.revival import count_idle, revive
-from lvm_jax.models.vqgan import VQGAN
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.models.tokenizer import perceptual
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.quantizer import Quantized
+from lvm_jax.models.tokenizer.revival import count_idle, revive
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel.sharding import constrain
+from lvm_jax.tasks.accumulation import in_parts
 from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.critic import Critic
-from lvm_jax.tasks.parts import in_parts
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss, TokenizerStep
 
 __all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask", "to_float"]

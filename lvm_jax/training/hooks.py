@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from lvm_jax.evaluation.held_out import spread
+from lvm_jax.data.splits import spread
 from lvm_jax.metrics import states as metric_states
 from lvm_jax.metrics.states import Mean
 from lvm_jax.parallel.sharding import BatchLayout

@@ -19,15 +19,15 @@ from tqdm import tqdm
 
 from lvm_jax import config as configs
 from lvm_jax.errors import UserError
-from lvm_jax.metrics.goodput import Ledger
-from lvm_jax.metrics.throughput import peak_flops
 from lvm_jax.parallel.runtime import StopSignal, compiler_options
 from lvm_jax.parallel.sharding import BatchLayout, state_shardings
 from lvm_jax.tasks.base import State, Task
+from lvm_jax.training.bad_steps import GuardedTask, Judge
 from lvm_jax.training.checkpoint import Checkpointer
-from lvm_jax.training.guard import GuardedTask, Judge
+from lvm_jax.training.goodput import Ledger
 from lvm_jax.training.profiler import Profiler
 from lvm_jax.training.run_log import RunLog
+from lvm_jax.training.throughput import peak_flops
 from lvm_jax.training.watchdog import Watchdog
 from lvm_jax.training.workdir import claim
 

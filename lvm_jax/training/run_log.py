@@ -8,14 +8,14 @@ import jax
 import numpy as np
 from etils import epath
 
-from lvm_jax.metrics import goodput
 from lvm_jax.metrics import states as metric_states
-from lvm_jax.metrics.goodput import Ledger
 from lvm_jax.metrics.states import Mean
-from lvm_jax.metrics.throughput import peak_flops
-from lvm_jax.metrics.writers import MetricWriters, make_writers
 from lvm_jax.tasks.base import State, Task
-from lvm_jax.training.guard import Judge
+from lvm_jax.training import goodput
+from lvm_jax.training.bad_steps import Judge
+from lvm_jax.training.goodput import Ledger
+from lvm_jax.training.throughput import peak_flops
+from lvm_jax.training.writers import MetricWriters, make_writers
 
 _Window = list[tuple[int, Mapping[str, Mean]]]
 

@@ -1,35 +1,10 @@
-import sys
-from typing import ClassVar
-
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from fake_cloud import remote
 from shard_fakes import write_dataset
+
+__all__ = ["dataset", "remote"]
 
 
 @pytest.fixture
 def dataset(tmp_path):
     return write_dataset(tmp_path / "shards")
-
-
-class CloudInMemory(MemoryFileSystem):
-    """Google's store as fsspec shows it: names begin with the bucket, without a slash."""
-
-    cachable = False
-    store: ClassVar = {}
-    pseudo_dirs: ClassVar = [""]
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(path.removeprefix("gs://"))
-
-    def glob(self, path, **kwargs):
-        return [found.lstrip("/") for found in super().glob(path, **kwargs)]
-
-
-@pytest.fixture
-def remote(monkeypatch):
-    registry = sys.modules["fsspec.registry"]._registry
-    for name in ("gs", "gcs"):
-        monkeypatch.setitem(registry, name, CloudInMemory)
-    monkeypatch.setattr(CloudInMemory, "store", {})
-    monkeypatch.setattr(CloudInMemory, "pseudo_dirs", [""])

@@ -1,8 +1,8 @@
 import numpy as np
 
-from lvm_jax.data import manifest as manifests
-from lvm_jax.data.tfrecord import TFRecordWriter
-from lvm_jax.data.visual_sentence import VisualSentence, encode_example
+from lvm_jax.data.records import manifest as manifests
+from lvm_jax.data.records.tfrecord import TFRecordWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence, encode_example
 
 CODEBOOK = 32
 PER_IMAGE = 4

@@ -1,7 +1,7 @@
 import pytest
 
-from lvm_jax.data import example
-from lvm_jax.data.example import CorruptRecord
+from lvm_jax.data.records import example
+from lvm_jax.data.records.example import CorruptRecord
 
 # {"a": b"xy", "n": [3, 300]} as TensorFlow 2.21 serializes it; by hand, a key is `field << 3 | 2`, then a length:
 GOLDEN = bytes.fromhex(

@@ -11,10 +11,21 @@ import pytest
 from etils import epath
 from shard_fakes import CODEBOOK, PER_IMAGE, sentence
 
-from lvm_jax.data import example, tfrecord
-from lvm_jax.data.record_index import BadIndex, RecordIndex
-from lvm_jax.data.tfrecord import CorruptRecord, RecordFile, TFRecordWriter, index_path, masked_crc
-from lvm_jax.data.visual_sentence import NO_SENTENCE, decode_example, encode_example, outline
+from lvm_jax.data.records import example, tfrecord
+from lvm_jax.data.records.record_index import BadIndex, RecordIndex
+from lvm_jax.data.records.tfrecord import (
+    CorruptRecord,
+    RecordFile,
+    TFRecordWriter,
+    index_path,
+    masked_crc,
+)
+from lvm_jax.data.sentences.visual_sentence import (
+    NO_SENTENCE,
+    decode_example,
+    encode_example,
+    outline,
+)
 from lvm_jax.errors import UserError
 
 RECORDS = [

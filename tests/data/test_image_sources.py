@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lvm_jax.data import example
-from lvm_jax.data.image_sources import expand, open_images, split_source
-from lvm_jax.data.images import BadImage, ImageLoader
-from lvm_jax.data.tfrecord import TFRecordWriter, index_path
+from lvm_jax.data.images.loader import ImageLoader
+from lvm_jax.data.images.sources import expand, open_images, split_source
+from lvm_jax.data.records import example
+from lvm_jax.data.records.tfrecord import TFRecordWriter, index_path
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.decode import BadImage
 
 
 def encoded(value: int) -> bytes:

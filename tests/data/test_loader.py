@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from shard_fakes import CODEBOOK, PER_IMAGE, write_dataset
 
-from lvm_jax.data.kinds import KindTable
-from lvm_jax.data.loader import EvalLoader, TokenLoader
-from lvm_jax.data.passes import Passes
-from lvm_jax.data.shards import SentenceStore
-from lvm_jax.data.steps import shuffled_index
+from lvm_jax.data.dealing import Passes
+from lvm_jax.data.sentences.buckets import KindTable
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
+from lvm_jax.data.step_loader import shuffled_index
 from lvm_jax.errors import UserError
 
 SEQ_LEN = 4 * PER_IMAGE

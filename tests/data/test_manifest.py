@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from lvm_jax.data import manifest as manifests
-from lvm_jax.data.manifest import Manifest
+from lvm_jax.data.records import manifest as manifests
+from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.errors import UserError
 
 MANIFEST = Manifest(

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from shard_fakes import PER_IMAGE, write_dataset
 
-from lvm_jax.data.kinds import KindTable
-from lvm_jax.data.loader import TokenLoader
 from lvm_jax.data.mixture import Origin, make_mixture, parse_weights
-from lvm_jax.data.packing import PackedRows
-from lvm_jax.data.shards import SentenceStore
+from lvm_jax.data.sentences.buckets import KindTable
+from lvm_jax.data.sentences.packing import PackedRows
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.token_loader import TokenLoader
 from lvm_jax.errors import UserError
 
 SEQ_LEN = 4 * PER_IMAGE

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from lvm_jax.data import packing
-from lvm_jax.data.concat import ConcatRows
-from lvm_jax.data.kinds import KindTable
-from lvm_jax.data.packing import OnePerRow, PackedRows
-from lvm_jax.data.rows import assemble
-from lvm_jax.data.visual_sentence import SpecialTokens
+from lvm_jax.data.sentences import packing
+from lvm_jax.data.sentences.buckets import KindTable
+from lvm_jax.data.sentences.concat import ConcatRows
+from lvm_jax.data.sentences.packing import OnePerRow, PackedRows
+from lvm_jax.data.sentences.row_assembly import assemble
+from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
 
 SPECIAL = SpecialTokens(60000)
@@ -176,7 +176,7 @@ def test_rows_are_a_function_of_lengths_and_seed(kind):
 def test_any_row_is_found_alone(kind, monkeypatch):
     """Over many blocks and the border of a pass: the rows asked for one by one, and in tens."""
     monkeypatch.setattr(packing, "BLOCK_ROWS", 7)
-    monkeypatch.setattr("lvm_jax.data.concat.BLOCK_SENTENCES", 7)
+    monkeypatch.setattr("lvm_jax.data.sentences.concat.BLOCK_SENTENCES", 7)
     rows = make(kind, random_lengths(3, n=120), 33)
     n = 2 * rows.rows_per_pass + 5
     whole = rows.rows(0, n)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from shard_fakes import CODEBOOK, write_dataset
 
-from lvm_jax.data import example
-from lvm_jax.data.manifest import Manifest
-from lvm_jax.data.shards import SentenceStore, find_shards
-from lvm_jax.data.tfrecord import build_index
-from lvm_jax.data.visual_sentence import encode_example
+from lvm_jax.data.records import example
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.records.tfrecord import build_index
+from lvm_jax.data.sentences.sentence_store import SentenceStore, find_shards
+from lvm_jax.data.sentences.visual_sentence import encode_example
 from lvm_jax.errors import UserError
 
 

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from lvm_jax.data import example, tfrecord
-from lvm_jax.data.tfrecord import CorruptRecord, RecordFile, TFRecordWriter, build_index, index_path
+from lvm_jax.data.records import example, tfrecord
+from lvm_jax.data.records.tfrecord import (
+    CorruptRecord,
+    RecordFile,
+    TFRecordWriter,
+    build_index,
+    index_path,
+)
 from lvm_jax.errors import UserError
 
 # Two records, b"visual sentence" and b"", as TensorFlow 2.21 writes them.

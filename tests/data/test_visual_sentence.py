@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lvm_jax.data import example
-from lvm_jax.data.visual_sentence import (
+from lvm_jax.data.records import example
+from lvm_jax.data.sentences.visual_sentence import (
     NO_SENTENCE,
     Category,
     CorruptRecord,

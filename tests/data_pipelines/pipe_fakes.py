@@ -5,11 +5,11 @@ import zlib
 
 import numpy as np
 
-from data_pipelines.recipe import Entry, Recipe
+from data_pipelines.build.recipe import Entry, Recipe
 from data_pipelines.sentences import Pairs, SingleImage, Video
 from data_pipelines.sources.base import BadItem
-from lvm_jax.models import pretrained
-from lvm_jax.models.vqgan import VQGAN, VQGANConfig
+from lvm_jax.models.tokenizer.vqgan import VQGAN, VQGANConfig
+from lvm_jax.weights import model_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def save_tokenizer(folder, seed: int = 0) -> str:
     noise = np.random.default_rng(seed)
     tensors = {
         name: noise.normal(0, 0.3, variable.shape).astype(np.float32)
-        for name, variable in pretrained.named_parameters(abstract).items()
+        for name, variable in model_folder.named_parameters(abstract).items()
     }
-    pretrained.from_tensors(abstract, tensors, "noise").save_pretrained(folder)
+    model_folder.from_tensors(abstract, tensors, "noise").save_pretrained(folder)
     return str(folder)

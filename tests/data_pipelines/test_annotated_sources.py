@@ -11,8 +11,8 @@ from PIL import Image
 from data_pipelines.annotators import drawings, skeletons
 from data_pipelines.sources import BadItem, CocoImages, PairedClips, PairedFiles, WebDataset
 from data_pipelines.sources.run_lengths import decode_run_lengths
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 
 def save(path, value=0, size=(12, 8)):

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from data_pipelines import assets, renderer, scenes
+from data_pipelines import assets
 from data_pipelines.annotators import (
     ANNOTATORS,
     Blur,
@@ -19,9 +19,10 @@ from data_pipelines.annotators import (
     drawings,
     skeletons,
 )
-from lvm_jax.data import annotation_maps as maps
-from lvm_jax.data.images import load_image
+from data_pipelines.synthetic import renderer, scenes
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.decode import load_image
 
 
 @pytest.fixture(scope="module")

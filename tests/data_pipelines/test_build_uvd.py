@@ -16,19 +16,20 @@ import pytest
 from PIL import Image
 from pipe_fakes import FakePhotos, save_tokenizer, small_recipe
 
-from data_pipelines import build_uvd, near_duplicates, shard_writer
+from data_pipelines import build_uvd, near_duplicates
+from data_pipelines.build import shard_writer
+from data_pipelines.build.composing import ItemCache
+from data_pipelines.build.encoding import BatchEncoder, shared_encoder
+from data_pipelines.build.recipe import Entry, Recipe, from_config, key_items, plan
 from data_pipelines.build_uvd import build
-from data_pipelines.composing import ItemCache
 from data_pipelines.configs import images_and_videos, medium, quickstart
-from data_pipelines.recipe import Entry, Recipe, from_config, key_items, plan
 from data_pipelines.sentences import Pairs
 from data_pipelines.sources import PairedFiles
-from data_pipelines.tokenize import BatchEncoder, shared_encoder
-from lvm_jax.data.images import resize_and_crop
-from lvm_jax.data.manifest import Manifest
-from lvm_jax.data.tfrecord import RecordFile, TFRecordWriter
-from lvm_jax.data.visual_sentence import decode_example
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.records.tfrecord import RecordFile, TFRecordWriter
+from lvm_jax.data.sentences.visual_sentence import decode_example
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.resize import resize_and_crop
 
 write_with_beam = build_uvd._write_shards
 TWO_THREADS = ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]

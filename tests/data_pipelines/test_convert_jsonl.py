@@ -9,9 +9,9 @@ from data_pipelines import convert_jsonl
 from data_pipelines.convert_jsonl import BadLine, Target, from_jsonl, parse_line, to_jsonl
 from data_pipelines.verify import verify
 from lvm_jax import files
-from lvm_jax.data.manifest import Manifest
-from lvm_jax.data.shards import SentenceStore
-from lvm_jax.data.visual_sentence import Category
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
 PER_IMAGE, CODEBOOK = 4, 32

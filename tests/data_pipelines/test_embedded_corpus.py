@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import assets, embedded_corpus, scenes
+from data_pipelines import assets, embedded_corpus
 from data_pipelines.embedded_corpus import Settings
 from data_pipelines.sources import AnnotatedImages, FrameFolders, ImageFolder, VideoFolder
+from data_pipelines.synthetic import scenes
 from lvm_jax import files
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 SMALL = Settings(size=16, scenes=3, clips=2, turntables=2, seed=7)
 

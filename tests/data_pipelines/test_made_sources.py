@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines.sources import BadItem, Cutouts, DmControlClips, DoomClips, control_suite
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 
 @pytest.fixture

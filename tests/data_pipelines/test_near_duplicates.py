@@ -16,8 +16,8 @@ from data_pipelines.near_duplicates import (
     perceptual_hash,
 )
 from data_pipelines.sources import ImageFolder
-from lvm_jax.data.images import load_image
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.decode import load_image
 
 
 def bits(a: int, b: int) -> int:

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from data_pipelines.annotators import OnnxModel
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 SIZE = (8, 12)
 

@@ -9,9 +9,9 @@ import ml_collections
 import pytest
 from pipe_fakes import FakePhotos, FakeVideos, small_recipe
 
-from data_pipelines import recipe as recipe_lib
 from data_pipelines.annotators import Blur, Canny, Grey
-from data_pipelines.recipe import Entry, Recipe, fingerprint, from_config, key_items, plan
+from data_pipelines.build import recipe as recipe_lib
+from data_pipelines.build.recipe import Entry, Recipe, fingerprint, from_config, key_items, plan
 from data_pipelines.sentences import CategoryGroup, MultiAnnotation, Pairs, SingleImage, Video
 from data_pipelines.sources import Annotated
 from lvm_jax.errors import UserError

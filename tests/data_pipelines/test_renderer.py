@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from data_pipelines import renderer, scenes, shapes
-from data_pipelines.renderer import Background, Body, Camera, Part, Scene
+from data_pipelines.synthetic import renderer, scenes, shapes
+from data_pipelines.synthetic.renderer import Background, Body, Camera, Part, Scene
 
 RED = (0.9, 0.1, 0.1)
 SKY = Background("outdoor")

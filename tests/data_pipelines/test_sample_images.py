@@ -8,10 +8,10 @@ from PIL import Image
 from pipe_fakes import FakePhotos, small_recipe
 
 from data_pipelines import sample_images as sampling
-from data_pipelines.composing import ItemCache, SentenceMaker
-from data_pipelines.recipe import plan
+from data_pipelines.build.composing import ItemCache, SentenceMaker
+from data_pipelines.build.recipe import plan
 from data_pipelines.sample_images import sample_images
-from lvm_jax.data.image_sources import open_images, split_source
+from lvm_jax.data.images.sources import open_images, split_source
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
 

@@ -16,7 +16,7 @@ from data_pipelines.sentences import (
     Unfit,
     Video,
 )
-from lvm_jax.data.visual_sentence import expand_layout
+from lvm_jax.data.sentences.visual_sentence import expand_layout
 from lvm_jax.errors import UserError
 
 KEYS = [f"item{i}" for i in range(10)]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.sources import BadItem, TfdsFolder
-from lvm_jax.data import annotation_maps as maps
 from lvm_jax.errors import UserError
+from lvm_jax.pictures import annotation_maps as maps
 
 
 @pytest.fixture

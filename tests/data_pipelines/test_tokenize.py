@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pipe_fakes import save_tokenizer
 
-from data_pipelines.tokenize import BatchEncoder, shared_encoder
+from data_pipelines.build.encoding import BatchEncoder, shared_encoder
 from lvm_jax.errors import UserError
-from lvm_jax.models.vqgan import VQGAN
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from pipe_fakes import save_tokenizer, small_recipe
 
-from data_pipelines import build_uvd, shard_writer
-from data_pipelines.composing import ItemCache
-from data_pipelines.tokenize import BatchEncoder, shared_encoder
+from data_pipelines import build_uvd
+from data_pipelines.build import shard_writer
+from data_pipelines.build.composing import ItemCache
+from data_pipelines.build.encoding import BatchEncoder, shared_encoder
 from data_pipelines.verify import find_dataset, render_page, sample, verify
-from lvm_jax.data.manifest import Manifest, shard_name
-from lvm_jax.data.tfrecord import RecordFile, TFRecordWriter
-from lvm_jax.data.visual_sentence import VisualSentence, decode_example, encode_example
+from lvm_jax.data.records.manifest import Manifest, shard_name
+from lvm_jax.data.records.tfrecord import RecordFile, TFRecordWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence, decode_example, encode_example
 from lvm_jax.errors import UserError
 
 

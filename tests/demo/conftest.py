@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from lvm_jax.data.manifest import Manifest, shard_name
-from lvm_jax.data.tfrecord import TFRecordWriter
-from lvm_jax.data.visual_sentence import VisualSentence, encode_example
+from lvm_jax.data.records.manifest import Manifest, shard_name
+from lvm_jax.data.records.tfrecord import TFRecordWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence, encode_example
 from lvm_jax.demo.studio import Studio
 from lvm_jax.models import VQGAN, Llama, LlamaConfig, presets
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lvm_jax.demo.guard import MAX_FILES_BYTES
+from lvm_jax.demo.refusals import MAX_FILES_BYTES
 
 ROOT = Path(__file__).parents[2]
 # Runs the script, and notes every address that it binds or connects to, its own page's aside.

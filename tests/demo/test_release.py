@@ -14,9 +14,9 @@ from flax import nnx
 from lvm_jax.demo.models import find_models
 from lvm_jax.errors import UserError
 from lvm_jax.models import VQGAN, Llama, presets
-from lvm_jax.models.pretrained import read_tensors, rounded
 from lvm_jax.release import folder as release_folder
 from lvm_jax.release import pack as packing
+from lvm_jax.weights.model_folder import read_tensors, rounded
 
 ROOT = Path(__file__).parents[2]
 

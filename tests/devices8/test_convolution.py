@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lvm_jax.models.convolution import WIDE, convolve
+from lvm_jax.models.tokenizer.convolution import WIDE, convolve
 from lvm_jax.parallel.mesh import make_mesh
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lvm_jax.models import attention, kernel_attention
+from lvm_jax.models.attention import attend as attention
+from lvm_jax.models.attention import kernels
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 
 B, T, H = 4, 24, 16
@@ -15,7 +16,7 @@ SEGMENTS = jnp.asarray([[1] * 9 + [2] * 11 + [0] * 4] * B)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (6, 3)])
 def test_splash_on_a_mesh_equals_plain_softmax_on_one_device(monkeypatch, heads, kv_heads):
     """Two ways over rows and two over heads; key heads that do not divide are repeated, one for each query head."""
-    monkeypatch.setattr(kernel_attention, "INTERPRET", True)
+    monkeypatch.setattr(kernels, "INTERPRET", True)
     keys = jax.random.split(jax.random.key(0), 3)
     qkv = tuple(
         jax.random.normal(k, (B, T, h, H)) for k, h in zip(keys, (heads, kv_heads, kv_heads))

@@ -7,8 +7,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from lvm_jax.models import Llama, presets
-from lvm_jax.models.tensor_files import TensorFiles
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
+from lvm_jax.weights.tensor_files import TensorFiles
 
 CONFIG = presets.llama(
     "debug",

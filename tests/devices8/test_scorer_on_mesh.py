@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from lvm_jax.data.visual_sentence import VisualSentence
-from lvm_jax.evaluation import scoring
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
+from lvm_jax.evaluation.lvm import scoring
 from lvm_jax.models import Llama, presets
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import state_shardings

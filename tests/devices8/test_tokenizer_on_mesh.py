@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from lvm_jax.models import presets
-from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchLayout
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from lvm_jax.evaluation.held_out import comparable_image, kind_of, last_images, period_of, spread
-from lvm_jax.evaluation.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
-from lvm_jax.evaluation.scoring import Scorer, SentenceScore
+from lvm_jax.data.sentences.held_out import comparable_image, kind_of, last_images, period_of
+from lvm_jax.data.splits import spread
+from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
+from lvm_jax.evaluation.lvm.scoring import Scorer, SentenceScore
 
 
 class FakeScorer:

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from lvm_jax.data.visual_sentence import VisualSentence
-from lvm_jax.evaluation import baselines
-from lvm_jax.evaluation.perplexity import NextTokenEvaluator
-from lvm_jax.evaluation.scoring import Scorer, SentenceScore
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
+from lvm_jax.evaluation.lvm import baselines
+from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation.lvm.scoring import Scorer, SentenceScore
 
 CODES, TOKENS = 24, 4
 

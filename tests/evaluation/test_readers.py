@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation import readers
+from lvm_jax.evaluation.lvm import readers
 
 
 def save(path, array, palette=False):

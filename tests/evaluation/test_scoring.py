@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation import scoring
-from lvm_jax.evaluation.scoring import Scorer
+from lvm_jax.evaluation.lvm import scoring
+from lvm_jax.evaluation.lvm.scoring import Scorer
 
 CODES, TOKENS = 24, 4
 

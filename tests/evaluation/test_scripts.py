@@ -119,7 +119,7 @@ def test_a_task_on_class_folders(workdir, tmp_path):
     for file in (workdir / "corpus").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     ask = [
-        "evaluate_tasks.py", *models(workdir), "--task=colorization", f"--data={tmp_path / 'val'}", "--episodes=3",
+        "evaluate_benchmarks.py", *models(workdir), "--task=colorization", f"--data={tmp_path / 'val'}", "--episodes=3",
         "--shots=2", f"--output={tmp_path / 'out'}",
     ]  # fmt: skip
     done = run(*ask)
@@ -169,7 +169,7 @@ def test_prompts_from_files_and_mistakes_in_one_line(workdir, tmp_path):
 
 STUDY = f"""
 from ml_collections import ConfigDict
-from experiments.configs import scaling
+from experiments.configs import scaling_study as scaling
 
 def get_config(arg=None):
     config = scaling.get_config("quickstart,runlocal")
@@ -186,7 +186,7 @@ def test_a_scaling_study(workdir, tmp_path):
     config = tmp_path / "study.py"
     config.write_text(STUDY)
     ask = [
-        "scaling.py",
+        "scaling_study.py",
         f"--config={config}",
         f"--shards={workdir}/shards",
         f"--workdir={tmp_path}",

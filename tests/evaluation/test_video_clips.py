@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lvm_jax.evaluation.video_clips import clip_of, tokenize_clip
+from lvm_jax.evaluation.lvm.video_clips import clip_of, tokenize_clip
 from lvm_jax.inference.codec import encode_images
 
 FRAMES = [np.full((20, 12, 3), n, np.uint8) for n in range(10)]

@@ -9,17 +9,17 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from lvm_jax.data.loader import TokenLoader
-from lvm_jax.data.shards import SentenceStore
+from lvm_jax.data.sentences.held_out import read_sentences
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.token_loader import TokenLoader
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.held_out import read_sentences
-from lvm_jax.evaluation.in_context import AnnotationPerplexityEvaluator
-from lvm_jax.evaluation.perplexity import NextTokenEvaluator
-from lvm_jax.evaluation.scoring import Scorer
-from lvm_jax.evaluation.while_training import EvaluationConfig, check_periods, make_evaluations
-from lvm_jax.metrics.writers import read_jsonl
+from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator
+from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation.lvm.scoring import Scorer
+from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
+from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
-from lvm_jax.tasks.next_token import NextTokenTask
+from lvm_jax.tasks.decoder import NextTokenTask
 from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 

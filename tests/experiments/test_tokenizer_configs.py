@@ -8,8 +8,8 @@ import pytest
 from lvm_jax.config import from_mapping
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
-from lvm_jax.models.discriminator import DiscriminatorConfig
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep
 from lvm_jax.training.optimizer import OptimizerConfig
 

@@ -13,7 +13,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference import engine as engine_module
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.sampling import Sampling
-from lvm_jax.models.llama import Llama, LlamaConfig
+from lvm_jax.models.decoder.llama import Llama, LlamaConfig
 
 CODES, TOKENS, CONTEXT = 20, 4, 4
 BOS = CODES

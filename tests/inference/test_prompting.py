@@ -7,9 +7,9 @@ from PIL import Image
 
 from lvm_jax.errors import UserError
 from lvm_jax.inference import Engine, Sampling, VisualPrompt, codec, encode_prompt, generate_images
-from lvm_jax.models.llama import Llama, LlamaConfig
-from lvm_jax.models.vqgan import VQGAN
-from lvm_jax.models.vqgan_config import VQGANConfig
+from lvm_jax.models.decoder.llama import Llama, LlamaConfig
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 
 CODES, SIZE, TOKENS, CONTEXT = 12, 8, 4, 4
 

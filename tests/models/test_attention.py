@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lvm_jax.errors import UserError
-from lvm_jax.models import attention, kernel_attention
-from lvm_jax.models.rope import apply_rope, rope_table
+from lvm_jax.models.attention import attend as attention
+from lvm_jax.models.attention import kernels
+from lvm_jax.models.decoder.rope import apply_rope, rope_table
 
 B, T, N, H = 2, 37, 4, 8
 attend = jax.jit(attention.attend, static_argnames=("implementation",))
@@ -36,7 +37,7 @@ SEGMENTS = np.asarray([[1] * 10 + [2] * 20 + [0] * 7, [1] * 3 + [2] * 2 + [3] * 
 # What runs on a CPU; cuDNN's lowering is tested in test_kernel_attention.py.
 @pytest.fixture(params=["xla", "chunked", "splash"])
 def implementation(request, monkeypatch):
-    monkeypatch.setattr(kernel_attention, "INTERPRET", True)
+    monkeypatch.setattr(kernels, "INTERPRET", True)
     monkeypatch.setattr(
         attention, "CHUNK", 16
     )  # T = 37 then has two whole chunks and a part of one

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lvm_jax.models import convolution
-from lvm_jax.models.convolution import WIDE, convolve
+from lvm_jax.models.tokenizer import convolution
+from lvm_jax.models.tokenizer.convolution import WIDE, convolve
 
 SAME = ((1, 1), (1, 1))
 

@@ -6,7 +6,11 @@ import pytest
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.models.discriminator import DiscriminatorConfig, halve_blurred, make_discriminator
+from lvm_jax.models.tokenizer.discriminator import (
+    DiscriminatorConfig,
+    halve_blurred,
+    make_discriminator,
+)
 
 CONFIG = DiscriminatorConfig(kind="style", hidden_channels=4, n_layers=2)
 

@@ -9,7 +9,9 @@ from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo
 
 from lvm_jax.errors import UserError
-from lvm_jax.models import Llama, attention, kernel_attention, presets
+from lvm_jax.models import Llama, presets
+from lvm_jax.models.attention import attend as attention
+from lvm_jax.models.attention import kernels
 
 B, T, N, K, H = 2, 130, 4, 2, 100  # 130 tokens and 100 dimensions: a kernel must pad both
 SEGMENTS = np.asarray([[1] * 50 + [2] * 71 + [0] * 9, [1] * 127 + [2] * 3], np.int32)
@@ -17,7 +19,7 @@ SEGMENTS = np.asarray([[1] * 50 + [2] * 71 + [0] * 9, [1] * 127 + [2] * 3], np.i
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    monkeypatch.setattr(kernel_attention, "INTERPRET", True)
+    monkeypatch.setattr(kernels, "INTERPRET", True)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
-from lvm_jax.models.attention import attend
-from lvm_jax.models.kv_cache import KVCache, Stored
+from lvm_jax.models.attention.attend import attend
+from lvm_jax.models.decoder.kv_cache import KVCache, Stored
 
 CONFIG = presets.llama(
     "debug", vocab_size=140, hidden_size=16, intermediate_size=24, num_key_value_heads=2

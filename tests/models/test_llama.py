@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.models import Llama, LlamaConfig, attention, presets
+from lvm_jax.models import Llama, LlamaConfig, presets
+from lvm_jax.models.attention import attend as attention
 
 TINY = presets.llama(
     "debug", vocab_size=140, hidden_size=16, intermediate_size=24, num_key_value_heads=2
@@ -202,7 +203,7 @@ def test_config_choices_are_the_implemented_ones():
     fields = {f.name: f.type for f in dataclasses.fields(LlamaConfig)}
     from typing import get_args
 
-    from lvm_jax.models.llama import REMAT_POLICIES
+    from lvm_jax.models.decoder.llama import REMAT_POLICIES
 
     assert get_args(fields["attention"]) == ("auto", *attention.IMPLEMENTATIONS)
     assert get_args(fields["remat"]) == tuple(REMAT_POLICIES)

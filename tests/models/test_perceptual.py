@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.models import perceptual
-from lvm_jax.models.discriminator import DiscriminatorConfig, PatchDiscriminator
+from lvm_jax.models.tokenizer import perceptual
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig, PatchDiscriminator
 
 
 def pair(side: int = 64) -> tuple[np.ndarray, np.ndarray]:

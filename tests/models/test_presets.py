@@ -4,7 +4,7 @@ from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
-from lvm_jax.models.llama_config import count_parameters, train_flops_per_token
+from lvm_jax.models.decoder.config import count_parameters, train_flops_per_token
 
 # Computed from the official configurations: name, parameters, parameters without vocabulary tables,
 # KV cache bytes a token in bf16, GFLOP a token of training at 4096 tokens with causal attention.

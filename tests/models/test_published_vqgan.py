@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from lvm_jax.errors import UserError
-from lvm_jax.models import VQGAN, presets, pretrained, torch_pickle
-from lvm_jax.models.vqgan_folder import torch_name, torch_shape
+from lvm_jax.models import VQGAN, presets
+from lvm_jax.models.tokenizer.published_vqgan import torch_name, torch_shape
+from lvm_jax.weights import model_folder, torch_pickle
 
 CONFIG = presets.vqgan(
     "debug",
@@ -92,7 +93,7 @@ def torch_save(monkeypatch):
 
 def tensors() -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
-    parameters = pretrained.named_parameters(VQGAN.abstract(CONFIG))
+    parameters = model_folder.named_parameters(VQGAN.abstract(CONFIG))
     return {
         torch_name(CONFIG, k): generator.random(torch_shape(v.shape), np.float32)
         for k, v in parameters.items()
@@ -100,7 +101,7 @@ def tensors() -> dict[str, np.ndarray]:
 
 
 def same(vqgan: VQGAN, expected: dict[str, np.ndarray]) -> bool:
-    ours = pretrained.to_tensors(vqgan)
+    ours = model_folder.to_tensors(vqgan)
     return all(
         np.array_equal(
             t.transpose(3, 2, 0, 1) if t.ndim == 4 else t, expected[torch_name(CONFIG, k)]

@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.models import Llama, presets, quantized
+from lvm_jax.models import Llama, presets
+from lvm_jax.models.decoder import quantized
 
 CONFIG = presets.llama(
     "debug", vocab_size=140, hidden_size=32, intermediate_size=48, attention="xla"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lvm_jax.models import quantizer
-from lvm_jax.models.quantizer import VectorQuantizer
+from lvm_jax.models.tokenizer import quantizer
+from lvm_jax.models.tokenizer.quantizer import VectorQuantizer
 
 
 def make(codes: int = 24, dim: int = 4, **kwargs) -> VectorQuantizer:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lvm_jax.models.revival import count_idle, revive
+from lvm_jax.models.tokenizer.revival import count_idle, revive
 
 
 def test_idle_counts_steps_since_a_code_was_chosen():

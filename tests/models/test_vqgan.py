@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lvm_jax.analysis.flops import count_flops
 from lvm_jax.errors import UserError
-from lvm_jax.metrics.flops import count_flops
-from lvm_jax.models import VQGAN, VQGANConfig, presets, pretrained
+from lvm_jax.models import VQGAN, VQGANConfig, presets
+from lvm_jax.weights import model_folder
 
 
 def make(**overrides) -> VQGAN:
@@ -19,9 +20,9 @@ def make(**overrides) -> VQGAN:
     generator = np.random.default_rng(0)
     tensors = {
         name: generator.normal(name.endswith("scale"), 0.2, variable.shape)
-        for name, variable in pretrained.named_parameters(abstract).items()
+        for name, variable in model_folder.named_parameters(abstract).items()
     }
-    return pretrained.from_tensors(abstract, tensors, where="test")
+    return model_folder.from_tensors(abstract, tensors, where="test")
 
 
 def images(batch: int = 2, side: int = 16) -> jax.Array:
@@ -43,7 +44,7 @@ encode_features, decode_features = nnx.jit(VQGAN.encode_features), nnx.jit(VQGAN
 )
 def test_published_sizes(name: str, tensors: int, parameters: int):
     config = presets.vqgan(name)
-    named = pretrained.named_parameters(VQGAN.abstract(config))
+    named = model_folder.named_parameters(VQGAN.abstract(config))
     assert len(named) == tensors
     assert sum(math.prod(variable.shape) for variable in named.values()) == parameters
     assert (config.downsampling, config.tokens_per_image) == (16, 256)
@@ -116,7 +117,9 @@ def test_gradient_reaches_the_encoder_through_the_codes():
 
 def test_bf16_computes_in_bf16_and_keeps_fp32_parameters():
     vqgan = make(dtype="bfloat16")
-    assert {v.dtype for v in pretrained.named_parameters(vqgan).values()} == {jnp.dtype("float32")}
+    assert {v.dtype for v in model_folder.named_parameters(vqgan).values()} == {
+        jnp.dtype("float32")
+    }
     exact, close = encode_features(make(), images()), encode_features(vqgan, images())
     assert close.dtype == jnp.float32
     assert 0 < jnp.abs(exact - close).max() < 0.1 * jnp.abs(exact).max()
@@ -124,7 +127,7 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_parameters():
 
 def test_every_parameter_names_its_logical_axes():
     abstract = VQGAN.abstract(presets.vqgan("taming-f16-1024"))
-    for name, variable in pretrained.named_parameters(abstract).items():
+    for name, variable in model_folder.named_parameters(abstract).items():
         assert len(variable.get_metadata()["axes"]) == len(variable.shape), name
 
 
@@ -133,8 +136,8 @@ def test_folder_round_trip_is_bit_exact(tmp_path):
     vqgan.save_pretrained(tmp_path / "model")
     loaded = VQGAN.from_pretrained(tmp_path / "model")
     assert loaded.config == vqgan.config
-    for name, tensor in pretrained.to_tensors(vqgan).items():
-        np.testing.assert_array_equal(pretrained.to_tensors(loaded)[name], tensor)
+    for name, tensor in model_folder.to_tensors(vqgan).items():
+        np.testing.assert_array_equal(model_folder.to_tensors(loaded)[name], tensor)
     np.testing.assert_array_equal(encode(loaded, images()), encode(vqgan, images()))
     assert loaded.fingerprint() == vqgan.fingerprint()
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
@@ -158,10 +161,12 @@ def test_fingerprint_follows_weights_and_config_but_not_the_compute_dtype():
 def test_a_folder_that_does_not_fit_is_named(tmp_path):
     vqgan = make()
     vqgan.save_pretrained(tmp_path)
-    tensors = pretrained.read_tensors(tmp_path)
+    tensors = model_folder.read_tensors(tmp_path)
     kernel = tensors.pop("encoder.conv_in.kernel")
     tensors["encoder.conv_in.bias"] = np.zeros(3, np.float32)
-    pretrained.save_folder(tmp_path, pretrained.read_config(tmp_path), {**tensors, "more": kernel})
+    model_folder.save_folder(
+        tmp_path, model_folder.read_config(tmp_path), {**tensors, "more": kernel}
+    )
     with pytest.raises(UserError) as caught:
         VQGAN.from_pretrained(tmp_path)
     for part in (
@@ -187,7 +192,7 @@ def test_a_failed_save_leaves_the_old_folder_whole(tmp_path, monkeypatch):
             file.write(b"half a file")
         raise OSError("disk full")
 
-    monkeypatch.setattr(pretrained, "save_file", fail)
+    monkeypatch.setattr(model_folder, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         make(num_embeddings=16).save_pretrained(tmp_path)
     assert VQGAN.from_pretrained(tmp_path).fingerprint() == vqgan.fingerprint()

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from lvm_jax.models import presets
-from lvm_jax.models.vqgan_layers import Upsample
+from lvm_jax.models.tokenizer.vqgan_layers import Upsample
 
 
 def defined(upsample: Upsample, x: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from lvm_jax.metrics.writers import read_jsonl
+from lvm_jax.files import read_jsonl
 from lvm_jax.training import digests
 
 HERE = pathlib.Path(__file__).parent

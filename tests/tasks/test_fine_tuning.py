@@ -11,9 +11,9 @@ from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
-from lvm_jax.models.llama_config import LoRAConfig, train_flops_per_token
+from lvm_jax.models.decoder.config import LoRAConfig, train_flops_per_token
 from lvm_jax.parallel.mesh import make_mesh
-from lvm_jax.tasks.next_token import NextTokenTask
+from lvm_jax.tasks.decoder import NextTokenTask
 from lvm_jax.training.loop import TrainConfig, train
 
 PLAIN = presets.llama(

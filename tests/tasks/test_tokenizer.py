@@ -11,7 +11,7 @@ from flax import nnx
 
 from lvm_jax.losses import vqgan as losses
 from lvm_jax.models import VQGAN, presets
-from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerTask, to_float
 
 START = 2

@@ -11,7 +11,7 @@ from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
-from lvm_jax.models.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask, to_float
 from lvm_jax.training.loop import TrainConfig, train

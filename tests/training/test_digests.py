@@ -9,7 +9,7 @@ import pytest
 from linear_task import LinearBatches, LinearTask
 
 from lvm_jax.errors import UserError
-from lvm_jax.metrics.writers import read_jsonl
+from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.training import digests
 from lvm_jax.training.loop import TrainConfig, train

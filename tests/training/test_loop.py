@@ -10,10 +10,10 @@ import pytest
 from linear_task import LinearBatches, LinearTask
 
 from lvm_jax.errors import UserError
-from lvm_jax.metrics.writers import read_jsonl
+from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.training import loop
-from lvm_jax.training.guard import BadStep
+from lvm_jax.training.bad_steps import BadStep
 from lvm_jax.training.loop import TrainConfig, compile_step, train
 
 CONFIG = TrainConfig(steps=12, batch_size=8, log_every=5, eval_every=6, checkpoint_every=4)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from linear_task import LinearTask
 
-from lvm_jax.metrics.writers import read_jsonl
+from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.training import digests
+from lvm_jax.training.bad_steps import GuardedTask
 from lvm_jax.training.checkpoint import Checkpointer
-from lvm_jax.training.guard import GuardedTask
 from lvm_jax.training.loop import abstract_state
 
 

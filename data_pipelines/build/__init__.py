@@ -1,0 +1,1 @@
+"""From a recipe to shards: the plan, composing, encoding, the shard writer, Beam."""

@@ -1,0 +1,1 @@
+"""Renderers: scenes, shapes and meshes, as images with exact annotations."""

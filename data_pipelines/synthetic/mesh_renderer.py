@@ -1,0 +1,144 @@
+"""A small rasteriser in NumPy: triangle meshes with textures or colours, through the cameras of `renderer`.
+
+Shape legend: F triangles, 3 corners or coordinates, P pixels that are covered, S samples (pixels inside the boxes
+around triangles), H, W of the (supersampled) picture.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, UInt8
+
+from data_pipelines.synthetic.renderer import SUPERSAMPLING, Camera, Vector
+
+SAMPLES_AT_ONCE = 1 << 20
+_AMBIENT, _SUNLIGHT, _SKYLIGHT = 0.58, 0.42, 0.12
+_SUN = np.array((0.43, -0.52, 0.74), np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """Triangles of one material.
+
+    Attributes:
+      corners_F33: positions in the world, z up.
+      normals_F33: unit, at each corner.
+      colours_F33: RGB in [0, 1] at each corner; what a texture is multiplied by.
+      texture: its rows from top to bottom, or None.
+      uv_F32: where each corner is in the texture, (0, 0) its lower left; beyond [0, 1] it repeats.
+    """
+
+    corners_F33: Float32[np.ndarray, "F 3 3"]
+    normals_F33: Float32[np.ndarray, "F 3 3"]
+    colours_F33: Float32[np.ndarray, "F 3 3"]
+    texture: UInt8[np.ndarray, "H W 3"] | None = None
+    uv_F32: Float32[np.ndarray, "F 3 2"] | None = None
+
+
+def render_mesh(
+    surfaces: list[Surface], camera: Camera, size: int, background: Vector = (0.93, 0.93, 0.93)
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A square picture of `size` pixels. Surfaces are seen from both sides; nothing may lie behind the camera.
+
+    The light is the renderer's studio: ambient, some sky, and a sun that stands still while the camera moves.
+    """
+    fine = size * SUPERSAMPLING
+    nearest = np.zeros(fine * fine, np.float32)  # 1 / depth of what is seen, 0 where nothing is
+    colour_P3 = np.tile(np.asarray(background, np.float32), (fine * fine, 1))
+    for surface in surfaces:
+        screen_F33 = _project(surface.corners_F33, camera, fine)
+        triangle = np.full(fine * fine, -1, np.int32)
+        weights_P3 = np.zeros((fine * fine, 3), np.float32)
+        for pixel, index, inverse, weights_S3 in _covered(screen_F33, fine):
+            nearer = inverse > nearest[pixel]
+            order = np.argsort(inverse[nearer], kind="stable")  # of equal pixels the last counts
+            pixel, index, weights_S3 = (x[nearer][order] for x in (pixel, index, weights_S3))
+            nearest[pixel] = inverse[nearer][order]
+            triangle[pixel], weights_P3[pixel] = index, weights_S3
+        seen = np.flatnonzero(triangle >= 0)
+        colour_P3[seen] = _shade(surface, triangle[seen], weights_P3[seen], camera)
+    s = SUPERSAMPLING
+    blocks = np.clip(colour_P3, 0, 1).reshape(size, s, size, s, 3)
+    return np.round(blocks.mean(axis=(1, 3)) * 255).astype(np.uint8)
+
+
+def _project(corners_F33: np.ndarray, camera: Camera, size: int) -> Float32[np.ndarray, "F 3 3"]:
+    """(x, y) in pixels and 1 / depth of each corner."""
+    x, y, z = np.moveaxis((corners_F33 - np.asarray(camera.position)) @ camera.axes.T, -1, 0)
+    half = math.tan(math.radians(camera.field_of_view) / 2)
+    screen = np.stack([(x / z / half + 1) * size / 2, (1 - y / z / half) * size / 2, 1 / z], -1)
+    return screen.astype(np.float32)
+
+
+def _covered(
+    screen_F33: np.ndarray, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Pixel, triangle, 1 / depth and perspective weights of the corners of samples inside triangles, in portions."""
+    a_3F, b_3F, c_3F = (np.ascontiguousarray(screen_F33[:, i].T) for i in range(3))
+    (a_x, a_y, a_z), (b_x, b_y, b_z), (c_x, c_y, c_z) = a_3F, b_3F, c_3F
+    # Not by `min(axis)`: NumPy reduces an axis of three slowly.
+    least_2F = np.minimum(np.minimum(a_3F, b_3F), c_3F)[:2]
+    most_2F = np.maximum(np.maximum(a_3F, b_3F), c_3F)[:2]
+    low_2F = np.clip(np.ceil(least_2F - 0.5), 0, size).astype(np.int64)
+    high_2F = np.clip(np.floor(most_2F - 0.5), -1, size - 1).astype(np.int64)
+    width, height = np.maximum(high_2F - low_2F + 1, 0)
+    count = width * height
+    area = (b_x - a_x) * (c_y - a_y) - (b_y - a_y) * (c_x - a_x)
+    visible = np.flatnonzero((count > 0) & (np.abs(area) > 1e-9))
+    portion = np.cumsum(count[visible]) // SAMPLES_AT_ONCE
+    for i in np.unique(portion):
+        mine = visible[portion == i]
+        index = np.repeat(mine, count[mine])
+        first = np.repeat(np.cumsum(count[mine]) - count[mine], count[mine])
+        row, column = np.divmod(np.arange(len(index)) - first, width[index])
+        x, y = low_2F[0, index] + column, low_2F[1, index] + row
+        px, py = x + np.float32(0.5), y + np.float32(0.5)
+        # Barycentric weights of the first two corners, on the screen.
+        dx, dy = px - c_x[index], py - c_y[index]
+        scale = 1 / area[index]
+        w_a = ((b_y - c_y)[index] * dx - (b_x - c_x)[index] * dy) * scale
+        w_b = ((c_y - a_y)[index] * dx - (c_x - a_x)[index] * dy) * scale
+        w_c = 1 - w_a - w_b
+        inside = np.flatnonzero((w_a >= 0) & (w_b >= 0) & (w_c >= 0))
+        index = index[inside]
+        w_a, w_b, w_c = w_a[inside] * a_z[index], w_b[inside] * b_z[index], w_c[inside] * c_z[index]
+        inverse = w_a + w_b + w_c
+        pixel = y[inside] * size + x[inside]
+        weights_S3 = np.stack([w_a / inverse, w_b / inverse, w_c / inverse], -1)
+        yield pixel, index, inverse.astype(np.float32), weights_S3
+
+
+def _shade(
+    surface: Surface, index_P: Int[np.ndarray, "P"], weights_P3: np.ndarray, camera: Camera
+) -> Float[np.ndarray, "P 3"]:
+    def at(corners: np.ndarray) -> np.ndarray:
+        return np.einsum("pc,pcx->px", weights_P3, corners[index_P])
+
+    normal_P3 = at(surface.normals_F33)
+    normal_P3 /= np.maximum(np.linalg.norm(normal_P3, axis=-1, keepdims=True), 1e-6)
+    to_camera_P3 = np.asarray(camera.position, np.float32) - at(surface.corners_F33)
+    away = (normal_P3 * to_camera_P3).sum(-1, keepdims=True) < 0
+    normal_P3 = np.where(away, -normal_P3, normal_P3)
+    light_P = _AMBIENT + _SKYLIGHT * normal_P3[:, 2] + _SUNLIGHT * np.clip(normal_P3 @ _SUN, 0, 1)
+    albedo_P3 = at(surface.colours_F33)
+    if surface.texture is not None and surface.uv_F32 is not None:
+        albedo_P3 = albedo_P3 * _sample(surface.texture, at(surface.uv_F32))
+    return albedo_P3 * light_P[:, None]
+
+
+def _sample(texture: np.ndarray, uv_P2: np.ndarray) -> Float[np.ndarray, "P 3"]:
+    """Bilinear, repeating."""
+    height, width = texture.shape[:2]
+    x = (uv_P2[:, 0] % 1) * width - 0.5
+    y = (1 - uv_P2[:, 1] % 1) * height - 0.5
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    f_x, f_y = (x - left)[:, None], (y - top)[:, None]
+
+    def texel(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        return texture[row % height, column % width].astype(np.float32)
+
+    upper = texel(top, left) * (1 - f_x) + texel(top, left + 1) * f_x
+    lower = texel(top + 1, left) * (1 - f_x) + texel(top + 1, left + 1) * f_x
+    return (upper * (1 - f_y) + lower * f_y) / 255

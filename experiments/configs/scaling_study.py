@@ -1,0 +1,83 @@
+r"""A scaling study: sizes, lengths of training, and what they are trained on.
+
+python experiments/scaling_study.py --config=experiments/configs/scaling_study.py --shards=SHARDS --workdir=DIR
+
+The argument is a family: `quickstart` (three sizes for two CPU cores, on shards of the quickstart's tokenizer) or
+`published` (the paper's four); `quickstart,runlocal` shrinks it to seconds.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lvm_jax.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The study of one family."""
+    args = parse_arg(arg, family="quickstart", runlocal=False)
+    config: Any = ConfigDict()
+    # Every size is trained to each of these lengths, with a learning rate that ends there: three points a line.
+    config.steps = (250, 500, 1000)
+    config.seeds = (0,)
+    # What the ablation trains on, as categories; it is one size at the longest length, beside "all".
+    config.ablation_size = "d128"
+    config.mixtures = ConfigDict(
+        {
+            "videos": ("unlabelled_video",),
+            "annotated": ("annotated_image", "annotated_video"),
+            "images": ("unlabelled_image",),
+        }
+    )
+    # Flags of experiments/train_lvm.py: of every run, and of each size.
+    config.common = ConfigDict()
+    config.common.recipe = "experiments/configs/lvm.py:quickstart"
+    config.common.evaluation = ConfigDict({"shots": 3, "max_sentences": 0, "context_sentences": 0})
+    config.sizes = ConfigDict(
+        {
+            "d32": _narrow(32, layers=2, initializer_range=0.18),
+            "d64": _narrow(64, layers=3, initializer_range=0.12),
+            "d128": ConfigDict(),
+        }
+    )
+    if args["family"] == "published":
+        _published(config)
+    if args["runlocal"]:
+        _runlocal(config)
+    return config
+
+
+def _narrow(width: int, layers: int, initializer_range: float) -> ConfigDict:
+    """The quickstart's decoder, narrower; matrices start at 1/sqrt(width), as there."""
+    shape = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "initializer_range": initializer_range,
+    }
+    return ConfigDict({"model": shape})
+
+
+def _published(config: Any) -> None:
+    """The paper's sizes at the paper's batch: 52B, 157B and 420B tokens."""
+    config.steps = (25_000, 75_000, 200_000)
+    config.ablation_size = "3b"
+    config.common.evaluation = ConfigDict({"shots": 5, "max_sentences": 4096})
+    config.sizes = ConfigDict(
+        {
+            size: ConfigDict({"recipe": f"experiments/configs/lvm.py:{size}"})
+            for size in ("300m", "600m", "1b", "3b")
+        }
+    )
+
+
+def _runlocal(config: Any) -> None:
+    """Shows that the way works, and learns nothing."""
+    recipe = next(iter(config.sizes.values())).get("recipe", config.common.recipe)
+    config.common.recipe = f"{recipe},runlocal"
+    config.common.train = ConfigDict({"batch_size": 2, "log_every": 1})
+    config.common.optimizer = ConfigDict({"warmup_steps": 1})
+    config.common.evaluation = ConfigDict({"shots": 1, "max_sentences": 48})
+    config.steps = (2, 4, 6)
+    config.sizes = ConfigDict({f"d{width}": _narrow(width, 1, 0.2) for width in (16, 32, 64)})
+    config.ablation_size = "d16"

@@ -1,0 +1,1 @@
+"""Raw images for the tokenizer: where they lie, and their batches."""

@@ -1,0 +1,251 @@
+"""Where images lie: folders, tar files in WebDataset layout, TFRecords of encoded images, TFDS datasets.
+
+A source is a fixed sequence of encoded images, each with a name that is stable and unique in it; order, cuts and
+sharding belong to the loader. `open_images` tells the kind from one string:
+
+| string | kind |
+|---|---|
+| `photos/` | a folder, sub-folders included |
+| `shards/train-*.tar`, `shards/train-{000..127}.tar` | tar files; each member with an image's extension is an image |
+| `shards/train.tfrecord-*` | TFRecords; a feature holds an encoded image |
+| `tfds://NAME:SPLIT`, such as `tfds://imagenet2012:train[:90%]` | TensorFlow Datasets, by its own package |
+
+Members of uncompressed tars and records of indexed TFRecords are read where they lie, in any order.
+"""
+
+import importlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8
+
+from lvm_jax.data.images.loader import FileImages, Images
+from lvm_jax.data.records import example
+from lvm_jax.data.records.tar_members import Place, list_members, read_member
+from lvm_jax.data.records.tfrecord import CorruptRecord, RecordFile
+from lvm_jax.data.splits import split_files
+from lvm_jax.errors import UserError
+from lvm_jax.pictures.decode import EXTENSIONS, BadImage, find_images, load_image
+
+_TFDS = "tfds://"
+_RECORD_FEATURE, _TFDS_FEATURE = "image/encoded", "image"
+
+
+def open_images(where: epath.PathLike, feature: str = "") -> Images:
+    """The source that `where` names, see above.
+
+    Args:
+      where: a folder, a pattern of tars or TFRecords, or `tfds://NAME:SPLIT`.
+      feature: which images, where an item has several. Of a tar the member's extension ("jpg"), by default every image;
+        of TFRecords the feature's name, by default "image/encoded"; of TFDS likewise, by default "image".
+
+    Raises:
+      UserError: nothing there, or nothing that holds images.
+    """
+    text = str(where)
+    if text.startswith(_TFDS):
+        return TfdsImages(text.removeprefix(_TFDS), feature or _TFDS_FEATURE)
+    last = text.rstrip("/").rsplit("/", 1)[-1]
+    if last.endswith((".tar.gz", ".tgz")):
+        raise UserError(f"{text} is compressed: its members cannot be read in any order; unpack it")
+    if last.endswith(".tar"):
+        return TarImages(expand(text), feature)
+    if "tfrecord" in last and not epath.Path(text).is_dir():
+        return RecordImages(expand(text), feature or _RECORD_FEATURE)
+    if feature:
+        raise UserError(
+            f"feature is {feature!r} for the folder {text}: only tars, TFRecords and TFDS have features"
+        )
+    return FileImages(find_images(text))
+
+
+def expand(pattern: str) -> list[str]:
+    """The files of a pattern with `{000..127}` ranges, `*` and `?` in its last part, sorted.
+
+    Raises:
+      UserError: no file matches.
+    """
+    files = []
+    for path in _ranges(pattern):
+        parent, name = epath.Path(path).parent, epath.Path(path).name
+        if "*" in name or "?" in name:
+            found = sorted(str(file) for file in parent.glob(name))
+            files += [file for file in found if not file.endswith(".index")]
+        elif epath.Path(path).exists():
+            files.append(path)
+        else:
+            raise UserError(f"{path} does not exist: check config.data.images")
+    if not files:
+        raise UserError(f"no file matches {pattern}: check config.data.images")
+    return files
+
+
+class Subset:
+    """Some images of a source, by their numbers; one may be named more than once."""
+
+    def __init__(self, source: Images, indices: Iterable[int]):
+        self._source, self._indices = source, list(indices)
+        self.names = [source.names[i] for i in self._indices]
+
+    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """As the source's."""
+        return self._source.load(self._indices[index])
+
+
+def split_source(
+    source: Images, where: epath.PathLike, held_out: frozenset[str] | None, fraction: float
+) -> tuple[Subset, Subset]:
+    """Images for training and images held out, as `split_files` splits files; a name tells where an image belongs.
+
+    Args:
+      source: all images.
+      where: what they were opened by; the names in a list are relative to it where it is a folder.
+      held_out: the list; None takes `fraction` by hash.
+      fraction: of the images, without a list.
+    """
+    root = where if isinstance(source, FileImages) else "."
+    numbers = {name: i for i, name in enumerate(source.names)}
+    if len(numbers) != len(source.names):
+        raise UserError(f"{where} names an image twice: which of the two is held out is undecided")
+    parts = split_files(source.names, root, held_out, fraction)
+    train, validation = (Subset(source, [numbers[name] for name in part]) for part in parts)
+    return train, validation
+
+
+class TarImages:
+    """Members of uncompressed tar files; a name is `FILE.tar/MEMBER`.
+
+    Opening reads the headers of all members, not their contents.
+
+    Raises:
+      UserError: a file is no tar or is cut short, or no member is an image.
+    """
+
+    def __init__(self, files: Sequence[str], extension: str = ""):
+        wanted = (f".{extension.lower()}",) if extension else EXTENSIONS
+        self.names: list[str] = []
+        self._places: list[tuple[str, Place]] = []
+        for file in files:
+            for member, place in list_members(file):
+                base = member.rsplit("/", 1)[-1]
+                if base.lower().endswith(wanted) and not base.startswith("."):
+                    self.names.append(f"{epath.Path(file).name}/{member}")
+                    self._places.append((file, place))
+        if not self.names:
+            raise UserError(
+                f"{files[0]} and {len(files) - 1} more hold no image ({', '.join(wanted)}): check the path"
+            )
+
+    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """As `Images`."""
+        file, place = self._places[index]
+        name = f"{file}/{self.names[index].split('/', 1)[1]}"
+        return _decoded(read_member(file, place), name)
+
+
+class RecordImages:
+    """A bytes feature of TFRecords of `tf.train.Example`; a name is `FILE/NUMBER`.
+
+    Raises:
+      UserError: as `RecordFile`.
+    """
+
+    def __init__(self, files: Sequence[str], feature: str):
+        self._feature = feature
+        self._files = [RecordFile(file) for file in files]
+        self._records = [(f, r) for f, file in enumerate(self._files) for r in range(len(file))]
+        self.names = [f"{self._files[f].path.name}/{r:06d}" for f, r in self._records]
+        if not self.names:
+            raise UserError(f"{files[0]} and {len(files) - 1} more hold no record: check the path")
+
+    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """As `Images`; a damaged record is a bad image.
+
+        Raises:
+          UserError: records have no such feature.
+        """
+        file, record = self._records[index]
+        name = f"{self._files[file].path}/{record:06d}"
+        try:
+            features = example.decode(self._files[file][record])
+        except CorruptRecord as error:
+            raise BadImage(name, str(error)) from error
+        values = features.get(self._feature)
+        if values is None:
+            known = ", ".join(sorted(features))
+            raise UserError(
+                f"{name} has no feature {self._feature!r}: set config.data.feature to one of {known}"
+            )
+        if len(values) != 1 or not isinstance(values[0], bytes):
+            raise BadImage(name, f"its feature {self._feature} is not one value of bytes")
+        return _decoded(values[0], name)
+
+
+class TfdsImages:
+    """An image feature of a TFDS dataset; a name is `SPLIT/NUMBER`.
+
+    Args:
+      where: `NAME:SPLIT`; the data folder is TFDS's own (`TFDS_DATA_DIR`).
+      feature: the image's.
+
+    Raises:
+      UserError: TFDS is not installed, does not know the dataset, or cannot read it in any order.
+    """
+
+    def __init__(self, where: str, feature: str):
+        name, _, split = where.partition(":")
+        if not split:
+            raise UserError(f"{_TFDS}{where} names no split: write {_TFDS}{where}:train")
+        try:
+            tfds: Any = importlib.import_module("tensorflow_datasets")
+        except ImportError as error:
+            raise UserError(
+                f"{_TFDS}{where} needs TensorFlow Datasets ({error}): pip install tensorflow-datasets"
+            ) from error
+        try:
+            decoders = {feature: tfds.decode.SkipDecoding()}
+            self._items: Any = tfds.data_source(
+                name, split=split, decoders=decoders, download=False
+            )
+        except (NotImplementedError, AssertionError, ValueError, KeyError, OSError) as error:
+            first = str(error).strip().split("\n", 1)[0]
+            raise UserError(
+                f"{_TFDS}{where} with feature {feature!r} cannot be read in any order ({first}): build it first "
+                "with file_format=array_record, or name its TFRecord files"
+            ) from error
+        self._feature, self._where = feature, where
+        self.names = [f"{split}/{i:08d}" for i in range(len(self._items))]
+
+    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """As `Images`."""
+        value, name = self._items[index][self._feature], f"{_TFDS}{self._where}/{index:08d}"
+        if isinstance(value, bytes):
+            return _decoded(value, name)
+        if value.dtype != np.uint8 or value.ndim != 3 or value.shape[-1] not in (1, 3):
+            raise BadImage(name, f"{value.dtype}{value.shape} is no 8-bit grey or RGB image")
+        return np.broadcast_to(value, (*value.shape[:2], 3))
+
+
+def _ranges(pattern: str) -> list[str]:
+    """`a-{08..10}.tar` as a-08.tar, a-09.tar, a-10.tar; several ranges multiply."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    if int(last) < int(first):
+        raise UserError(
+            f"the range {found[0]} in {pattern} is empty: write the smaller number first"
+        )
+    numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
+    head, tail = pattern[: found.start()], pattern[found.end() :]
+    return [path for number in numbers for path in _ranges(head + number + tail)]
+
+
+def _decoded(content: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    try:
+        return load_image(content)
+    except BadImage as error:
+        raise BadImage(name, error.why) from error

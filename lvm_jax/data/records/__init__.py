@@ -1,0 +1,1 @@
+"""Record files: framing, offset index, `tf.train.Example`, tar members, manifest."""

@@ -1,0 +1,53 @@
+"""Held-out sentences: reading a spread of them, and what a sentence can be asked."""
+
+from collections.abc import Sequence
+
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.visual_sentence import Category, VisualSentence, compact_layout
+from lvm_jax.data.splits import spread
+
+
+def read_sentences(store: SentenceStore, limit: int = 0) -> list[VisualSentence]:
+    """At most `limit` sentences of a split, evenly spread over it; all if 0. Bad records are left out (and counted)."""
+    found = (store.sentence(int(i)) for i in spread(len(store), limit))
+    return [sentence for sentence in found if sentence is not None]
+
+
+def kind_of(sentence: VisualSentence) -> str | None:
+    """The prompt a sentence can be turned into by hiding its last image.
+
+    Returns:
+      "sequential" for videos, annotated videos and turntables; "analogy" for annotated images whose task is shown
+      at least once before the last annotation; None for the others.
+    """
+    roles = sentence.roles
+    if len(roles) < 2:
+        return None
+    if sentence.category == Category.ANNOTATED_IMAGE:
+        return "analogy" if roles[-1] in roles[:-1] and len(set(roles)) > 1 else None
+    return None if sentence.category == Category.UNLABELLED_IMAGE else "sequential"
+
+
+def comparable_image(shown: Sequence[str], role: str) -> int:
+    """Which of the images shown a mere copy would answer with: the last of that role, or the last of all."""
+    return max((i for i, other in enumerate(shown) if other == role), default=len(shown) - 1)
+
+
+def period_of(roles: Sequence[str]) -> int:
+    """The length of the shortest group of roles that repeats: 2 for pairs, 1 for frames."""
+    return next(
+        period
+        for period in range(1, len(roles) + 1)
+        if len(roles) % period == 0 and all(r == roles[i % period] for i, r in enumerate(roles))
+    )
+
+
+def last_images(sentence: VisualSentence, count: int) -> VisualSentence:
+    """The sentence that holds the last `count` images only."""
+    return VisualSentence(
+        codes=sentence.codes[-count:],
+        source=sentence.source,
+        category=sentence.category,
+        key=f"{sentence.key}[-{count}:]",
+        layout=compact_layout(sentence.roles[-count:]),
+    )

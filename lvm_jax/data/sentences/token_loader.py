@@ -1,0 +1,207 @@
+"""Shards to language-model batches.
+
+A batch is `{"tokens", "segment_ids", "positions"}`, int32 (rows of this process, seq_len + 1) each. Segment 0 is
+padding; a label counts where its segment is that of its input and not 0.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+
+from lvm_jax.data.mixture import make_mixture
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.sentences.buckets import KindTable
+from lvm_jax.data.sentences.concat import ConcatRows
+from lvm_jax.data.sentences.packing import LongSentences, OnePerRow, PackedRows
+from lvm_jax.data.sentences.row_assembly import Rows, assemble
+from lvm_jax.data.sentences.sentence_store import SentenceStore, Shards
+from lvm_jax.data.sentences.visual_sentence import SpecialTokens, VisualSentence
+from lvm_jax.data.step_loader import Batch, StepLoader, slice_of_batch
+from lvm_jax.errors import UserError
+
+Packing = Literal["packed", "concat"]
+
+
+class TokenLoader(StepLoader):
+    """Endless training batches; the batch of step s is a pure function of the shards, the arguments and s.
+
+    Rows are planned from the indices, by kind of sentence, and dealt in passes. Without weights a pass is an epoch:
+    every sentence once, in an order of its own. A batch may lie on both sides of a pass's border.
+
+    Attributes:
+      manifest: of all data sets together.
+      rows_per_pass: number of rows.
+      fill: share of the rows' tokens that are not padding.
+      repeated: share of them that are a second look at the beginning of a sentence (see `packing`).
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        split: str,
+        seq_len: int,
+        global_batch: int,
+        seed: int,
+        packing: Packing = "packed",
+        process_index: int = 0,
+        process_count: int = 1,
+        *,
+        weights: Mapping[str, float] | None = None,
+        long_sentences: LongSentences = "error",
+        max_corrupt: int = 16,
+        threads: int = 1,
+        prefetch: int = 2,
+    ):
+        """Opens the shards and plans the rows.
+
+        Args:
+          shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these; a
+            text may hold several, with commas between them.
+          split: such as "train".
+          seq_len: inputs a row; a row has one token more.
+          global_batch: rows a step, of all processes together.
+          seed: of the rows and of their order.
+          packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream (see there).
+          process_index: which slice of the global batch this process reads.
+          process_count: number of slices.
+          weights: of data sets, sources or categories, see `mixture`; None: every sentence once a pass.
+          long_sentences: "error" or "split", see `packing.PackedRows`; "concat" cuts anyway.
+          max_corrupt: bad records that may be skipped, each process for itself.
+          threads: that read ahead; 0 reads when asked.
+          prefetch: batches to read ahead, one a thread at least.
+
+        Raises:
+          UserError: unusable shards (`SentenceStore`) or weights (`make_mixture`), a sentence longer than a row, or a
+            batch that does not divide.
+        """
+        self._store = SentenceStore(shards, split, max_corrupt=max_corrupt)
+        images = self._store.images_by_origin()
+        self._images = images
+        self._mixture = make_mixture(self._store.origins, images, weights or {})
+        group = np.array(self._mixture.group_of, np.uint16)[self._store.origin]
+        rates = self._mixture.rates(images)
+        # What has a weight of 0 is left out like a record that is no sentence.
+        lengths = np.where(rates[group] > 0, self._store.lengths, np.uint32(0))
+        table = KindTable(lengths, group, rates)
+        self._passes = table.passes_of_groups(len(self._mixture.names))
+        self._rows: Rows
+        if packing == "packed":
+            per_image = self._store.manifest.tokens_per_image
+            self._rows = PackedRows(table, seq_len + 1, per_image, seed, long_sentences)
+        elif packing == "concat":
+            self._rows = ConcatRows(table, seq_len + 1, seed)
+        else:
+            raise UserError(f"packing is {packing!r}: it must be 'packed' or 'concat'")
+        super().__init__(
+            seed=seed,
+            global_batch=global_batch,
+            process_index=process_index,
+            process_count=process_count,
+            threads=threads,
+            prefetch=prefetch,
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of all data sets together."""
+        return self._store.manifest
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Rows in a pass."""
+        return self._rows.rows_per_pass
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' tokens that are not padding."""
+        return self._rows.fill
+
+    @property
+    def repeated(self) -> float:
+        """Share of the rows' tokens that are the beginning of a sentence which another row has whole."""
+        return self._rows.repeated
+
+    def epochs(self, step: int) -> dict[str, float]:
+        """How often each data set has been passed through after `step` steps, such as {"coco": 1.25}."""
+        passes = step * self.global_batch / self._rows.rows_per_pass
+        drawn, available = {}, {}
+        for origin, group, images in zip(
+            self._store.origins, self._mixture.group_of, self._images.tolist(), strict=True
+        ):
+            name = origin.dataset
+            available[name] = available.get(name, 0) + images
+            drawn[name] = drawn.get(name, 0) + images * passes * self._passes[group]
+        return {name: drawn[name] / available[name] for name in drawn if available[name]}
+
+    @property
+    def corrupt(self) -> int:
+        """Distinct bad records that this process has skipped so far."""
+        return self._store.corrupt
+
+    def batch_at(self, step: int) -> Batch:
+        """This process's rows of `step`."""
+        indices = self.indices_at(step)
+        rows = self._rows.rows(indices.start, len(indices))
+        special = SpecialTokens(self._store.manifest.codebook_size)
+        return assemble(rows, self._store.codes, self._rows.row_len, special, len(rows))
+
+
+class EvalLoader:
+    """A split once, in order, a sentence a row; iterating again starts again.
+
+    Every process yields the same number of batches of the same shape; what is missing at the end is rows of segment 0.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        split: str,
+        seq_len: int,
+        global_batch: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        *,
+        long_sentences: LongSentences = "error",
+        max_corrupt: int = 16,
+    ):
+        """Opens the shards; arguments and errors as in `TokenLoader`."""
+        self._slice = slice_of_batch(global_batch, process_index, process_count)
+        self._store = SentenceStore(shards, split, max_corrupt=max_corrupt)
+        self._row_len = seq_len + 1
+        self._rows = OnePerRow(
+            self._store.lengths, seq_len + 1, self._store.manifest.tokens_per_image, long_sentences
+        )
+        self._global_batch = global_batch
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of all data sets together."""
+        return self._store.manifest
+
+    @property
+    def corrupt(self) -> int:
+        """Distinct bad records that this process has skipped so far."""
+        return self._store.corrupt
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self._rows) // self._global_batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number in range(len(self)):
+            first = number * self._global_batch + self._slice.start
+            yield assemble(
+                self._rows.rows(first, len(self._slice)),
+                self._store.codes,
+                self._row_len,
+                SpecialTokens(self._store.manifest.codebook_size),
+                len(self._slice),
+            )
+
+    def sentences(self) -> Iterator[VisualSentence]:
+        """The sentences of the split, in order, bad records left out: the stuff of visual prompts."""
+        for i in range(len(self._store)):
+            sentence = self._store.sentence(i) if self._store.lengths[i] else None
+            if sentence is not None:
+                yield sentence

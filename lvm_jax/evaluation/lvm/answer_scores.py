@@ -1,0 +1,171 @@
+"""Scores of a predicted picture against the truth, each a dict of (sum, weight) states: merge them, then divide.
+
+A score takes (predicted uint8 RGB, truth uint8 RGB) of one size. Where the protocol measures against the annotation
+itself and not its picture, the annotation is read back from the truth's picture by the same inverse mapping.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
+
+from lvm_jax.metrics.states import Mean
+from lvm_jax.pictures import annotation_maps as maps
+
+Picture = UInt8[np.ndarray, "h w 3"]
+States = dict[str, Mean]
+Score = Callable[[Picture, Picture], States]
+
+IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+PCK_FRACTION = 0.1
+EDGE_TOLERANCE = 0.0075  # of the diagonal, as the Berkeley edge benchmark
+
+
+def iou(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 1.0
+
+
+def segmentation(predicted: Picture, truth: Picture) -> States:
+    """IoU of the foreground, each pixel snapped to white or black (visual prompting, Bar et al., arXiv 2209.00647)."""
+    return {"miou": Mean(iou(maps.rgb_to_mask(predicted), maps.rgb_to_mask(truth)))}
+
+
+def classes(predicted: Picture, truth: Picture) -> States:
+    """IoU of each class in the truth, pixels snapped to the palette; the mean over classes, background left out."""
+    ours, theirs = (maps.rgb_to_ids(picture) for picture in (predicted, truth))
+    found = [iou(ours == i, theirs == i) for i in np.unique(theirs) if i]
+    return {"miou": Mean(float(np.sum(found)), float(len(found)))}
+
+
+def detection(predicted: Picture, truth: Picture) -> States:
+    """IoU of the bounding rectangle of the largest white region with the true box (same protocol, single object)."""
+    box = np.zeros(predicted.shape[:2], bool)
+    for region in maps.regions(maps.rgb_to_mask(predicted))[:1]:
+        x0, y0, x1, y1 = region.box
+        box[y0:y1, x0:x1] = True
+    return {"miou": Mean(iou(box, maps.rgb_to_mask(truth)))}
+
+
+def colorization(predicted: Picture, truth: Picture) -> States:
+    """Mean squared error of pixels normalised by ImageNet's mean, which cancels, and standard deviation."""
+    difference = (predicted.astype(np.float64) - truth) / 255 / IMAGENET_STD
+    return {"mse": Mean(float(np.mean(difference**2)))}
+
+
+def pck(
+    predicted: Float[np.ndarray, "k 2"],
+    truth: Float[np.ndarray, "k 2"],
+    size: float,
+    fraction: float = PCK_FRACTION,
+) -> States:
+    """Percentage of correct keypoints: within `fraction * size` of the truth.
+
+    Args:
+      predicted: (x, y); NaN where none was drawn, which counts as wrong.
+      truth: (x, y); NaN where there is none, which does not count.
+      size: the longer side of the object's box.
+      fraction: of `size`.
+    """
+    known = ~np.isnan(truth).any(-1)
+    distance = np.linalg.norm(predicted - truth, axis=-1)
+    right = np.count_nonzero(known & (distance <= fraction * size))  # NaN compares as False
+    return {f"pck@{fraction:g}": Mean(float(right), float(np.count_nonzero(known)))}
+
+
+def keypoints(predicted: Picture, truth: Picture) -> States:
+    """PCK of drawn discs; the object's box is that of everything drawn in the truth."""
+    colours = ((0, 0, 0), maps.LANDMARK_LIMB, *maps.LANDMARKS)
+    drawn = np.argwhere(maps.nearest(truth, colours) > 0)
+    size = float((np.ptp(drawn, axis=0) + 1).max()) if len(drawn) else 1.0
+    return pck(_landmarks(predicted), _landmarks(truth), size)
+
+
+def _landmarks(drawing: Picture) -> Float[np.ndarray, "k 2"]:
+    """The centre of the largest disc of each kind; NaN where there is none."""
+    found = maps.rgb_to_keypoints(drawing, maps.LANDMARKS, [maps.LANDMARK_LIMB])
+    return np.array([discs[0] if len(discs) else (np.nan, np.nan) for discs in found])
+
+
+def depth(predicted: Picture, truth: Picture) -> States:
+    """AbsRel, squared error and delta < 1.25 where the truth has a surface (is not black), by the inverse mapping."""
+    surface = truth.any(-1)
+    ours, theirs = maps.rgb_to_depth(predicted)[surface], maps.rgb_to_depth(truth)[surface]
+    weight = float(surface.sum())
+    ratio = np.maximum(ours / theirs, theirs / ours)
+    return {
+        "absrel": Mean(float((np.abs(ours - theirs) / theirs).sum()), weight),
+        "mse": Mean(float(((ours - theirs) ** 2).sum()), weight),
+        "delta_1.25": Mean(float((ratio < 1.25).sum()), weight),
+    }
+
+
+def normals(predicted: Picture, truth: Picture) -> States:
+    """Mean angle in degrees where the truth has a surface; a prediction without one is off by 90."""
+    ours, theirs = maps.rgb_to_normals(predicted), maps.rgb_to_normals(truth)
+    surface = theirs.any(-1)
+    angles = np.degrees(np.arccos(np.clip((ours * theirs).sum(-1), -1, 1)))[surface]
+    return {"mean_angle": Mean(float(angles.sum()), float(surface.sum()))}
+
+
+def edges(predicted: Picture, truth: Picture) -> States:
+    """Precision and recall of edge pixels, a pixel within 0.75 % of the diagonal counting as right."""
+    ours, theirs = maps.rgb_to_mask(predicted), maps.rgb_to_mask(truth)
+    reach = EDGE_TOLERANCE * float(np.hypot(*truth.shape[:2]))
+
+    def near(here: np.ndarray, there: np.ndarray) -> Mean:
+        if not there.any():
+            return Mean(0.0, float(here.sum()))
+        distance = np.asarray(ndimage.distance_transform_edt(~there))
+        return Mean(float((distance[here] <= reach).sum()), float(here.sum()))
+
+    return {"precision": near(ours, theirs), "recall": near(theirs, ours)}
+
+
+SCORES: Mapping[str, Score] = {
+    "segmentation": segmentation,
+    "classes": classes,
+    "detection": detection,
+    "colorization": colorization,
+    "keypoints": keypoints,
+    "depth": depth,
+    "normals": normals,
+    "edges": edges,
+}
+
+JOINTS = "joints"  # scored by points and not by the picture of the truth: see `visual_tasks`
+
+# By which numbers the answers to one task are ordered, and whether more is better.
+_ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
+    "segmentation": (("miou",), True),
+    "classes": (("miou",), True),
+    "detection": (("miou",), True),
+    "colorization": (("mse",), False),
+    "keypoints": ((f"pck@{PCK_FRACTION:g}",), True),
+    JOINTS: ((f"pck@{PCK_FRACTION:g}",), True),
+    "depth": (("absrel",), False),
+    "normals": (("mean_angle",), False),
+    "edges": (("precision", "recall"), True),
+}
+
+
+def worst_to_best(task: str, each: Sequence[States], predictor: str = "model") -> list[int]:
+    """The episodes by how good a predictor's answer is; those of equal scores in their order.
+
+    Args:
+      task: a key of `SCORES`, or "joints".
+      each: the states of every episode, named PREDICTOR/METRIC.
+      predictor: whose answers.
+
+    Returns:
+      indices of the episodes that have a truth to measure: an answer with nothing in it counts 0 in the mean.
+    """
+    metrics, more_is_better = _ORDERED_BY[task]
+    quality = {}
+    for index, states in enumerate(each):
+        values = [states[f"{predictor}/{metric}"].compute() for metric in metrics]
+        if not np.isnan(values).all():
+            quality[index] = float(np.mean(np.nan_to_num(values)))
+    return sorted(quality, key=lambda i: quality[i] if more_is_better else -quality[i])

@@ -1,0 +1,254 @@
+"""Visual prompts from files: JSON lines in the published formats, or a folder of folders.
+
+A line is an object with one of
+  "input": [image, ...]                      what the model is shown, in order
+  "pairs": [[image, answer], ...], "query": image
+  "examples": [[image, annotation, ...], ...], "query": [image, ...]
+  "parts": [object, ...]                     a composed prompt: objects as above, only the last with a query
+and may have
+  "target": [image, ...]                     the known answer
+  "output": "some/name.png"                  names the folder of the answers: some/name
+`{"input", "target"}` is the published format for perplexity, `{"input", "output"}` the one for generation.
+
+In a folder every sub-folder is a prompt: its images in the order of their names; one called query.* comes last, and
+the others are then (image, answer) pairs; a sub-folder `target` holds the known answer.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from lvm_jax.errors import UserError
+from lvm_jax.inference.prompt_batches import PromptCase
+from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.decode import find_images
+
+_SHAPES = ({"input"}, {"pairs", "query"}, {"examples", "query"})
+_FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # of a composed prompt: nothing is asked yet
+_OPTIONAL = {"target", "output"}
+
+
+@dataclasses.dataclass(frozen=True)
+class FileCase:
+    """A prompt whose pictures are still files.
+
+    Attributes:
+      name: names the folder of its answers.
+      origin: the line or folder it came from, for messages.
+      fields: the object of the line, paths resolved.
+      vqgan: encodes it.
+    """
+
+    name: str
+    origin: str
+    fields: dict[str, Any]
+    vqgan: VQGAN
+
+    def files(self) -> list[epath.Path]:
+        """Every picture of the prompt and the answer, in order."""
+        return [epath.Path(file) for part in self.fields.values() for file in _flat(part)]
+
+    def check(self, context_images: int) -> None:
+        """Requires a prompt that makes sense, has room behind it, and files that exist; reads none of them.
+
+        Raises:
+          UserError: otherwise.
+        """
+        blank = np.zeros((1, 1, 3), np.uint8)
+        shown = {name: _map(part, lambda _: blank) for name, part in self.fields.items()}
+        length = len(self._compose(shown).images)
+        if length >= context_images:
+            raise UserError(
+                f"{self.origin} has {length} images: at most {context_images - 1} leave room for a prediction in the "
+                f"context of {context_images} images"
+            )
+        for file in self.files():
+            if not file.exists():
+                raise UserError(
+                    f"{self.origin}: {file} does not exist: correct the path; in a .jsonl it starts at --prompt_base"
+                )
+
+    def question(self) -> dict[str, Any]:
+        """Names and contents of the files: a picture that changes asks anew."""
+        nesting = {name: _map(part, lambda _: 1) for name, part in self.fields.items()}
+        digest = hashlib.sha256(json.dumps(nesting).encode())
+        for file in self.files():
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return {
+            "name": self.name,
+            "source": "files",
+            "key": ",".join(map(str, self.files())),
+            "codes": digest.hexdigest()[:16],
+        }
+
+    def load(self) -> PromptCase:
+        """Reads and encodes the pictures.
+
+        Raises:
+          UserError: a file that is not a picture.
+        """
+        prompt = self._compose(self.fields)
+        truth = VisualPrompt.sequential(self.fields.get("target", []))
+        return PromptCase(
+            self.name,
+            "analogy" if "query" in self._last() else "sequential",
+            "files",
+            self.origin,
+            (*prompt.roles, *self._asked(len(truth.images))),
+            encode_prompt(self.vqgan, prompt),
+            encode_prompt(self.vqgan, truth),
+            tuple((image.shape[0], image.shape[1]) for image in prompt.images),
+        )
+
+    def _compose(self, fields: Mapping[str, Any]) -> VisualPrompt:
+        if "parts" in fields:
+            return VisualPrompt.composed(self._compose(part) for part in fields["parts"])
+        try:
+            if "query" not in fields and "input" not in fields:
+                return VisualPrompt.annotations(fields.get("pairs") or fields["examples"])
+            if "pairs" in fields:
+                return VisualPrompt.analogy(fields["pairs"], fields["query"])
+            if "examples" in fields:
+                return VisualPrompt.annotations(fields["examples"], fields["query"])
+            return VisualPrompt.sequential(fields["input"])
+        except UserError as error:
+            raise UserError(f"{self.origin}: {error}") from error
+
+    def _asked(self, count: int) -> list[str]:
+        """The roles of the known answer's images."""
+        last = self._last()
+        if "examples" in last:
+            known = len(_flat(last["query"]))
+            return [f"annotation_{known + i}" for i in range(count)]
+        return ["answer" if "pairs" in last else "frame"] * count
+
+    def _last(self) -> dict[str, Any]:
+        """What is to be continued: the prompt, or the last part of a composed one."""
+        return self.fields["parts"][-1] if "parts" in self.fields else self.fields
+
+
+def read_prompts(
+    source: epath.PathLike, vqgan: VQGAN, base: epath.PathLike | None = None
+) -> list[FileCase]:
+    """The prompts of a .jsonl file or of a folder.
+
+    Args:
+      source: see the head of this module.
+      vqgan: encodes the pictures when they are asked.
+      base: what relative paths of a .jsonl file start from; by default the folder it lies in.
+
+    Raises:
+      UserError: no prompt; a line that is not of a known format; two prompts of one name.
+    """
+    path = epath.Path(source)
+    if path.is_dir():
+        cases = [_of_folder(folder, vqgan) for folder in sorted(path.iterdir()) if folder.is_dir()]
+    elif path.exists():
+        cases = _of_lines(path, vqgan, epath.Path(base or path.parent))
+    else:
+        raise UserError(
+            f"--prompt {path} does not exist: give a .jsonl file or a folder of folders"
+        )
+    if not cases:
+        raise UserError(f"{path} holds 0 prompts: give lines, or sub-folders of images")
+    seen: dict[str, str] = {}
+    for case in cases:
+        if case.name in seen:
+            raise UserError(
+                f"{case.origin} and {seen[case.name]} would both write {case.name}: change one output"
+            )
+        seen[case.name] = case.origin
+    return cases
+
+
+def _of_lines(path: epath.Path, vqgan: VQGAN, base: epath.Path) -> list[FileCase]:
+    cases = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        origin = f"{path.name} line {number}"
+        try:
+            fields = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{origin} is not JSON ({error}): write one object a line") from error
+        _check_fields(fields, origin)
+        name = _folder_name(fields.pop("output", f"{number - 1:05d}"), origin)
+        paths = {k: _map(v, lambda file: str(base / file)) for k, v in fields.items()}
+        cases.append(FileCase(name, origin, paths, vqgan))
+    return cases
+
+
+def _check_fields(fields: Any, origin: str) -> None:
+    parts = fields.get("parts") if isinstance(fields, dict) else None
+    if isinstance(parts, list) and parts:
+        rest = {name: value for name, value in fields.items() if name != "parts"}
+        _check_part(rest, (set(),), _OPTIONAL, origin)
+        for number, part in enumerate(parts, 1):
+            shapes = _SHAPES if number == len(parts) else _FRONT_PARTS
+            _check_part(part, shapes, set(), f"{origin}, part {number}")
+    else:
+        _check_part(fields, _SHAPES, _OPTIONAL, origin)
+
+
+def _check_part(fields: Any, shapes: Sequence[set[str]], optional: set[str], origin: str) -> None:
+    if not isinstance(fields, dict) or set(fields) - optional not in shapes:
+        found = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
+        raise UserError(
+            f'{origin} has {found}: it needs "input", or "pairs" and "query", or "examples" and "query", or "parts" of '
+            'which only the last has a query; "target" and "output" are optional beside them'
+        )
+    for name, value in fields.items():
+        single = name == "output" or (name == "query" and "pairs" in fields)
+        listed = isinstance(value, list) != single
+        if not listed or not all(isinstance(file, str) for file in _flat(value)):
+            raise UserError(
+                f"{origin}: {name} is {value!r}: give {'one path' if single else 'a list of paths'}"
+            )
+
+
+def _folder_name(output: str, origin: str) -> str:
+    """The output path without its extension; it stays below the output folder."""
+    name = re.sub(r"\.(png|jpe?g|webp)$", "", output, flags=re.IGNORECASE)
+    parts = name.split("/")
+    if not all(re.fullmatch(r"[\w][\w .+-]*", part) for part in parts):
+        raise UserError(f"{origin}: output {output!r} must be a relative path without '..'")
+    return name
+
+
+def _of_folder(folder: epath.Path, vqgan: VQGAN) -> FileCase:
+    target = folder / "target"
+    shown = [file for file in find_images(folder) if epath.Path(file).parent == folder]
+    queries = [file for file in shown if epath.Path(file).stem == "query"]
+    rest = [file for file in shown if file not in queries]
+    fields: dict[str, Any] = {"input": shown}
+    if queries:
+        if len(queries) > 1 or len(rest) % 2:
+            raise UserError(
+                f"{folder} has {len(queries)} queries and {len(rest)} other images: give one query.* and pairs"
+            )
+        fields = {"pairs": [rest[i : i + 2] for i in range(0, len(rest), 2)], "query": queries[0]}
+    if target.is_dir():
+        fields["target"] = find_images(target)
+    return FileCase(_folder_name(folder.name, str(folder)), str(folder), fields, vqgan)
+
+
+def _flat(part: Any) -> list[Any]:
+    if isinstance(part, dict):
+        part = list(part.values())
+    if not isinstance(part, list):
+        return [part]
+    return [file for item in part for file in _flat(item)]
+
+
+def _map(part: Any, change: Callable[[str], Any]) -> Any:
+    """A field with its paths changed, nested as before."""
+    if isinstance(part, dict):
+        return {name: _map(item, change) for name, item in part.items()}
+    return [_map(item, change) for item in part] if isinstance(part, list) else change(part)

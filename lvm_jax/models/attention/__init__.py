@@ -1,0 +1,1 @@
+"""Causal attention: plain and chunked, by the accelerator's kernels, split over a mesh, cached."""

@@ -1,0 +1,243 @@
+"""Causal attention within the sentences of a row.
+
+`attend` is the one entrance; `IMPLEMENTATIONS` lists what computes it: the plain forms are here, the accelerators'
+kernels in `kernel_attention`.
+
+Shapes: B batch, T queries, S keys, N query heads, K key-value heads, G = N/K query heads a key-value head,
+H head dimension, C queries of a chunk.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Int
+
+from lvm_jax.errors import UserError
+from lvm_jax.models.attention.kernels import SAVED, attend_cudnn, attend_splash
+
+# Finite, so that a masked score minus a masked maximum is 0 and never NaN.
+MASKED = -1e30
+
+CHUNK = 128
+
+# Implementations of one backend only.
+KERNELS = {"splash": "tpu", "cudnn": "gpu"}
+
+
+def attend(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    *,
+    segment_ids_BT: Int[Array, "B T"] | None = None,
+    query_start: int | Int[Array, ""] = 0,
+    implementation: str = "chunked",
+) -> Float[Array, "B T N H"]:
+    """softmax(q k^T / sqrt(H)) v over the keys that a query may see.
+
+    Query t sees key s iff s <= t + `query_start` and, with segment ids (then S = T), both have the same id.
+    A query always sees itself, so a row of padding gives finite numbers. Scores and softmax are fp32.
+
+    Args:
+      q_BTNH: queries.
+      k_BSKH: keys; K divides N, and query head n reads key head n // (N/K).
+      v_BSKH: values.
+      segment_ids_BT: sentence of each token; None when a row is one sentence.
+      query_start: the key index of the first query: 0 without a cache, the cache's length with one.
+      implementation: a key of `IMPLEMENTATIONS`, or "auto" (see `choose`).
+
+    Raises:
+      UserError: an unknown implementation, or one that cannot serve these arguments.
+    """
+    implementation = choose(implementation, q_BTNH.dtype)
+    if implementation not in IMPLEMENTATIONS:
+        raise UserError(
+            f"attention {implementation!r} does not exist; known: {', '.join(IMPLEMENTATIONS)}"
+        )
+    return IMPLEMENTATIONS[implementation](q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start)
+
+
+def choose(implementation: str, dtype: jnp.dtype | str, backend: str | None = None) -> str:
+    """What "auto" stands for, in training: the backend's kernel where there is one for the dtype, else "chunked".
+
+    Args:
+      implementation: "auto"; anything else is returned as it is.
+      dtype: of queries, keys and values.
+      backend: "tpu", "gpu" or "cpu"; default: the one JAX uses in this process. A program that is compiled for another
+        backend names its implementation.
+    """
+    if implementation != "auto":
+        return implementation
+    backend = backend or jax.default_backend()
+    best = next((name for name, where in KERNELS.items() if where == backend), "chunked")
+    # cuDNN has no fp32 kernel.
+    return "chunked" if best == "cudnn" and jnp.dtype(dtype) == jnp.float32 else best
+
+
+def check_backend(implementation: str) -> None:
+    """Requires that JAX, in this process, runs where the implementation does.
+
+    Raises:
+      UserError: a kernel of another backend.
+    """
+    backend, needed = jax.default_backend(), KERNELS.get(implementation)
+    if needed and backend != needed:
+        raise UserError(
+            f"attention {implementation!r} runs on {needed} and this is {backend}: set attention=auto"
+        )
+
+
+def _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
+    """Plain masked softmax over all keys: the reference, and the right choice for decoding."""
+    T, S = q_BTNH.shape[1], k_BSKH.shape[1]
+    visible = jnp.arange(S) <= jnp.arange(T)[:, None] + query_start
+    if segment_ids_BT is not None:
+        same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+        visible = (visible & same_BTS)[:, None, None]
+    return masked_attention(q_BTNH, k_BSKH, v_BSKH, visible)
+
+
+def masked_attention(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    visible: Bool[Array, "*x T S"],
+) -> Float[Array, "B T N H"]:
+    """softmax(q k^T / sqrt(H)) v over the keys that `visible`, which broadcasts to (B, K, G, T, S), leaves a query."""
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
+    scores_BKGTS = jnp.einsum(
+        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
+    )
+    scores_BKGTS = jnp.where(visible, scores_BKGTS / math.sqrt(H), MASKED)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)
+
+
+def _attend_chunked(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
+    """Exact attention, C queries at a time against the keys up to the last of them.
+
+    Blocks above the diagonal are never computed, and the backward pass recomputes the weights from the saved
+    log-normaliser (FlashAttention: Dao et al., arXiv 2205.14135), so no (T, T) array is stored.
+    """
+    B, T, N, H = q_BTNH.shape
+    S, K = k_BSKH.shape[1:3]
+    if S != T or not isinstance(query_start, int) or query_start:
+        raise UserError(
+            f"attention 'chunked' got {T} queries from {query_start} on and {S} keys: with a KV cache use 'xla'"
+        )
+    q_BTKGH = (q_BTNH / math.sqrt(H)).reshape(B, T, K, N // K, H)
+    q_BKGTH, k_BKTH, v_BKTH = (
+        q_BTKGH.transpose(0, 2, 3, 1, 4),
+        k_BSKH.swapaxes(1, 2),
+        v_BSKH.swapaxes(1, 2),
+    )
+    y_BKGTH = _chunked(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)
+    return y_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+@jax.custom_vjp
+def _chunked(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT):
+    return _chunked_forward(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)[0]
+
+
+def _chunked_forward(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT):
+    G, T, H = q_BKGTH.shape[2:]
+    outputs, normalisers = [], []
+    for start, stop in _chunks(T):
+        scores = _product(_rows(q_BKGTH[..., start:stop, :]), k_BKTH[:, :, :stop], 3, 3)
+        scores_BKGCS = scores.reshape(*scores.shape[:2], G, stop - start, stop)
+        scores_BKGCS += _mask(segment_ids_BT, slice(start, stop), slice(0, stop))[:, None, None]
+        top = jnp.max(scores_BKGCS, axis=-1, keepdims=True)
+        weights = jnp.exp(scores_BKGCS - top)
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        y = _product(_rows(weights.astype(v_BKTH.dtype)), v_BKTH[:, :, :stop], 3, 2)
+        outputs.append((y.reshape(*total.shape[:4], H) / total).astype(v_BKTH.dtype))
+        normalisers.append((jnp.log(total) + top)[..., 0])
+    y_BKGTH = checkpoint_name(jnp.concatenate(outputs, axis=3), SAVED)
+    normaliser_BKGT = checkpoint_name(jnp.concatenate(normalisers, axis=3), SAVED)
+    return y_BKGTH, (q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, y_BKGTH, normaliser_BKGT)
+
+
+def _chunked_backward(saved, dy_BKGTH):
+    """Chunks of keys here, each against all queries that see it: dk and dv are then complete chunk by chunk.
+
+    Weights are (keys, queries) so that dk and dv are plain products; XLA's CPU backend runs those with a
+    transposed left operand at a third of the speed.
+    """
+    q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, y_BKGTH, normaliser_BKGT = saved
+    G, T, _ = q_BKGTH.shape[2:]
+    # Softmax's backward needs sum(dweights * weights) for each query, which equals dy . y.
+    mean_BKGT = jnp.sum(dy_BKGTH.astype(jnp.float32) * y_BKGTH.astype(jnp.float32), axis=-1)
+    dk, dv, dq = [], [], []
+    for start, stop in _chunks(T):
+        k, v = k_BKTH[:, :, start:stop], v_BKTH[:, :, start:stop]
+        q, dy = _rows(q_BKGTH[..., start:, :]), _rows(dy_BKGTH[..., start:, :])
+        shape_BKSGC = (*k.shape[:3], G, T - start)
+        mask_BSC = _mask(segment_ids_BT, slice(start, T), slice(start, stop)).swapaxes(1, 2)
+        scores = _product(k, q, 3, 3).reshape(shape_BKSGC) + mask_BSC[:, None, :, None]
+        weights = jnp.exp(scores - normaliser_BKGT[:, :, None, :, start:])
+        dweights = _product(v, dy, 3, 3).reshape(shape_BKSGC)
+        dscores = weights * (dweights - mean_BKGT[:, :, None, :, start:])
+        weights, dscores = (x.reshape(*x.shape[:3], -1).astype(q.dtype) for x in (weights, dscores))
+        dv.append(_product(weights, dy, 3, 2))
+        dk.append(_product(dscores, q, 3, 2))
+        dq.append(_product(dscores, k, 2, 2).reshape(*q_BKGTH.shape[:3], T - start, -1))
+    # The parts of a chunk of queries: one from each chunk of keys up to its own.
+    dq_BKGTH = jnp.concatenate(
+        [
+            sum(
+                part[..., start - first : stop - first, :]
+                for (first, _), part in zip(_chunks(stop), dq)
+            )
+            for start, stop in _chunks(T)
+        ],
+        axis=3,
+    )
+    dk_BKTH, dv_BKTH = jnp.concatenate(dk, axis=2), jnp.concatenate(dv, axis=2)
+    return (
+        dq_BKGTH.astype(q_BKGTH.dtype),
+        dk_BKTH.astype(k_BKTH.dtype),
+        dv_BKTH.astype(v_BKTH.dtype),
+        None,
+    )
+
+
+_chunked.defvjp(_chunked_forward, _chunked_backward)
+
+
+def _chunks(length):
+    return [(start, min(start + CHUNK, length)) for start in range(0, length, CHUNK)]
+
+
+def _rows(x_BKGCX):
+    """Folds the queries that share a key head into one matrix."""
+    return x_BKGCX.reshape(*x_BKGCX.shape[:2], -1, x_BKGCX.shape[-1])
+
+
+def _product(a, b, contract_a, contract_b):
+    """A matrix product for each batch row and key head, summed in fp32."""
+    dimensions = (((contract_a,), (contract_b,)), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+
+
+def _mask(segment_ids_BT, queries, keys):
+    """What to add to scores, (B or 1, C, S): 0 where the query may see the key, else `MASKED`."""
+    visible = jnp.arange(queries.start, queries.stop)[:, None] >= jnp.arange(keys.start, keys.stop)
+    if segment_ids_BT is None:
+        visible = visible[None]
+    else:
+        visible &= segment_ids_BT[:, queries, None] == segment_ids_BT[:, None, keys]
+    return jnp.where(visible, 0.0, MASKED)
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
+    "xla": _attend_xla,  # every backend; stores (T, S) weights; the one for decoding with a cache
+    "chunked": _attend_chunked,  # every backend; whole rows, for training
+    "splash": attend_splash,  # TPU; whole rows
+    "cudnn": attend_cudnn,  # NVIDIA, bf16; whole rows
+}

@@ -1,0 +1,198 @@
+"""Keys and values of the tokens that a decoder has already read.
+
+A cache is a prefix, shared and read-only, and slots of each row's own. The prefix of R prompts is stored R times
+however many rows continue it: row b belongs to prompt b // (B/R). Keys and values are stored in the compute dtype, or
+in 8 bits with a scale for each token and head.
+
+Shapes: L layers, B batch, R prompts, S slots, T new tokens, K key-value heads, N query heads, H head dimension.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from lvm_jax.errors import UserError
+from lvm_jax.models.attention.cached import attend_parts
+from lvm_jax.parallel.sharding import constrain
+
+# What keys and values are stored in -> the largest magnitude of a quantised one; None where nothing is quantised.
+CACHE_DTYPES: dict[str, float | None] = {
+    "float32": None,
+    "bfloat16": None,
+    "int8": 127.0,
+    "float8_e4m3fn": 448.0,
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Keys or values of one layer: `x` itself, or what `x_BKSH * scale_BKS[..., None]` gives back.
+
+    Heads come before slots, so that a head's slots lie together: decoding reads whole heads.
+    """
+
+    x_BKSH: Array
+    scale_BKS: Float[Array, "B K S"] | None
+
+    @classmethod
+    def of(cls, x_BTKH: Float[Array, "B T K H"], dtype: str) -> "Stored":
+        """Stores T tokens: rounded to `dtype`, or to 8 bits relative to the largest entry of each token and head."""
+        x_BKTH = constrain(x_BTKH.swapaxes(1, 2), "batch", "act_heads", None, None)
+        largest = CACHE_DTYPES[dtype]
+        if largest is None:
+            return cls(x_BKTH.astype(dtype), None)
+        x_BKTH = x_BKTH.astype(jnp.float32)
+        scale_BKT = jnp.max(jnp.abs(x_BKTH), axis=-1) / largest
+        scaled_BKTH = x_BKTH / jnp.maximum(scale_BKT, jnp.finfo(jnp.float32).tiny)[..., None]
+        if dtype == "int8":
+            scaled_BKTH = jnp.round(scaled_BKTH)
+        return cls(scaled_BKTH.astype(dtype), scale_BKT)
+
+    @classmethod
+    def empty(cls, batch: int, kv_heads: int, slots: int, head_dim: int, dtype: str) -> "Stored":
+        """Free slots."""
+        scale = None
+        if CACHE_DTYPES[dtype] is not None:
+            scale = jnp.zeros((batch, kv_heads, slots), jnp.float32)
+        x_BKSH = jnp.zeros((batch, kv_heads, slots, head_dim), dtype)
+        return cls(constrain(x_BKSH, "batch", "act_heads", None, None), scale)
+
+    def write(self, new: "Stored", start: Int[Array, ""]) -> "Stored":
+        """The slots with `new` written from `start` on."""
+        return jax.tree.map(
+            lambda slots, x: jax.lax.dynamic_update_slice(slots, x, (0, 0, start, 0)[: slots.ndim]),
+            self,
+            new,
+        )
+
+
+Layer = tuple[Stored, Stored]  # keys (rotated), values
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """The prompts: every layer's keys and values, right-padded to the longest.
+
+    Attributes:
+      layers: L pairs of keys and values, R rows.
+      lengths_R: tokens of each prompt; slots behind them are never seen.
+    """
+
+    layers: tuple[Layer, ...]
+    lengths_R: Int[Array, "R"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KVCache:
+    """A pytree of fixed shapes, so it can be the carry of `lax.scan` and be donated to a jitted step.
+
+    Layers are separate arrays: of a stack, XLA would copy each layer out for every token.
+
+    Attributes:
+      layers: L pairs of keys (rotated) and values, B rows; slots from `length` on are not yet written.
+      length: how many tokens every row holds behind its prefix.
+      prefix: what comes before them; None for nothing.
+    """
+
+    layers: tuple[Layer, ...]
+    length: Int[Array, ""]
+    prefix: Prefix | None = None
+
+    @classmethod
+    def empty(
+        cls,
+        *,
+        layers: int,
+        batch: int,
+        max_len: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: str,
+        prefix: Prefix | None = None,
+    ) -> "KVCache":
+        """A cache of `max_len` free slots for each of `batch` rows, behind `prefix`.
+
+        Raises:
+          UserError: a dtype that is not one of `CACHE_DTYPES`, or rows that do not divide over the prompts.
+        """
+        check_dtype(dtype)
+        if prefix is not None and batch % len(prefix.lengths_R):
+            raise UserError(
+                f"{batch} rows over {len(prefix.lengths_R)} prompts: give every prompt as many rows"
+            )
+
+        def slots() -> Stored:
+            return Stored.empty(batch, kv_heads, max_len, head_dim, dtype)
+
+        return cls(
+            tuple((slots(), slots()) for _ in range(layers)), jnp.zeros((), jnp.int32), prefix
+        )
+
+    @property
+    def max_len(self) -> int:
+        """S, the number of own slots a row."""
+        return self.layers[0][0].x_BKSH.shape[2]
+
+    def check_room(self, tokens: int) -> None:
+        """Requires `tokens` free slots, as far as the length is known: inside jit only S itself is checked.
+
+        Raises:
+          UserError: the tokens do not fit.
+        """
+        used = 0 if isinstance(self.length, Tracer) else int(self.length)
+        if used + tokens > self.max_len:
+            raise UserError(
+                f"{tokens} more tokens after {used} exceed the KV cache of {self.max_len}: "
+                f"call init_cache with max_len of at least {used + tokens}"
+            )
+
+    def positions(self, tokens: int) -> Int[Array, "#B T"]:
+        """Of the next tokens of each row, counted from the beginning of its prefix."""
+        own_1T = (self.length + jnp.arange(tokens))[None]
+        if self.prefix is None:
+            return own_1T
+        batch = len(self.layers[0][0].x_BKSH)
+        lengths_R = self.prefix.lengths_R
+        return jnp.repeat(lengths_R, batch // len(lengths_R))[:, None] + own_1T
+
+    def attend(
+        self,
+        layer: int,
+        q_BTNH: Float[Array, "B T N H"],
+        k_BTKH: Float[Array, "B T K H"],
+        v_BTKH: Float[Array, "B T K H"],
+    ) -> tuple[Float[Array, "B T N H"], Layer]:
+        """Attention of T new tokens over the prefix, the row's own tokens and themselves; and the longer layer."""
+        dtype = self.layers[layer][0].x_BKSH.dtype.name
+        keys, values = (
+            slots.write(Stored.of(new, dtype), self.length)
+            for slots, new in zip(self.layers[layer], (k_BTKH, v_BTKH))
+        )
+        ends_T = self.length + 1 + jnp.arange(q_BTNH.shape[1])
+        parts = [(keys.x_BKSH, keys.scale_BKS, values.x_BKSH, values.scale_BKS, ends_T[None])]
+        if self.prefix is not None:
+            k, v = self.prefix.layers[layer]
+            ends_R1 = self.prefix.lengths_R[:, None]
+            parts.append((k.x_BKSH, k.scale_BKS, v.x_BKSH, v.scale_BKS, ends_R1))
+        return attend_parts(q_BTNH, parts), (keys, values)
+
+    def advance(self, tokens: int, layers: Sequence[Layer]) -> "KVCache":
+        """The cache once every layer has taken `tokens` tokens."""
+        return dataclasses.replace(self, layers=tuple(layers), length=self.length + tokens)
+
+
+def check_dtype(dtype: str) -> None:
+    """Requires a key of `CACHE_DTYPES`.
+
+    Raises:
+      UserError: it is not.
+    """
+    if dtype not in CACHE_DTYPES:
+        raise UserError(f"cache dtype {dtype!r} does not exist; known: {', '.join(CACHE_DTYPES)}")

@@ -1,0 +1,61 @@
+"""Rotary position embedding (Su et al., arXiv 2104.09864), in the rotate-half layout of Hugging Face.
+
+Dimension i of a head is paired with dimension i + H/2. The published LVM code pairs 2i with 2i + 1; the two differ by a
+fixed permutation of the query and key columns, and the LVM weights on Hugging Face are already permuted to this layout.
+
+Shapes: B batch, T tokens, N heads, H head dimension, F = H/2 frequencies.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lvm_jax.models.decoder.config import RopeScaling
+
+
+def rope_table(
+    positions_BT: Int[Array, "B T"],
+    head_dim: int,
+    theta: float,
+    scaling: RopeScaling = RopeScaling(),  # noqa: B008 - frozen
+) -> tuple[Float[Array, "B T 1 F"], Float[Array, "B T 1 F"]]:
+    """Cosine and sine of every rotation angle, position * theta^(-2i/H), with a unit axis for the heads.
+
+    Angles are fp32 whatever the model computes in: in bf16, consecutive positions beyond 256 share their angles.
+
+    Args:
+      positions_BT: token positions, from 0.
+      head_dim: H, even.
+      theta: the base of the geometric series of wavelengths.
+      scaling: how wavelengths are stretched for rows longer than those of training.
+    """
+    exponents_F = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+    frequencies_F = _scaled(1.0 / (theta**exponents_F), scaling)
+    angles_BT1F = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies_F
+    return jnp.cos(angles_BT1F), jnp.sin(angles_BT1F)
+
+
+def _scaled(frequencies_F: Float[Array, " F"], scaling: RopeScaling) -> Float[Array, " F"]:
+    if scaling.rope_type == "none":
+        return frequencies_F
+    if scaling.rope_type == "linear":
+        return frequencies_F / scaling.factor
+    # llama3: how many waves the row of training holds says how much of a frequency is left alone.
+    waves_F = scaling.original_max_position_embeddings * frequencies_F / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept_F = jnp.clip((waves_F - low) / (high - low), 0.0, 1.0)
+    return frequencies_F * (kept_F + (1 - kept_F) / scaling.factor)
+
+
+def apply_rope(
+    x_BTNH: Float[Array, "B T N H"],
+    table: tuple[Float[Array, "#B T 1 F"], Float[Array, "#B T 1 F"]],
+) -> Float[Array, "B T N H"]:
+    """Rotates each pair (i, i + H/2) of every head by its position's angle; fp32 inside, the input's dtype outside."""
+    cos, sin = table
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    rotated_BTNH = jnp.concatenate(
+        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    )
+    return rotated_BTNH.astype(x_BTNH.dtype)

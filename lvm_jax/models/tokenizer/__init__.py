@@ -1,0 +1,1 @@
+"""The tokenizer: a VQGAN, its quantizer, its discriminator and its perceptual loss."""

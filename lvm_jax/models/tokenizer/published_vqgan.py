@@ -1,0 +1,204 @@
+"""Published folders and files of a VQGAN, in our names: open-muse's folders and taming-transformers' checkpoints.
+
+Three published networks are known:
+  open-muse VQGANModel       the released LVM tokenizer; the taming layout
+  taming-transformers VQModel  the taming layout, pixels in [-1, 1]
+  LVM torch_vqvae_model.VQVAE  the paper-era tokenizer; the maskgit layout
+
+Kernels turn from OIHW to HWIO. Everything must be there: a missing, unexpected or misshapen tensor is an error that
+names it.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from lvm_jax.config import from_mapping
+from lvm_jax.errors import UserError
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
+from lvm_jax.weights import model_folder, torch_pickle
+
+# Fields of open-muse's config.json that ours has not: each must have the value given here.
+_MUSE_FIXED = {"resample_with_conv": True, "dropout": 0.0, "_class_name": "VQGANModel"}
+_MUSE_IGNORED = ("_version", "commitment_cost")  # the commitment belongs to training
+
+# Tensors that are saved beside the tokenizer in training checkpoints and are not part of it.
+_TRAINING_ONLY = ("loss.",)
+
+
+_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+_MUSE_FILES = (
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    model_folder.TENSORS_FILE,
+)
+
+
+def is_published(path: epath.PathLike, model_type: str) -> bool:
+    """Whether `path` is a PyTorch file or a folder of open-muse, and not a folder of ours."""
+    path = epath.Path(path)
+    if path.name.endswith(_TORCH_SUFFIXES):
+        return True
+    return (path / model_folder.CONFIG_FILE).exists() and (
+        model_folder.read_config(path).get("model_type") != model_type
+        and "hidden_channels" in model_folder.read_config(path)
+    )
+
+
+def read_published(
+    path: epath.PathLike, config: VQGANConfig | None = None
+) -> tuple[VQGANConfig, dict[str, np.ndarray]]:
+    """Shape and tensors, under their published names, of what somebody else saved.
+
+    Args:
+      path: open-muse's folder (config.json beside pytorch_model.bin or safetensors), or a PyTorch file: a
+        taming-transformers checkpoint, or any state dict with its names.
+      config: of a PyTorch file; by default its tensors' shapes tell, with pixels in [-1, 1] and 256 a side as in
+        taming-transformers.
+
+    Raises:
+      UserError: nothing there that can be read.
+    """
+    path = epath.Path(path)
+    if path.name.endswith(_TORCH_SUFFIXES):
+        tensors = torch_pickle.read_tensors(path)
+        return config or config_from_taming(tensors, where=str(path)), tensors
+    muse = config or config_from_muse(model_folder.read_config(path))
+    for name in _MUSE_FILES:
+        if (path / name).exists():
+            read = (
+                torch_pickle.read_tensors
+                if name.endswith(".bin")
+                else model_folder.read_safetensors
+            )
+            return muse, read(path / name)
+    raise UserError(
+        f"{path} has no weights beside its config.json: one of {', '.join(_MUSE_FILES)}"
+    )
+
+
+def config_from_taming(tensors: Mapping[str, np.ndarray], where: str) -> VQGANConfig:
+    """The shape that a taming-transformers checkpoint has, told by its tensors.
+
+    Raises:
+      UserError: they are not those of a VQGAN in the taming layout.
+    """
+    try:
+        hidden = len(tensors["encoder.conv_in.weight"])
+        codes, dim = tensors["quantize.embedding.weight"].shape
+        z_channels = len(tensors["encoder.conv_out.weight"])
+        levels = 1 + max(_numbers(tensors, r"encoder\.down\.(\d+)\."))
+        widths = [len(tensors[f"encoder.down.{i}.block.0.conv1.weight"]) for i in range(levels)]
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{where} is no taming-transformers VQGAN ({error}): expected encoder., decoder. and quantize.embedding."
+        ) from error
+    resolution = 256
+    return VQGANConfig(
+        resolution=resolution,
+        num_channels=tensors["encoder.conv_in.weight"].shape[1],
+        hidden_channels=hidden,
+        channel_mult=tuple(width // hidden for width in widths),
+        num_res_blocks=1 + max(_numbers(tensors, r"encoder\.down\.0\.block\.(\d+)\.")),
+        attn_resolutions=tuple(
+            resolution // 2**i for i in sorted(_numbers(tensors, r"encoder\.down\.(\d+)\.attn\."))
+        ),
+        no_attn_mid_block="encoder.mid.attn_1.q.weight" not in tensors,
+        z_channels=z_channels,
+        num_embeddings=codes,
+        quantized_embed_dim=dim,
+        pixel_range="-1_1",
+    )
+
+
+def _numbers(names: Mapping[str, Any], pattern: str) -> set[int]:
+    return {int(found[1]) for name in names if (found := re.match(pattern, name))}
+
+
+def to_ours(
+    config: VQGANConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, np.ndarray],
+    where: str,
+) -> dict[str, np.ndarray]:
+    """Published tensors under our names, kernels HWIO.
+
+    Args:
+      config: its layout selects the names that are expected.
+      shapes: our parameters.
+      tensors: by published name; what training checkpoints hold beside the tokenizer is left out.
+      where: how errors call them.
+
+    Raises:
+      UserError: names the missing, unexpected and misshapen tensors.
+    """
+    weights = {k: v for k, v in tensors.items() if not k.startswith(_TRAINING_ONLY)}
+    names = {ours: torch_name(config, ours) for ours in shapes}
+    expected = {names[ours]: torch_shape(shape) for ours, shape in shapes.items()}
+    model_folder.check_tensors(expected, weights, where)
+    return {ours: _to_ours(np.asarray(weights[name])) for ours, name in names.items()}
+
+
+def config_from_muse(config: Mapping[str, Any]) -> VQGANConfig:
+    """open-muse's `config.json` as ours.
+
+    Raises:
+      UserError: a field that ours does not have, at another value than the published tokenizers use.
+    """
+    fields = {key: value for key, value in config.items() if key not in _MUSE_IGNORED}
+    for name, required in _MUSE_FIXED.items():
+        if fields.pop(name, required) != required:
+            raise UserError(
+                f"{name} is {config[name]!r} in this config.json: only {required!r} is supported"
+            )
+    return from_mapping(VQGANConfig, fields, where="config.json")
+
+
+def torch_name(config: VQGANConfig, name: str) -> str:
+    """The published name of our parameter `name`."""
+    if config.layout == "maskgit":
+        name = _maskgit_name(config, name)
+    elif name == "quantizer.codebook":
+        return "quantize.embedding.weight"
+    return re.sub(r"\.(kernel|scale)$", ".weight", name)
+
+
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The published shape of our parameter of `shape`."""
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
+
+
+def _maskgit_name(config: VQGANConfig, name: str) -> str:
+    """The paper-era network numbers all residual blocks of a side in the order they run."""
+    if name == "quantizer.codebook":
+        return "quantizer.embedding.weight"
+    side, rest = name.split(".", 1)
+    last = "conv2" if side == "encoder" else "conv6"
+    for ours, theirs in {"conv_in": "conv1", "norm_out": "norm1", "conv_out": last}.items():
+        if rest.startswith(f"{ours}."):
+            return f"{side}.{theirs}.{rest.removeprefix(f'{ours}.')}"
+    levels, blocks = len(config.channel_mult), config.num_res_blocks
+    if found := re.fullmatch(r"up\.(\d+)\.upsample\.conv\.(\w+)", rest):
+        return f"decoder.up_convs.{levels - 1 - int(found[1])}.{found[2]}"
+    if found := re.fullmatch(r"mid\.block_(\d)\.(.+)", rest):
+        index = int(found[1]) - 1 + (levels * blocks if side == "encoder" else 0)
+    else:
+        found = re.fullmatch(r"(?:down|up)\.(\d+)\.block\.(\d+)\.(.+)", rest)
+        if found is None:
+            raise UserError(
+                f"{name} has no counterpart in the paper-era network: it has no attention"
+            )
+        level = int(found[1])
+        stage = level * blocks if side == "encoder" else 2 + (levels - 1 - level) * blocks
+        index = stage + int(found[2])
+    return (
+        f"{side}.blocks.{index}.{found[found.lastindex or 0].replace('nin_shortcut', 'conv_out')}"
+    )
+
+
+def _to_ours(tensor: np.ndarray) -> np.ndarray:
+    return np.transpose(tensor, (2, 3, 1, 0)) if tensor.ndim == 4 else tensor

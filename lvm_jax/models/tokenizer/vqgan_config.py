@@ -1,0 +1,101 @@
+"""The shape of a VQGAN."""
+
+import dataclasses
+from typing import Literal
+
+from lvm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """In what the published networks differ."""
+
+    bias: bool  # of the residual blocks and of the encoder's first convolution
+    pool: bool  # average pooling and depth to space, instead of convolution and nearest neighbour
+    encoder_out_kernel: int
+    more_decoder_blocks: int
+    quant_conv: bool
+
+
+_LAYOUTS = {
+    "taming": Layout(True, False, encoder_out_kernel=3, more_decoder_blocks=1, quant_conv=True),
+    "maskgit": Layout(False, True, encoder_out_kernel=1, more_decoder_blocks=0, quant_conv=False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class VQGANConfig:
+    """The shape of a VQGAN; open-muse's field names, and below them ours.
+
+    Attributes:
+      resolution: side of the square images.
+      num_channels: image channels.
+      hidden_channels: width that `channel_mult` multiplies.
+      channel_mult: width of each level, finest first; between levels the side halves.
+      num_res_blocks: residual blocks a level (the taming decoder has one more).
+      attn_resolutions: sides at which attention follows each residual block.
+      no_attn_mid_block: leave out the attention between the two middle blocks.
+      z_channels: channels that leave the encoder.
+      num_embeddings: codes.
+      quantized_embed_dim: dimension of a code.
+      layout: which published network, see `lvm_jax.models.tokenizer.vqgan`.
+      pixel_range: what the network itself is fed; images outside are in [0, 1] in any case.
+      l2_normalize: compare features and codes on the unit sphere.
+      norm_groups: groups of each GroupNorm. Narrow models need fewer than the published 32: one
+        channel a group would erase every channel's mean, and with it the brightness of the image.
+      dtype: of the convolutions.
+    """
+
+    resolution: int = 256
+    num_channels: int = 3
+    hidden_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    attn_resolutions: tuple[int, ...] = (16,)
+    no_attn_mid_block: bool = False
+    z_channels: int = 256
+    num_embeddings: int = 1024
+    quantized_embed_dim: int = 256
+    layout: Literal["taming", "maskgit"] = "taming"
+    pixel_range: Literal["0_1", "-1_1"] = "0_1"
+    l2_normalize: bool = False
+    norm_groups: int = 32
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self):
+        if self.resolution % self.downsampling:
+            raise UserError(
+                f"resolution {self.resolution} does not halve {len(self.channel_mult) - 1} times: "
+                f"it must be a multiple of {self.downsampling}"
+            )
+        for width in self.widths:
+            if width % min(self.norm_groups, width):
+                raise UserError(
+                    f"width {width} does not split into {self.norm_groups} groups: "
+                    "change hidden_channels, channel_mult or norm_groups"
+                )
+        if self.layout == "maskgit" and self.z_channels != self.quantized_embed_dim:
+            raise UserError(
+                f"z_channels {self.z_channels} differs from quantized_embed_dim "
+                f"{self.quantized_embed_dim}: the maskgit layout has no convolution between them"
+            )
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels of one side that a code stands for (f)."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """N, codes an image."""
+        return (self.resolution // self.downsampling) ** 2
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, finest first."""
+        return tuple(self.hidden_channels * mult for mult in self.channel_mult)
+
+    @property
+    def structure(self) -> Layout:
+        """What the layout's name stands for."""
+        return _LAYOUTS[self.layout]

@@ -1,0 +1,149 @@
+"""Picture files to arrays: 8-bit RGB as a person would see it, or the ids of a mask."""
+
+import contextlib
+import io
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int32, UInt8
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from lvm_jax.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_PIXELS = 80_000_000  # below the size at which Pillow suspects a decompression bomb
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+class BadImage(ValueError):
+    """A file that gives no image: `path` and `why`."""
+
+    def __init__(self, path: str, why: str):
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+def load_image(
+    source: epath.PathLike | bytes,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    enough: int = 0,
+    formats: tuple[str, ...] | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes a file, or its bytes, to 8-bit RGB as a person would see it.
+
+    EXIF orientation is applied, transparency composited on white, palettes and CMYK converted, 16-bit grey scaled to
+    8 bits; of an animation, the first frame.
+
+    Args:
+      source: a local or remote path, or the content of a file.
+      max_pixels: larger images are refused before they are decoded.
+      enough: a short side; a JPEG of 2, 4 or 8 times it is decoded that much smaller, in a fraction of the time. 0: no.
+      formats: Pillow's names of the kinds that may be opened; by default all it knows. Name them where the file comes
+        from a stranger: some kinds, such as EPS, are read by starting another program.
+
+    Raises:
+      BadImage: unreadable, truncated, too large, or of a kind without a range (32-bit, float).
+    """
+    with _opened(source, formats) as (image, name):
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
+        if enough:
+            image.draft(None, (enough, enough))
+        return to_rgb(image, name)
+
+
+def load_ids(source: epath.PathLike | bytes) -> Int32[np.ndarray, "h w"]:
+    """The ids of a mask, not its colours: palette indices, or grey levels of 1, 8 or 16 bits.
+
+    Raises:
+      BadImage: unreadable, or a picture in true colours.
+    """
+    with _opened(source) as (image, name):
+        if image.mode not in ("P", "L", "1", "I", "I;16"):
+            raise BadImage(name, f"is of mode {image.mode}, no indexed mask: read it as a picture")
+        return np.asarray(image).astype(np.int32)
+
+
+def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "h w 3"]:
+    """A Pillow image of any mode as 8-bit RGB; see `load_image`.
+
+    Raises:
+      BadImage: as `load_image`; what Pillow raises for a damaged file passes through.
+    """
+    image.load()
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # without a turn it would copy
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image, name)
+
+
+def find_images(root: epath.PathLike) -> list[str]:
+    """The image files below a folder (jpg, jpeg, png, webp, bmp), sorted, hidden ones left out.
+
+    Raises:
+      UserError: no such folder, or no image in it.
+    """
+    folder = epath.Path(root)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: point at one that holds images")
+    files = list(_walk(folder))
+    if not files:
+        raise UserError(
+            f"{folder} holds no image ({', '.join(EXTENSIONS)}), also not in its sub-folders: add some"
+        )
+    return sorted(files)
+
+
+def _walk(folder: epath.Path) -> Iterator[str]:
+    # Not epath's walk, which loses the gs:// of what it finds (etils 1.15).
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.name.lower().endswith(EXTENSIONS):
+            yield str(path)
+        elif path.is_dir():
+            yield from _walk(path)
+
+
+@contextlib.contextmanager
+def _opened(
+    source: epath.PathLike | bytes, formats: tuple[str, ...] | None = None
+) -> Iterator[tuple[Image.Image, str]]:
+    """A picture and its name; what goes wrong in the block is told as a `BadImage`."""
+    name = "<bytes>" if isinstance(source, bytes) else str(source)
+    try:
+        content = source if isinstance(source, bytes) else epath.Path(source).read_bytes()
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            yield image, name
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:  # whose own message names a buffer's address
+        raise BadImage(name, "cannot be decoded (not an image of a known kind)") from error
+    except _DECODE_ERRORS as error:
+        raise BadImage(name, f"cannot be decoded ({error})") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode == "F":
+        raise BadImage(name, "its pixels are floats, which have no fixed range")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 0xFFFF:
+            raise BadImage(name, "its pixels are 32-bit integers, which have no fixed range")
+        return np.repeat(np.rint(grey / 257).astype(np.uint8)[..., None], 3, axis=-1)
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -1,0 +1,88 @@
+"""The page of a visual task: its scores beside ceiling and baselines, and its best, middle and worst answers."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from lvm_jax.reporting import html
+
+# Predictors in the order in which they are shown, and what they do.
+_PREDICTORS = {
+    "model": "the decoder",
+    "tokenizer_ceiling": "the truth, encoded and decoded",
+    "copy": "the last answer of the support",
+    "nearest": "the answer of the support image nearest to the query",
+    "constant": "the mean colour of the support's answers",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One question with its answers.
+
+    Attributes:
+      group: "best", "middle" or "worst".
+      key: where the question came from.
+      strip: a PNG of support, query, answer, ceiling and truth.
+      scores: PREDICTOR/METRIC -> value.
+    """
+
+    group: str
+    key: str
+    strip: epath.Path
+    scores: Mapping[str, Any]
+
+
+def task_page(task: str, results: Mapping[str, Any], cases: Sequence[Case]) -> str:
+    """A self-contained page.
+
+    Args:
+      task: its name.
+      results: what evaluate_benchmarks writes as JSON: PREDICTOR/METRIC -> mean, and what was asked.
+      cases: shown under their groups, in order.
+    """
+    asked = [(name, value) for name, value in results.items() if "/" not in name]
+    parts = [
+        html.section("Scores", _scores(results), html.table(("", ""), asked)),
+        *(
+            html.section(
+                f"The {group} answers",
+                *(
+                    html.picture(case.strip, case.key) + _scores_of_a_case(case.scores)
+                    for case in cases
+                    if case.group == group
+                ),
+            )
+            for group in dict.fromkeys(case.group for case in cases)
+        ),
+    ]
+    subtitle = (
+        "Answers are drawn greedily; best and worst are by the decoder's own score. All pictures are squares of the "
+        "tokenizer's size."
+    )
+    return html.page(f"In context: {task.replace('_', ' ')}", subtitle, "".join(parts))
+
+
+def _scores(results: Mapping[str, Any]) -> str:
+    """A row a predictor, a column a metric."""
+    metrics = _metrics(results)
+    rows = [
+        (words, *(results.get(f"{name}/{metric}") for metric in metrics))
+        for name, words in _PREDICTORS.items()
+    ]
+    return html.table(("", *metrics), rows)
+
+
+def _scores_of_a_case(scores: Mapping[str, Any]) -> str:
+    """A row a metric, a column a predictor."""
+    rows = [
+        (metric, *(scores.get(f"{name}/{metric}") for name in _PREDICTORS))
+        for metric in _metrics(scores)
+    ]
+    return html.table(("", *(name.replace("_", " ") for name in _PREDICTORS)), rows)
+
+
+def _metrics(values: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name.split("/")[1] for name in values if "/" in name))

@@ -1,0 +1,122 @@
+"""The files of tensors in a model folder, opened without reading them: `files.shapes`, then slices one by one.
+
+One safetensors file, several with Hugging Face's index, or PyTorch's .bin files with theirs.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from etils import epath
+from safetensors import SafetensorError, safe_open
+
+from lvm_jax.errors import UserError
+from lvm_jax.weights import torch_pickle
+
+TENSORS_FILE = "model.safetensors"
+# What a folder may hold, the first one found: one file, or the index of several.
+_LAYOUTS = (TENSORS_FILE, f"{TENSORS_FILE}.index.json")
+_LAYOUTS += ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+class TensorFiles:
+    """Open files of tensors; `with TensorFiles(directory) as files: files.read(name, (slice(0, 8),))`.
+
+    Remote files are copied to a local scratch folder first, one after the other.
+
+    Args:
+      directory: of the files.
+      names: which; default: `model.safetensors`, its parts by their index, or the same of `pytorch_model.bin`.
+
+    Attributes:
+      shapes: of every tensor by name.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+
+    def __init__(self, directory: epath.PathLike, names: Sequence[str] | None = None) -> None:
+        self._directory = epath.Path(directory)
+        self._closing = contextlib.ExitStack()
+        self._tensors: dict[str, tuple[epath.Path, Any]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        try:
+            for name in self._names() if names is None else names:
+                self._open(self._directory / name)
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def __enter__(self) -> "TensorFiles":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.close()
+
+    def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """A tensor, or the block of it that `index` cuts out, in the dtype of its file.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        path, tensor = self._tensors[name]
+        try:
+            return np.asarray(tensor[index])
+        except SafetensorError as error:
+            raise _damaged(path, error) from error
+
+    def _names(self) -> list[str]:
+        found = next((name for name in _LAYOUTS if (self._directory / name).exists()), None)
+        if found is None:
+            raise UserError(
+                f"{self._directory / TENSORS_FILE} is missing: a model folder holds config.json, {TENSORS_FILE}"
+            )
+        if not found.endswith(".json"):
+            return [found]
+        path = self._directory / found
+        try:
+            return sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is no index of tensors ({error!r}): download it again"
+            ) from error
+
+    def _open(self, path: epath.Path) -> None:
+        if not path.exists():
+            raise UserError(f"{path} is missing: download the folder again")
+        local = pathlib.Path(os.fspath(path))
+        if not is_local(path):
+            scratch = self._closing.enter_context(tempfile.TemporaryDirectory())
+            local = pathlib.Path(os.fspath(path.copy(epath.Path(scratch) / path.name)))
+        if path.suffix == ".bin":
+            tensors = torch_pickle.open_tensors(local)
+            shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        else:
+            try:
+                file = self._closing.enter_context(safe_open(local, framework="np"))
+                tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
+            except SafetensorError as error:
+                raise _damaged(path, error) from error
+        self._tensors |= {name: (path, tensor) for name, tensor in tensors.items()}
+        self.shapes |= shapes
+
+
+def is_local(path: epath.Path) -> bool:
+    """Whether a path is of a file system, not of an object store."""
+    return "://" not in os.fspath(path)
+
+
+def _damaged(path: epath.Path, error: SafetensorError) -> UserError:
+    return UserError(f"{path} is damaged ({error}): export or download it again")

@@ -1,0 +1,190 @@
+"""Prompts from JSON lines and folders: the right pictures in the right order, and mistakes named by line."""
+
+import json
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from lvm_jax.errors import UserError
+from lvm_jax.inference.codec import encode_images
+from lvm_jax.inference.prompt_files import read_prompts
+from lvm_jax.models import VQGAN, presets
+
+
+@pytest.fixture(scope="module")
+def vqgan() -> VQGAN:
+    return VQGAN(presets.vqgan("debug"), rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{i}.png")
+    return root
+
+
+def codes_of(vqgan, pictures, *numbers):
+    return encode_images(
+        vqgan, np.stack([np.asarray(Image.open(pictures / f"{i}.png")) for i in numbers])
+    )
+
+
+def write(path, *lines):
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    return path
+
+
+def test_the_published_formats(vqgan, pictures, tmp_path):
+    lines = write(
+        tmp_path / "prompts.jsonl",
+        {"input": ["0.png", "1.png", "2.png"], "target": ["3.png"]},
+        {"input": ["4.png"], "output": "some/where/out.jpg"},
+        {"pairs": [["0.png", "1.png"], ["2.png", "3.png"]], "query": "4.png"},
+        {
+            "examples": [["0.png", "1.png", "2.png"]],
+            "query": ["3.png", "4.png"],
+            "target": ["5.png"],
+        },
+    )
+    cases = read_prompts(lines, vqgan, pictures)
+    assert [case.name for case in cases] == ["00000", "some/where/out", "00002", "00003"]
+    loaded = [case.load() for case in cases]
+    orders = [(0, 1, 2), (4,), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4)]
+    for case, order in zip(loaded, orders):
+        assert np.array_equal(case.prompt_PN, codes_of(vqgan, pictures, *order))
+        assert case.sizes == ((16, 16),) * len(order)
+    assert np.array_equal(loaded[0].truth_IN, codes_of(vqgan, pictures, 3))
+    assert loaded[1].truth_IN.shape == (0, vqgan.tokens_per_image)
+    assert [case.kind for case in loaded] == ["sequential", "sequential", "analogy", "analogy"]
+    assert loaded[0].roles == ("frame",) * 4
+    assert loaded[3].roles == (
+        *("input", "annotation_1", "annotation_2"),
+        *("input", "annotation_1", "annotation_2"),
+    )
+    for case in cases:
+        case.check(context_images=6)
+    with pytest.raises(UserError, match=r"prompts.jsonl line 3 has 5 images: at most 4 leave room"):
+        cases[2].check(context_images=5)
+
+
+def test_composed_prompts(vqgan, pictures, tmp_path):
+    pairs, examples = [["0.png", "1.png"]], [["2.png", "3.png", "4.png"]]
+    lines = write(
+        tmp_path / "prompts.jsonl",
+        {
+            "parts": [{"pairs": pairs}, {"examples": examples, "query": ["5.png"]}],
+            "target": ["0.png", "1.png"],
+        },
+        {
+            "parts": [
+                {"examples": examples},
+                {"input": ["5.png"]},
+                {"pairs": pairs, "query": "2.png"},
+            ]
+        },
+    )
+    cases = read_prompts(lines, vqgan, pictures)
+    first, second = (case.load() for case in cases)
+    assert np.array_equal(first.prompt_PN, codes_of(vqgan, pictures, 0, 1, 2, 3, 4, 5))
+    assert first.roles[2:] == ("input", "annotation_1", "annotation_2") * 2
+    assert np.array_equal(second.prompt_PN, codes_of(vqgan, pictures, 2, 3, 4, 5, 0, 1, 2))
+    assert [first.kind, second.kind] == ["analogy", "analogy"]
+    cases[1].check(context_images=8)
+    with pytest.raises(UserError, match="line 2 has 7 images: at most 6"):
+        cases[1].check(context_images=7)
+    wrong = write(
+        tmp_path / "w.jsonl", {"parts": [{"pairs": pairs, "query": "2.png"}, {"input": ["0.png"]}]}
+    )
+    with pytest.raises(
+        UserError, match=r"line 1, part 1 has \['pairs', 'query'\]: .* only the last has a query"
+    ):
+        read_prompts(wrong, vqgan)
+    wrong = write(tmp_path / "w.jsonl", {"parts": [{"pairs": pairs}], "input": ["0.png"]})
+    with pytest.raises(UserError, match=r"line 1 has \['input'\]"):
+        read_prompts(wrong, vqgan)
+
+
+def test_paths_are_relative_to_the_file(vqgan, pictures):
+    lines = write(pictures / "here.jsonl", {"input": ["0.png"]})
+    assert len(read_prompts(lines, vqgan)[0].load().prompt_PN) == 1
+    absolute = write(pictures / "absolute.jsonl", {"input": [str(pictures / "1.png")]})
+    case = read_prompts(absolute, vqgan, "/nowhere")[0].load()
+    assert np.array_equal(case.prompt_PN, codes_of(vqgan, pictures, 1))
+
+
+def test_the_question_follows_the_pictures(vqgan, pictures, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes((pictures / "0.png").read_bytes())
+    lines = write(tmp_path / "p.jsonl", {"input": ["a.png", "b.png"]})
+    before = read_prompts(lines, vqgan)[0].question()
+    assert read_prompts(lines, vqgan)[0].question() == before
+    (tmp_path / "b.png").write_bytes((pictures / "1.png").read_bytes())
+    assert read_prompts(lines, vqgan)[0].question() != before
+
+
+def test_folders(vqgan, pictures, tmp_path):
+    layout = {
+        "clip/1.png": 0, "clip/2.png": 1, "clip/target/x.png": 2,
+        "pairs/1_in.png": 0, "pairs/1_out.png": 1, "pairs/2_in.png": 2, "pairs/2_out.png": 3, "pairs/query.png": 4,
+    }  # fmt: skip
+    for name, number in layout.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((pictures / f"{number}.png").read_bytes())
+    clip, pairs = (case.load() for case in read_prompts(tmp_path, vqgan))
+    assert np.array_equal(clip.prompt_PN, codes_of(vqgan, pictures, 0, 1))
+    assert np.array_equal(clip.truth_IN, codes_of(vqgan, pictures, 2))
+    assert np.array_equal(pairs.prompt_PN, codes_of(vqgan, pictures, 0, 1, 2, 3, 4))
+    assert pairs.roles == ("input", "answer") * 2 + ("input",)
+    (tmp_path / "pairs" / "2_in.png").unlink()
+    with pytest.raises(UserError, match="1 queries and 3 other images"):
+        read_prompts(tmp_path, vqgan)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["{not json"], r"p\.jsonl line 1 is not JSON"),
+        (['{"images": ["0.png"]}'], r"line 1 has \['images'\]: it needs"),
+        (["[1, 2]"], "line 1 has list"),
+        (['{"input": "0.png"}'], "input is '0.png': give a list of paths"),
+        (['{"input": [3]}'], r"input is \[3\]"),
+        (['{"pairs": [["0.png", "1.png"]], "query": ["2.png"]}'], "give one path"),
+        (['{"input": ["0.png"], "output": "../x.png"}'], "must be a relative path"),
+        (['{"input": ["0.png"], "output": "/x.png"}'], "must be a relative path"),
+        (
+            ['{"input": ["0.png"], "output": "x"}'] * 2,
+            "line 2 and p.jsonl line 1 would both write x",
+        ),
+        ([], "holds 0 prompts"),
+    ],
+)
+def test_lines_that_are_wrong(vqgan, tmp_path, lines, words):
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=words):
+        read_prompts(tmp_path / "p.jsonl", vqgan)
+
+
+def test_pictures_that_are_none(vqgan, pictures, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    cases = read_prompts(
+        write(
+            tmp_path / "p.jsonl",
+            {"input": ["text.png"]},
+            {"input": ["gone.png"]},
+            {"pairs": [], "query": str(pictures / "0.png")},
+        ),
+        vqgan,
+    )
+    with pytest.raises(UserError, match=r"line 1: the prompt image .*text\.png: cannot be decoded"):
+        cases[0].load()
+    cases[0].check(16)  # which reads no picture
+    with pytest.raises(UserError, match=r"line 2: .*gone\.png does not exist"):
+        cases[1].check(16)
+    with pytest.raises(UserError, match="line 3: the analogy prompt has 0 pairs"):
+        cases[2].check(16)
+    with pytest.raises(UserError, match=r"does not exist: give a \.jsonl file"):
+        read_prompts(tmp_path / "nothing.jsonl", vqgan)
