@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up; rooms of one rank do not import each other.
 RANKS = [
     {"errors", "files"},
-    {"config", "cli"},
+    {"config", "cli", "vocabulary"},
     {"parallel"},
     {"pictures", "weights"},
     {"models", "losses", "data", "metrics", "reporting", "analysis"},

@@ -1,0 +1,193 @@
+"""The ids of a decoder: named ranges, and which of them may be drawn.
+
+A system's vocabulary is an ordered list of ranges, such as `codes`, or `text | image | specials | bins`. Ids inside a
+range are counted from 0 where they mean something (a code of the tokenizer, a piece of text, a bin), and from the
+range's start in the decoder. No other module adds a number to the size of a codebook.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from jaxtyping import Bool
+
+from lvm_jax.errors import UserError
+
+# Ids behind the codes in the published LVM vocabulary of 8292: BOS, EOS, PAD, and 97 that nothing uses.
+_LVM_RESERVED = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class IdRange:
+    """The ids `start .. stop - 1`."""
+
+    name: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        """How many ids."""
+        return self.stop - self.start
+
+    def __contains__(self, id: int) -> bool:
+        """Whether an id of the decoder lies in the range."""
+        return self.start <= id < self.stop
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Named, adjacent ranges of ids from 0, and the ids with a meaning of their own.
+
+    Attributes:
+      ranges: in the order of their ids; together they are 0 .. size - 1.
+      specials: (name, id) of single ids, such as ("bos", 8192); every id lies in one of the ranges.
+    """
+
+    ranges: tuple[IdRange, ...]
+    specials: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = 0
+        for found in self.ranges:
+            if found.start != expected or len(found) < 1:
+                raise UserError(
+                    f"the id range {found.name!r} is {found.start}..{found.stop - 1}: it must start at {expected}, "
+                    "where the range before it ends, and hold at least one id"
+                )
+            expected = found.stop
+        names = [found.name for found in self.ranges]
+        for kind, given in (("id range", names), ("special id", [n for n, _ in self.specials])):
+            twice = sorted({name for name in given if given.count(name) > 1})
+            if twice:
+                raise UserError(f"two {kind}s are named {twice[0]!r}: give each a name of its own")
+        for name, id in self.specials:
+            if not 0 <= id < expected:
+                raise UserError(f"the special {name!r} has id {id}: ids are 0..{expected - 1}")
+
+    @classmethod
+    def of(
+        cls, sizes: Mapping[str, int], specials: Mapping[str, int] | None = None
+    ) -> "Vocabulary":
+        """Ranges of the given sizes, one after the other.
+
+        Args:
+          sizes: name -> number of ids, in the order of the ids.
+          specials: name -> id.
+
+        Raises:
+          UserError: an empty range, a name given twice, or a special outside all ranges.
+        """
+        ranges, start = [], 0
+        for name, size in sizes.items():
+            ranges.append(IdRange(name, start, start + size))
+            start += size
+        return cls(tuple(ranges), tuple((specials or {}).items()))
+
+    @classmethod
+    def lvm(cls, codebook_size: int) -> "Vocabulary":
+        """The published LVM vocabulary: codes, then BOS, EOS, PAD and 97 ids that nothing uses.
+
+        Args:
+          codebook_size: codes of the tokenizer, at least 1.
+
+        Raises:
+          UserError: no code.
+        """
+        if codebook_size < 1:
+            raise UserError(f"codebook_size is {codebook_size}: it must be at least 1")
+        special = {"bos": codebook_size, "eos": codebook_size + 1, "pad": codebook_size + 2}
+        return cls.of({"codes": codebook_size, "specials": _LVM_RESERVED}, special)
+
+    @classmethod
+    def lvm_of_size(cls, vocab_size: int) -> "Vocabulary":
+        """The published LVM vocabulary of `vocab_size` ids in all; inverse of `Vocabulary.lvm(codes).size`.
+
+        Raises:
+          UserError: too few ids for one code beside the reserved ones.
+        """
+        if vocab_size <= _LVM_RESERVED:
+            raise UserError(
+                f"vocab_size is {vocab_size}: {_LVM_RESERVED} ids are reserved, so it must be at least "
+                f"{_LVM_RESERVED + 1}"
+            )
+        return cls.lvm(vocab_size - _LVM_RESERVED)
+
+    @property
+    def size(self) -> int:
+        """Number of ids, reserved ones included: the decoder's `vocab_size`."""
+        return self.ranges[-1].stop
+
+    @property
+    def bos(self) -> int:
+        """The id that begins a sentence."""
+        return self.special("bos")
+
+    @property
+    def eos(self) -> int:
+        """The id that ends a sentence."""
+        return self.special("eos")
+
+    @property
+    def pad(self) -> int:
+        """The id that fills a row where there is no sentence."""
+        return self.special("pad")
+
+    def special(self, name: str) -> int:
+        """The id of a special.
+
+        Raises:
+          UserError: no special of that name.
+        """
+        for known, id in self.specials:
+            if known == name:
+                return id
+        raise UserError(_unknown("special id", name, (known for known, _ in self.specials)))
+
+    def __getitem__(self, name: str) -> IdRange:
+        """The range of a name.
+
+        Raises:
+          UserError: no range of that name.
+        """
+        for found in self.ranges:
+            if found.name == name:
+                return found
+        raise UserError(_unknown("id range", name, (found.name for found in self.ranges)))
+
+    def range_of(self, id: int) -> IdRange:
+        """The range that an id lies in.
+
+        Raises:
+          UserError: an id outside the vocabulary.
+        """
+        for found in self.ranges:
+            if id in found:
+                return found
+        raise UserError(f"id {id} is not in the vocabulary: ids are 0..{self.size - 1}")
+
+    def mask(self, *names: str) -> Bool[np.ndarray, " V"]:
+        """True for the ids that may be drawn: those of the named ranges and specials; read-only, made once.
+
+        Raises:
+          UserError: a name that is neither a range nor a special.
+        """
+        return _mask(self, names)
+
+
+@functools.lru_cache(maxsize=64)
+def _mask(vocabulary: Vocabulary, names: tuple[str, ...]) -> Bool[np.ndarray, " V"]:
+    mask = np.zeros(vocabulary.size, bool)
+    ranges = {found.name for found in vocabulary.ranges}
+    for name in names:
+        if name in ranges:
+            found = vocabulary[name]
+            mask[found.start : found.stop] = True
+        else:
+            mask[vocabulary.special(name)] = True
+    mask.setflags(write=False)
+    return mask
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    return f"the vocabulary has no {kind} {name!r}; known: {', '.join(known) or 'none'}"
