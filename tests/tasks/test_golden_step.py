@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lvm_jax.models import presets
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 SEQ_LEN = 24
@@ -50,7 +50,7 @@ def trained():
     config = presets.llama(
         "debug", vocab_size=164, hidden_size=32, intermediate_size=48, num_attention_heads=4
     )
-    task = NextTokenTask(config, make_optimizer(OPTIMIZER), seq_len=SEQ_LEN)
+    task = DecoderTask(config, make_optimizer(OPTIMIZER), seq_len=SEQ_LEN)
     state = task.init(jax.random.key(7))
     step = jax.jit(task.step)
     seen = []
