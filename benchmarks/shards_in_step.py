@@ -25,8 +25,8 @@ from lvm_jax.data.sentences.token_loader import TokenLoader
 from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.models import presets
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
-from lvm_jax.parallel.sharding import BatchLayout
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.parallel.sharding import BatchPlacement
+from lvm_jax.tasks.decoder import DecoderTask
 
 Batches = Iterator[dict[str, np.ndarray]]
 
@@ -53,9 +53,9 @@ def main() -> None:
     """Prints each round, and the medians with their ratio."""
     args = flags.FLAGS
     config = presets.llama(args.preset, vocab_size=SpecialTokens(CODEBOOK_SIZE).vocab_size)
-    task = NextTokenTask(config, optax.adamw(1e-4), seq_len=args.seq_len)
+    task = DecoderTask(config, optax.adamw(1e-4), seq_len=args.seq_len)
     mesh = make_mesh(MeshConfig())
-    layout = BatchLayout(mesh, args.batch)
+    placement = BatchPlacement(mesh, args.batch)
     with tempfile.TemporaryDirectory() as root, jax.set_mesh(mesh):
         longest = args.seq_len // 256
         images = np.minimum(images_of("mixed", args.sentences), longest)
@@ -72,7 +72,7 @@ def main() -> None:
                     asked = time.perf_counter()
                     batch = next(batches)
                     wait += time.perf_counter() - asked
-                    state, metrics = step(state, layout.put(batch), key)
+                    state, metrics = step(state, placement.put(batch), key)
                 jax.block_until_ready(metrics)
                 spent = time.perf_counter() - begin
                 return {"seconds": spent / args.steps, "waiting": wait / args.steps}

@@ -25,8 +25,8 @@ from lvm_jax.models.attention.attend import check_backend, choose
 from lvm_jax.models.decoder.config import LlamaConfig
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
-from lvm_jax.parallel.sharding import BatchLayout
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.parallel.sharding import BatchPlacement
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.hooks import HeldOutLoss
 from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -44,7 +44,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """See `NextTokenTask`."""
+    """See `DecoderTask`."""
 
     z_loss: float = 0.0
     chunk: int = 0
@@ -70,9 +70,9 @@ class Experiment:
     init_from: str = ""
 
 
-def make_task(config: Experiment) -> NextTokenTask:
+def make_task(config: Experiment) -> DecoderTask:
     """What a step of the experiment is."""
-    return NextTokenTask(
+    return DecoderTask(
         config.model,
         make_optimizer(config.optimizer),
         seq_len=config.data.seq_len,
@@ -113,7 +113,7 @@ def main() -> None:
 
     mesh = make_mesh(config.mesh)
     task = make_task(config)
-    layout = BatchLayout(mesh, batch)
+    layout = BatchPlacement(mesh, batch)
     evaluators = make_evaluations(
         [name for name, steps in config.evaluators.items() if steps],
         config.evaluation,

@@ -182,7 +182,7 @@ _RECIPES = {"taming": _taming, "maskgit": _maskgit, "lvm": _lvm}
 def _l2_codes(config: Any) -> None:
     """Codes of 8 dimensions, compared by angle (ViT-VQGAN, LlamaGen): they are all used, which 64 free ones are not."""
     config.model.update({"l2_normalize": True, "quantized_embed_dim": 8})
-    if config.model.layout == "maskgit":  # it has no convolution between latent and code
+    if config.model.architecture == "maskgit":  # it has no convolution between latent and code
         config.model.z_channels = 8
 
 

@@ -17,7 +17,7 @@ from lvm_jax.models.tokenizer.discriminator import (
     DiscriminatorConfig,
     make_discriminator,
 )
-from lvm_jax.tasks.accumulation import in_parts
+from lvm_jax.tasks.accumulation import in_microbatches
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss
 
@@ -91,7 +91,7 @@ class Critic:
         self, params: nnx.State, images_BHWC: Float[Array, "B H W C"]
     ) -> Float[Array, "B h w"]:
         """Positive for real."""
-        return in_parts(self.network(params), self._parts)(images_BHWC)
+        return in_microbatches(self.network(params), self._parts)(images_BHWC)
 
     def network(self, params: nnx.State) -> Discriminator:
         """The discriminator itself, of a whole batch at once."""
@@ -141,5 +141,5 @@ class Critic:
             critic = self.network(params)
             return jax.grad(lambda x: jnp.sum(jnp.mean(critic(x), axis=(1, 2))))(images_BHWC)
 
-        gradient_BHWC = in_parts(gradient, self._parts)(images_BHWC)
+        gradient_BHWC = in_microbatches(gradient, self._parts)(images_BHWC)
         return losses.divide(losses.gradient_penalty(gradient_BHWC))

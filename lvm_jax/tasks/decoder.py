@@ -22,7 +22,7 @@ from lvm_jax.tasks.base import Batch, State
 ROWS = ("tokens", "segment_ids", "positions", "loss_weights")
 
 
-class NextTokenTask:
+class DecoderTask:
     """Trains a `Llama` on rows of seq_len + 1 tokens.
 
     Args:

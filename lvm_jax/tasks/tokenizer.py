@@ -23,7 +23,7 @@ from lvm_jax.models.tokenizer.revival import count_idle, revive
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel.sharding import constrain
-from lvm_jax.tasks.accumulation import in_parts
+from lvm_jax.tasks.accumulation import in_microbatches
 from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.critic import Critic
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss, TokenizerStep
@@ -223,7 +223,7 @@ class TokenizerTask:
         self, params: nnx.State, images_BHWC: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[Scalars, Quantized]]:
         """((reconstruction, weighted quantisation loss), (scalars to report, the latents))."""
-        network = in_parts(lambda x: self._reconstruction(params, x), self.how.accumulation)
+        network = in_microbatches(lambda x: self._reconstruction(params, x), self.how.accumulation)
         outputs_BHWC, quantized = network(images_BHWC)
         quantization, report = self._quantization(params, quantized)
         return (outputs_BHWC, quantization), (report, jax.lax.stop_gradient(quantized))
@@ -253,7 +253,7 @@ class TokenizerTask:
                 return entropy_T, jnp.mean(p_TK, axis=0, keepdims=True)
 
             # One mean a part, of equally many tokens each: their mean is that of the batch.
-            entropy_T, mean_PK = in_parts(assign, self.how.accumulation)(
+            entropy_T, mean_PK = in_microbatches(assign, self.how.accumulation)(
                 _rows(quantized.inputs_BhwD)
             )
             each, overall = losses.code_entropy(entropy_T, jnp.mean(mean_PK, axis=0))
@@ -278,7 +278,7 @@ class TokenizerTask:
         elif loss.perceptual == "none":
             return loss.reconstruction_weight * pixels, parts
         else:
-            distance = in_parts(
+            distance = in_microbatches(
                 lambda a, b: perceptual.lpips(constants["perceptual"], a, b, net=self._net),
                 self.how.accumulation,
             )

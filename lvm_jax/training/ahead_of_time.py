@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from lvm_jax.analysis.costs import COLLECTIVES, Cost, program_cost
 from lvm_jax.analysis.roofline import GIB, Chip, Prediction, out_of_memory, predict
-from lvm_jax.parallel.sharding import BatchLayout, batch_sharding
+from lvm_jax.parallel.sharding import BatchPlacement, batch_sharding
 from lvm_jax.tasks.base import Task
 from lvm_jax.training.loop import TrainConfig, abstract_state, compile_step, guarded
 
@@ -86,7 +86,7 @@ def lower_step(task: Task, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowere
     Raises:
       UserError: the batch does not divide over the mesh, or a parameter's dimension does not.
     """
-    BatchLayout(mesh, config.batch_size)
+    BatchPlacement(mesh, config.batch_size)
     judged = guarded(task, config)
     with jax.set_mesh(mesh):
         batch = {

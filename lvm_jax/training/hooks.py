@@ -11,7 +11,7 @@ from etils import epath
 from lvm_jax.data.splits import spread
 from lvm_jax.metrics import states as metric_states
 from lvm_jax.metrics.states import Mean
-from lvm_jax.parallel.sharding import BatchLayout
+from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.tasks.base import Batch, State
 
 
@@ -21,23 +21,23 @@ class HeldOutLoss:
     Args:
       loss: (params, batch) -> (sum, weight); compiled once.
       batches: host-local rows; iterating again starts again. Padding must weigh nothing.
-      layout: the mesh, and the batch that `batches` yields.
+      placement: the mesh, and the batch that `batches` yields.
     """
 
     def __init__(
         self,
         loss: Callable[[Any, Batch], tuple[jax.Array, jax.Array]],
         batches: Iterable[Mapping[str, np.ndarray]],
-        layout: BatchLayout,
+        placement: BatchPlacement,
     ) -> None:
         self._loss = jax.jit(lambda params, batch: Mean(*loss(params, batch)))
-        self._batches, self._layout = batches, layout
+        self._batches, self._placement = batches, placement
 
     def __call__(self, step: int, state: State) -> dict[str, float]:
         """The mean over the whole split."""
         total: dict[str, Mean] | None = None
         for batch in self._batches:
-            mean = self._loss(state["params"], self._layout.put(batch))
+            mean = self._loss(state["params"], self._placement.put(batch))
             total = metric_states.merge(total, {"validation/loss": mean})
         return metric_states.compute(jax.device_get(total or {}))
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from lvm_jax import config as configs
 from lvm_jax.errors import UserError
 from lvm_jax.parallel.runtime import StopSignal, compiler_options
-from lvm_jax.parallel.sharding import BatchLayout, state_shardings
+from lvm_jax.parallel.sharding import BatchPlacement, state_shardings
 from lvm_jax.tasks.base import State, Task
 from lvm_jax.training.bad_steps import GuardedTask, Judge
 from lvm_jax.training.checkpoint import Checkpointer
@@ -144,7 +144,7 @@ def train(
     ledger = Ledger()
     workdir = epath.Path(workdir)
     claim(workdir, configs.to_dict(experiment or config), config.print_config)
-    layout = BatchLayout(mesh, config.batch_size)
+    placement = BatchPlacement(mesh, config.batch_size)
     skip = config.on_bad_step == "skip"
     task = guarded(task, config)
     scheduled = [e if isinstance(e, Every) else Every(config.eval_every, e) for e in evaluations]
@@ -183,7 +183,7 @@ def train(
         for done in progress:
             step = done + 1
             ledger.enter("training")  # the watchdog counts a step from here
-            batch = layout.put(log.next_batch(batches))
+            batch = placement.put(log.next_batch(batches))
             profiler.before(step)
             with ledger.phase("compile") if done == start else contextlib.nullcontext():
                 state, metrics = step_fn(state, batch, constants)

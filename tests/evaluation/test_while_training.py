@@ -19,7 +19,7 @@ from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
 from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
@@ -51,7 +51,7 @@ def settings(root, **changes):
 
 @pytest.mark.slow
 def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path):
-    task = NextTokenTask(
+    task = DecoderTask(
         model.config, make_optimizer(OptimizerConfig(warmup_steps=1, decay_steps=4)), seq_len=16
     )
     shards = str(root / "shards")

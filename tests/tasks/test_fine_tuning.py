@@ -14,7 +14,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder.config import LoRAConfig, train_flops_per_token
 from lvm_jax.parallel.mesh import make_mesh
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.loop import TrainConfig, train
 
 PLAIN = presets.llama(
@@ -33,7 +33,7 @@ T, B = 12, 4
 
 
 def _task(config, **options):
-    return NextTokenTask(config, optax.adamw(3e-2), seq_len=T, **options)
+    return DecoderTask(config, optax.adamw(3e-2), seq_len=T, **options)
 
 
 def _batch(step=0):

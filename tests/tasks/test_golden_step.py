@@ -11,7 +11,7 @@ import pytest
 
 from lvm_jax.data.sentences.row_assembly import label_weights
 from lvm_jax.models import presets
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 SEQ_LEN = 24
@@ -52,7 +52,7 @@ def trained():
     config = presets.llama(
         "debug", vocab_size=164, hidden_size=32, intermediate_size=48, num_attention_heads=4
     )
-    task = NextTokenTask(config, make_optimizer(OPTIMIZER), seq_len=SEQ_LEN)
+    task = DecoderTask(config, make_optimizer(OPTIMIZER), seq_len=SEQ_LEN)
     state = task.init(jax.random.key(7))
     step = jax.jit(task.step)
     seen = []
