@@ -10,7 +10,7 @@ from jaxtyping import Float, Int32, UInt8
 
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.annotators.keypoints import draw_keypoints
-from data_pipelines.sources.base import BadItem, Item, existing_folder
+from data_pipelines.sources.base import BadItem, Item
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import shrink_ids
 from lvm_jax.errors import UserError
@@ -18,6 +18,7 @@ from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures import skeletons
 from lvm_jax.pictures.boxes import draw_boxes
 from lvm_jax.pictures.coco import Listed, corners, marked_keypoints, read_coco
+from lvm_jax.pictures.listing import existing_folder
 from lvm_jax.pictures.run_lengths import decode_run_lengths
 
 Role = Literal["boxes", "keypoints", "segmentation"]
