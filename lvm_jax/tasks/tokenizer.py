@@ -23,12 +23,13 @@ from lvm_jax.models.tokenizer.revival import count_idle, revive
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel.sharding import constrain
+from lvm_jax.pictures.pixels import to_float
 from lvm_jax.tasks.accumulation import in_microbatches
 from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.critic import Critic
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss, TokenizerStep
 
-__all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask", "to_float"]
+__all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask"]
 
 Scalars = dict[str, jax.Array]
 
@@ -333,11 +334,6 @@ class TokenizerTask:
 
     def _features(self, weights: perceptual.Weights, images_BHWC: jax.Array) -> list[jax.Array]:
         return perceptual.features(weights, images_BHWC, net=self._net)
-
-
-def to_float(images: Int[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """uint8 images as floats in [0, 1]."""
-    return images.astype(jnp.float32) / 255
 
 
 def _rows(x_BhwD: jax.Array) -> jax.Array:
