@@ -59,8 +59,9 @@ class TokenizerStep:
     """How a step is computed, and what is kept beside the weights.
 
     Attributes:
-      accumulation: parts that a batch is computed in, one after the other; the step is the same, its memory that of a
-        part, and each network's forward pass runs twice (with the adaptive weight the tokenizer's twice more).
+      accumulation: microbatches that a batch is computed in, one after the other. The step is the same, it takes the
+        memory of one microbatch, and each network's forward pass runs twice (with the adaptive weight the tokenizer's
+        twice more).
       ema_decay: of a moving average of the tokenizer's weights, which is then what is evaluated and exported; 0 keeps
         none. In the first steps the average follows faster.
       revive_after: steps without being chosen after which a code moves to where the quantisation error is; 0 never.
