@@ -14,7 +14,8 @@ from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.training import loop
 from lvm_jax.training.bad_steps import BadStep
-from lvm_jax.training.loop import TrainConfig, compile_step, train
+from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.step import compile_step
 
 CONFIG = TrainConfig(steps=12, batch_size=8, log_every=5, eval_every=6, checkpoint_every=4)
 TIMES = ("time", "rows_per_second", "mfu", "goodput", "badput")
