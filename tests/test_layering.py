@@ -18,7 +18,7 @@ RANKS = [
     {"inference"},
     {"tasks", "evaluation"},
     {"training", "release"},
-    {"demo"},
+    {"recipes", "demo"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 # The protocols that every task and evaluation follows, and the states that both return, are shared by design.
