@@ -112,7 +112,8 @@ class DecoderTask:
         (total, weight), grads = self._gradients(state["params"], batch)
         now = self._split.trained(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
-        params = self._split.updated(state["params"], optax.apply_updates(now, updates))
+        moved: Any = optax.apply_updates(now, updates)
+        params = self._split.updated(state["params"], moved)
         metrics = {"loss": Mean(total, weight), "grad_norm": Mean(optax.tree.norm(grads), 1.0)}
         return {"step": state["step"] + 1, "params": params, "opt": opt}, metrics
 
