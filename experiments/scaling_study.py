@@ -2,7 +2,7 @@ r"""A scaling study on one set of shards: how the loss falls with size, tokens a
 
   python experiments/scaling_study.py --config=experiments/configs/scaling_study.py --shards=SHARDS --workdir=DIR
 
-Trains every size to every length, and one size on parts of the data, each by experiments/train_lvm.py in
+Trains every size to every length, and one size on parts of the data, each by experiments/train.py in
 DIR/runs/NAME; a run that is done is not done again, and one that was stopped goes on. Then DIR/scaling.json has the
 numbers and fitted power laws, DIR/scaling.html shows them (the paper's Figures 3, 4, 5 and 7), DIR/figures/ as PNGs.
 --dry_run prints the commands, for machines that share DIR; this command then only collects what they left.
@@ -25,7 +25,9 @@ from lvm_jax.evaluation.lvm.scaling_study import EVERYTHING, fits, mean_over_see
 from lvm_jax.reporting.scaling_page import write_page
 
 _CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/scaling_study.py", "study")
-_SHARDS = flags.DEFINE_string("shards", None, "token shards, as of train_lvm", required=True)
+_SHARDS = flags.DEFINE_string(
+    "shards", None, "token shards, as config.data.shards of a training", required=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the study", required=True)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the commands and stop")
 
@@ -137,7 +139,7 @@ def plan(study: Study, shards: str, workdir: Path, images: Mapping[str, int]) ->
             words = " ".join(f"--{name}={value}" for name, value in values.items())
             yield dataclasses.replace(
                 run,
-                command=f"experiments/train_lvm.py --config={recipe} "
+                command=f"experiments/train.py --config={recipe} "
                 f"--workdir={workdir / 'runs' / run.name} {words}",
             )
 

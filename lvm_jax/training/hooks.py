@@ -17,11 +17,11 @@ from lvm_jax.tasks.base import Batch, State
 
 
 class HeldOutLoss:
-    """The loss over a held-out split, read once in order: `validation/loss`, in the loss's own unit.
+    """The mean loss of a held-out split, read once in order: `validation/loss`, in the loss's own unit.
 
     Args:
       loss: (params, batch) -> (sum, weight); compiled once.
-      batches: host-local rows; iterating again starts again. Padding must weigh nothing.
+      batches: host-local rows; each iteration starts over. Rows that only fill the last batch must weigh nothing.
       placement: the mesh, and the batch that `batches` yields.
     """
 

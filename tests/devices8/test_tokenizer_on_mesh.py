@@ -11,7 +11,7 @@ from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
-from lvm_jax.training.loop import compile_step, init_state
+from lvm_jax.training.step import compile_step, init_state
 
 CONFIG = presets.vqgan(
     "debug",

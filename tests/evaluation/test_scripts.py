@@ -164,7 +164,7 @@ def test_prompts_from_files_and_mistakes_in_one_line(workdir, tmp_path):
     assert record["roles"] == ["input", "answer", "input"]
     done = run("report.py", f"--workdir={tmp_path}")
     assert done.returncode == 2
-    assert "train_tokenizer.py" in done.stderr
+    assert "experiments/train.py" in done.stderr
 
 
 STUDY = f"""
@@ -217,7 +217,7 @@ def test_a_scaling_study(workdir, tmp_path):
     assert (tmp_path / "scaling.html").exists()
     assert model.stat().st_mtime_ns == trained  # what is done is not done again
     done = run(*ask, "--dry_run")
-    assert done.stdout.count("python experiments/train_lvm.py") == 6
+    assert done.stdout.count("python experiments/train.py") == 6
     done = run(*ask, "--config.ablation_size=d17")
     assert done.returncode == 2
     assert "config.ablation_size is 'd17': the sizes are d16, d32, d64" in done.stderr

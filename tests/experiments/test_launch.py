@@ -14,7 +14,7 @@ from experiments.launch import cloud_tpu, jobset, slurm
 from lvm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-RUN = "experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir='gs://b/a run'"
+RUN = "experiments/train.py --config=experiments/configs/lvm.py:3b --workdir='gs://b/a run'"
 WHERE = ["--project=p", "--zone=z"]
 
 
@@ -46,7 +46,7 @@ def test_one_slice_has_the_name_of_the_request():
 def test_every_host_runs_the_same_command_with_its_quotes_and_keeps_its_exit_code():
     command = cloud_tpu.train_command("a", RUN)
     assert command == (
-        "set -o pipefail; cd lvm_jax && .venv/bin/python experiments/train_lvm.py "
+        "set -o pipefail; cd lvm_jax && .venv/bin/python experiments/train.py "
         "--config=experiments/configs/lvm.py:3b '--workdir=gs://b/a run' 2>&1 | tee -a ~/a.log"
     )
     failing = command.replace(".venv/bin/python", "false").replace("cd lvm_jax", "cd /")

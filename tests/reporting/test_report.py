@@ -201,8 +201,8 @@ def test_the_words_follow_the_numbers(workdir):
 @pytest.mark.parametrize(
     ("missing", "command"),
     [
-        ("tokenizer/metrics.jsonl", "experiments/train_tokenizer.py"),
-        ("lvm/metrics.jsonl", "experiments/train_lvm.py"),
+        ("tokenizer/metrics.jsonl", "experiments/train.py"),
+        ("lvm/metrics.jsonl", "experiments/train.py"),
         ("evaluation/results.json", "experiments/evaluate.py"),
         ("prompts/prompts.json", "experiments/generate.py"),
         ("shards/uvd/1.0.0/manifest.json", "data_pipelines.build_uvd"),

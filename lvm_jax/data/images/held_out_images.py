@@ -17,7 +17,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import BadImage
 from lvm_jax.pictures.resize import resize
 
-_DEFAULT_FRACTION = 0.01  # of train_tokenizer's recipes
+_DEFAULT_FRACTION = 0.01  # of the recipe for tokenizers
 
 
 def held_out_images(

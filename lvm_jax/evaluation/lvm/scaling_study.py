@@ -1,6 +1,6 @@
 """What a family of trainings says about size, tokens and compute: read from their own files, and fitted.
 
-A record is one finished training of experiments/train_lvm.py whose evaluators `next_token`, `in_context` and
+A record is one finished training of experiments/train.py whose evaluators `next_token`, `in_context` and
 `annotations` ran after the last step; see `read_run` for its fields. Everything is JSON-able.
 """
 
