@@ -11,17 +11,16 @@ import pytest
 from etils import epath
 from shard_fakes import CODEBOOK, PER_IMAGE, sentence
 
-from lvm_jax.data.records import example, tfrecord
-from lvm_jax.data.records.record_index import BadIndex, RecordIndex
-from lvm_jax.data.records.tfrecord import (
-    CorruptRecord,
-    RecordFile,
-    TFRecordWriter,
-    index_path,
-    masked_crc,
-)
-from lvm_jax.data.sentences.visual_sentence import (
+from lvm_jax import files
+from lvm_jax.data.records import example
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.records.framing import masked_crc
+from lvm_jax.data.records.record_file import RecordFile
+from lvm_jax.data.records.record_index import BadIndex, RecordIndex, index_path
+from lvm_jax.data.records.writer import TFRecordWriter
+from lvm_jax.data.sentences.sentence_record import (
     NO_SENTENCE,
+    SENTENCES,
     decode_example,
     encode_example,
     outline,
@@ -88,9 +87,9 @@ def traced(cases):
 
 @pytest.fixture
 def shard(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "_sync", lambda *args: None)  # nothing here outlives a power cut
+    monkeypatch.setattr(files, "sync", lambda *args: None)  # nothing here outlives a power cut
     path = epath.Path(tmp_path / "a.tfrecord")
-    with TFRecordWriter(path) as writer:
+    with TFRecordWriter(path, SENTENCES) as writer:
         for record in RECORDS:
             writer.write(record)
     return path
@@ -107,7 +106,7 @@ def check(error, words):
 def read_all(path):
     """The records that are read; those that are refused must be refused by name."""
     try:
-        file = RecordFile(path)
+        file = RecordFile(path, SENTENCES)
     except UserError as error:
         check(error, path.name)
         return []
