@@ -31,7 +31,7 @@ import json
 import struct
 from array import array
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import crc32c
 import numpy as np
@@ -276,7 +276,7 @@ def _checked_version(content: bytes) -> int:
         raise BadIndex(f"is not an index of version {_OLDEST} or {_NAMED}")
     if len(content) < _HEADER.size + _COUNTS.size:
         raise BadIndex(f"is cut short at {len(content)} bytes")
-    if crc32c.crc32c(np.frombuffer(content, np.uint8, offset=_HEADER.size)) != crc:
+    if crc32c.crc32c(memoryview(content)[_HEADER.size :]) != crc:
         raise BadIndex("is damaged (its CRC disagrees)")
     return version
 
@@ -287,7 +287,7 @@ def _read_text(content: bytes, at: int) -> tuple[Columns, Origins, int]:
     if begin > len(content):
         raise BadIndex(f"is cut short at {len(content)} bytes")
     end = begin + _TEXT_BYTES.unpack_from(content, at)[0]
-    text = _json(content[begin:end])
+    text: Any = _json(content[begin:end])
     try:
         columns = tuple((str(name), str(kind)) for name, kind in text["columns"])
         origins = text["origins"]

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -108,12 +108,10 @@ def assemble(
     n, pad = len(rows), vocabulary.pad
     tokens_BT[n:], segments_BT[n:], positions_BT[n:], weights_BT[n:] = pad, 0, 0, 0
     if rows:
-        # A concatenated row has a template of its own, of which a cache would only grow.
+        make = _blank_maker(row_len, vocabulary, id_type)
+        # A concatenated row has a template of its own, which nothing asks for twice.
         blanks = [
-            (_blank if row.template.isolated else _blank.__wrapped__)(
-                row.template, row_len, vocabulary, id_type
-            )
-            for row in rows
+            (make if row.template.isolated else make.__wrapped__)(row.template) for row in rows
         ]
         found, holes = _read_all(rows, blanks, read, np.dtype(id_type).itemsize)
         tokens_BT[:n] = _tokens(blanks, found, vocabulary, id_type).reshape(n, row_len)
@@ -167,7 +165,14 @@ class _Blank(NamedTuple):
     special: Int32[np.ndarray, " specials"]
 
 
-@functools.lru_cache(maxsize=256)  # 16 MB at 4096 tokens
+@functools.lru_cache(maxsize=8)
+def _blank_maker(row_len: int, vocabulary: Vocabulary, id_type: str) -> Any:
+    """`_blank` of what a loader never changes, cached by template: hashing the vocabulary once a row is measurable."""
+    return functools.lru_cache(maxsize=256)(  # 16 MB at 4096 tokens
+        lambda template: _blank(template, row_len, vocabulary, id_type)
+    )
+
+
 def _blank(template: RowTemplate, row_len: int, vocabulary: Vocabulary, id_type: str) -> _Blank:
     tokens = np.full(row_len, vocabulary.pad, np.int32)
     segments, positions = np.zeros(row_len, np.int32), np.zeros(row_len, np.int32)
