@@ -5,7 +5,7 @@ A frame is `length uint64 | masked crc32c(length) uint32 | data | masked crc32c(
 
 import struct
 
-import crc32c
+import google_crc32c
 
 from lvm_jax.data.records.example import CorruptRecord
 
@@ -17,9 +17,9 @@ TAIL_BYTES = _CRC.size  # what follows them
 FRAME_BYTES = DATA_AT + TAIL_BYTES  # of a record without data
 
 
-def masked_crc(data: bytes | memoryview) -> int:
+def masked_crc(data: bytes) -> int:
     """CRC32C of `data`, rotated and offset as TFRecord does so that a CRC of CRCs stays sound."""
-    crc = crc32c.crc32c(data)
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -4,10 +4,11 @@ A file that TensorFlow or TFDS wrote has no index. It is scanned once, and its i
 not be written the index is kept in memory, with a warning.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import NoReturn
 
-import crc32c
+import google_crc32c
 import numpy as np
 from absl import logging
 from etils import epath
@@ -120,7 +121,7 @@ class FrameReader:
         `crc` is that of the index. Errors as in `RecordFile`.
         """
         framed = self.open().read(size, begin)
-        if crc32c.crc32c(framed) != crc:
+        if google_crc32c.value(framed) != crc:
             self.explain(framed, begin, size, i)
         return framed
 
@@ -178,7 +179,7 @@ def scan(path: epath.Path, schema: Schema = BARE) -> RecordIndex:
             head = file.read(DATA_AT)
             length = _length_within(head, size - position, where)
             data, tail = file.read(length), file.read(TAIL_BYTES)
-            crc = crc32c.crc32c(tail, crc32c.crc32c(data, crc32c.crc32c(head)))
+            crc = functools.reduce(google_crc32c.extend, (head, data, tail), 0)
             if is_sound(data, tail):
                 builder.add(position, crc, schema.describe(data))
             else:

@@ -33,7 +33,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import crc32c
+import google_crc32c
 import numpy as np
 from etils import epath
 from jaxtyping import UInt16, UInt32, UInt64
@@ -170,7 +170,7 @@ class RecordIndex:
             body.append(json.dumps(origins).encode())
         content = b"".join(body)
         version = _NAMED if named else _OLDEST
-        return _HEADER.pack(_MAGIC, version, crc32c.crc32c(content)) + content
+        return _HEADER.pack(_MAGIC, version, google_crc32c.value(content)) + content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "RecordIndex":
@@ -276,7 +276,9 @@ def _checked_version(content: bytes) -> int:
         raise BadIndex(f"is not an index of version {_OLDEST} or {_NAMED}")
     if len(content) < _HEADER.size + _COUNTS.size:
         raise BadIndex(f"is cut short at {len(content)} bytes")
-    if crc32c.crc32c(memoryview(content)[_HEADER.size :]) != crc:
+    # An array, for google_crc32c takes no memoryview, and a slice of the bytes would be a second index in memory.
+    body: Any = np.frombuffer(content, np.uint8, offset=_HEADER.size)
+    if google_crc32c.value(body) != crc:
         raise BadIndex("is damaged (its CRC disagrees)")
     return version
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import crc32c
+import google_crc32c
 import numpy as np
 from absl import logging
 from etils import epath
@@ -78,7 +78,7 @@ class RecordStore:
         opened = {file: self._frames[file].open() for file in set(files)}
         reads = [opened[file].read for file in files]
         found = [read(size, at) for read, size, at in zip(reads, sizes, begins, strict=True)]
-        wrong = np.array(list(map(crc32c.crc32c, found)), np.uint32) != self._crcs[ids]
+        wrong = np.array(list(map(google_crc32c.value, found)), np.uint32) != self._crcs[ids]
         frames: list[bytes | None] = list(found)
         for n in np.flatnonzero(wrong).tolist():
             i, file = int(ids[n]), files[n]
@@ -120,7 +120,7 @@ def _refuse_copies(files: Sequence[RecordFile]) -> None:
     seen: dict[tuple[int, int], epath.Path] = {}
     for file in files:
         if len(file):
-            content = (file.index.data_size, crc32c.crc32c(file.index.crcs.tobytes()))
+            content = (file.index.data_size, google_crc32c.value(file.index.crcs.tobytes()))
             other = seen.setdefault(content, file.path)
             if other.parent != file.path.parent:
                 raise UserError(

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import IO, Self
 
-import crc32c
+import google_crc32c
 from etils import epath
 
 from lvm_jax import files
@@ -63,7 +63,7 @@ class TFRecordWriter:
         framed = frame(record)
         self._file.write(framed)
         found = self._schema.describe(record) if facts is None else facts
-        self._index.add(self._position, crc32c.crc32c(framed), found)
+        self._index.add(self._position, google_crc32c.value(framed), found)
         self._position += len(framed)
 
     def __exit__(
