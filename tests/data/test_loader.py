@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from shard_fakes import CODEBOOK, PER_IMAGE, write_dataset
 
-from lvm_jax.data.dealing import Passes
-from lvm_jax.data.sentences.buckets import KindTable
-from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.dealing import EvenDealer
+from lvm_jax.data.records.record_store import RecordStore
+from lvm_jax.data.sentences.buckets import BucketTable
 from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
 from lvm_jax.data.step_loader import shuffled_index
 from lvm_jax.errors import UserError
@@ -123,14 +123,14 @@ def test_resume_a_million_steps_on_does_the_work_of_one_step(corpus, packing, mo
 
         monkeypatch.setattr(owner, name, call)
 
-    counted(SentenceStore, "_read")
-    counted(KindTable, "sentence")
-    counted(Passes, "before")
+    counted(RecordStore, "read")
+    counted(BucketTable, "sentence")
+    counted(EvenDealer, "before")
     with load(folder, packing=packing, threads=0) as loader:
         loader.set_state(1_000_000)
         batch = next(loader)
         assert loader.get_state() == 1_000_001
-        assert work["_read"] == 1  # the sentences of the batch
+        assert work["read"] == 1  # the sentences of the batch
         assert work["sentence"] <= 2  # blocks of rows
         assert work["before"] < 100
         assert same(batch, loader.batch_at(1_000_000))
