@@ -20,6 +20,7 @@ from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
 from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out_loss import held_out_loss
 from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
 from lvm_jax.models.attention.attend import check_backend, choose
 from lvm_jax.models.decoder.config import LlamaConfig
@@ -27,7 +28,6 @@ from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchLayout
 from lvm_jax.tasks.decoder import NextTokenTask
-from lvm_jax.training.hooks import HeldOutLoss
 from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
@@ -132,7 +132,7 @@ def main() -> None:
         mesh=mesh,
         workdir=workdir,
         evaluations=[
-            HeldOutLoss(task.loss, held_out, layout),
+            held_out_loss(task.loss, held_out, layout),
             lambda step, state: {f"epochs/{k}": n for k, n in batches.epochs(step).items()},
             *(Every(config.evaluators[n], e) for n, made in evaluators.items() for e in made),
         ],

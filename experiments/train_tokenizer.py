@@ -22,13 +22,13 @@ from lvm_jax.data.images.loader import FileImages, ImageLoader
 from lvm_jax.data.images.sources import Subset, open_images, split_source
 from lvm_jax.data.splits import read_held_out, spread
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.tokenizer.while_training import Reconstructions
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.pictures.resize import Crop
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
-from lvm_jax.training.hooks import Reconstructions
 from lvm_jax.training.loop import TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
@@ -105,11 +105,7 @@ def main() -> None:
         config.train,
         mesh=make_mesh(config.mesh),
         workdir=workdir,
-        evaluations=[
-            Reconstructions(
-                jax.jit(task.reconstruct), watched, config.model.num_embeddings, workdir
-            )
-        ],
+        evaluations=[Reconstructions(task.export, watched, workdir)],
         experiment=to_dict(config),
     )
     task.export(state).save_pretrained(workdir / "model")
