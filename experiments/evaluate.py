@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from lvm_jax import cli, files
 from lvm_jax.data.records.manifest import check_compatible
-from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
@@ -126,18 +125,16 @@ def main() -> None:
 
 def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
     """The evaluators of a decoder, on shards that must be of this tokenizer."""
-    store = SentenceStore(shards, _SPLIT.value)
-    check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
-    train = []
-    if _TRAIN_SENTENCES.value >= 0:
-        train = read_sentences(SentenceStore(shards, "train"), _TRAIN_SENTENCES.value)
+    held_out = SentenceStore(shards, _SPLIT.value)
+    check_compatible(held_out.manifest, tokenizer_fingerprint=vqgan.fingerprint())
     return dict(
         sentence_evaluators(
-            read_sentences(store, _MAX_SENTENCES.value),
-            vqgan.codebook_size,
-            train_sentences=train,
+            held_out,
+            max_sentences=_MAX_SENTENCES.value,
             context_sentences=_CONTEXT_SENTENCES.value,
             shots=_SHOTS.value,
+            train=SentenceStore(shards, "train") if _TRAIN_SENTENCES.value >= 0 else None,
+            train_sentences=_TRAIN_SENTENCES.value,
         )
     )
 

@@ -6,6 +6,7 @@ from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.answer_scores import segmentation, worst_to_best
+from lvm_jax.evaluation.lvm.shown_answers import best_middle_worst
 from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Episode, Subject
 from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
 from lvm_jax.metrics import states
@@ -123,3 +124,10 @@ def test_mistakes_are_named():
         BenchmarkEvaluator("edges", [])
     with pytest.raises(UserError, match="episode x of edges has 0 pairs"):
         BenchmarkEvaluator("edges", [Episode([], shade(1), shade(2), "x")])
+
+
+def test_shown_answers_are_from_both_ends_and_the_middle():
+    assert best_middle_worst(range(9), 2) == {"best": [8, 7], "middle": [3, 4], "worst": [0, 1]}
+    assert best_middle_worst(range(4), 3) == {"best": [3], "middle": [1], "worst": [0]}
+    assert best_middle_worst([5], 3) == {"best": [5], "middle": []}
+    assert best_middle_worst([], 3) == {"best": [], "middle": []}

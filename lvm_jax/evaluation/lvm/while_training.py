@@ -15,7 +15,6 @@ from typing import Any
 import jax
 
 from lvm_jax.data.records.manifest import Manifest, check_compatible
-from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import WhileTraining
@@ -113,8 +112,8 @@ def make_evaluations(
     store = SentenceStore(shards, config.split)
     codebook_size = store.manifest.codebook_size
     evaluators = sentence_evaluators(
-        read_sentences(store, config.max_sentences),
-        codebook_size,
+        store,
+        max_sentences=config.max_sentences,
         context_sentences=config.context_sentences,
         shots=config.shots,
     )
