@@ -13,6 +13,7 @@ from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out_loss import held_out_loss
 from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
 from lvm_jax.models.attention.attend import check_backend, choose
 from lvm_jax.models.decoder.config import LlamaConfig
@@ -21,7 +22,6 @@ from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.recipes.base import Recipe, Run
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.decoder import DecoderTask
-from lvm_jax.training.hooks import HeldOutLoss
 from lvm_jax.training.loop import Evaluation, Every, TrainConfig
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lvm_jax.vocabulary import Vocabulary
@@ -175,7 +175,7 @@ def make_all_evaluations(
         return {f"epochs/{name}": count for name, count in batches.epochs(step).items()}
 
     return [
-        HeldOutLoss(task.loss, held_out, BatchPlacement(mesh, batch_size)),
+        held_out_loss(task.loss, held_out, BatchPlacement(mesh, batch_size)),
         epochs,
         *(
             Every(config.evaluators[name], each)

@@ -13,6 +13,7 @@ from lvm_jax.data.images.loader import FileImages, ImageLoader
 from lvm_jax.data.images.sources import Subset, open_images, split_source
 from lvm_jax.data.splits import read_held_out, spread
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.tokenizer.while_training import Reconstructions
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -20,7 +21,6 @@ from lvm_jax.pictures.resize import Crop
 from lvm_jax.recipes.base import Recipe, Run
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
-from lvm_jax.training.hooks import Reconstructions
 from lvm_jax.training.loop import TrainConfig
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
@@ -120,12 +120,11 @@ def prepare(config: Experiment, workdir: epath.Path) -> Run:
         task.export(state).save_pretrained(folder)
         print(f"the tokenizer is in {folder}")
 
-    reconstruct, codes = jax.jit(task.reconstruct), config.model.num_embeddings
     return Run(
         task=task,
         batches=batches,
         mesh=make_mesh(config.mesh),
-        evaluations=[Reconstructions(reconstruct, watched, codes, workdir)],
+        evaluations=[Reconstructions(task.export, watched, workdir)],
         record=to_dict(config),
         export=export,
     )

@@ -119,8 +119,8 @@ def test_a_task_on_class_folders(workdir, tmp_path):
     for file in (workdir / "corpus").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     ask = [
-        "evaluate_benchmarks.py", *models(workdir), "--task=colorization", f"--data={tmp_path / 'val'}", "--episodes=3",
-        "--shots=2", f"--output={tmp_path / 'out'}",
+        "evaluate_benchmarks.py", *models(workdir), "--benchmark=colorization", f"--data={tmp_path / 'val'}",
+        "--episodes=3", "--shots=2", f"--output={tmp_path / 'out'}",
     ]  # fmt: skip
     done = run(*ask)
     assert done.returncode == 0, done.stderr
@@ -136,7 +136,7 @@ def test_a_task_on_class_folders(workdir, tmp_path):
     assert "| tokenizer_ceiling/mse |" in (tmp_path / "out" / "colorization.md").read_text()
     assert run(*ask).returncode == 0
     assert (tmp_path / "out" / "colorization.json").read_bytes() == first
-    done = run(*ask, "--task=pascal5i")
+    done = run(*ask, "--benchmark=pascal5i")
     assert done.returncode == 2
     assert "point at the root of the data set" in done.stderr
 
