@@ -64,6 +64,8 @@ setup(
             *REPORT,
             *QUANTIZATION,
             *DEMO,
+            "beartype>=0.21",
+            "pip-licenses>=5",
             "playwright>=1.50",
             "pyright>=1.1.390",
             "pytest>=8",

@@ -41,6 +41,7 @@ def in_memory(batch: int, seq_len: int) -> Batches:
             "tokens": rng.integers(0, CODEBOOK_SIZE, shape, np.int32),
             "segment_ids": np.ones(shape, np.int32),
             "positions": positions,
+            "loss_weights": np.ones(shape, np.float32),
         }
         for _ in range(8)
     ]

@@ -26,8 +26,9 @@ from lvm_jax.data.records.tfrecord import RecordFile
 from lvm_jax.data.sentences.sentence_store import find_shards
 from lvm_jax.data.sentences.visual_sentence import VisualSentence, decode_example
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import decode_codes, to_uint8
+from lvm_jax.inference.codec import decode_codes
 from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.pixels import to_uint8
 
 LABEL_HEIGHT = 14
 GAP = 4

@@ -5,13 +5,22 @@ import pathlib
 import signal
 import threading
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A sum of (B, T) and (T,) is more often a bug than a wish: whoever means it writes [None]. In the environment, so that
+# the processes that tests start obey it too.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # Compiled programs are kept between runs of the suite.
 _CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "xla-tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+# Every annotation of these rooms is checked at each call, shapes included. It has to happen before the first import
+# of lvm_jax.
+_CHECKED = ("models", "losses", "pictures", "inference", "metrics", "data")
+jaxtyping.install_import_hook([f"lvm_jax.{room}" for room in _CHECKED], "beartype.beartype")
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would the processes that tests press it in.
 if threading.current_thread() is threading.main_thread():

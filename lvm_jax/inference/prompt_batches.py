@@ -22,12 +22,13 @@ from lvm_jax.config import to_dict
 from lvm_jax.data.sentences.held_out import comparable_image, kind_of
 from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import decode_codes, to_uint8
+from lvm_jax.inference.codec import decode_codes
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.metrics.image import psnr
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.pictures.resize import stretch
 from lvm_jax.reporting.figures import PREDICTION, TRUTH, Group, save_png, strip
 

@@ -28,7 +28,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.prompt_batches import PromptCase
 from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.pictures.decode import find_images
+from lvm_jax.pictures.listing import find_images
 
 _SHAPES = ({"input"}, {"pairs", "query"}, {"examples", "query"})
 _FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # of a composed prompt: nothing is asked yet

@@ -23,6 +23,7 @@ from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image, to_rgb
+from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.pictures.resize import resize
 from lvm_jax.weights.model_folder import check_finite
 
@@ -238,4 +239,4 @@ def _as_bytes(array: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
         raise UserError(
             f"an image has values from {array.min()} to {array.max()}: floats must be in [0, 1]"
         )
-    return np.round(array * 255).astype(np.uint8)
+    return to_uint8(array)

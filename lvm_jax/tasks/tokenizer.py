@@ -20,6 +20,7 @@ from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.models.tokenizer.quantizer import Quantized
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
+from lvm_jax.pictures.pixels import to_float
 from lvm_jax.tasks.accumulation import in_microbatches
 from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.critic import Critic, CriticState
@@ -27,7 +28,7 @@ from lvm_jax.tasks.likeness import Likeness
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss, TokenizerStep
 from lvm_jax.tasks.upkeep import Upkeep, flat
 
-__all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask", "to_float"]
+__all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask"]
 
 Scalars = dict[str, jax.Array]
 
@@ -265,11 +266,6 @@ class TokenizerTask:
                 last_kernel(likeness_gradient), last_kernel(adversarial_gradient)
             )
         return jnp.where(step >= self.loss.discriminator_start, weight, 0.0)
-
-
-def to_float(images: Int[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """uint8 images as floats in [0, 1]."""
-    return images.astype(jnp.float32) / 255
 
 
 def _means(scalars: Scalars, images_BHWC: jax.Array, outputs_BHWC: jax.Array) -> dict[str, Mean]:

@@ -12,6 +12,7 @@ from lvm_jax.data.splits import spread
 from lvm_jax.metrics import states as metric_states
 from lvm_jax.metrics.states import Mean
 from lvm_jax.parallel.sharding import BatchPlacement
+from lvm_jax.pictures.pixels import to_float
 from lvm_jax.tasks.base import Batch, State
 
 
@@ -73,7 +74,7 @@ class Reconstructions:
         """Draws the sheet and returns the numbers."""
         from lvm_jax.reporting import figures
 
-        originals = self._images.astype(np.float32) / 255
+        originals = to_float(self._images)
         reconstructions, ids = jax.device_get(self._reconstruct(state, self._images))
         mse = np.mean((originals - reconstructions) ** 2, axis=(1, 2, 3))
         codes = metric_states.Histogram(np.bincount(ids.reshape(-1), minlength=self._codebook_size))

@@ -9,7 +9,7 @@ from PIL import Image
 from lvm_jax.data.images.held_out_images import held_out_images, load_images
 from lvm_jax.data.splits import split_numbers
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.decode import find_images
+from lvm_jax.pictures.listing import find_images
 
 
 def held_out_of(files, folder, fraction):

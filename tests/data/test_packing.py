@@ -5,7 +5,7 @@ from lvm_jax.data.sentences import packing
 from lvm_jax.data.sentences.buckets import KindTable
 from lvm_jax.data.sentences.concat import ConcatRows
 from lvm_jax.data.sentences.packing import OnePerRow, PackedRows
-from lvm_jax.data.sentences.row_assembly import assemble
+from lvm_jax.data.sentences.row_assembly import assemble, label_weights
 from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
 
@@ -214,11 +214,23 @@ def test_a_bad_record_leaves_padding_where_it_was(kind):
     mended = assemble(plan, read, 33, SPECIAL, n)
     hole = mended["tokens"] != sound["tokens"]
     assert hole.sum() >= lengths[bad]
-    for key, fill in {"tokens": SPECIAL.pad, "segment_ids": 0, "positions": 0}.items():
+    fills = {"tokens": SPECIAL.pad, "segment_ids": 0, "positions": 0}
+    for key, fill in fills.items():
         np.testing.assert_array_equal(mended[key][~hole], sound[key][~hole])
         assert (mended[key][hole] == fill).all()
+    for batch in (sound, mended):
+        weights = batch["loss_weights"]
+        assert weights.dtype == np.float32
+        np.testing.assert_array_equal(weights, label_weights(batch["segment_ids"]))
+    behind = np.pad(hole, ((0, 0), (1, 0)))[:, :-1]  # what a hole ends has nothing that predicts it
+    assert (mended["loss_weights"][hole | behind] == 0).all()
     (codes,) = good([bad], [0], [lengths[bad]])
     assert not set(np.frombuffer(codes, "<u2")) & set(mended["tokens"].reshape(-1))
+
+
+def test_only_labels_that_continue_their_sentence_weigh():
+    segments = np.array([[1, 1, 1, 2, 2, 3, 0, 0]])
+    np.testing.assert_array_equal(label_weights(segments), [[0, 1, 1, 0, 1, 0, 0, 0]])
 
 
 def test_a_codebook_of_all_that_two_bytes_can_hold():

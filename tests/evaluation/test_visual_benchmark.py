@@ -7,11 +7,12 @@ from flax import nnx
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.answer_scores import segmentation, worst_to_best
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode, Subject, VisualTaskEvaluator
-from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
+from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.metrics import states
 from lvm_jax.metrics.states import Mean
 from lvm_jax.models import VQGAN, presets
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
+from lvm_jax.pictures.pixels import to_uint8
 
 
 @pytest.fixture(scope="module")

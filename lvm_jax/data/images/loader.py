@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 
 from lvm_jax.data.step_loader import Batch, StepLoader, shuffled_index
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.decode import BadImage, find_images, load_image
+from lvm_jax.pictures.decode import BadImage, load_image
+from lvm_jax.pictures.listing import find_images
 from lvm_jax.pictures.resize import CROPS, MAX_ASPECT, Crop, cut, resize
 
 

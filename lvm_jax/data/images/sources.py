@@ -28,7 +28,8 @@ from lvm_jax.data.records.tar_members import Place, list_members, read_member
 from lvm_jax.data.records.tfrecord import CorruptRecord, RecordFile
 from lvm_jax.data.splits import split_numbers
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.decode import EXTENSIONS, BadImage, find_images, load_image
+from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
+from lvm_jax.pictures.listing import find_images
 
 _TFDS = "tfds://"
 _RECORD_FEATURE, _TFDS_FEATURE = "image/encoded", "image"

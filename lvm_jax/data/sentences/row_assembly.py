@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt16
+from jaxtyping import Float32, Int32, Int64, UInt16
 
 from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.data.step_loader import Batch
@@ -81,7 +81,7 @@ class Rows(Protocol):
 def assemble(
     rows: Sequence[Row], read: Read, row_len: int, special: SpecialTokens, size: int
 ) -> Batch:
-    """Rows as a batch: tokens, segment_ids, positions, int32 (size, row_len) each.
+    """Rows as a batch of (size, row_len) arrays: tokens, segment_ids, positions, int32, and loss_weights, float32.
 
     Args:
       rows: at most `size`; the rest of the batch is padding.
@@ -92,8 +92,9 @@ def assemble(
       size: B.
     """
     tokens_BT, segments_BT, positions_BT = (np.empty((size, row_len), np.int32) for _ in range(3))
+    weights_BT = np.empty((size, row_len), np.float32)
     n = len(rows)
-    tokens_BT[n:], segments_BT[n:], positions_BT[n:] = special.pad, 0, 0
+    tokens_BT[n:], segments_BT[n:], positions_BT[n:], weights_BT[n:] = special.pad, 0, 0, 0
     if rows:
         forms = [
             (_form if row.layout.isolated else _form.__wrapped__)(row.layout, row_len, special)
@@ -103,9 +104,30 @@ def assemble(
         tokens_BT[:n] = _tokens(forms, found, special).reshape(n, row_len)
         np.concatenate([form.segments for form in forms], out=segments_BT[:n].reshape(-1))
         np.concatenate([form.positions for form in forms], out=positions_BT[:n].reshape(-1))
-        for place in holes:
-            tokens_BT[place], segments_BT[place], positions_BT[place] = special.pad, 0, 0
-    return {"tokens": tokens_BT, "segment_ids": segments_BT, "positions": positions_BT}
+        np.concatenate([form.loss_weights for form in forms], out=weights_BT[:n].reshape(-1))
+        for row, place in holes:
+            tokens_BT[row, place], segments_BT[row, place] = special.pad, 0
+            positions_BT[row, place] = 0
+            # The token behind a hole has lost what predicted it, too: one rule says so for both ends.
+            weights_BT[row] = label_weights(segments_BT[row])
+    return {
+        "tokens": tokens_BT,
+        "segment_ids": segments_BT,
+        "positions": positions_BT,
+        "loss_weights": weights_BT,
+    }
+
+
+def label_weights(segment_ids: Int32[np.ndarray, "*rows t"]) -> Float32[np.ndarray, "*rows t"]:
+    """What predicting each token weighs: 1 where it continues the segment of the token before it, else 0.
+
+    So neither padding (segment 0) counts, nor the first token of a sentence, which nothing in it predicts; the first
+    token of a row is never a label, and weighs 0.
+    """
+    weights = np.zeros(segment_ids.shape, np.float32)
+    before, label = segment_ids[..., :-1], segment_ids[..., 1:]
+    weights[..., 1:] = (label == before) & (label != 0)
+    return weights
 
 
 def _read_all(
@@ -159,6 +181,7 @@ class _Form(NamedTuple):
 
     segments: Int32[np.ndarray, " t"]
     positions: Int32[np.ndarray, " t"]
+    loss_weights: Float32[np.ndarray, " t"]
     starts: Int64[np.ndarray, " pieces"]
     counts: Int64[np.ndarray, " pieces"]
     places: list[slice]
@@ -167,7 +190,7 @@ class _Form(NamedTuple):
     special: Int32[np.ndarray, " specials"]
 
 
-@functools.lru_cache(maxsize=256)  # packed rows come in few layouts; 12 MB at 4096 tokens
+@functools.lru_cache(maxsize=256)  # packed rows come in few layouts; 16 MB at 4096 tokens
 def _form(layout: RowLayout, row_len: int, special: SpecialTokens) -> _Form:
     tokens = np.full(row_len, special.pad, np.int32)
     segments, positions = np.zeros(row_len, np.int32), np.zeros(row_len, np.int32)
@@ -193,4 +216,14 @@ def _form(layout: RowLayout, row_len: int, special: SpecialTokens) -> _Form:
     starts = np.array([piece.start for piece in layout.pieces])
     counts = np.array([piece.stop for piece in layout.pieces]) - starts
     special_at = np.flatnonzero(~is_code)
-    return _Form(segments, positions, starts, counts, places, parts, special_at, tokens[special_at])
+    return _Form(
+        segments,
+        positions,
+        label_weights(segments),
+        starts,
+        counts,
+        places,
+        parts,
+        special_at,
+        tokens[special_at],
+    )

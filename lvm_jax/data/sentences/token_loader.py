@@ -1,7 +1,7 @@
 """Shards to language-model batches.
 
-A batch is `{"tokens", "segment_ids", "positions"}`, int32 (rows of this process, seq_len + 1) each. Segment 0 is
-padding; a label counts where its segment is that of its input and not 0.
+A batch holds arrays of (rows of this process, seq_len + 1): `tokens`, `segment_ids` and `positions`, int32, and
+`loss_weights`, float32, where `[:, t]` is what predicting token t weighs. Segment 0 is padding.
 """
 
 from collections.abc import Iterator, Mapping

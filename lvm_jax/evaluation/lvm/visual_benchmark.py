@@ -19,7 +19,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.lvm.answer_scores import JOINTS, SCORES, Picture, States, pck
 from lvm_jax.evaluation.tokenizer.reconstruction import LPIPS_MIN_SIDE, LPIPS_NET, NOT_INSTALLED
-from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
+from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.engine import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.metrics import states as metric_states
@@ -27,6 +27,7 @@ from lvm_jax.metrics.states import Mean
 from lvm_jax.models.tokenizer import perceptual
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.joints import Joints, joints_of
+from lvm_jax.pictures.pixels import to_float, to_uint8
 from lvm_jax.pictures.resize import resize
 
 NOTHING = "nothing to measure"  # no truth in any episode, or nothing predicted
@@ -171,7 +172,7 @@ class VisualTaskEvaluator:
             and self._lpips_weights is not None
             and min(truth.shape[:2]) >= LPIPS_MIN_SIDE
         ):
-            pair = [jnp.asarray(x[None], jnp.float32) / 255 for x in (predicted, truth)]
+            pair = [to_float(jnp.asarray(x[None])) for x in (predicted, truth)]
             scored["lpips"] = Mean(float(_lpips(self._lpips_weights, *pair)[0]))
         return scored
 

@@ -14,12 +14,13 @@ from jaxtyping import Array, Float, UInt8
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import Result
-from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
+from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.metrics.frechet import Gaussian, frechet_distance
 from lvm_jax.metrics.image import psnr, ssim
 from lvm_jax.metrics.states import Histogram
 from lvm_jax.models.tokenizer import perceptual
 from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.pixels import to_float, to_uint8
 from lvm_jax.weights.model_folder import check_finite
 
 NOT_INSTALLED = "not installed"
@@ -78,7 +79,7 @@ class ReconstructionEvaluator:
         check_finite(subject, "the tokenizer")
         codes_MN = encode_images(subject, self._images, self._batch_size)
         decoded_MHWC = decode_codes(subject, codes_MN, self._batch_size)
-        originals_MHWC = self._images.astype(np.float32) / 255
+        originals_MHWC = to_float(self._images)
         result: Result = {"images": len(codes_MN)}
         for name, distance in {"psnr": psnr, "ssim": ssim, "l1": _l1}.items():
             result[name] = self._mean(jax.jit(distance), originals_MHWC, decoded_MHWC)

@@ -6,18 +6,17 @@ import numpy as np
 from jaxtyping import Bool
 
 
-def decode_run_lengths(
-    counts: Sequence[int] | str, size: Sequence[int]
-) -> Bool[np.ndarray, "height width"]:
-    """The mask of runs, off and on in turn, down the columns.
+def decode_run_lengths(counts: Sequence[int] | str, size: Sequence[int]) -> Bool[np.ndarray, "H W"]:
+    """The mask of alternating off and on runs, which go down the columns and begin with off.
 
     Args:
-      counts: lengths, or COCO's text of them: groups of 5 bits from 48 on, the sixth bit for "more follows", the fifth
-        of the last group for a sign; from the fourth run on the difference to the run two before.
+      counts: the lengths of the runs in pixels, or COCO's text of them. A number is written as characters of 6 bits
+        from 48 up, the lowest first: 5 bits of the number, and the sixth set if another character follows. The fifth
+        bit of the last character is the sign. From the fourth run on, the difference to the run two before is written.
       size: (height, width).
 
     Raises:
-      ValueError: the runs do not fill the mask.
+      ValueError: the runs do not fill the mask exactly.
     """
     lengths = _from_text(counts) if isinstance(counts, str) else list(counts)
     height, width = size
