@@ -33,7 +33,10 @@ def stepped(mesh):
         "segment_ids": np.ones((B, T + 1)),
         "positions": np.broadcast_to(np.arange(T + 1), (B, T + 1)),
     }
+    weights = np.ones((B, T + 1), np.float32)
+    weights[:, 0] = 0
     batch = {name: np.ascontiguousarray(x, np.int32) for name, x in rows.items()}
+    batch["loss_weights"] = weights
     with jax.set_mesh(mesh):
         state = init_state(task, 0, mesh)
         first = jax.device_get(state)

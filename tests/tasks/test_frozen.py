@@ -37,7 +37,10 @@ def batch(step=0):
         "segment_ids": np.ones((B, T + 1)),
         "positions": np.broadcast_to(np.arange(T + 1), (B, T + 1)),
     }
-    return {name: np.asarray(x, np.int32) for name, x in rows.items()}
+    weights = np.ones((B, T + 1), np.float32)
+    weights[:, 0] = 0
+    integers = {name: np.asarray(x, np.int32) for name, x in rows.items()}
+    return integers | {"loss_weights": weights}
 
 
 class Batches:
