@@ -37,7 +37,7 @@ from lvm_jax.evaluation.tokenizer.reconstruction import (
     installed_lpips,
     reconstruct,
 )
-from lvm_jax.inference.prompting import check_pair
+from lvm_jax.inference.image_generator import check_pair
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime

@@ -28,8 +28,8 @@ from lvm_jax.evaluation.lvm.answer_scores import States, worst_to_best
 from lvm_jax.evaluation.lvm.benchmarks import TASKS, Questions, read_episodes
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode, Subject, VisualTaskEvaluator
 from lvm_jax.evaluation.tokenizer.reconstruction import installed_lpips
-from lvm_jax.inference.engine import Engine
-from lvm_jax.inference.prompting import check_pair
+from lvm_jax.inference.image_generator import check_pair
+from lvm_jax.inference.images import Engine
 from lvm_jax.metrics.states import compute
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN

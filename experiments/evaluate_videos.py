@@ -21,7 +21,7 @@ from lvm_jax.evaluation.lvm.in_context import InContextEvaluator
 from lvm_jax.evaluation.lvm.readers import VIDEO_EXTENSIONS, class_folders
 from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.video_clips import clip_of, tokenize_clip
-from lvm_jax.inference.prompting import check_pair
+from lvm_jax.inference.image_generator import check_pair
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime

@@ -24,7 +24,7 @@ from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator, InC
 from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.visual_benchmark import Subject, VisualTaskEvaluator
-from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.images import Engine
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 
