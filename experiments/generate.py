@@ -112,15 +112,15 @@ def _cases(vqgan: VQGAN, context_images: int) -> Sequence[Case | FileCase]:
             "name one kind of prompt: --prompt, or --prompt_images, or --pairs with --query, or --shards"
         )
     if _SHARDS.value:
-        return _held_out(vqgan, context_images)
+        return _held_out(_SHARDS.value, vqgan, context_images)
     cases = _from_files(vqgan)
     for case in cases:  # a mistake in the last line is told before the first answer
         case.check(context_images)
     return cases
 
 
-def _held_out(vqgan: VQGAN, context_images: int) -> list[Case]:
-    store = SentenceStore(_SHARDS.value, _SPLIT.value)
+def _held_out(shards: str, vqgan: VQGAN, context_images: int) -> list[Case]:
+    store = SentenceStore(shards, _SPLIT.value)
     check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
     # Enough sentences that every source and kind is among them, and few enough for a split of millions.
     sentences = read_sentences(store, 20 * _PROMPTS.value)

@@ -139,6 +139,9 @@ def test_ids_do_not_depend_on_the_number_of_calls(generator):
 
 def test_embeddings_give_what_their_tokens_give(model, generator):
     prompts = prompts_of(5, 9, 2)
+    caches = (start(generator, prompts, rows=3, inputs=made).prefix for made in (None, model.embed))
+    for ours, theirs in zip(*map(jax.tree.leaves, caches), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
     for filters in (GREEDY, SAMPLED):
         by_tokens = draw(generator, prompts, rows=6, filters=filters)
         by_embeddings = draw(generator, prompts, rows=6, filters=filters, inputs=model.embed)
