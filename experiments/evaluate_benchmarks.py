@@ -26,7 +26,7 @@ from lvm_jax.evaluation.lvm.benchmarks import BENCHMARKS, Questions, read_episod
 from lvm_jax.evaluation.lvm.models import load_pair
 from lvm_jax.evaluation.lvm.shown_answers import show_answers
 from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Subject
-from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.images import Engine
 from lvm_jax.parallel import runtime
 from lvm_jax.reporting.benchmark_page import task_page
 from lvm_jax.reporting.markdown import as_markdown

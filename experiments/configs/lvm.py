@@ -150,7 +150,9 @@ def _evaluation(config: Any) -> None:
     config.evaluators.next_token = 0  # loss by source, category and annotation, beside baselines
     config.evaluators.in_context = 0  # perplexity of the last frame against the images before it
     config.evaluators.annotations = 0  # perplexity of each annotation type after some pairs
-    config.evaluators.tasks = 0  # visual tasks in context; needs evaluation.tasks and .tokenizer
+    config.evaluators.benchmarks = (
+        0  # answers in context; needs evaluation.benchmarks and .tokenizer
+    )
 
     config.evaluation = ConfigDict()
     config.evaluation.split = "validation"  # of the shards
@@ -158,8 +160,8 @@ def _evaluation(config: Any) -> None:
     config.evaluation.context_sentences = 48  # a curve of in_context, a type of annotations; 0: all
     config.evaluation.shots = 5  # pairs before an annotation or a question
     config.evaluation.batch_size = 4  # sentences of full length, or questions, at once
-    config.evaluation.tasks = ""  # "NAME=ROOT,...": which visual tasks, and where their data is
-    config.evaluation.tokenizer = ""  # folder of the VQGAN; visual tasks need it
+    config.evaluation.benchmarks = ""  # "NAME=ROOT,...": which benchmarks, and where their data is
+    config.evaluation.tokenizer = ""  # folder of the VQGAN; benchmarks need it
     config.evaluation.episodes = 64  # questions of each visual task
 
 

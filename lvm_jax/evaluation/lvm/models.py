@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from lvm_jax.inference.prompting import check_pair
+from lvm_jax.inference.image_generator import check_pair
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 

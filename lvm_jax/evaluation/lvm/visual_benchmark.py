@@ -18,7 +18,7 @@ from lvm_jax.evaluation import lpips
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.lvm.answer_scores import COLORIZATION, JOINTS, SCORES, Picture, States, pck
 from lvm_jax.inference.codec import decode_codes, encode_images
-from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.images import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.metrics import states as metric_states
 from lvm_jax.metrics.states import Mean

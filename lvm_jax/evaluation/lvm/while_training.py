@@ -27,7 +27,7 @@ from lvm_jax.evaluation.lvm.benchmarks import (
 from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
 from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Subject
-from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.images import Engine
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 

@@ -35,8 +35,10 @@ from lvm_jax.models.tokenizer.vqgan_layers import (
     Upsample,
 )
 from lvm_jax.weights import model_folder
+from lvm_jax.weights.memo import WeightsMemo
 
 MODEL_TYPE = "vqgan"
+_FINGERPRINTS: WeightsMemo[str] = WeightsMemo()
 
 
 class VQGAN(nnx.Module):
@@ -128,8 +130,12 @@ class VQGAN(nnx.Module):
     def fingerprint(self) -> str:
         """16 hex digits that name this tokenizer: SHA-256 over its config and weights.
 
-        The compute dtype is left out: shards made in bf16 fit a model that is used in fp32.
+        The compute dtype is left out: shards made in bf16 fit a model that is used in fp32. The weights are hashed once
+        for as long as they stay the same.
         """
+        return _FINGERPRINTS.of(self, self._hashed)
+
+    def _hashed(self) -> str:
         digest = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode())
         for name, tensor in model_folder.to_tensors(self).items():
             digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())

@@ -1,28 +1,23 @@
-"""Generates images as tokens: prefill the prompts once, then one dispatch for each image.
+"""Generates images as ids of a tokenizer: the face of `lvm_jax.inference.generate` that knows what an image is.
 
-R: prompts, B: candidates of a prompt, P: images of a prompt, I: images made, N: tokens an image, T: tokens.
+R: prompts, B: candidates of a prompt, P: images of a prompt, I: images made, N: tokens an image.
 
-The KV cache of a prompt holds BOS and all codes but the last, which is the next input. All candidates of a prompt read
-that one cache, and each has slots for the codes it makes itself (`lvm_jax/models/decoder/kv_cache.py`). `jax.lax.scan`
-draws the N codes of an image inside one compiled call.
+A sentence is BOS and the codes of its images in order, so the first input of an empty prompt is BOS. Each image is one
+call of the core, which draws its N codes.
 """
 
-import dataclasses
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Int, Key
+from jaxtyping import Int
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference.sampling import Plan, Sampling, draw
-from lvm_jax.models.decoder.kv_cache import KVCache, Prefix, check_dtype
+from lvm_jax.inference.generate import Continuation, Generator, candidate_keys
+from lvm_jax.inference.sampling import Sampling
+from lvm_jax.models.decoder.kv_cache import check_dtype
 from lvm_jax.models.decoder.llama import Llama
-from lvm_jax.parallel.sharding import constrain
+from lvm_jax.vocabulary import Vocabulary
 from lvm_jax.weights.model_folder import check_finite
 
 
@@ -30,18 +25,18 @@ class Engine:
     """Continues visual sentences, image by image; on the mesh set by `jax.set_mesh`, if any.
 
     Args:
-      model: the decoder; its BOS is id `codebook_size`, whatever the ids in a converted config.json.
+      model: the decoder. Its BOS is that of `Vocabulary.lvm`, whatever the ids in a converted config.json.
       tokens_per_image: N.
       codebook_size: ids 0..codebook_size-1 are codes.
       context_images: how many images the model sees at once, the one being made included; by default as many as fit
         the model's `max_position_embeddings`. Beyond it the context slides by whole images: BOS and the last
-        `context_images - 1` images are prefilled again.
+        `context_images - 1` images are read again.
       cache_dtype: what the KV cache is stored in, a key of `lvm_jax.models.decoder.kv_cache.CACHE_DTYPES`; by default
         the model's compute dtype. "int8" and "float8_e4m3fn" take half the memory of bfloat16.
 
     Raises:
-      UserError: a vocabulary without room for the codes and BOS, a context shorter than an image, an unknown cache
-        dtype, or weights that are not finite.
+      UserError: a vocabulary that is not the codes and the reserved ids, a context shorter than an image, an unknown
+        cache dtype, or weights that are not finite.
     """
 
     def __init__(
@@ -53,12 +48,7 @@ class Engine:
         context_images: int | None = None,
         cache_dtype: str | None = None,
     ) -> None:
-        vocab_size = model.config.vocab_size
-        if vocab_size <= codebook_size:
-            raise UserError(
-                f"the model has {vocab_size} ids and the tokenizer {codebook_size} codes and BOS: "
-                "use the tokenizer that its shards were made with"
-            )
+        self._vocabulary = vocabulary_of(model, codebook_size)
         if context_images is None:
             context_images = model.config.max_position_embeddings // tokens_per_image
         if context_images < 1:
@@ -72,7 +62,7 @@ class Engine:
         self.tokens_per_image = tokens_per_image
         self.codebook_size = codebook_size
         self.context_images = context_images
-        self._graphdef, self._state = nnx.split(model.unstacked())
+        self._generator = Generator(model.unstacked(), cache_dtype=self.cache_dtype)
 
     def generate(
         self,
@@ -121,71 +111,64 @@ class Engine:
         for prompt_PN in prompts:
             self.check_request(len(prompt_PN), n_images, n_candidates)
             self._check_codes(prompt_PN)
-        plan = (sampling or Sampling()).plan()
-        root = jax.random.key(seed)
-        keys_B = jax.vmap(lambda b: jax.random.fold_in(root, b))(jnp.arange(n_candidates))
-        keys_RB = jnp.tile(keys_B, len(prompts))
+        filters = (sampling or Sampling()).filters()
+        keys_B = candidate_keys(seed, len(prompts), n_candidates)
+        allowed_V = self._vocabulary.mask("codes")
 
         contexts = list(prompts)
         made = np.zeros((len(prompts) * n_candidates, 0, self.tokens_per_image), np.int32)
         while True:
             room = self.context_images - max(map(len, contexts))
             count = min(room, n_images - made.shape[1])
-            more = self._continue(contexts, keys_RB, made.shape[1], count, plan)
-            made = np.concatenate([made, more], axis=1)
+            started = self.start(contexts, len(keys_B), count, first=made.shape[1])
+            # All images are dispatched before the first is fetched: the device never waits for the host.
+            more = [
+                started.draw(self.tokens_per_image, keys_B, filters, allowed_V)
+                for _ in range(count)
+            ]
+            made = np.concatenate([made, np.stack(jax.device_get(more), axis=1)], axis=1)
             if made.shape[1] == n_images:
                 return made.reshape(len(prompts), n_candidates, *made.shape[1:])
-            # The longest rows are full: every row begins anew from its own last images.
-            contexts = [
-                np.concatenate([prompts[i // n_candidates], made_IN])[-(self.context_images - 1) :]
-                if self.context_images > 1
-                else made_IN[:0]
-                for i, made_IN in enumerate(made)
-            ]
+            contexts = self._slid(prompts, made)
 
     def start(
-        self, contexts: Sequence[Int[np.ndarray, "p n"]], rows: int, images: int
-    ) -> tuple[Prefix | None, KVCache, Int[Array, "b"]]:
-        """The caches before the first draw.
+        self,
+        contexts: Sequence[Int[np.ndarray, "p n"]],
+        rows: int,
+        images: int,
+        first: int = 0,
+    ) -> Continuation:
+        """Reads the prompts: the state before the first draw.
 
         Args:
           contexts: the codes of each prompt.
           rows: continuations in all, equally many of each prompt; those of one prompt are neighbours.
           images: how many images each may add.
-
-        Returns:
-          the prompts' cache (None where all are empty), the rows' own free slots, and the rows' next inputs.
+          first: how many images the rows have made before; a draw's key depends on it.
         """
-        longest = max(map(len, contexts)) * self.tokens_per_image
-        tokens_RT = np.full((len(contexts), longest + 1), self.codebook_size, np.int32)
+        N = self.tokens_per_image
+        longest = max(map(len, contexts)) * N
+        tokens_RT = np.full((len(contexts), 1 + longest), self._vocabulary.bos, np.int32)
         for tokens_T, codes_PN in zip(tokens_RT, contexts):
             tokens_T[1 : 1 + codes_PN.size] = codes_PN.reshape(-1)
-        lengths_R = np.array([codes_PN.size for codes_PN in contexts], np.int32)
-        prefix, own = _start(
-            self._graphdef, self._state, tokens_RT[:, :-1], lengths_R, rows, images * self.tokens_per_image,
-            self.cache_dtype,
-        )  # fmt: skip
+        lengths_R = np.array(
+            [codes_PN.size for codes_PN in contexts], np.int32
+        )  # BOS, less the last code
         next_R = np.take_along_axis(tokens_RT, lengths_R[:, None], axis=1)[:, 0]
-        return prefix, own, jnp.asarray(np.repeat(next_R, rows // len(contexts)))
+        return self._generator.start(
+            tokens_RT[:, :-1], lengths_R, next_R, rows=rows, slots=images * N, made=first * N
+        )
 
-    def _continue(
-        self,
-        contexts: Sequence[Int[np.ndarray, "p n"]],
-        keys_B: Key[Array, "b"],
-        first: int,
-        count: int,
-        plan: Plan,
-    ) -> Int[np.ndarray, "b i n"]:
-        """`count` more images of each row, of which `first` are made already."""
-        prefix, own, token_B = self.start(contexts, len(keys_B), count)
-        made = []
-        for image in range(first, first + count):
-            ids_BN, token_B, own = _decode_image(
-                self._graphdef, self._state, prefix, own, token_B, keys_B, image, plan, self.tokens_per_image,
-                self.codebook_size,
-            )  # fmt: skip
-            made.append(ids_BN)
-        return np.stack(jax.device_get(made), axis=1)
+    def _slid(
+        self, prompts: Sequence[Int[np.ndarray, "p n"]], made_BIN: Int[np.ndarray, "b i n"]
+    ) -> list[Int[np.ndarray, "p n"]]:
+        """The contexts once the longest rows are full: every row begins anew from its own last images."""
+        kept, candidates = self.context_images - 1, len(made_BIN) // len(prompts)
+        rows = [
+            np.concatenate([prompts[b // candidates], made_IN])
+            for b, made_IN in enumerate(made_BIN)
+        ]
+        return [row[max(0, len(row) - kept) :] for row in rows]
 
     def check_request(self, prompt_images: int, n_images: int, n_candidates: int) -> None:
         """Requires a prompt that leaves room for an image, and at least one image and one candidate.
@@ -214,54 +197,16 @@ class Engine:
             )
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "rows", "slots", "dtype"))
-def _start(
-    graphdef: Any,
-    state: Any,
-    tokens_RT: Int[Array, "r t"],
-    lengths_R: Int[Array, "r"],
-    rows: int,
-    slots: int,
-    dtype: str,
-) -> tuple[Prefix | None, KVCache]:
-    model = nnx.merge(graphdef, state)
-    prefix = None
-    if tokens_RT.shape[1]:  # not for empty prompts: BOS is then the next input
-        prefix = model.prefill(tokens_RT, lengths_R, dtype=dtype)
-    return prefix, model.init_cache(rows, slots, dtype=dtype)
+def vocabulary_of(model: Llama, codebook_size: int) -> Vocabulary:
+    """The ids of a decoder of images.
 
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("graphdef", "tokens_per_image", "codebook_size"),
-    donate_argnames=("own",),
-)
-def _decode_image(
-    graphdef: Any,
-    state: Any,
-    prefix: Prefix | None,
-    own: KVCache,
-    token_B: Int[Array, "b"],
-    keys_B: Key[Array, "b"],
-    image: Int[Array, ""] | int,
-    plan: Plan,
-    tokens_per_image: int,
-    codebook_size: int,
-) -> tuple[Int[Array, "b n"], Int[Array, "b"], KVCache]:
-    """Draws one image: its ids, the next input (its last id, not in the cache yet), and the longer cache."""
-    model = nnx.merge(graphdef, state)
-
-    def step(
-        carry: tuple[Int[Array, "b"], KVCache], n: Int[Array, ""]
-    ) -> tuple[tuple[Int[Array, "b"], KVCache], Int[Array, "b"]]:
-        token_B, own = carry
-        cache = dataclasses.replace(own, prefix=prefix)
-        logits_B1V, cache = model.extend(token_B[:, None], cache)
-        step_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, image * tokens_per_image + n))(
-            keys_B
+    Raises:
+      UserError: the decoder has another number of ids than a tokenizer of this codebook gives.
+    """
+    vocabulary = Vocabulary.lvm(codebook_size)
+    if model.config.vocab_size != vocabulary.size:
+        raise UserError(
+            f"the model has {model.config.vocab_size} ids and the tokenizer {codebook_size} codes, which makes "
+            f"{vocabulary.size}: use the tokenizer that the model's shards were made with"
         )
-        token_B = draw(step_keys_B, logits_B1V[:, -1], plan, codebook_size)
-        return (token_B, dataclasses.replace(cache, prefix=None)), token_B
-
-    (token_B, own), ids_NB = jax.lax.scan(step, (token_B, own), jnp.arange(tokens_per_image))
-    return constrain(ids_NB.T, None, None), token_B, own
+    return vocabulary
