@@ -13,7 +13,7 @@ help:
 	@echo "make demo         a local page to ask a trained model with your own pictures"
 	@echo "make test         the tests that take minutes in all"
 	@echo "make test-slow    the ones that make test leaves out"
-	@echo "make lint         ruff and pyright"
+	@echo "make lint         ruff, pyright and the licences of all packages"
 	@echo "make clean        removes $(WORKDIR); the environment in $(VENV) stays"
 
 quickstart: $(VENV)/.installed-quickstart
@@ -34,6 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/pip-licenses
 
 clean:
 	rm -rf $(WORKDIR)

@@ -39,7 +39,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lvm_jax*", "data_pipelines*"]),
-    package_data={"data_pipelines": ["assets/**/*"], "lvm_jax.demo": ["*.css", "*.js"]},
+    package_data={
+        "data_pipelines": ["assets/**/*"],
+        "lvm_jax.demo": ["*.css", "*.js", "templates/*"],
+        "lvm_jax.reporting": ["templates/*"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "pipelines": PIPELINES,

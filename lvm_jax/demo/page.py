@@ -119,7 +119,7 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
         title="Visual prompts", analytics_enabled=False, delete_cache=(600, 600)
     ) as page:
         desk = gr.State(Desk(), time_to_live=_SECONDS_KEPT)
-        gr.HTML(view.HEADING, apply_default_css=False)
+        gr.HTML(view.heading(), apply_default_css=False)
         shelf = gr.HTML(
             view.examples_row(examples),
             js_on_load=_CLICKED,

@@ -5,9 +5,9 @@ from typing import Any
 
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.reporting.html import number as n
-from lvm_jax.reporting.html import percent
 from lvm_jax.reporting.inputs import RunFiles
+from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.sections import CATEGORIES
 from lvm_jax.reporting.words import plain_words
 from lvm_jax.weights.model_folder import named_parameters

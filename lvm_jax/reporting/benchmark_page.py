@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from lvm_jax.reporting import html
+from lvm_jax.reporting.html import Block, Picture, Section, Table, page
 
 # Predictors in the order in which they are shown, and what they do.
 _PREDICTORS = {
@@ -44,44 +44,36 @@ def task_page(task: str, results: Mapping[str, Any], cases: Sequence[Answer]) ->
       cases: shown under their groups, in order.
     """
     asked = [(name, value) for name, value in results.items() if "/" not in name]
-    parts = [
-        html.section("Scores", _scores(results), html.table(("", ""), asked)),
-        *(
-            html.section(
-                f"The {group} answers",
-                *(
-                    html.picture(case.strip, case.key) + _scores_of_a_case(case.scores)
-                    for case in cases
-                    if case.group == group
-                ),
-            )
-            for group in dict.fromkeys(case.group for case in cases)
-        ),
-    ]
+    blocks: list[Block] = [Section("Scores", [_scores(results), Table(("", ""), asked)])]
+    for group in dict.fromkeys(case.group for case in cases):
+        shown: list[Block] = []
+        for case in (case for case in cases if case.group == group):
+            shown += [Picture(case.strip, case.key), _scores_of_a_case(case.scores)]
+        blocks.append(Section(f"The {group} answers", shown))
     subtitle = (
         "Answers are drawn greedily; best and worst are by the decoder's own score. All pictures are squares of the "
         "tokenizer's size."
     )
-    return html.page(f"In context: {task.replace('_', ' ')}", subtitle, "".join(parts))
+    return page(f"In context: {task.replace('_', ' ')}", subtitle, blocks)
 
 
-def _scores(results: Mapping[str, Any]) -> str:
+def _scores(results: Mapping[str, Any]) -> Table:
     """A row a predictor, a column a metric."""
     metrics = _metrics(results)
     rows = [
         (words, *(results.get(f"{name}/{metric}") for metric in metrics))
         for name, words in _PREDICTORS.items()
     ]
-    return html.table(("", *metrics), rows)
+    return Table(("", *metrics), rows)
 
 
-def _scores_of_a_case(scores: Mapping[str, Any]) -> str:
+def _scores_of_a_case(scores: Mapping[str, Any]) -> Table:
     """A row a metric, a column a predictor."""
     rows = [
         (metric, *(scores.get(f"{name}/{metric}") for name in _PREDICTORS))
         for metric in _metrics(scores)
     ]
-    return html.table(("", *(name.replace("_", " ") for name in _PREDICTORS)), rows)
+    return Table(("", *(name.replace("_", " ") for name in _PREDICTORS)), rows)
 
 
 def _metrics(values: Mapping[str, Any]) -> list[str]:

@@ -18,20 +18,18 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
       UserError: a step has not been run; the message names its command.
     """
     run = RunFiles.load(workdir)
-    body = "".join(
-        (
-            sections.summary(run),
-            sections.corpus(run),
-            sections.tokenizer(run),
-            sections.decoder(run),
-            sections.in_context(run),
-            sections.prompts(run),
-            sections.compared(run),
-            sections.setup(run),
-        )
+    blocks = (
+        *sections.summary(run),
+        sections.corpus(run),
+        sections.tokenizer(run),
+        sections.decoder(run),
+        sections.in_context(run),
+        sections.prompts(run),
+        sections.compared(run),
+        sections.setup(run),
     )
     subtitle = f"Every number and picture comes from the files of the run in {run.workdir}."
-    content = html.page("A large vision model, from pixels to a visual prompt", subtitle, body)
+    content = html.page("A large vision model, from pixels to a visual prompt", subtitle, blocks)
     path = run.workdir / "report.html"
     files.write(path, content)
     figures = run.workdir / "figures"

@@ -9,8 +9,10 @@ import numpy as np
 from etils import epath
 
 from lvm_jax import files
-from lvm_jax.reporting import html
 from lvm_jax.reporting.charts import Bars, Chart, Picture, Series
+from lvm_jax.reporting.html import Bullets, Cards, Drawing, Section, Table, page
+from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.numbers import percent, short
 
 Record = Mapping[str, Any]
 _EVERYTHING = "all"  # the mixture of the scaling runs
@@ -32,26 +34,22 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
     (folder / "figures").mkdir(exist_ok=True)
     for name, (picture, _) in figures.items():
         files.write(folder / "figures" / f"{name}.png", picture.png())
-    drawn = {
-        name: html.figure(picture.svg(), caption) for name, (picture, caption) in figures.items()
-    }
-    body = "".join(
-        (
-            _cards(study),
-            html.section("What small means here", html.bullets(limits(study))),
-            html.section("Loss against tokens", drawn["tokens"], _law_table(study)),
-            html.section("Loss against compute", drawn["compute"]),
-            html.section("Perplexity against size", drawn["tasks"]),
-            html.section("What the data is worth", drawn["ablation"], _ablation_table(study))
-            if "ablation" in drawn
-            else "",
-            html.section("Does context help?", drawn["frames"]) if "frames" in drawn else "",
-            html.section("All runs", _run_table(study)),
-        )
-    )
+    drawn = {name: Drawing(picture.svg(), caption) for name, (picture, caption) in figures.items()}
+    blocks = [
+        _cards(study),
+        Section("What small means here", [Bullets(limits(study))]),
+        Section("Loss against tokens", [drawn["tokens"], _law_table(study)]),
+        Section("Loss against compute", [drawn["compute"]]),
+        Section("Perplexity against size", [drawn["tasks"]]),
+        Section("What the data is worth", [drawn["ablation"], _ablation_table(study)])
+        if "ablation" in drawn
+        else None,
+        Section("Does context help?", [drawn["frames"]]) if "frames" in drawn else None,
+        Section("All runs", [_run_table(study)]),
+    ]
     path = folder / "scaling.html"
     subtitle = f"Every number is from {folder}/scaling.json."
-    files.write(path, html.page("Scaling study", subtitle, body))
+    files.write(path, page("Scaling study", subtitle, blocks))
     return path
 
 
@@ -94,7 +92,6 @@ def charts(study: Mapping[str, Any]) -> dict[str, tuple[Picture, str]]:
 
 def limits(study: Mapping[str, Any]) -> list[str]:
     """What may not be concluded, each with its number."""
-    n, short = html.number, html.short
     records = [r for r in study["records"] if r["mixture"] == _EVERYTHING]
     sizes, tokens = (sorted({r[k] for r in records}) for k in ("parameters", "tokens"))
     passes = max(r["passes"] for r in records)
@@ -182,21 +179,21 @@ def _by_size(study: Mapping[str, Any]) -> dict[str, list[Record]]:
     return groups
 
 
-def _cards(study: Mapping[str, Any]) -> str:
+def _cards(study: Mapping[str, Any]) -> Cards:
     records = [r for r in study["records"] if r["mixture"] == _EVERYTHING]
     best = min(records, key=lambda r: r["loss"])
     items = [
-        (f"{html.number(best['loss'])} nats", f"the best held-out loss, {best['size']}"),
+        (f"{n(best['loss'])} nats", f"the best held-out loss, {best['size']}"),
         (str(len(study["runs"])), "trainings"),
-        (html.short(max(r["flops"] for r in records)), "FLOPs of the largest"),
+        (short(max(r["flops"] for r in records)), "FLOPs of the largest"),
     ]
     for name, words in {"compute": "against compute", "size": "against parameters"}.items():
         if study["fits"][name]:
             items.append((_exponent(study["fits"][name]), f"exponent of the loss {words}"))
-    return html.cards(items)
+    return Cards(items)
 
 
-def _law_table(study: Mapping[str, Any]) -> str:
+def _law_table(study: Mapping[str, Any]) -> Table:
     """The fits, or why there is none."""
     laws = {f"tokens, {size}": law for size, law in study["fits"]["tokens"].items()}
     laws |= {
@@ -204,13 +201,13 @@ def _law_table(study: Mapping[str, Any]) -> str:
         "FLOPs, frontier": study["fits"]["compute"],
     }
     rows = [
-        (name, _exponent(law), html.percent(1 - 2 ** -law["exponent"]), html.percent(law["scatter"]), law["points"])
+        (name, _exponent(law), percent(1 - 2 ** -law["exponent"]), percent(law["scatter"]), law["points"])
         if law
         else (name, "fewer than 3 points", "–", "–", None)
         for name, law in laws.items()
     ]  # fmt: skip
     header = ("loss against", "exponent, 95 %", "lower by doubling", "scatter", "points")
-    return html.table(header, rows)
+    return Table(header, rows)
 
 
 def _exponent(law: Mapping[str, float]) -> str:
@@ -218,7 +215,7 @@ def _exponent(law: Mapping[str, float]) -> str:
     return f"{law['exponent']:.{min(digits, 4)}f} ± {law['margin']:.{min(digits, 4)}f}"
 
 
-def _ablation_table(study: Mapping[str, Any]) -> str:
+def _ablation_table(study: Mapping[str, Any]) -> Table:
     others = [r for r in study["records"] if r["mixture"] != _EVERYTHING]
     compared = [*others, max(_by_size(study)[others[0]["size"]], key=lambda r: r["steps"])]
     categories = list(compared[-1]["categories"])
@@ -227,22 +224,22 @@ def _ablation_table(study: Mapping[str, Any]) -> str:
         (_mixture(r), r["passes"], r["loss"], *(r["categories"][c] for c in categories))
         for r in compared
     ]
-    return html.table(header, rows, "held-out nats: of all tokens, and of the codes of each kind")
+    return Table(header, rows, "held-out nats: of all tokens, and of the codes of each kind")
 
 
-def _run_table(study: Mapping[str, Any]) -> str:
+def _run_table(study: Mapping[str, Any]) -> Table:
     rows = [
         (
             r["size"],
             _mixture(r),
-            *(html.short(r[name]) for name in ("parameters", "tokens", "flops")),
+            *(short(r[name]) for name in ("parameters", "tokens", "flops")),
             r["passes"],
             r["loss"],
         )
         for r in study["records"]
     ]
     header = ("size", "trained on", "parameters", "tokens", "FLOPs", "passes", "held-out loss")
-    return html.table(header, rows)
+    return Table(header, rows)
 
 
 def _mixture(record: Record) -> str:

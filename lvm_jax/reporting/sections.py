@@ -4,9 +4,23 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lvm_jax.reporting import html
 from lvm_jax.reporting.charts import Chart, Level, Series
+from lvm_jax.reporting.html import (
+    Block,
+    Bullets,
+    Cards,
+    Drawing,
+    Folded,
+    Pairs,
+    Picture,
+    Section,
+    Shards,
+    Table,
+    Words,
+)
 from lvm_jax.reporting.inputs import COMPARED, Metrics, RunFiles, column, names
+from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.words import KINDS, context_curve, plain_words
 
 _NOT_DRAWN = ("goodput", "badput/", "epochs/", "evaluation/")
@@ -20,14 +34,14 @@ CATEGORIES = {
 }
 
 
-def summary(files: RunFiles) -> str:
+def summary(files: RunFiles) -> list[Block]:
     """Cards with the main numbers, and what they mean in sentences."""
     scores, images = files.results["next_token"], files.results["reconstruction"]
-    means, n = files.prompts["means"], html.number
+    means = files.prompts["means"]
     copy = n(scores["baseline/copy_loss"])
     items = [
         (f"{n(scores['code_loss'])} nats", f"held-out loss a code; {copy} by copying"),
-        (html.percent(scores["accuracy"]), "of held-out codes are the decoder's first guess"),
+        (percent(scores["accuracy"]), "of held-out codes are the decoder's first guess"),
         (f"{n(images['psnr'])} dB", f"PSNR of {n(images['images'])} held-out reconstructions"),
     ]
     if means:
@@ -36,12 +50,12 @@ def summary(files: RunFiles) -> str:
     if files.stages:
         seconds = sum(stage["seconds"] for stage in files.stages.values())
         items.append((f"{seconds / 60:.1f} min", "for all steps before this page"))
-    return html.cards(items) + html.bullets(plain_words(files))
+    return [Cards(items), Bullets(plain_words(files))]
 
 
-def corpus(files: RunFiles) -> str:
+def corpus(files: RunFiles) -> Section:
     """What the shards hold, and under which licences."""
-    parts = []
+    blocks: list[Block] = []
     for name, manifest in files.manifests.items():
         splits = [
             (split, info["sentences"], info["images"], info["shards"])
@@ -60,17 +74,20 @@ def corpus(files: RunFiles) -> str:
                 manifest["sources"].items(), key=lambda item: (item[1]["category"], item[0])
             )
         ]
-        fingerprint = html.text(manifest["tokenizer_fingerprint"])
-        parts += [
-            f"<p>Shards <code>{html.text(name)}</code>: images of {manifest['image_size']} pixels a side, "
-            f"{manifest['tokens_per_image']} tokens each, by the tokenizer <code>{fingerprint}</code>.</p>",
-            html.table(("split", "sentences", "images", "shards"), splits),
-            html.table(("source", "kind", "sentences", "images", "licence", "origin"), sources),
+        blocks += [
+            Shards(
+                name,
+                manifest["image_size"],
+                manifest["tokens_per_image"],
+                manifest["tokenizer_fingerprint"],
+            ),
+            Table(("split", "sentences", "images", "shards"), splits),
+            Table(("source", "kind", "sentences", "images", "licence", "origin"), sources),
         ]
-    return html.section("The corpus", *parts)
+    return Section("The corpus", blocks)
 
 
-def tokenizer(files: RunFiles) -> str:
+def tokenizer(files: RunFiles) -> Section:
     """How the tokenizer learned, its scores, and held-out images beside their reconstructions."""
     results = files.results["reconstruction"]
     words = {
@@ -86,20 +103,19 @@ def tokenizer(files: RunFiles) -> str:
     }
     rows = [(words.get(name, name), value) for name, value in results.items()]
     sheet = files.workdir / "evaluation" / "reconstructions.png"
-    pictures = (
-        [html.picture(sheet, "Held-out images, and below each row what the codes keep of it.")]
-        if sheet.exists()
-        else []
-    )
-    return html.section(
+    shown = Picture(sheet, "Held-out images, and below each row what the codes keep of it.")
+    return Section(
         "The tokenizer",
-        html.table(("on held-out images", ""), rows),
-        *pictures,
-        _small_charts(files.tokenizer),
+        [
+            Table(("on held-out images", ""), rows),
+            shown if sheet.exists() else None,
+            _time_spent(files.tokenizer),
+            _small_charts(files.tokenizer),
+        ],
     )
 
 
-def decoder(files: RunFiles) -> str:
+def decoder(files: RunFiles) -> Section:
     """The loss beside its baselines, by source, and how fast it trained."""
     scores = files.results["next_token"]
     baselines = [
@@ -115,19 +131,22 @@ def decoder(files: RunFiles) -> str:
         ),
         ("the decoder", scores["code_loss"]),
     ]
-    return html.section(
+    known = [row for row in baselines if row[1] is not None]
+    columns = ("loss", "perplexity", "sentences")
+    return Section(
         "The decoder",
-        html.figure(
-            loss_chart(files).svg(),
-            "Cross-entropy while training; the levels are what predictors without a network reach on the same "
-            "held-out sentences.",
-        ),
-        html.table(
-            ("loss on held-out codes, nats", ""), [row for row in baselines if row[1] is not None]
-        ),
-        html.table(("kind", "loss", "perplexity", "sentences"), _groups(scores, "category")),
-        html.table(("source", "loss", "perplexity", "sentences"), _groups(scores, "source")),
-        _small_charts(files.decoder, without=("loss",)),
+        [
+            Drawing(
+                loss_chart(files).svg(),
+                "Cross-entropy while training; the levels are what predictors without a network reach on the same "
+                "held-out sentences.",
+            ),
+            Table(("loss on held-out codes, nats", ""), known),
+            Table(("kind", *columns), _groups(scores, "category")),
+            Table(("source", *columns), _groups(scores, "source")),
+            _time_spent(files.decoder),
+            _small_charts(files.decoder, without=("loss",)),
+        ],
     )
 
 
@@ -145,8 +164,8 @@ def loss_chart(files: RunFiles) -> Chart:
     return Chart("step", "nats a token", [line for line in lines if line.x], levels)
 
 
-def in_context(files: RunFiles) -> str:
-    """Perplexity of one image against the number of images before it."""
+def in_context(files: RunFiles) -> Section | None:
+    """Perplexity of one image against the number of images before it; None where nothing was evaluated."""
     results, charts = files.results["in_context"], []
     for kind, words in KINDS.items():
         lines = [
@@ -159,25 +178,23 @@ def in_context(files: RunFiles) -> str:
         if lines[0].x:
             chart = Chart("images of context", "perplexity", lines, size=(4.4, 3.2))
             caption = f"{words[0].upper()}{words[1:]}; {results[f'{kind}/sentences']} sentences."
-            charts.append(html.figure(chart.svg(), caption))
+            charts.append(Drawing(chart.svg(), caption))
     if not charts:
-        return ""
-    return html.section(
-        "Does context help?",
-        "<p>The image to predict stays the same; what grows is how many of the images before it the decoder reads.</p>",
-        f"<div class=pair>{''.join(charts)}</div>",
-    )
+        return None
+    what = "The image to predict stays the same; what grows is how many of the images before it the decoder reads."
+    return Section("Does context help?", [Words(what), Pairs(charts)])
 
 
-def prompts(files: RunFiles) -> str:
+def prompts(files: RunFiles) -> Section:
     """Every visual prompt: what was shown, what was predicted, the truth, and how far apart they are."""
     asked = files.prompts["request"]
     sampling = asked["sampling"]
-    parts = [
-        f"<p>{asked['n_candidates']} answers each, temperature {sampling['temperature']}, top-k "
+    how = (
+        f"{asked['n_candidates']} answers each, temperature {sampling['temperature']}, top-k "
         f"{sampling['top_k'] or 'off'}, top-p {sampling['top_p']}, seed {asked['seed']}. All images are shown as the "
-        "tokenizer decodes them.</p>"
-    ]
+        "tokenizer decodes them."
+    )
+    blocks: list[Block] = [Words(how)]
     for prompt in files.prompts["prompts"]:
         caption = (
             f"{prompt['source']} · {prompt['kind']} · {', '.join(dict.fromkeys(prompt['roles']))}"
@@ -185,44 +202,43 @@ def prompts(files: RunFiles) -> str:
         if "psnr" in prompt:
             for words, prefix in (("prediction", ""), ("copy", "copy_")):
                 psnr, accuracy = prompt[f"{prefix}psnr"], prompt[f"{prefix}token_accuracy"]
-                caption += (
-                    f" · {words} {html.number(psnr)} dB, {html.percent(accuracy)} of the codes"
-                )
-        parts.append(html.picture(files.workdir / "prompts" / prompt["strip"], caption))
-    return html.section("Visual prompts", *parts)
+                caption += f" · {words} {n(psnr)} dB, {percent(accuracy)} of the codes"
+        blocks.append(Picture(files.workdir / "prompts" / prompt["strip"], caption))
+    return Section("Visual prompts", blocks)
 
 
-def compared(files: RunFiles) -> str:
-    """The prompts of a release, answered by its models and by those of this run; nothing where there is none."""
+def compared(files: RunFiles) -> Section | None:
+    """The prompts of a release, answered by its models and by those of this run; None where there is no release."""
     if len(files.compared) < len(COMPARED):
-        return ""
+        return None
     rows = [
         (title, answers["means"].get("psnr"), answers["means"].get("copy_psnr"))
         for title, answers in files.compared.items()
     ]
-    parts = [
-        "<p>The prompts are pictures that the released tokenizer has decoded. Each pair is compared with the truth as "
-        "its own tokenizer shows it, so the distances are not of one scale.</p>",
-        html.table(("models", "PSNR of the answers, dB", "of a copy, dB"), rows),
+    blocks: list[Block] = [
+        Words(
+            "The prompts are pictures that the released tokenizer has decoded. Each pair is compared with the truth "
+            "as its own tokenizer shows it, so the distances are not of one scale."
+        ),
+        Table(("models", "PSNR of the answers, dB", "of a copy, dB"), rows),
     ]
     answered = zip(*(answers["prompts"] for answers in files.compared.values()), strict=True)
     for prompts in answered:
         for (title, folder), prompt in zip(COMPARED.items(), prompts):
             strip = files.workdir / folder / prompt["strip"]
-            parts.append(html.picture(strip, f"{prompt['name']} · {title}"))
-    return html.section("Beside the released models", *parts)
+            blocks.append(Picture(strip, f"{prompt['name']} · {title}"))
+    return Section("Beside the released models", blocks)
 
 
-def setup(files: RunFiles) -> str:
+def setup(files: RunFiles) -> Section:
     """Where it ran, how long each step took, and the configurations."""
-    environment = html.table(("environment", ""), list(files.results["environment"].items()))
     stages = [(name, stage["seconds"], stage["command"]) for name, stage in files.stages.items()]
-    times = html.table(("step", "seconds", "command"), stages) if stages else ""
-    configs = [
-        html.folded(f"configuration of the {name}", config)
-        for name, config in files.configs.items()
+    blocks = [
+        Table(("environment", ""), list(files.results["environment"].items())),
+        Table(("step", "seconds", "command"), stages) if stages else None,
+        *(Folded(f"configuration of the {name}", config) for name, config in files.configs.items()),
     ]
-    return html.section("Set-up", environment, times, *configs)
+    return Section("Set-up", blocks)
 
 
 def _groups(scores: Mapping[str, Any], by: str) -> list[tuple[Any, ...]]:
@@ -237,7 +253,7 @@ def _groups(scores: Mapping[str, Any], by: str) -> list[tuple[Any, ...]]:
     ]
 
 
-def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> str:
+def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> Pairs:
     """A small chart for each thing measured while training; its training and held-out values share one."""
     groups: dict[str, list[str]] = {}
     for name in names(metrics):
@@ -252,26 +268,26 @@ def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> str:
         ]
         lines = [line for line in lines if len(line.x) > 1]
         if lines and title not in without:
-            charts.append(
-                html.figure(Chart("step", title.replace("_", " "), lines, size=(4.4, 2.6)).svg())
-            )
-    return _time_spent(metrics) + f"<div class=pair>{''.join(charts)}</div>"
+            chart = Chart("step", title.replace("_", " "), lines, size=(4.4, 2.6))
+            charts.append(Drawing(chart.svg()))
+    return Pairs(charts)
 
 
-def _time_spent(metrics: Metrics) -> str:
+def _time_spent(metrics: Metrics) -> Words | None:
     """Where the seconds of the training went, restarts included, as its last line says."""
     shares = next((line for line in reversed(metrics) if "goodput" in line), {})
     causes = [
-        f"{html.percent(shares[name])} {name.removeprefix('badput/')}"
-        for name in sorted((n for n in shares if n.startswith("badput/")), key=lambda n: -shares[n])
+        f"{percent(shares[name])} {name.removeprefix('badput/')}"
+        for name in sorted((s for s in shares if s.startswith("badput/")), key=lambda s: -shares[s])
         if shares[name] >= 0.001
     ]
     if not causes:
-        return ""
-    return (
-        f"<p class=soft>Of its time, {html.percent(shares['goodput'])} went into training steps; the rest into "
-        f"{', '.join(causes)}.</p>"
+        return None
+    sentence = (
+        f"Of its time, {percent(shares['goodput'])} went into training steps; the rest into "
+        f"{', '.join(causes)}."
     )
+    return Words(sentence, soft=True)
 
 
 def _split(name: str) -> str:

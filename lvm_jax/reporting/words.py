@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lvm_jax.reporting.html import number as n
-from lvm_jax.reporting.html import percent
 from lvm_jax.reporting.inputs import RunFiles
+from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.numbers import percent
 
 KINDS = {
     "sequential": "the last image of videos and turntables",

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from lvm_jax.errors import UserError
-from lvm_jax.reporting import html
+from lvm_jax.reporting.benchmark_page import Case, task_page
 from lvm_jax.reporting.charts import Chart, Level, Series, thinned
 from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.inputs import RunFiles
+from lvm_jax.reporting.numbers import number
 from lvm_jax.reporting.report import write_report
 from lvm_jax.reporting.words import plain_words
 
@@ -272,11 +273,11 @@ def test_long_lines_are_averaged():
         (1e-7, "1e-07"),
         (float("inf"), "inf"),
         (None, "–"),
-        ("<x>", "&lt;x&gt;"),
+        ("<x>", "<x>"),
     ],
 )
 def test_numbers_as_people_read_them(value, text):
-    assert html.number(value) == text
+    assert number(value) == text
 
 
 def test_released_models_stand_beside_the_trained_ones(workdir):
@@ -291,3 +292,53 @@ def test_released_models_stand_beside_the_trained_ones(workdir):
     section = page[page.index("Beside the released models") :]
     for words in ("14.4", "13.3", "000-a-prompt · released", "000-a-prompt · just trained"):
         assert words in section
+
+
+def test_text_of_the_run_is_never_markup(workdir):
+    evil = "<script>alert('&')</script>"
+
+    def rename(file: str, change) -> None:
+        content = json.loads((workdir / file).read_text())
+        change(content)
+        (workdir / file).write_text(json.dumps(content))
+
+    def in_manifest(manifest):
+        manifest["sources"] = {evil: manifest["sources"]["my_clips"] | {"origin": evil}}
+        manifest["tokenizer_fingerprint"] = evil
+
+    def in_results(results):
+        results["environment"][evil] = evil
+        results["next_token"] |= {
+            f"source/{evil.replace('/', '')}/{name}": 1.0
+            for name in ("code_loss", "code_perplexity", "sentences")
+        }
+
+    rename("shards/uvd/1.0.0/manifest.json", in_manifest)
+    rename("evaluation/results.json", in_results)
+    rename("prompts/prompts.json", lambda prompts: prompts["prompts"][0].update(source=evil))
+    rename("lvm/config.json", lambda config: config.update({evil: evil}))
+    rename("stages.json", lambda stages: stages.update({evil: stages["corpus"]}))
+    lines = [{"step": step, evil.replace("/", ""): step + 1.0} for step in (10, 20)]  # drawn
+    (workdir / "lvm/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report(workdir).read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 10
+
+
+def test_a_benchmarks_page_escapes_and_groups_its_cases(tmp_path):
+    evil = "<script>alert(1)</script>"
+    save_png(tmp_path / "strip.png", np.zeros((9, 30, 3), np.uint8))
+    results = {"model/iou": 0.5, "copy/iou": 0.25, "asked": 7, evil.replace("/", ""): evil}
+    cases = [
+        Case(group, evil, tmp_path / "strip.png", {"model/iou": 0.75})
+        for group in ("best", "worst")
+    ]
+    page = task_page("single_object", results, cases)
+    assert "<script" not in page
+    assert (
+        page.count("&lt;script&gt;") == 2 + 2 * 2
+    )  # in the results; as caption and text of two pictures
+    assert "In context: single object" in page
+    assert page.index("The best answers") < page.index("The worst answers")
+    for cell in ("0.500", "0.250", "0.750", ">7<"):
+        assert cell in page

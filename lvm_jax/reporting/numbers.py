@@ -1,0 +1,34 @@
+"""Numbers as people read them, as plain text."""
+
+import math
+from typing import Any
+
+_LETTERS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number to `digits` significant figures: 0.0123, 1.23, 123, 12,345. None is a dash; text stays as it is."""
+    if not is_number(value):
+        return "–" if value is None else str(value)
+    if isinstance(value, int) or value == 0:
+        return f"{value:,.0f}"
+    exponent = int(f"{value:e}".partition("e")[2]) if math.isfinite(value) else 0
+    if not -4 <= exponent < 15:
+        return f"{value:.{digits}g}"
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def short(value: float) -> str:
+    """A large number with a letter for its power of a thousand: 656k, 2.05M, 12.2T."""
+    power = max(0, min(len(_LETTERS) - 1, int(math.log10(max(value, 1)) // 3)))
+    return f"{value / 1000**power:.3g}{_LETTERS[power]}"
+
+
+def percent(value: float) -> str:
+    """0.123 as 12.3 %."""
+    return f"{100 * value:.1f} %"
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
