@@ -29,6 +29,21 @@ def test_no_line_is_longer_than_140_characters(page):
     assert not long
 
 
+def test_every_region_of_an_example_is_on_a_page():
+    """The formatter has rewritten snippet lines once: they must stand alone, letter by letter."""
+    regions = {
+        f"{path.relative_to(ROOT)}:{name}"
+        for path in (ROOT / "docs/examples").glob("*.py")
+        for name in re.findall(r"--8<-- \[start:(\w+)\]", path.read_text())
+    }
+    shown = [
+        name
+        for page in PAGES
+        for name in re.findall(r'^--8<-- "([\w/.:]+)"$', page.read_text(), re.MULTILINE)
+    ]
+    assert sorted(shown) == sorted(regions)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_relative_links_lead_to_files(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
