@@ -8,11 +8,14 @@ import pathlib
 import tempfile
 
 import numpy as np
-from PIL import Image as PillowImage
+from jaxtyping import UInt8
+from PIL import Image
 
-from data_pipelines.annotators.base import Image, ImageAnnotator
+from data_pipelines.annotators.base import ImageAnnotator
 from data_pipelines.sentences import Pairs
 from data_pipelines.sources import Annotated, ImageFolder
+
+Picture = UInt8[np.ndarray, "H W 3"]
 
 
 # --8<-- [start:annotator]
@@ -28,7 +31,7 @@ class Faded(ImageAnnotator):
 
     least: float = 0.2
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """`rng` follows from the item's key and the role: the same key gives the same picture, on any machine."""
         contrast = rng.uniform(self.least, 0.6)
         return np.round(127.5 + contrast * (image - 127.5)).astype(np.uint8)
@@ -38,7 +41,7 @@ class Faded(ImageAnnotator):
 
 
 # --8<-- [start:use]
-def faded_pairs(photographs: str, keys: list[str]) -> tuple[list[Image], str]:
+def faded_pairs(photographs: str, keys: list[str]) -> tuple[list[Picture], str]:
     """The images of one sentence, and its layout: faded, true, faded, true."""
     source = Annotated(ImageFolder(photographs), (("faded", Faded()),))
     composer = Pairs("faded", n_pairs=len(keys), annotation_first=True)
@@ -48,12 +51,12 @@ def faded_pairs(photographs: str, keys: list[str]) -> tuple[list[Image], str]:
 # --8<-- [end:use]
 
 
-def main(folder: pathlib.Path) -> tuple[list[Image], str]:
+def main(folder: pathlib.Path) -> tuple[list[Picture], str]:
     """Two photographs of noise become one sentence."""
     keys = ["a.png", "b.png"]
     for seed, key in enumerate(keys):
         noise = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        PillowImage.fromarray(noise).save(folder / key)
+        Image.fromarray(noise).save(folder / key)
     return faded_pairs(str(folder), keys)
 
 
