@@ -11,7 +11,7 @@ from flax import nnx
 
 from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy, label_weights
 from lvm_jax.metrics.states import Mean
-from lvm_jax.models.decoder import hf_llama
+from lvm_jax.models.decoder import hf_folder
 from lvm_jax.models.decoder.config import LlamaConfig, LoRAConfig, train_flops_per_token
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.decoder.lora import LoRAParam
@@ -68,8 +68,8 @@ class NextTokenTask:
           UserError: no such folder, or weights of another decoder.
         """
         plain = dataclasses.replace(self.config, lora=LoRAConfig())
-        hf_llama.check_fits(directory, plain)
-        weights = hf_llama.load(directory, plain, nnx.state(Llama.abstract(plain)))
+        hf_folder.check_fits(directory, plain)
+        weights = hf_folder.load(directory, plain, nnx.state(Llama.abstract(plain)))
         if self.config.lora.rank:
             weights = {**state["params"], "base": weights}
         return {**state, "params": weights}

@@ -5,6 +5,7 @@ from flax import nnx
 from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder.config import count_parameters, train_flops_per_token
+from lvm_jax.vocabulary import Vocabulary
 
 # Computed from the official configurations: name, parameters, parameters without vocabulary tables,
 # KV cache bytes a token in bf16, GFLOP a token of training at 4096 tokens with causal attention.
@@ -63,7 +64,7 @@ def test_our_own_sizes_are_small_enough_for_two_cores():
 @pytest.mark.parametrize("name", ["quickstart", "small"])
 def test_our_own_decoder_reads_the_codes_of_our_own_tokenizer(name: str):
     vqgan, llama = presets.vqgan(name), presets.llama(name)
-    assert llama.vocab_size == vqgan.num_embeddings + presets.RESERVED_IDS
+    assert llama.vocab_size == Vocabulary.lvm(vqgan.num_embeddings).size
     assert llama.max_position_embeddings % vqgan.tokens_per_image == 0
 
 
