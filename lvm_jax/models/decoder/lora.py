@@ -72,10 +72,9 @@ class Adaptable(nnx.Module):
         setattr(self, f"{name}_b", LoRAParam(b, axes=(None, *axes[inputs:])))
 
     def drop_adapters(self) -> None:
-        """Forgets all adapters."""
-        self.adapter_scale = Adaptable.adapter_scale
+        """Forgets all adapters, and is then as if it had been built without."""
         for name, value in list(vars(self).items()):
-            if isinstance(value, LoRAParam):
+            if isinstance(value, LoRAParam) or name == "adapter_scale":
                 delattr(self, name)
 
 
