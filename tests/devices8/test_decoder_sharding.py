@@ -84,7 +84,7 @@ def test_a_mesh_gives_the_numbers_of_one_device(one_device, mesh):
         sharded_loss, sharded_grads = step(sharded, tokens)
     np.testing.assert_allclose(sharded_loss, loss, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(sharded_grads), jax.tree.leaves(grads), strict=True):
-        # Softmax does not see a constant added to all keys: without rotations their bias has a gradient of rounding only.
+        # Softmax does not see what is added to all keys: without rotations the gradient of their bias is rounding.
         assert np.linalg.norm(ours - theirs) <= max(1e-5 * np.linalg.norm(theirs), 1e-10)
 
 
