@@ -25,7 +25,7 @@ from lvm_jax.parallel.sharding import constrain
 
 
 class CachedDecoder(Protocol):
-    """An NNX module that reads prompts into a cache and continues them; `lvm_jax.models.Llama` is one."""
+    """An NNX module that reads prompts into a cache and continues them; `lvm_jax.models.Decoder` is one."""
 
     def prefill(
         self,
