@@ -10,9 +10,11 @@ from jaxtyping import Float, Int32, UInt8
 
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.annotators.keypoints import draw_keypoints
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import Item
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import shrink_ids
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures import skeletons
@@ -54,7 +56,7 @@ class CocoImages:
     name: str = "coco"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         if not self.roles:

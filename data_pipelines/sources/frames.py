@@ -6,8 +6,10 @@ from typing import Literal
 
 from etils import epath
 
-from data_pipelines.sources.base import BadItem, Item, child_folders, list_folders
+from data_pipelines.items import Item
+from data_pipelines.sources.base import BadItem, child_folders, list_folders
 from data_pipelines.sources.images import read_image
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.pictures.decode import EXTENSIONS
 
 
@@ -29,7 +31,7 @@ class FrameFolders:
     name: str = "clips"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 4
+    category: int = Category.ANNOTATED_VIDEO
 
     def keys(self) -> list[str]:
         """Names of the folders; see `Source`."""

@@ -7,7 +7,9 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import Image
 
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import Item
+from data_pipelines.sources.base import BadItem
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
 from lvm_jax.pictures.listing import list_files
@@ -49,7 +51,7 @@ class ImageFolder:
     name: str = "images"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 1
+    category: int = Category.UNLABELLED_IMAGE
 
     def __post_init__(self):
         check_short_side(self.short_side)

@@ -4,11 +4,13 @@ import dataclasses
 
 from etils import epath
 
+from data_pipelines.items import Item, Picture
 from data_pipelines.sources import templates
-from data_pipelines.sources.base import BadItem, Image, Item
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.frames import by_numbers
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import draw_mask, read_mask, shrink_ids
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
@@ -46,7 +48,7 @@ class PairedFiles:
     name: str = "paired_files"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         templates.check_roles(self.roles, ("key",))
@@ -92,7 +94,7 @@ class PairedClips:
     name: str = "paired_clips"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 4
+    category: int = Category.ANNOTATED_VIDEO
 
     def __post_init__(self):
         templates.check_roles(self.roles, ("key", "frame"))
@@ -121,7 +123,7 @@ class PairedClips:
 
 def _read(
     source: PairedFiles | PairedClips, files: dict[str, epath.Path], key: str
-) -> dict[str, Image]:
+) -> dict[str, Picture]:
     """The pictures of one image and its annotations, masks at the image's size."""
     absent = [role for role, path in files.items() if not path.is_file()]
     if absent:

@@ -6,11 +6,13 @@ import functools
 from etils import epath
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import Item
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
 from lvm_jax.data.records import example
 from lvm_jax.data.records.tfrecord import RecordFile
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.listing import existing_folder
@@ -43,7 +45,7 @@ class TfdsFolder:
     name: str = "tfds"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         if not self.roles or any(len(role) != 2 for role in self.roles):

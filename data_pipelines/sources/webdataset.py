@@ -7,10 +7,12 @@ from typing import Literal
 from etils import epath
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import Item
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
 from lvm_jax.data.records.tar_members import Place, list_members, read_member
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.decode import EXTENSIONS
@@ -42,7 +44,7 @@ class WebDataset:
     name: str = "webdataset"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         maps.palette(self.n_ids)  # refuses a number that is none

@@ -17,6 +17,15 @@ from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.errors import UserError
 
 FILE_NAME = "manifest.json"
+SENTENCE_ENCODING = "vqgan"  # what a manifest that names no encoding means: older ones name none
+# The features of a record of a visual sentence, with TFDS's types.
+SENTENCE_COLUMNS: Mapping[str, str] = {
+    "codes": "bytes",
+    "source": "text",
+    "category": "int64",
+    "key": "text",
+    "layout": "text",
+}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -41,7 +50,7 @@ class SourceInfo(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The contents of `manifest.json`."""
+    """The contents of `manifest.json`; `encoding` says how a record is to be read."""
 
     tokenizer_fingerprint: str
     codebook_size: int
@@ -49,6 +58,7 @@ class Manifest:
     tokens_per_image: int
     splits: dict[str, SplitInfo]
     sources: dict[str, SourceInfo]
+    encoding: str = SENTENCE_ENCODING
 
     def __post_init__(self) -> None:
         for kind, schema in (("splits", SplitInfo), ("sources", SourceInfo)):
@@ -79,7 +89,10 @@ class Manifest:
 
     def save(self, folder: epath.PathLike) -> None:
         """Writes `folder/manifest.json`, all of it or nothing."""
-        _write_json(epath.Path(folder) / FILE_NAME, to_dict(self))
+        content = to_dict(self)
+        if self.encoding == SENTENCE_ENCODING:
+            del content["encoding"]  # sentences keep the bytes of their manifest
+        _write_json(epath.Path(folder) / FILE_NAME, content)
 
 
 def check_compatible(
@@ -123,7 +136,13 @@ def merge(manifests: Mapping[str, Manifest]) -> Manifest:
     splits = {name: dict(info) for name, info in first.splits.items()}
     sources = {name: dict(info) for name, info in first.sources.items()}
     for folder, manifest in rest:
-        for name in ("tokenizer_fingerprint", "codebook_size", "tokens_per_image", "image_size"):
+        for name in (
+            "encoding",
+            "tokenizer_fingerprint",
+            "codebook_size",
+            "tokens_per_image",
+            "image_size",
+        ):
             mine, theirs = getattr(first, name), getattr(manifest, name)
             if mine != theirs:
                 raise UserError(
@@ -161,7 +180,11 @@ def dataset_folder(output: epath.PathLike, name: str, version: str) -> epath.Pat
 
 
 def write_tfds_metadata(
-    folder: epath.PathLike, name: str, version: str, splits: Mapping[str, Sequence[int]]
+    folder: epath.PathLike,
+    name: str,
+    version: str,
+    splits: Mapping[str, Sequence[int]],
+    columns: Mapping[str, str] = SENTENCE_COLUMNS,
 ) -> None:
     """Writes `dataset_info.json` and `features.json`, by which `tfds.builder_from_directory(folder)` opens it.
 
@@ -170,6 +193,7 @@ def write_tfds_metadata(
       name: NAME of `uvd_NAME`.
       version: such as "1.0.0".
       splits: split -> the number of records of each of its shards.
+      columns: the features of a record: name -> "bytes", "text" or "int64".
 
     Raises:
       UserError: a shard is missing from the folder.
@@ -189,11 +213,11 @@ def write_tfds_metadata(
                 "shardLengths": [str(length) for length in lengths],
             }
         )
-    _write_json(folder / "features.json", _tfds_features())
+    _write_json(folder / "features.json", _tfds_features(columns))
     _write_json(
         folder / "dataset_info.json",
         {
-            "description": "Visual sentences; codes are little-endian uint16, see manifest.json.",
+            "description": _description(columns),
             "fileFormat": "tfrecord",
             "name": f"uvd_{name}",
             "splits": infos,
@@ -202,7 +226,13 @@ def write_tfds_metadata(
     )
 
 
-def _tfds_features() -> dict:
+def _description(columns: Mapping[str, str]) -> str:
+    if columns == SENTENCE_COLUMNS:
+        return "Visual sentences; codes are little-endian uint16, see manifest.json."
+    return f"Records of {', '.join(columns)}; see manifest.json."
+
+
+def _tfds_features(columns: Mapping[str, str]) -> dict:
     module = "tensorflow_datasets.core.features"
     scalar_bytes = {
         "pythonClassName": f"{module}.scalar.Scalar",
@@ -213,13 +243,8 @@ def _tfds_features() -> dict:
         "tensor": {"dtype": "int64", "encoding": "none", "shape": {}},
     }
     text = {"pythonClassName": f"{module}.text_feature.Text", "text": {}}
-    features = {
-        "codes": scalar_bytes,
-        "source": text,
-        "category": scalar_int64,
-        "key": text,
-        "layout": text,
-    }
+    types = {"bytes": scalar_bytes, "text": text, "int64": scalar_int64}
+    features = {name: types[kind] for name, kind in columns.items()}
     return {
         "pythonClassName": f"{module}.features_dict.FeaturesDict",
         "featuresDict": {"features": features},
