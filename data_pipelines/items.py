@@ -14,7 +14,7 @@ Composers and encodings say which kinds they take; anything else is a mistake in
 import dataclasses
 import enum
 import hashlib
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -62,9 +62,9 @@ class Mask:
 
 # A bare array is a picture: nearly all values are pictures, and a wrapper around each would say nothing more.
 Value = Picture | Text | Boxes | Mask
-Item = dict[
-    str, list[Value]
-]  # by role: {"image": [x], "caption": [Text("a cat")]}, {"frame": [x] * 48}
+# By role: {"image": [x], "caption": [Text("a cat")]}.
+Item = Mapping[str, Sequence[Value]]
+PictureItem = dict[str, list[Picture]]  # {"image": [x], "depth": [d]}, {"frame": [x] * 48}
 
 
 def kind_of(value: Value) -> Kind:

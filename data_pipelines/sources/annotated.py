@@ -4,7 +4,7 @@ import dataclasses
 
 from etils import epath
 
-from data_pipelines.items import Item
+from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem, list_folders
 from data_pipelines.sources.images import read_image
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -30,7 +30,7 @@ class AnnotatedImages:
         """Names of the folders; see `Source`."""
         return list_folders(self.root, "annotated images")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """The image and its annotations; see `Source`."""
         try:
             files = {

@@ -53,7 +53,7 @@ class Source(Protocol):
         ...
 
     def load(self, key: str) -> Item:
-        """The item: `{"image": [x], "depth": [d]}`, `{"frame": [x] * 48}`; today's sources give pictures only.
+        """The item: `{"image": [x], "depth": [d]}`, `{"frame": [x] * 48}`. All sources of this package give pictures.
 
         Raises:
           BadItem: unreadable, or its roles have different numbers of values.

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from data_pipelines.chance import hash64
-from data_pipelines.items import Item
+from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
@@ -73,11 +73,11 @@ class DmControlClips:
         """`domain/task/episode`; see `Source`."""
         return sorted(f"{task}/{i:03d}" for task in self.tasks for i in range(self.episodes))
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One clip; see `Source`."""
         return _drawing.submit(self._draw, key).result()
 
-    def _draw(self, key: str) -> Item:
+    def _draw(self, key: str) -> PictureItem:
         rng = np.random.default_rng([self.seed, hash64(key) >> 32])
         env, renderer = _stage(key.rpartition("/")[0], self.size)
         env.task.random.seed(int(rng.integers(2**31)))
@@ -89,7 +89,7 @@ class DmControlClips:
         action = _swings(env.action_spec(), rng)
         tick = env.control_timestep()
         steps = max(1, round(self.every / tick))
-        item: Item = {"frame": []}
+        item: PictureItem = {"frame": []}
         depths: list[Float32[np.ndarray, "H W"]] = []
         for step in range((self.n_frames - 1) * steps + 1):
             if step:

@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.chance import hash64
-from data_pipelines.items import Item, Picture
+from data_pipelines.items import Picture, PictureItem
 from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import shrink
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -63,7 +63,7 @@ class Cutouts:
         _list_backgrounds(self.backgrounds)
         return sorted(f"{path}#{i}" for path in paths for i in range(self.variants))
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One composite; see `Source`."""
         rng = np.random.default_rng([self.seed, hash64(key)])
         photographs = _list_backgrounds(self.backgrounds)

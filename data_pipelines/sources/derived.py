@@ -1,12 +1,13 @@
 """Any source, with annotations computed from its images."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from data_pipelines.annotators.base import Annotator, CannotAnnotate
 from data_pipelines.chance import hash64
-from data_pipelines.items import Item, pictures
+from data_pipelines.items import Item, Value, pictures
 from data_pipelines.sources.base import BadItem, Source
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
@@ -59,7 +60,7 @@ class Annotated:
 
     def load(self, key: str) -> Item:
         """The item, and its annotations; see `Source`."""
-        item = dict(self.source.load(key))
+        item: dict[str, Sequence[Value]] = dict(self.source.load(key))
         seen = next((role for role in ANNOTATED_ROLES if role in item), None)
         if seen is None:
             raise BadItem(key, f"has nothing to annotate: it has {', '.join(sorted(item))}")
@@ -71,7 +72,7 @@ class Annotated:
                 )
             rng = np.random.default_rng([self.seed, hash64(key), hash64(role)])
             try:
-                item[role] = [*annotator.annotate(images, rng)]
+                item[role] = annotator.annotate(images, rng)
             except CannotAnnotate as error:
                 raise BadItem(key, str(error)) from error
         return item

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.chance import hash64
-from data_pipelines.items import Item, Picture
+from data_pipelines.items import Picture, PictureItem
 from data_pipelines.sources.base import BadItem
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
@@ -59,10 +59,10 @@ class DoomClips:
         """`map/episode`; see `Source`."""
         return sorted(f"{name}/{i:03d}" for name in self.maps for i in range(self.episodes))
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One walk; see `Source`."""
         rng = np.random.default_rng([self.seed, hash64(key) >> 32])
-        item: Item = {"frame": [], "depth": [], "segmentation": []}
+        item: PictureItem = {"frame": [], "depth": [], "segmentation": []}
         with _game(key.partition("/")[0], int(rng.integers(2**31))) as game:
             for _ in range(self.n_frames):
                 state = game.get_state()

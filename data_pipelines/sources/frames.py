@@ -6,7 +6,7 @@ from typing import Literal
 
 from etils import epath
 
-from data_pipelines.items import Item
+from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem, child_folders, list_folders
 from data_pipelines.sources.images import read_image
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -37,7 +37,7 @@ class FrameFolders:
         """Names of the folders; see `Source`."""
         return list_folders(self.root, "clips")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """All frames of a clip; see `Source`."""
         folder = epath.Path(self.root) / key
         try:

@@ -7,7 +7,7 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import Image
 
-from data_pipelines.items import Item
+from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
@@ -60,7 +60,7 @@ class ImageFolder:
         """Relative paths of the images; see `Source`."""
         return list_files(self.root, EXTENSIONS, "images")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One image; see `Source`."""
         return {"image": [read_image(epath.Path(self.root) / key, key, self.short_side)]}
 

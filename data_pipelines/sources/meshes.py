@@ -9,7 +9,7 @@ from etils import epath
 from PIL import Image as PILImage
 
 from data_pipelines.chance import hash64
-from data_pipelines.items import Item
+from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem
 from data_pipelines.synthetic.mesh_renderer import Surface, render_mesh
 from data_pipelines.synthetic.renderer import Camera
@@ -71,7 +71,7 @@ class MeshFolder:
         """Relative paths of the meshes; see `Source`."""
         return list_files(self.root, EXTENSIONS, "meshes")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """All views of one mesh; see `Source`."""
         surfaces = _normalised(
             _load(str(epath.Path(self.root) / key), key, self.max_faces), self.up, key

@@ -4,7 +4,7 @@ import dataclasses
 
 from etils import epath
 
-from data_pipelines.items import Item, Picture
+from data_pipelines.items import Picture, PictureItem
 from data_pipelines.sources import templates
 from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.frames import by_numbers
@@ -60,7 +60,7 @@ class PairedFiles:
         listed = self.roles[1:] or self.roles
         return sorted({key for _, path in listed for key in templates.list_keys(self.root, path)})
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One file of each role; see `Source`."""
         files = {
             role: epath.Path(self.root) / path.replace("{key}", key) for role, path in self.roles
@@ -106,14 +106,14 @@ class PairedClips:
         listed = self.roles[1:] or self.roles
         return sorted({key for _, path in listed for key in templates.list_clips(self.root, path)})
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """All frames of a clip that every role has; see `Source`."""
         frames = {role: templates.list_frames(self.root, path, key) for role, path in self.roles}
         shared = set.intersection(*(set(of_role) for of_role in frames.values()))
         if not shared:
             told = ", ".join(f"{len(of_role)} of {role}" for role, of_role in frames.items())
             raise BadItem(key, f"has no frame with every role, but {told}")
-        item: Item = {role: [] for role in frames}
+        item: PictureItem = {role: [] for role in frames}
         for frame in sorted(shared, key=by_numbers):
             files = {role: of_role[frame] for role, of_role in frames.items()}
             for role, image in _read(self, files, key).items():

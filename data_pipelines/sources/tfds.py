@@ -6,7 +6,7 @@ import functools
 from etils import epath
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.items import Item
+from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
@@ -75,14 +75,14 @@ class TfdsFolder:
             found += [self._class_of(shard, i) + f"{path.name}/{i:07d}" for i in range(len(shard))]
         return sorted(found)
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """The pictures of one example; see `Source`."""
         *_, shard, number = key.split("/")
         try:
             features = example.decode(_open(str(epath.Path(self.root) / shard))[int(number)])
         except example.CorruptRecord as error:
             raise BadItem(key, f"is damaged ({error})") from error
-        item: Item = {}
+        item: PictureItem = {}
         for role, feature in self.roles:
             values = features.get(feature, [None])
             encoded = [value for value in values if isinstance(value, bytes)]

@@ -7,7 +7,7 @@ import av.error
 import numpy as np
 from etils import epath
 
-from data_pipelines.items import Item, Value
+from data_pipelines.items import Picture, PictureItem
 from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.video_frames import BadVideo, every_nth
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -45,9 +45,9 @@ class VideoFolder:
         """Relative paths of the videos; see `Source`."""
         return list_files(self.root, EXTENSIONS, "videos")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """The first video stream; a file damaged before the last frame that is wanted is a bad item. See `Source`."""
-        frames: list[Value] = []
+        frames: list[Picture] = []
         try:
             content = (epath.Path(self.root) / key).read_bytes()
             for frame in every_nth(content, self.every, self.max_frames):

@@ -9,6 +9,7 @@ from pipe_fakes import FakePhotos, save_tokenizer, small_recipe
 
 from data_pipelines import build_uvd
 from data_pipelines.build import encoding as encoding_lib
+from data_pipelines.build import shard_writer
 from data_pipelines.build.composing import ItemCache
 from data_pipelines.build.encoding import Encoding, RecordSummary, shared_encoder
 from data_pipelines.build.plan import fingerprint, plan
@@ -155,7 +156,8 @@ def test_a_wrong_record_of_another_encoding_is_found(tmp_path, monkeypatch):
         verify(tmp_path / "poems" / "1.0.0")
 
 
-def test_a_text_is_encoded_once_a_shard(tmp_path):
+def test_a_text_is_encoded_once_a_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_writer, "IMAGES_AT_ONCE", 6)
     encoder = ByteEncoder("", 1)
     write_one(poems(), encoder, tmp_path)
     assert encoder.encoded.count("and a refrain") == 1
