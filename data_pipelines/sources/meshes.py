@@ -11,8 +11,8 @@ from PIL import Image as PILImage
 from data_pipelines.chance import hash64
 from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem
+from data_pipelines.synthetic.geometry import Camera
 from data_pipelines.synthetic.mesh_renderer import Surface, render_mesh
-from data_pipelines.synthetic.renderer import Camera
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.listing import list_files
