@@ -27,6 +27,8 @@ from data_pipelines.build.shard_writer import ShardTask, ShardWriter
 from data_pipelines.sentences import Pairs, SingleImage
 from data_pipelines.sources import PairedFiles
 from lvm_jax import cli
+from lvm_jax.data.records.record_index import Schema
+from lvm_jax.data.sentences.sentence_record import schema_of
 
 SIZE, TOKENS, CROP = 256, 256, 0.6
 OURS, PEER = "pipeline", "Pillow loop"
@@ -36,7 +38,7 @@ class NoEncoder(VqganEncoder):
     """Codes without meaning, at once."""
 
     def __init__(self) -> None:
-        pass  # there is no tokenizer to load
+        self.schema: Schema = schema_of(8192)  # there is no tokenizer to load
 
     def encode(self, values):  # noqa: D102 (see `VqganEncoder`)
         return np.zeros((len(values), TOKENS), np.uint16)

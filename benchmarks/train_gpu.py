@@ -72,7 +72,8 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
     )
     task = NextTokenTask(config, tx, seq_len=tokens.shape[2] - 1)
     key = jax.random.key(0)
-    batches = [jax.device_put({"tokens": rows}) for rows in tokens]
+    weights = np.ones(tokens.shape[1:], np.float32)
+    batches = [jax.device_put({"tokens": rows, "loss_weights": weights}) for rows in tokens]
     params = nnx.state(Llama.from_pretrained(question["folder"], **question["compute"]))
     state = {"step": jnp.zeros((), jnp.int32), "params": params, "opt": jax.jit(tx.init)(params)}
     begin = time.perf_counter()

@@ -75,7 +75,12 @@ def start_ours(
     np.save(folder / "tokens.npy", tokens)
     positions = np.broadcast_to(np.arange(seq_len + 1, dtype=np.int32), tokens.shape)
     rows = jax.device_put(
-        {"tokens": tokens, "segment_ids": np.ones_like(tokens), "positions": positions}
+        {
+            "tokens": tokens,
+            "segment_ids": np.ones_like(tokens),
+            "positions": positions,
+            "loss_weights": np.ones(tokens.shape, np.float32),
+        }
     )
     step = jax.jit(task.step, donate_argnums=0).lower(state, rows, key).compile()
 

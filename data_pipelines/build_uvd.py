@@ -23,14 +23,13 @@ from tqdm import tqdm
 
 from data_pipelines import near_duplicates
 from data_pipelines.build import plan as plan_lib
-from data_pipelines.build.encoding import Encoder, encoding_named, shared_encoder
+from data_pipelines.build.encoding import Encoder, shared_encoder
 from data_pipelines.build.plan import PlannedSentence
 from data_pipelines.build.recipe import Recipe, from_config
 from data_pipelines.build.shard_writer import (
     ShardSummary,
     ShardTask,
     needs_space,
-    read_json,
     read_summary,
 )
 from lvm_jax import cli, config, files
@@ -99,8 +98,9 @@ def build(
         for split in plans
     }
     with needs_space(folder):
-        columns = encoding_named(recipe.encoding).columns
-        manifest_lib.write_tfds_metadata(folder, recipe.name, recipe.version, lengths, columns)
+        manifest_lib.write_tfds_metadata(
+            folder, recipe.name, recipe.version, lengths, encoder.schema
+        )
         manifest.save(folder)
     return manifest
 
@@ -166,7 +166,7 @@ def _near_duplicates(
     if recipe.near_duplicates is None:
         return None
     items = plan_lib.items_digest(recipe, keys)
-    noted = read_json(folder / NOTES / DUPLICATES)
+    noted = files.read_json(folder / NOTES / DUPLICATES)
     if noted is not None and noted["items"] == items:
         return _Duplicates(**noted)
     readers = [(entry.item_set, entry.source, keys[entry.name]) for entry in recipe.entries]
@@ -181,7 +181,7 @@ def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str)
     (folder / NOTES).mkdir(parents=True, exist_ok=True)
     mine = {"fingerprint": fingerprint, "tokenizer": tokenizer, "recipe": recipe.identity}
     path = folder / NOTES / "recipe.json"
-    found = read_json(path)
+    found = files.read_json(path)
     if found is None:
         files.write_json(path, mine)
     elif found["fingerprint"] != fingerprint:

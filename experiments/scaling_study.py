@@ -76,7 +76,7 @@ def main() -> None:
     store = SentenceStore(_SHARDS.value, "train")
     images = dict.fromkeys((category.name.lower() for category in Category), 0)
     for origin, count in zip(store.origins, store.images_by_origin().tolist()):
-        images[Category(origin.category).name.lower()] += count
+        images[origin.category] += count
     per_image = store.manifest.tokens_per_image
     runs = list(plan(study, _SHARDS.value, workdir, images))
     if _DRY_RUN.value:

@@ -18,7 +18,6 @@ from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
-from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
 from lvm_jax.models.attention.attend import check_backend, choose
@@ -30,6 +29,7 @@ from lvm_jax.tasks.decoder import NextTokenTask
 from lvm_jax.training.hooks import HeldOutLoss
 from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
+from lvm_jax.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def _check_vocabulary(model: LlamaConfig, manifest: Manifest) -> None:
-    needed = SpecialTokens(manifest.codebook_size).vocab_size
+    needed = Vocabulary.lvm(manifest.codebook_size).size
     if model.vocab_size != needed:
         raise UserError(
             f"config.model.vocab_size is {model.vocab_size} and the shards have {manifest.codebook_size} codes: "

@@ -21,6 +21,14 @@ RANKS = [
     {"demo"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
+# Inside data: what a record means is above the bytes that hold it, and no schema knows another.
+DATA_RANKS = [
+    {"shuffle", "splits", "dealing", "mixture"},
+    {"step_loader"},
+    {"records"},
+    {"sentences", "images"},
+]
+DATA_RANK = {room: rank for rank, rooms in enumerate(DATA_RANKS) for room in rooms}
 # The protocols that every task and evaluation follows, and the states that both return, are shared by design.
 SHARED = {("tasks", "metrics"), ("losses", "metrics")}
 EXTRAS = {
@@ -72,6 +80,23 @@ def test_imports_point_down():
         for path, here, there in arrows()
         if RANK[there] >= RANK[here] and (here, there) not in SHARED
     ]
+    assert not wrong
+
+
+def test_imports_inside_data_point_down():
+    data = ROOT / "lvm_jax" / "data"
+    assert {p.name.removesuffix(".py") for p in data.iterdir() if p.name[0] != "_"} == set(
+        DATA_RANK
+    )
+    wrong = []
+    for path in sorted(data.rglob("*.py")):
+        here = path.relative_to(data).parts[0].removesuffix(".py")
+        for module in imports(path):
+            if not module.startswith("lvm_jax.data.") or here == "__init__":
+                continue
+            there = module.split(".")[2]
+            if there != here and DATA_RANK[there] >= DATA_RANK[here]:
+                wrong.append(f"{path.relative_to(ROOT)}: {here} imports {there}")
     assert not wrong
 
 

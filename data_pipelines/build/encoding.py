@@ -8,22 +8,22 @@ import dataclasses
 import difflib
 import functools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import UInt16
+from jaxtyping import UInt
 
 from data_pipelines.build.composing import Composed
 from data_pipelines.build.recipe import DEFAULT_ENCODING, Recipe
 from data_pipelines.items import Kind, Value, pictures
-from lvm_jax.data.records.manifest import SENTENCE_COLUMNS, Manifest
-from lvm_jax.data.sentences.visual_sentence import VisualSentence, decode_example, encode_example
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.records.record_index import Facts, Schema
+from lvm_jax.data.sentences.sentence_record import decode_example, encode_with_facts, schema_of
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import encode_images
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-
-MAX_CODEBOOK = 2**16  # codes are stored as uint16
 
 
 class Encoder(Protocol):
@@ -32,10 +32,12 @@ class Encoder(Protocol):
     Attributes:
       takes: the kinds of values that it encodes.
       fingerprint: of all that decides what it writes; for the manifest, and to tell two builds apart.
+      schema: of the records that it makes.
     """
 
     takes: frozenset[Kind]
     fingerprint: str
+    schema: Schema
 
     def check(self, recipe: Recipe) -> None:
         """Raises a `UserError` if it cannot encode the recipe's sentences."""
@@ -49,8 +51,8 @@ class Encoder(Protocol):
         """What becomes of each value, in order, in a form that `record` understands."""
         ...
 
-    def record(self, sentence: Composed, encoded: Sequence[Any]) -> bytes:
-        """The record of a sentence, whose values became `encoded`."""
+    def record(self, sentence: Composed, encoded: Sequence[Any]) -> tuple[bytes, Facts]:
+        """The record of a sentence whose values became `encoded`, and what the index says of it."""
         ...
 
 
@@ -71,12 +73,12 @@ class Encoding:
     Attributes:
       load: (folder of the model, values to encode at a time) -> encoder.
       read: a record, and the manifest of its data set -> what it tells; raises `CorruptRecord` for one that is wrong.
-      columns: the features of a record and their types, for TFDS.
+      schema: the schema of the records that a manifest describes.
     """
 
     load: Callable[[str, int], Encoder]
     read: Callable[[bytes, Manifest], RecordSummary]
-    columns: Mapping[str, str]
+    schema: Callable[[Manifest], Schema]
 
 
 class VqganEncoder:
@@ -84,7 +86,7 @@ class VqganEncoder:
 
     Attributes:
       vqgan: the tokenizer.
-      takes, fingerprint: see `Encoder`.
+      takes, fingerprint, schema: see `Encoder`.
     """
 
     takes = frozenset({Kind.PICTURE})
@@ -93,15 +95,14 @@ class VqganEncoder:
         """Loads the tokenizer of a model folder.
 
         Raises:
-          UserError: there is no tokenizer in it, or its codebook has more codes than uint16 can name.
+          UserError: there is no tokenizer in it.
         """
         self.vqgan = VQGAN.from_pretrained(vqgan_dir)
         self.fingerprint = self.vqgan.fingerprint()
+        sentences = schema_of(self.vqgan.codebook_size)
+        self.schema: Schema = sentences
+        self._id_type = sentences.id_type
         self._folder, self._batch_size = vqgan_dir, batch_size
-        if self.vqgan.codebook_size > MAX_CODEBOOK:
-            raise UserError(
-                f"{vqgan_dir} has {self.vqgan.codebook_size} codes: shards store uint16, at most {MAX_CODEBOOK}"
-            )
 
     def check(self, recipe: Recipe) -> None:
         """See `Encoder`: pictures must come in the tokenizer's size."""
@@ -121,17 +122,16 @@ class VqganEncoder:
             "tokens_per_image": self.vqgan.tokens_per_image,
         }
 
-    def encode(self, values: Sequence[Value]) -> UInt16[np.ndarray, "M N"]:
+    def encode(self, values: Sequence[Value]) -> UInt[np.ndarray, "M N"]:
         """The codes of M pictures of the tokenizer's size, N each, in raster order."""
         images = pictures(values, "a sentence", "a VQGAN")
         # Full batches only: a shard of another size must not compile another program, whose codes might differ.
-        return encode_images(self.vqgan, images, self._batch_size, full_batches=True).astype(
-            np.uint16
-        )
+        codes_MN = encode_images(self.vqgan, images, self._batch_size, full_batches=True)
+        return codes_MN.astype(self._id_type)
 
-    def record(self, sentence: Composed, encoded: Sequence[np.ndarray]) -> bytes:
+    def record(self, sentence: Composed, encoded: Sequence[np.ndarray]) -> tuple[bytes, Facts]:
         """See `Encoder`."""
-        return encode_example(
+        return encode_with_facts(
             VisualSentence(
                 codes=np.stack(encoded),
                 source=sentence.entry.source.name,
@@ -151,7 +151,9 @@ def _read_sentence(record: bytes, manifest: Manifest) -> RecordSummary:
 
 # What a recipe's `encoding` can name.
 ENCODINGS: dict[str, Encoding] = {
-    DEFAULT_ENCODING: Encoding(VqganEncoder, _read_sentence, SENTENCE_COLUMNS),
+    DEFAULT_ENCODING: Encoding(
+        VqganEncoder, _read_sentence, lambda manifest: schema_of(manifest.codebook_size)
+    ),
 }
 
 

@@ -7,7 +7,6 @@ by renaming, so a process that is killed leaves shards that are either whole or 
 import contextlib
 import dataclasses
 import errno
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +19,8 @@ from data_pipelines.build.recipe import Recipe
 from data_pipelines.items import Value, digest, refuse_other_kinds
 from lvm_jax import files
 from lvm_jax.config import to_dict
-from lvm_jax.data.records.tfrecord import TFRecordWriter, index_path
+from lvm_jax.data.records.record_index import Facts, index_path
+from lvm_jax.data.records.writer import TFRecordWriter
 from lvm_jax.errors import UserError
 
 IMAGES_AT_ONCE = 512  # values that wait for the encoder: 100 MB of pictures of 256 pixels
@@ -95,8 +95,8 @@ class ShardWriter:
         sentences: dict[str, int] = {}
         images: dict[str, int] = {}
         try:
-            with _open_shard(task.path) as write:
-                pending = _Pending(self._encoder, write)
+            with TFRecordWriter(task.path, self._encoder.schema) as writer:
+                pending = _Pending(self._encoder, writer.write)
                 for planned in task.sentences:
                     sentence = self._maker.make(planned, bad)
                     self._progress(1)
@@ -119,7 +119,7 @@ class ShardWriter:
 class _Pending:
     """The sentences of one shard that wait for the encoder, and what its values were encoded to so far."""
 
-    def __init__(self, encoder: Encoder, write: Callable[[bytes], None]):
+    def __init__(self, encoder: Encoder, write: Callable[[bytes, Facts], None]):
         self._encoder, self._write = encoder, write
         self._sentences: list[Composed] = []
         self._waiting = 0  # values of these sentences
@@ -146,21 +146,14 @@ class _Pending:
                     new[known] = value
         self._encoded.update(zip(new, self._encoder.encode(list(new.values())), strict=True))
         for sentence, of_sentence in zip(self._sentences, digests, strict=True):
-            self._write(self._encoder.record(sentence, [self._encoded[d] for d in of_sentence]))
+            self._write(*self._encoder.record(sentence, [self._encoded[d] for d in of_sentence]))
         self._sentences.clear()
         self._waiting = 0
 
 
-@contextlib.contextmanager
-def _open_shard(path: str) -> Iterator[Callable[[bytes], None]]:
-    """What appends a record to a shard. The one place that knows how records are framed and indexed."""
-    with TFRecordWriter(path) as writer:
-        yield writer.write
-
-
 def read_summary(task: ShardTask, fingerprint: str) -> ShardSummary | None:
     """The summary of a shard that is finished or was given up under this plan; None if it has yet to be written."""
-    content = read_json(task.summary)
+    content = files.read_json(task.summary)
     if content is None or content.get("fingerprint") != fingerprint:
         return None
     summary = ShardSummary(**content)
@@ -183,9 +176,3 @@ def needs_space(path: epath.PathLike) -> Iterator[None]:
         raise UserError(
             f"no space is left to write {path}: free some and run the same command again, what is finished is kept"
         ) from error
-
-
-def read_json(path: epath.PathLike) -> dict[str, Any] | None:
-    """The contents of a JSON file; None if the file does not exist."""
-    path = epath.Path(path)
-    return json.loads(path.read_text()) if path.exists() else None

@@ -11,7 +11,7 @@ from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
 from lvm_jax.data.records import example
-from lvm_jax.data.records.tfrecord import RecordFile
+from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps

@@ -15,7 +15,6 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, Int, UInt8
 
-from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.engine import Engine
@@ -25,6 +24,7 @@ from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image, to_rgb
 from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.pictures.resize import resize
+from lvm_jax.vocabulary import Vocabulary
 from lvm_jax.weights.model_folder import check_finite
 
 Image = np.ndarray | PIL.Image.Image | str | os.PathLike[str]
@@ -125,7 +125,7 @@ def check_pair(model: Llama, vqgan: VQGAN) -> None:
     Raises:
       UserError: otherwise.
     """
-    expected = SpecialTokens(vqgan.codebook_size).vocab_size
+    expected = Vocabulary.lvm(vqgan.codebook_size).size
     if model.config.vocab_size != expected:
         raise UserError(
             f"the model has {model.config.vocab_size} ids and the tokenizer {vqgan.codebook_size} codes, which makes "

@@ -9,7 +9,7 @@ import optax
 from etils import epath
 from flax import nnx
 
-from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy, label_weights
+from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy
 from lvm_jax.metrics.states import Mean
 from lvm_jax.models.decoder import hf_llama
 from lvm_jax.models.decoder.config import LlamaConfig, LoRAConfig, train_flops_per_token
@@ -19,7 +19,7 @@ from lvm_jax.tasks.accumulation import cut
 from lvm_jax.tasks.base import Batch, State
 
 # Of a batch: arrays of (B, T + 1).
-ROWS = ("tokens", "segment_ids", "positions")
+ROWS = ("tokens", "segment_ids", "positions", "loss_weights")
 
 
 class NextTokenTask:
@@ -90,7 +90,7 @@ class NextTokenTask:
         self, trained: nnx.State, params: Any, batch: Batch
     ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
         """(sum, weight) of the batch's loss, and the gradient of their quotient, part by part."""
-        weight = jnp.maximum(jnp.sum(_label_weights(batch)), 1.0)
+        weight = jnp.maximum(jnp.sum(batch["loss_weights"][:, 1:]), 1.0)
 
         def share(trained: nnx.State, part: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             whole = {**params, "lora": trained} if self.config.lora.rank else trained
@@ -113,15 +113,17 @@ class NextTokenTask:
         return sums, grads
 
     def loss(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Summed cross-entropy in nats, and the number of counted labels; both global, fp32 scalars.
+        """The summed weighted cross-entropy in nats, and the sum of the weights; both global, fp32 scalars.
 
-        In a batch without segment_ids and positions every row is one sentence, for which attention needs no mask.
+        The batch says what each label weighs: `loss_weights[:, t]` is the weight of predicting token t, and column 0,
+        which nothing predicts, is not read. Without segment_ids and positions every row is one sentence, and attention
+        needs no mask.
         """
         model = self._merge(params)
         tokens = batch["tokens"]
         sentences = [batch[n][:, :-1] if n in batch else None for n in ("segment_ids", "positions")]
         hidden_BTD = model.hidden(tokens[:, :-1], *sentences)
-        labels_BT, weights_BT = tokens[:, 1:], _label_weights(batch)
+        labels_BT, weights_BT = tokens[:, 1:], batch["loss_weights"][:, 1:]
         if self.loss_chunk:
             return chunked_cross_entropy(
                 hidden_BTD,
@@ -141,9 +143,10 @@ class NextTokenTask:
         return nnx.merge(self._graphdef, *(params.values() if self.config.lora.rank else (params,)))
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """tokens, segment_ids, positions: int32 (B, T + 1)."""
-        row = jax.ShapeDtypeStruct((global_batch, self.seq_len + 1), jnp.int32)
-        return dict.fromkeys(ROWS, row)
+        """tokens, segment_ids and positions, int32, and loss_weights, float32: (B, T + 1) each."""
+        shape = (global_batch, self.seq_len + 1)
+        dtypes = dict.fromkeys(ROWS, jnp.int32) | {"loss_weights": jnp.float32}
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in dtypes.items()}
 
     def flops_per_batch(self, global_batch: int) -> float:
         """Causal convention: attention counts each pair once; the head is counted, the input embedding is not."""
@@ -158,9 +161,3 @@ def _split(params: nnx.State) -> tuple[nnx.State, nnx.State | None]:
     """What is trained, and what is frozen beside adapters; None: there are none, and all is trained."""
     adapters, others = nnx.split_state(params, LoRAParam, ...)
     return (adapters, others) if nnx.to_flat_state(adapters) else (others, None)
-
-
-def _label_weights(batch: Batch) -> jax.Array:
-    if "segment_ids" in batch:
-        return label_weights(batch["segment_ids"])
-    return jnp.ones_like(batch["tokens"][:, 1:], jnp.float32)

@@ -25,7 +25,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from lvm_jax.errors import UserError
-from lvm_jax.weights.tensor_files import TENSORS_FILE, TensorFiles, is_local
+from lvm_jax.files import is_local
+from lvm_jax.weights.tensor_files import TENSORS_FILE, TensorFiles
 
 CONFIG_FILE = "config.json"
 

@@ -21,10 +21,16 @@ from data_pipelines.sentences.base import OneItem
 from data_pipelines.verify import sample, verify
 from lvm_jax.data.records import example
 from lvm_jax.data.records.manifest import Manifest
-from lvm_jax.data.records.tfrecord import RecordFile
+from lvm_jax.data.records.record_file import RecordFile
+from lvm_jax.data.records.record_index import Facts, Schema
 from lvm_jax.errors import UserError
 
-COLUMNS = {"letters": "bytes", "source": "text", "category": "int64", "key": "text"}
+LETTERS = Schema(
+    columns=(("letters", "<u4"),),
+    describe=lambda record: pytest.fail("the encoder says what the index needs"),
+    features=(("letters", "bytes"), ("source", "text"), ("category", "int"), ("key", "text")),
+    description="Letters.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +64,7 @@ class ByteEncoder:
 
     takes = frozenset({Kind.TEXT})
     fingerprint = "utf-8"
+    schema = LETTERS
 
     def __init__(self, folder: str, batch_size: int):
         self.encoded: list[str] = []
@@ -78,14 +85,16 @@ class ByteEncoder:
         return [value.words.encode() for value in values]
 
     def record(self, sentence, encoded):
-        return example.encode(
+        source, letters = sentence.entry.source, b"\n".join(encoded)
+        record = example.encode(
             {
-                "letters": b"\n".join(encoded),
-                "source": sentence.entry.source.name.encode(),
-                "category": int(sentence.entry.source.category),
+                "letters": letters,
+                "source": source.name.encode(),
+                "category": int(source.category),
                 "key": sentence.planned.key.encode(),
             }
         )
+        return record, Facts((len(letters),), (source.name, int(source.category)))
 
 
 def read_letters(record: bytes, manifest: Manifest) -> RecordSummary:
@@ -101,7 +110,9 @@ def read_letters(record: bytes, manifest: Manifest) -> RecordSummary:
 @pytest.fixture(autouse=True)
 def letters(monkeypatch):
     monkeypatch.setitem(
-        encoding_lib.ENCODINGS, "letters", Encoding(ByteEncoder, read_letters, COLUMNS)
+        encoding_lib.ENCODINGS,
+        "letters",
+        Encoding(ByteEncoder, read_letters, lambda manifest: LETTERS),
     )
     encoding_lib._load.cache_clear()
 

@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from lvm_jax.data.sentences.row_assembly import label_weights
 from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder.config import LoRAConfig, train_flops_per_token
@@ -40,7 +41,8 @@ def _batch(step=0):
     segments = np.asarray([[1] * 7 + [2] * 6, [1] * 13, [1] * 5 + [0] * 8, [1] * 2 + [0] * 11])
     positions = np.broadcast_to(np.arange(T + 1), (B, T + 1))
     rows = {"tokens": rng.integers(0, 12, (B, T + 1)), "segment_ids": segments}
-    return {name: np.asarray(x, np.int32) for name, x in (rows | {"positions": positions}).items()}
+    rows = {name: np.asarray(x, np.int32) for name, x in (rows | {"positions": positions}).items()}
+    return rows | {"loss_weights": label_weights(rows["segment_ids"])}
 
 
 class Batches:

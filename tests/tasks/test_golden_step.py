@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lvm_jax.data.sentences.row_assembly import label_weights
 from lvm_jax.models import presets
 from lvm_jax.tasks.decoder import NextTokenTask
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -42,7 +43,8 @@ def rows():
     segments[0, 10:20], segments[0, 20:] = 2, 0
     positions = np.arange(SEQ_LEN + 1, dtype=np.int32) * np.ones((2, 1), np.int32)
     positions[0, 10:20] = np.arange(10)
-    return {"tokens": tokens, "segment_ids": segments, "positions": positions}
+    rows = {"tokens": tokens, "segment_ids": segments, "positions": positions}
+    return rows | {"loss_weights": label_weights(segments)}
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,9 @@ from jaxtyping import UInt8
 
 from lvm_jax.data.images.loader import FileImages, Images
 from lvm_jax.data.records import example
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.data.records.tar_members import Place, list_members, read_member
-from lvm_jax.data.records.tfrecord import CorruptRecord, RecordFile
 from lvm_jax.data.splits import split_files
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image

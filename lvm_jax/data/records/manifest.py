@@ -1,4 +1,4 @@
-"""What a data set of visual sentences says of itself, and the names of its files.
+"""What a data set of token ids says of itself, and the names of its files.
 
 A data set is a folder `OUT/NAME/VERSION/` of shards `uvd_NAME-SPLIT.tfrecord-00000-of-00016`, an index beside each,
 `manifest.json`, and the two JSON files by which `tfds.builder_from_directory` opens the folder.
@@ -14,18 +14,11 @@ from etils import epath
 
 from lvm_jax import files
 from lvm_jax.config import from_mapping, to_dict
+from lvm_jax.data.records.record_index import Schema
 from lvm_jax.errors import UserError
 
 FILE_NAME = "manifest.json"
 SENTENCE_ENCODING = "vqgan"  # what a manifest that names no encoding means: older ones name none
-# The features of a record of a visual sentence, with TFDS's types.
-SENTENCE_COLUMNS: Mapping[str, str] = {
-    "codes": "bytes",
-    "source": "text",
-    "category": "int64",
-    "key": "text",
-    "layout": "text",
-}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -78,13 +71,11 @@ class Manifest:
         """
         path = epath.Path(folder) / FILE_NAME
         try:
-            content = json.loads(path.read_text())
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{path} does not exist: point at a folder that build_uvd wrote"
-            ) from error
+            content = files.read_json(path)
         except ValueError as error:
             raise UserError(f"{path} is not JSON ({error}): build the shards again") from error
+        if content is None:
+            raise UserError(f"{path} does not exist: point at a folder that build_uvd wrote")
         return from_mapping(cls, content, where=str(path))
 
     def save(self, folder: epath.PathLike) -> None:
@@ -184,7 +175,7 @@ def write_tfds_metadata(
     name: str,
     version: str,
     splits: Mapping[str, Sequence[int]],
-    columns: Mapping[str, str] = SENTENCE_COLUMNS,
+    schema: Schema,
 ) -> None:
     """Writes `dataset_info.json` and `features.json`, by which `tfds.builder_from_directory(folder)` opens it.
 
@@ -193,7 +184,7 @@ def write_tfds_metadata(
       name: NAME of `uvd_NAME`.
       version: such as "1.0.0".
       splits: split -> the number of records of each of its shards.
-      columns: the features of a record: name -> "bytes", "text" or "int64".
+      schema: of the records: their features and what to say of them.
 
     Raises:
       UserError: a shard is missing from the folder.
@@ -213,11 +204,11 @@ def write_tfds_metadata(
                 "shardLengths": [str(length) for length in lengths],
             }
         )
-    _write_json(folder / "features.json", _tfds_features(columns))
+    _write_json(folder / "features.json", _tfds_features(schema))
     _write_json(
         folder / "dataset_info.json",
         {
-            "description": _description(columns),
+            "description": schema.description,
             "fileFormat": "tfrecord",
             "name": f"uvd_{name}",
             "splits": infos,
@@ -226,25 +217,21 @@ def write_tfds_metadata(
     )
 
 
-def _description(columns: Mapping[str, str]) -> str:
-    if columns == SENTENCE_COLUMNS:
-        return "Visual sentences; codes are little-endian uint16, see manifest.json."
-    return f"Records of {', '.join(columns)}; see manifest.json."
-
-
-def _tfds_features(columns: Mapping[str, str]) -> dict:
+def _tfds_features(schema: Schema) -> dict:
     module = "tensorflow_datasets.core.features"
-    scalar_bytes = {
-        "pythonClassName": f"{module}.scalar.Scalar",
-        "tensor": {"dtype": "string", "encoding": "none", "shape": {}},
+
+    def scalar(dtype: str) -> dict:
+        return {
+            "pythonClassName": f"{module}.scalar.Scalar",
+            "tensor": {"dtype": dtype, "encoding": "none", "shape": {}},
+        }
+
+    kinds = {
+        "bytes": scalar("string"),
+        "int": scalar("int64"),
+        "text": {"pythonClassName": f"{module}.text_feature.Text", "text": {}},
     }
-    scalar_int64 = {
-        "pythonClassName": f"{module}.scalar.Scalar",
-        "tensor": {"dtype": "int64", "encoding": "none", "shape": {}},
-    }
-    text = {"pythonClassName": f"{module}.text_feature.Text", "text": {}}
-    types = {"bytes": scalar_bytes, "text": text, "int64": scalar_int64}
-    features = {name: types[kind] for name, kind in columns.items()}
+    features = {name: kinds[kind] for name, kind in schema.features}
     return {
         "pythonClassName": f"{module}.features_dict.FeaturesDict",
         "featuresDict": {"features": features},

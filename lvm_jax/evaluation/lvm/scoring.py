@@ -14,10 +14,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from lvm_jax.data.sentences.visual_sentence import SpecialTokens, VisualSentence
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.parallel.sharding import constrain
+from lvm_jax.vocabulary import Vocabulary
 from lvm_jax.weights.model_folder import check_finite
 
 
@@ -61,7 +62,7 @@ class Scorer:
         batch_size: int = 4,
     ) -> None:
         check_finite(model, "the decoder")
-        self.special = SpecialTokens(codebook_size)
+        self.special = Vocabulary.lvm(codebook_size)
         self.batch_size = batch_size
         self._context_images = context_images
         self._max_tokens = model.config.max_position_embeddings
