@@ -86,7 +86,10 @@ HEAVY = {"torch", "transformers"}.union(*EXTRAS.values())
 # The only places of lvm_jax that import one of them, and why it is there. Each does so when it is used, not when it is
 # imported; the page of the demo alone is Gradio's from its first line on.
 READERS = {
-    ("lvm_jax/data/images/sources.py", "tensorflow_datasets"): "reads sources named tfds:NAME:SPLIT",
+    (
+        "lvm_jax/data/images/sources.py",
+        "tensorflow_datasets",
+    ): "reads sources named tfds:NAME:SPLIT",
     ("lvm_jax/demo/page.py", "gradio"): "is the page",
     ("lvm_jax/models/decoder/quantized.py", "qwix"): "quantises",
     ("lvm_jax/reporting/charts.py", "matplotlib"): "draws",
@@ -106,9 +109,7 @@ def imports(source: str) -> set[Import]:
     """All that a source file imports, by statement or through importlib."""
     tree = ast.parse(source)
     functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-    inside = {
-        node for f in ast.walk(tree) if isinstance(f, functions) for node in ast.walk(f)
-    }
+    inside = {node for f in ast.walk(tree) if isinstance(f, functions) for node in ast.walk(f)}
     return {
         Import(module, node in inside)
         for node in ast.walk(tree)
@@ -234,7 +235,8 @@ def test_no_import_is_overlooked(source):
 
 
 @pytest.mark.parametrize(
-    "source", ["from . import torch", "import importlib\nimportlib.import_module('.torch', 'lvm_jax')"]
+    "source",
+    ["from . import torch", "import importlib\nimportlib.import_module('.torch', 'lvm_jax')"],
 )
 def test_a_relative_import_is_refused(source):
     with pytest.raises(AssertionError, match="absolute"):
@@ -242,7 +244,9 @@ def test_a_relative_import_is_refused(source):
 
 
 def test_pipelines_do_not_import_experiments():
-    wrong = [p for p, found in imports_of("data_pipelines") if found.module.startswith("experiments")]
+    wrong = [
+        p for p, found in imports_of("data_pipelines") if found.module.startswith("experiments")
+    ]
     assert not wrong
 
 

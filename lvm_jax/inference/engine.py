@@ -90,7 +90,7 @@ class Engine:
 
     def generate_batch(
         self,
-        prompts: Sequence[Int[np.ndarray, "p n"]],
+        prompts: Sequence[Int[np.ndarray, "_ n"]],
         n_images: int = 1,
         *,
         n_candidates: int = 1,
@@ -144,7 +144,7 @@ class Engine:
             ]
 
     def start(
-        self, contexts: Sequence[Int[np.ndarray, "p n"]], rows: int, images: int
+        self, contexts: Sequence[Int[np.ndarray, "_ n"]], rows: int, images: int
     ) -> tuple[Prefix | None, KVCache, Int[Array, "b"]]:
         """The caches before the first draw.
 
@@ -170,7 +170,7 @@ class Engine:
 
     def _continue(
         self,
-        contexts: Sequence[Int[np.ndarray, "p n"]],
+        contexts: Sequence[Int[np.ndarray, "_ n"]],
         keys_B: Key[Array, "b"],
         first: int,
         count: int,

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from lvm_jax.errors import UserError
 
 
-def label_weights(segment_ids: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
+def label_weights(segment_ids: Int[Array, "B S"]) -> Float[Array, "B S-1"]:
     """1 where a label counts, 0 where not, for the labels `tokens[:, 1:]` of inputs `tokens[:, :-1]`.
 
     A label counts iff it continues its input's sentence: not padding (segment 0), and not the first token of

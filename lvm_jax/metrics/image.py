@@ -1,6 +1,6 @@
 """How close two images are: PSNR and SSIM, a value for each image.
 
-B: images, H, W: pixels, C: channels. Pixels are floats in [0, 1].
+B: images, H, W: pixels, C: channels, h, w: positions where a window fits. Pixels are floats in [0, 1].
 """
 
 import jax
@@ -14,7 +14,7 @@ _WINDOW = 11
 _SIGMA = 1.5
 
 
-def psnr(a_BHWC: Float[Array, "b h w c"], b_BHWC: Float[Array, "b h w c"]) -> Float[Array, "b"]:
+def psnr(a_BHWC: Float[Array, "B H W C"], b_BHWC: Float[Array, "B H W C"]) -> Float[Array, " B"]:
     """Peak signal-to-noise ratio in dB, `10 log10(1 / MSE)`, of each pair of images.
 
     At most 100 dB, which identical images get, so that a mean over images stays finite.
@@ -24,7 +24,7 @@ def psnr(a_BHWC: Float[Array, "b h w c"], b_BHWC: Float[Array, "b h w c"]) -> Fl
     return -10 * jnp.log10(jnp.maximum(mse_B, _LOWEST_MSE))
 
 
-def ssim(a_BHWC: Float[Array, "b h w c"], b_BHWC: Float[Array, "b h w c"]) -> Float[Array, "b"]:
+def ssim(a_BHWC: Float[Array, "B H W C"], b_BHWC: Float[Array, "B H W C"]) -> Float[Array, " B"]:
     """Structural similarity of each pair of images, in [-1, 1]; 1 for identical images.
 
     Wang et al. 2004: a Gaussian window of 11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, averaged over channels and the
@@ -49,7 +49,7 @@ def ssim(a_BHWC: Float[Array, "b h w c"], b_BHWC: Float[Array, "b h w c"]) -> Fl
     return jnp.mean(luminance * contrast_structure, axis=(1, 2, 3))
 
 
-def _blur(x_BHWC: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+def _blur(x_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     """The Gaussian-weighted mean around each position where the whole window fits; the kernel is separable."""
     offsets = jnp.arange(_WINDOW) - _WINDOW // 2
     weights = jnp.exp(-(offsets**2) / (2 * _SIGMA**2))

@@ -93,20 +93,19 @@ def check_backend(implementation: str) -> None:
 def _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
     """Plain masked softmax over all keys: the reference, and the right choice for decoding."""
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    visible = jnp.arange(S) <= jnp.arange(T)[:, None] + query_start
+    visible_BTS = (jnp.arange(S)[None] <= jnp.arange(T)[:, None] + query_start)[None]
     if segment_ids_BT is not None:
-        same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-        visible = (visible & same_BTS)[:, None, None]
-    return masked_attention(q_BTNH, k_BSKH, v_BSKH, visible)
+        visible_BTS &= segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+    return masked_attention(q_BTNH, k_BSKH, v_BSKH, visible_BTS[:, None, None])
 
 
 def masked_attention(
     q_BTNH: Float[Array, "B T N H"],
     k_BSKH: Float[Array, "B S K H"],
     v_BSKH: Float[Array, "B S K H"],
-    visible: Bool[Array, "*x T S"],
+    visible: Bool[Array, "#B #K #G T S"],
 ) -> Float[Array, "B T N H"]:
-    """softmax(q k^T / sqrt(H)) v over the keys that `visible`, which broadcasts to (B, K, G, T, S), leaves a query."""
+    """softmax(q k^T / sqrt(H)) v over the keys that `visible` leaves each query; G: queries a head of keys."""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
@@ -227,10 +226,11 @@ def _product(a, b, contract_a, contract_b):
 
 def _mask(segment_ids_BT, queries, keys):
     """What to add to scores, (B or 1, C, S): 0 where the query may see the key, else `MASKED`."""
-    visible = jnp.arange(queries.start, queries.stop)[:, None] >= jnp.arange(keys.start, keys.stop)
-    if segment_ids_BT is None:
-        visible = visible[None]
-    else:
+    visible = (
+        jnp.arange(queries.start, queries.stop)[None, :, None]
+        >= jnp.arange(keys.start, keys.stop)[None, None]
+    )
+    if segment_ids_BT is not None:
         visible &= segment_ids_BT[:, queries, None] == segment_ids_BT[:, None, keys]
     return jnp.where(visible, 0.0, MASKED)
 

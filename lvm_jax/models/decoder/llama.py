@@ -121,7 +121,8 @@ class RMSNorm(nnx.Module):
         """Computes in fp32, returns the input's dtype."""
         x32 = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
-        return (x32 * inverse * self.scale[...]).astype(x.dtype)
+        scale = jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
+        return (x32 * inverse * scale).astype(x.dtype)
 
 
 class Attention(Adaptable):
@@ -153,7 +154,7 @@ class Attention(Adaptable):
         if hasattr(self, "query_bias"):
             biases = (self.query_bias, self.key_bias, self.value_bias)
             q, k, v = (
-                y + bias[...].astype(y.dtype).reshape(y.shape[2:])
+                y + bias[...].astype(y.dtype).reshape(1, 1, *y.shape[2:])
                 for y, bias in zip((q, k, v), biases)
             )
         q, k, v = (constrain(y, "batch", "seq", "act_heads", None) for y in (q, k, v))
