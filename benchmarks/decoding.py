@@ -27,7 +27,7 @@ from turns import in_turns, seconds
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
-from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.images import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models import Llama, presets
 from lvm_jax.parallel import runtime

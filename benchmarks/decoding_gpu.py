@@ -22,7 +22,7 @@ from peers.driver import Peer  # benchmarks/ is the script's own folder
 from turns import in_turns, seconds
 
 from lvm_jax import cli
-from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.images import Engine
 from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder.config import LlamaConfig, count_parameters
 
@@ -110,7 +110,7 @@ def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[
     seeds = itertools.count()
     medians = in_turns(
         {
-            "prefill": lambda: {"seconds": seconds(lambda: engine.start([prompt], rows, 1))},
+            "prefill": lambda: {"seconds": seconds(lambda: engine.start([prompt], rows, 1).prefix)},
             "whole": lambda: {
                 "seconds": seconds(
                     lambda: engine.generate(prompt, n_candidates=rows, seed=next(seeds))

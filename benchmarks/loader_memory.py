@@ -19,8 +19,7 @@ from token_files import SEQ_LEN, TOKENS_PER_IMAGE, images_of, write_manifest
 
 from lvm_jax import cli
 from lvm_jax.data.records import manifest as manifests
-from lvm_jax.data.records.record_index import RecordIndex
-from lvm_jax.data.records.tfrecord import index_path
+from lvm_jax.data.records.record_index import RecordIndex, index_path
 from lvm_jax.data.sentences.token_loader import TokenLoader
 
 AROUND = 120  # bytes of a record beside its codes
@@ -37,9 +36,10 @@ def write_index(root: pathlib.Path, records: int) -> pathlib.Path:
     shard = folder / manifests.shard_name("random", "train", 0, 1)
     with shard.open("wb") as file:
         file.truncate(int(ends[-1]))
-    zeros = np.zeros(records, np.uint16)
-    columns = (ends - codes_bytes - AROUND, zeros, zeros, codes_bytes, zeros, zeros)
-    index = RecordIndex(int(ends[-1]), *columns, origins=(("random", 3),))
+    zeros, small = np.zeros(records, "<u4"), np.zeros(records, "<u2")
+    columns = {"codes_at": zeros, "codes_bytes": codes_bytes.astype("<u4"), "largest": small}
+    offsets = (ends - codes_bytes - AROUND).astype("<u8")
+    index = RecordIndex(int(ends[-1]), offsets, zeros, columns, small, (("random", 3),))
     pathlib.Path(index_path(shard)).write_bytes(index.to_bytes())
     write_manifest(folder, records, int(images.sum()))
     return folder

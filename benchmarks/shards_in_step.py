@@ -22,11 +22,11 @@ from turns import in_turns
 
 from lvm_jax import cli
 from lvm_jax.data.sentences.token_loader import TokenLoader
-from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.models import presets
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
-from lvm_jax.parallel.sharding import BatchLayout
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.parallel.sharding import BatchPlacement
+from lvm_jax.tasks.decoder import DecoderTask
+from lvm_jax.vocabulary import Vocabulary
 
 Batches = Iterator[dict[str, np.ndarray]]
 
@@ -41,6 +41,7 @@ def in_memory(batch: int, seq_len: int) -> Batches:
             "tokens": rng.integers(0, CODEBOOK_SIZE, shape, np.int32),
             "segment_ids": np.ones(shape, np.int32),
             "positions": positions,
+            "loss_weights": np.ones(shape, np.float32),
         }
         for _ in range(8)
     ]
@@ -51,10 +52,10 @@ def in_memory(batch: int, seq_len: int) -> Batches:
 def main() -> None:
     """Prints each round, and the medians with their ratio."""
     args = flags.FLAGS
-    config = presets.llama(args.preset, vocab_size=SpecialTokens(CODEBOOK_SIZE).vocab_size)
-    task = NextTokenTask(config, optax.adamw(1e-4), seq_len=args.seq_len)
+    config = presets.llama(args.preset, vocab_size=Vocabulary.lvm(CODEBOOK_SIZE).size)
+    task = DecoderTask(config, optax.adamw(1e-4), seq_len=args.seq_len)
     mesh = make_mesh(MeshConfig())
-    layout = BatchLayout(mesh, args.batch)
+    placement = BatchPlacement(mesh, args.batch)
     with tempfile.TemporaryDirectory() as root, jax.set_mesh(mesh):
         longest = args.seq_len // 256
         images = np.minimum(images_of("mixed", args.sentences), longest)
@@ -71,7 +72,7 @@ def main() -> None:
                     asked = time.perf_counter()
                     batch = next(batches)
                     wait += time.perf_counter() - asked
-                    state, metrics = step(state, layout.put(batch), key)
+                    state, metrics = step(state, placement.put(batch), key)
                 jax.block_until_ready(metrics)
                 spent = time.perf_counter() - begin
                 return {"seconds": spent / args.steps, "waiting": wait / args.steps}

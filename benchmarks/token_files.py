@@ -8,8 +8,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipelines.convert_jsonl import format_line
 from lvm_jax.data.records import manifest as manifests
-from lvm_jax.data.records.tfrecord import TFRecordWriter
-from lvm_jax.data.sentences.visual_sentence import VisualSentence, encode_example
+from lvm_jax.data.sentences.sentence_record import SentenceWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 
 CODEBOOK_SIZE, TOKENS_PER_IMAGE = 8192, 256
 SEQ_LEN = 4096
@@ -44,11 +44,11 @@ def write_corpus(root: pathlib.Path, images: np.ndarray) -> Corpus:
     # What grain asks of random access: a record a group, not compressed.
     records = ArrayRecordWriter(str(corpus.array_record), "group_size:1,uncompressed")
     shard = folder / manifests.shard_name("random", "train", 0, 1)
-    with TFRecordWriter(shard) as writer, corpus.jsonl.open("wb") as lines:
+    with SentenceWriter(shard) as writer, corpus.jsonl.open("wb") as lines:
         for i, n in enumerate(images.tolist()):
             codes = rng.integers(0, CODEBOOK_SIZE, (n, TOKENS_PER_IMAGE), np.uint16)
             sentence = VisualSentence(codes, "random", 3, str(i), f"frame*{n}")
-            writer.write(encode_example(sentence))
+            writer.add(sentence)
             records.write(codes.astype("<u2").tobytes())
             lines.write(format_line(codes.reshape(-1)))
     records.close()

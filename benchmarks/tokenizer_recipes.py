@@ -27,7 +27,8 @@ from lvm_jax.data.images.loader import ImageLoader
 from lvm_jax.data.images.sources import open_images, split_source
 from lvm_jax.data.step_loader import StepLoader
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator, installed_lpips
+from lvm_jax.evaluation.lpips import installed_lpips
+from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask

@@ -31,7 +31,7 @@ from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder import hf_llama
 from lvm_jax.models.decoder.config import train_flops_per_token
 from lvm_jax.parallel import runtime
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.throughput import peak_flops
 
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 0.1
@@ -70,9 +70,10 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
         optax.clip_by_global_norm(1.0),
         optax.adamw(LEARNING_RATE, b1=0.9, b2=0.95, eps=1e-8, weight_decay=WEIGHT_DECAY),
     )
-    task = NextTokenTask(config, tx, seq_len=tokens.shape[2] - 1)
+    task = DecoderTask(config, tx, seq_len=tokens.shape[2] - 1)
     key = jax.random.key(0)
-    batches = [jax.device_put({"tokens": rows}) for rows in tokens]
+    weights = np.ones(tokens.shape[1:], np.float32)
+    batches = [jax.device_put({"tokens": rows, "loss_weights": weights}) for rows in tokens]
     params = nnx.state(Llama.from_pretrained(question["folder"], **question["compute"]))
     state = {"step": jnp.zeros((), jnp.int32), "params": params, "opt": jax.jit(tx.init)(params)}
     begin = time.perf_counter()

@@ -35,7 +35,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.models.decoder.config import count_parameters, train_flops_per_token
 from lvm_jax.parallel import runtime
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.weights import model_folder
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.1
@@ -64,7 +64,7 @@ def start_ours(
     preset: str, batch: int, seq_len: int, folder: pathlib.Path
 ) -> tuple[Turn, dict[str, float]]:
     """Saves a fresh model and a batch into `folder`; returns what trains it some steps further, and its costs."""
-    task = NextTokenTask(presets.llama(preset), make_tx(), seq_len=seq_len)
+    task = DecoderTask(presets.llama(preset), make_tx(), seq_len=seq_len)
     state, key = jax.jit(task.init)(jax.random.key(0)), jax.random.key(1)
     task.model(state).save_pretrained(folder)
     tokens = (
@@ -75,7 +75,12 @@ def start_ours(
     np.save(folder / "tokens.npy", tokens)
     positions = np.broadcast_to(np.arange(seq_len + 1, dtype=np.int32), tokens.shape)
     rows = jax.device_put(
-        {"tokens": tokens, "segment_ids": np.ones_like(tokens), "positions": positions}
+        {
+            "tokens": tokens,
+            "segment_ids": np.ones_like(tokens),
+            "positions": positions,
+            "loss_weights": np.ones(tokens.shape, np.float32),
+        }
     )
     step = jax.jit(task.step, donate_argnums=0).lower(state, rows, key).compile()
 
@@ -89,7 +94,7 @@ def start_ours(
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
 
     plain = presets.llama(preset, remat="none", scan_layers=False)
-    unrolled = NextTokenTask(plain, make_tx(), seq_len=seq_len)
+    unrolled = DecoderTask(plain, make_tx(), seq_len=seq_len)
     flops = costs(jax.jit(unrolled.step, donate_argnums=0).lower(state, rows, key).compile())
     return train, {**costs(step), "flops": flops["flops"]}
 

@@ -21,6 +21,7 @@ from lvm_jax.models.tokenizer.torch_vqgan import to_state_dict
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
+from lvm_jax.pictures.pixels import to_float
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerTask
 
 LEARNING_RATE = 1e-4
@@ -47,7 +48,7 @@ def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
     split, whole = (NamedSharding(mesh, spec) for spec in (P("data"), P()))
     graphdef, params = nnx.split(vqgan)
     params = jax.device_put(params, whole)
-    x = jax.device_put(images.astype(np.float32) / 255, split)
+    x = jax.device_put(to_float(images), split)
     tokens = np.arange(len(x) * vqgan.tokens_per_image, dtype=np.int32) % vqgan.codebook_size
     ids = jax.device_put(tokens.reshape(len(x), -1), split)
     batch = {"images": jax.device_put(images, split)}
@@ -94,7 +95,7 @@ def theirs(
     (folder / "config.json").write_text(json.dumps(to_dict(vqgan.config)))
     weights: dict[str, Any] = to_state_dict(vqgan)
     np.savez(folder / "weights.npz", **weights)
-    np.save(folder / "images.npy", images.astype(np.float32) / 255)
+    np.save(folder / "images.npy", to_float(images))
     arguments = (folder, threads, device, LEARNING_RATE)
     return Peer(python, "torch_vqgan.py", *arguments, keep_freed_memory=device == "cpu")
 

@@ -1,1 +1,1 @@
-"""Raw data to shards: sources, renderer, annotators, visual sentences and the Beam pipeline."""
+"""Raw data to shards: sources, annotators, composers of visual sentences, renderers, and the Beam pipeline."""

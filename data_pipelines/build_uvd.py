@@ -28,12 +28,12 @@ from data_pipelines.build.shard_writer import (
     ShardSummary,
     ShardTask,
     needs_space,
-    read_json,
     read_summary,
 )
 from lvm_jax import cli, config, files
 from lvm_jax.data.records import manifest as manifest_lib
 from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.sentences.sentence_record import SENTENCES
 from lvm_jax.errors import UserError
 
 NOTES = "build"  # the folder beside the shards with the recipe and the summaries
@@ -100,7 +100,7 @@ def build(
         for split in plans
     }
     with needs_space(folder):
-        manifest_lib.write_tfds_metadata(folder, recipe.name, recipe.version, lengths)
+        manifest_lib.write_tfds_metadata(folder, recipe.name, recipe.version, lengths, SENTENCES)
         manifest.save(folder)
     return manifest
 
@@ -148,7 +148,7 @@ def _near_duplicates(
     """Item set -> key that goes -> key that stays; from `folder` if they were found there for the same items."""
     if recipe.near_duplicates is None:
         return {}
-    known = read_json(folder / NOTES / DUPLICATES)
+    known = files.read_json(folder / NOTES / DUPLICATES)
     if known is not None and known["items"] == recipe_lib.digest(recipe, keys):
         return known["left_out"]
     readers = [(entry.item_set, entry.source, keys[entry.name]) for entry in recipe.entries]
@@ -175,7 +175,7 @@ def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str)
     (folder / NOTES).mkdir(parents=True, exist_ok=True)
     mine = {"fingerprint": fingerprint, "tokenizer": tokenizer, "recipe": recipe.identity()}
     path = folder / NOTES / "recipe.json"
-    found = read_json(path)
+    found = files.read_json(path)
     if found is None:
         files.write_json(path, mine)
     elif found["fingerprint"] != fingerprint:

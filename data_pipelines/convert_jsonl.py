@@ -28,17 +28,17 @@ from etils import epath
 from jaxtyping import UInt16
 from tqdm import tqdm
 
-from data_pipelines.verify import find_dataset
 from lvm_jax import cli, files
 from lvm_jax.data.records import manifest as manifests
 from lvm_jax.data.records.manifest import Manifest
-from lvm_jax.data.records.tfrecord import TFRecordWriter, index_path
+from lvm_jax.data.records.record_index import index_path
+from lvm_jax.data.records.shards import find_dataset
+from lvm_jax.data.sentences.sentence_record import SENTENCES, SentenceWriter
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.visual_sentence import (
     Category,
     VisualSentence,
     compact_layout,
-    encode_example,
     expand_layout,
 )
 from lvm_jax.data.splits import stable_fraction
@@ -181,7 +181,7 @@ class _Split:
     def __init__(self, folder: epath.Path, name: str, sentences_per_shard: int):
         self.name, self.lengths, self.images = name, [], 0
         self._folder, self._per_shard = folder, sentences_per_shard
-        self._writer: TFRecordWriter | None = None
+        self._writer: SentenceWriter | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "_Split":
@@ -199,9 +199,9 @@ class _Split:
         """Appends a sentence, and begins another shard where one is full."""
         if self._writer is None or len(self._writer) == self._per_shard:
             self._stack.close()
-            self._writer = self._stack.enter_context(TFRecordWriter(self.part(len(self.lengths))))
+            self._writer = self._stack.enter_context(SentenceWriter(self.part(len(self.lengths))))
             self.lengths.append(0)
-        self._writer.write(encode_example(sentence))
+        self._writer.add(sentence)
         self.lengths[-1] += 1
         self.images += len(sentence.codes)
 
@@ -276,6 +276,7 @@ def _finish(folder: epath.Path, target: Target, splits: dict[str, _Split]) -> Ma
         target.name,
         target.version,
         {name: split.lengths for name, split in splits.items()},
+        SENTENCES,
     )
     manifest.save(folder)
     return manifest

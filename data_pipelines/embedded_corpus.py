@@ -31,12 +31,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_pipelines import assets
-from data_pipelines.annotators import drawings, skeletons
+from data_pipelines.annotators.keypoints import draw_keypoints
 from data_pipelines.synthetic import renderer, scenes
+from data_pipelines.synthetic.edges import true_edges
 from lvm_jax import cli, files
 from lvm_jax.data.splits import stable_fraction
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.boxes import draw_boxes
 
 CLIP_FRAMES = 16
 TURNTABLE_VIEWS = 24
@@ -159,9 +161,9 @@ def _annotated(frame: renderer.Frame) -> Pictures:
         "segmentation.png": _classes(frame),
         "depth.png": maps.depth_to_rgb(frame.depth),
         "normals.png": maps.normals_to_rgb(frame.normals),
-        "edges.png": drawings.true_edges(frame.segmentation, frame.depth, frame.normals),
-        "boxes.png": drawings.draw_boxes(frame.boxes[far_first], ids[far_first], size),
-        "keypoints.png": skeletons.draw_keypoints(frame.keypoints, size),
+        "edges.png": true_edges(frame.segmentation, frame.depth, frame.normals),
+        "boxes.png": draw_boxes(frame.boxes[far_first], ids[far_first], size),
+        "keypoints.png": draw_keypoints(frame.keypoints, size),
     }
 
 

@@ -2,7 +2,7 @@ r"""The pictures of some of a recipe's sentences, as PNGs: what a tokenizer for 
 
     python -m data_pipelines.sample_images --config=data_pipelines/configs/medium.py --config.images=PHOTOS ... \
         --images=20000 --output=PICTURES
-    python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:PRESET --workdir=DIR \
+    python experiments/train.py --config=experiments/configs/tokenizer.py:PRESET --workdir=DIR \
         --config.data.images=PICTURES --config.data.held_out=PICTURES/validation.txt
 
 They are the first sentences of the plan, which is shuffled over the entries, so each source has the share that it will

@@ -22,12 +22,14 @@ from data_pipelines.build.recipe import key_items
 from lvm_jax import cli
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.manifest import FILE_NAME, Manifest, check_compatible
-from lvm_jax.data.records.tfrecord import RecordFile
-from lvm_jax.data.sentences.sentence_store import find_shards
-from lvm_jax.data.sentences.visual_sentence import VisualSentence, decode_example
+from lvm_jax.data.records.record_file import RecordFile
+from lvm_jax.data.records.shards import find_dataset, find_shards
+from lvm_jax.data.sentences.sentence_record import decode_example, schema_of
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import decode_codes, to_uint8
+from lvm_jax.inference.codec import decode_codes
 from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.pixels import to_uint8
 
 LABEL_HEIGHT = 14
 GAP = 4
@@ -41,24 +43,6 @@ class Report:
     images: dict[str, int]
     source_sentences: dict[str, int]
     source_images: dict[str, int]
-
-
-def find_dataset(shards: epath.PathLike) -> epath.Path:
-    """The folder with the manifest: `shards` itself, or the only `NAME/VERSION` below it.
-
-    Raises:
-      UserError: there is none, or several.
-    """
-    folder = epath.Path(shards)
-    if (folder / FILE_NAME).exists():
-        return folder
-    found = sorted(path.parent for path in folder.glob(f"*/*/{FILE_NAME}"))
-    if len(found) != 1:
-        names = ", ".join(map(str, found)) or "none"
-        raise UserError(
-            f"{folder} holds {len(found)} finished data sets ({names}): give the folder of one"
-        )
-    return found[0]
 
 
 def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
@@ -119,7 +103,7 @@ def split_shards(folder: epath.Path, manifest: Manifest, split: str) -> list[Rec
         raise UserError(
             f"{folder} has {len(paths)} shards of {split!r}, the manifest says {count}: build them again"
         )
-    return [RecordFile(path) for path in paths]
+    return [RecordFile(path, schema_of(manifest.codebook_size)) for path in paths]
 
 
 def render_page(

@@ -1,12 +1,12 @@
-r"""Compiles the decoder's training step for chips that are not here: does it fit, how does it scale, how long is it.
+r"""Compiles a training step for chips that are not here: does it fit, how does it scale, how long does it take.
 
 python experiments/compile_only.py --config=experiments/configs/lvm.py:3b --topology=v5p:4x4x8 --output=3b.json
 
-The step is the one that train_lvm.py compiles, for the mesh, batch and model of the same config. Topologies: v4 and v5p
-with three axes (v5p:8x8x8), v5e and v6e with two (v6e:16x16); `--num_slices` joins several (set config.mesh.data to a
-multiple). GPUs: hosts and GPUs a host (h100:8x8). It takes minutes of two CPU cores and the compiler: `pip install -e
-".[tpu]"`, or XLA's for CUDA as the error says; no chip. Peaks and
-bandwidths are those of lvm_jax/analysis/roofline.py; a step is predicted, not measured.
+The step is the one that train.py compiles, for the recipe, mesh, batch and model of the same config. Topologies: v4 and
+v5p with three axes (v5p:8x8x8), v5e and v6e with two (v6e:16x16); `--num_slices` joins several (set config.mesh.data to
+a multiple). GPUs: hosts and GPUs a host (h100:8x8). It takes minutes of two CPU cores and the compiler: `pip install -e
+".[tpu]"`, or XLA's for CUDA as the error says; no chip. Peaks and bandwidths are those of lvm_jax/analysis/roofline.py;
+a step is predicted, not measured.
 """
 
 import dataclasses
@@ -15,33 +15,32 @@ import json
 import jax
 from absl import flags
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import config_flags
-from train_lvm import Experiment, make_task
 
 from lvm_jax import cli
-from lvm_jax.analysis.roofline import CHIPS, GIB, largest_fitting
+from lvm_jax.analysis.roofline import CHIPS, GIB, Chip, largest_fitting
 from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.errors import UserError
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.parallel.sharding import batch_ways
 from lvm_jax.parallel.topology import absent_chips, parse
+from lvm_jax.recipes import recipe_named
+from lvm_jax.tasks.base import Task
 from lvm_jax.training.ahead_of_time import DoesNotFit, StepReport, report_step
+from lvm_jax.training.train_config import TrainConfig
 
 
 def main() -> None:
     """Compiles, prints, writes."""
     jax.config.update("jax_platforms", "cpu")
-    config = from_mapping(Experiment, _CONFIG.value)
+    recipe = recipe_named(_CONFIG.value.get("recipe", ""))
+    config = from_mapping(recipe.experiment, _CONFIG.value)
     chip = CHIPS[parse(_TOPOLOGY.value)]
     mesh = make_mesh(config.mesh, absent_chips(_TOPOLOGY.value, _SLICES.value))
-    task = make_task(config)
-
-    def compile_rows(rows: int) -> StepReport:
-        train = dataclasses.replace(config.train, batch_size=rows)
-        return report_step(task, train, mesh, chip)
-
+    task = recipe.make_task(config)
     try:
-        report = compile_rows(config.train.batch_size)
+        report = report_step(task, config.train, mesh, chip)
     except DoesNotFit as error:
         raise UserError(
             f"{config.train.batch_size} rows on {mesh.size} chips do not fit (memory: {error}): set a smaller "
@@ -56,19 +55,24 @@ def main() -> None:
         **report.to_dict(),
     }
     if _LARGEST.value:
-        ways = batch_ways(mesh)
-
-        def memory(rows_per_way: int) -> float:
-            try:
-                return compile_rows(rows_per_way * ways).memory.peak
-            except DoesNotFit:
-                return float("inf")
-
-        start = config.train.batch_size // ways
-        record["largest_batch_size"] = largest_fitting(memory, chip.hbm_bytes, start) * ways
+        record["largest_batch_size"] = largest_batch(task, config.train, mesh, chip)
         print(f"largest batch       {record['largest_batch_size']:,} rows")
     if _OUTPUT.value:
         epath.Path(_OUTPUT.value).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def largest_batch(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> int:
+    """Rows of the largest batch that fits, found by several compilations."""
+    ways = batch_ways(mesh)
+
+    def memory(rows_per_way: int) -> float:
+        larger = dataclasses.replace(config, batch_size=rows_per_way * ways)
+        try:
+            return report_step(task, larger, mesh, chip).memory.peak
+        except DoesNotFit:
+            return float("inf")
+
+    return largest_fitting(memory, chip.hbm_bytes, config.batch_size // ways) * ways
 
 
 def print_report(report: StepReport, hbm_bytes: float) -> None:
@@ -98,7 +102,7 @@ def print_report(report: StepReport, hbm_bytes: float) -> None:
         f"hidden collectives {times.hidden * 1e3:.1f}, exposed collectives {times.exposed * 1e3:.1f}"
     )
     rate = report.items / report.n_chips / times.step
-    print(f"predicted           {rate:,.0f} tokens/s a chip, MFU {report.mfu:.1%}")
+    print(f"predicted           {rate:,.0f} {report.unit}/s a chip, MFU {report.mfu:.1%}")
 
 
 if __name__ == "__main__":

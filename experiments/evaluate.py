@@ -7,48 +7,39 @@ r"""Scores a tokenizer and a decoder on what they have not been trained on.
 OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, LPIPS and a Frechet distance where their weights are
 installed, codebook use), "next_token" (loss and perplexity beside baselines without a network), "in_context"
 (perplexity against the number of images before) and "annotations" (perplexity of each annotation type after --shots
-pairs). Tasks on public data sets are in experiments/evaluate_benchmarks.py. OUT/results.md is the same as tables,
-OUT/reconstructions.png shows images above their reconstructions.
+pairs). OUT/results.md has the same as tables, OUT/reconstructions.png shows images above their reconstructions.
+Benchmarks on public data sets are asked by experiments/evaluate_benchmarks.py.
 """
 
 import json
-import platform
 from typing import Any
 
-import flax
-import jax
 from absl import flags
 from etils import epath
 from tqdm import tqdm
 
 from lvm_jax import cli, files
-from lvm_jax.data.images.held_out_images import held_out_images, load_images
-from lvm_jax.data.images.sources import Subset
 from lvm_jax.data.records.manifest import check_compatible
-from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
-from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation import about
+from lvm_jax.evaluation.lpips import installed_lpips
+from lvm_jax.evaluation.lvm.models import load_pair
 from lvm_jax.evaluation.lvm.scoring import Scorer
-from lvm_jax.evaluation.tokenizer.reconstruction import (
-    ReconstructionEvaluator,
-    installed_lpips,
-    reconstruct,
-)
-from lvm_jax.inference.prompting import check_pair
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
+from lvm_jax.evaluation.tokenizer.images import held_out_squares
+from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
-from lvm_jax.reporting.figures import contact_sheet, save_png
+from lvm_jax.reporting.figures import save_comparison
 from lvm_jax.reporting.markdown import as_markdown
 
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "folder of the VQGAN (config.json, model.safetensors)", required=True
 )
 _MODEL = flags.DEFINE_string(
-    "model", None, "folder of the decoder; without one the tokenizer is scored alone"
+    "model", None, "folder of the decoder; without one, the tokenizer is scored alone"
 )
 _SHARDS = flags.DEFINE_string(
     "shards", None, "folder of token shards, written with this tokenizer; goes with --model"
@@ -78,7 +69,7 @@ _TRAIN_SENTENCES = flags.DEFINE_integer(
     "sentences of the training split to fit the baselines on; -1 fits them on the held-out ones",
 )
 _CONTEXT_SENTENCES = flags.DEFINE_integer(
-    "context_sentences", 48, "sentences a context curve; 0 takes all"
+    "context_sentences", 48, "sentences of each context curve; 0 takes all"
 )
 _SHOTS = flags.DEFINE_integer(
     "shots", 5, "pairs before an annotation whose perplexity is measured", lower_bound=0
@@ -91,75 +82,61 @@ def main() -> None:
     if bool(_MODEL.value) != bool(_SHARDS.value):
         raise UserError("--model and --shards go together: give both, or neither for a tokenizer")
     runtime.initialize()
-    vqgan = VQGAN.from_pretrained(_TOKENIZER.value)
-    held_out = held_out_images(
-        _IMAGES.value, _TOKENIZER.value, _HELD_OUT.value, _HELD_OUT_FRACTION.value
+    if _MODEL.value and _SHARDS.value:
+        vqgan, model = load_pair(_TOKENIZER.value, _MODEL.value)
+        scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
+        evaluators = _of_sentences(_SHARDS.value, vqgan)
+        about_data = {"split": _SPLIT.value}
+    else:
+        vqgan, scorer, evaluators, about_data = (
+            VQGAN.from_pretrained(_TOKENIZER.value),
+            None,
+            {},
+            {},
+        )
+    images = held_out_squares(
+        _IMAGES.value,
+        _TOKENIZER.value,
+        vqgan.config.resolution,
+        _MAX_IMAGES.value,
+        held_out=_HELD_OUT.value,
+        fraction=_HELD_OUT_FRACTION.value,
     )
-    chosen = Subset(held_out, spread(len(held_out.names), _MAX_IMAGES.value))
-    images = load_images(chosen, vqgan.config.resolution)
     reconstruction = ReconstructionEvaluator(
         images, lpips_weights=installed_lpips(), vgg_weights=installed_lpips("vgg")
     )
-    evaluations: list[tuple[Any, Any]] = [(reconstruction, vqgan)]
-    if _MODEL.value and _SHARDS.value:
-        evaluations += _of_the_decoder(_MODEL.value, _SHARDS.value, vqgan)
-    results: dict[str, Any] = {"environment": _environment(), "tokenizer": _described(vqgan)}
-    if _MODEL.value:
-        results["split"] = _SPLIT.value
-    for evaluator, subject in tqdm(evaluations, desc="evaluation", unit="part"):
-        results[evaluator.name] = evaluator.run(subject)
-    output = epath.Path(_OUTPUT.value)
-    shown = images[spread(len(images), 16)]
-    rows = [
-        ("images, and below them what the codes keep", list(shown)),
-        ("", list(reconstruct(vqgan, shown))),
-    ]
-    save_png(output / "reconstructions.png", contact_sheet(rows))
+    made = reconstruction.reconstruct(vqgan)
+    results: dict[str, Any] = {
+        "environment": about.environment(),
+        "tokenizer": about.described(vqgan),
+        **about_data,
+        reconstruction.name: reconstruction.score(made),
+    }
+    for name, evaluator in tqdm(evaluators.items(), desc="evaluation", unit="evaluator"):
+        results[name] = evaluator.run(scorer)
+    output, shown = epath.Path(_OUTPUT.value), spread(len(images), 16)
+    save_comparison(
+        made.originals_MHWC[shown], made.decoded_MHWC[shown], output / "reconstructions.png"
+    )
     (output / "results.md").write_text(as_markdown(results))
     files.write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     print(f"the results are in {output / 'results.md'}")
 
 
-def _of_the_decoder(folder: str, shards: str, vqgan: VQGAN) -> list[tuple[Any, Any]]:
-    """The evaluators of the decoder, each with what it judges."""
-    model = Llama.from_pretrained(folder)
-    check_pair(model, vqgan)
-    store = SentenceStore(shards, _SPLIT.value)
-    check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
-    sentences, train = read_sentences(store, _MAX_SENTENCES.value), []
-    if _TRAIN_SENTENCES.value >= 0:
-        train = read_sentences(SentenceStore(shards, "train"), _TRAIN_SENTENCES.value)
-    scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
-    return [
-        (NextTokenEvaluator(sentences, vqgan.codebook_size, train), scorer),
-        (InContextEvaluator(sentences, max_sentences=_CONTEXT_SENTENCES.value), scorer),
-        (
-            AnnotationPerplexityEvaluator(
-                sentences, shots=_SHOTS.value, max_sentences=_CONTEXT_SENTENCES.value
-            ),
-            scorer,
-        ),
-    ]
-
-
-def _described(vqgan: VQGAN) -> dict[str, str | int]:
-    return {
-        "fingerprint": vqgan.fingerprint(),
-        "image_size": vqgan.config.resolution,
-        "tokens_per_image": vqgan.tokens_per_image,
-        "codebook_size": vqgan.codebook_size,
-    }
-
-
-def _environment() -> dict[str, str | int]:
-    devices = jax.devices()
-    return {
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "flax": flax.__version__,
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
+    """The evaluators of a decoder, on shards that must be of this tokenizer."""
+    held_out = SentenceStore(shards, _SPLIT.value)
+    check_compatible(held_out.manifest, tokenizer_fingerprint=vqgan.fingerprint())
+    return dict(
+        sentence_evaluators(
+            held_out,
+            max_sentences=_MAX_SENTENCES.value,
+            context_sentences=_CONTEXT_SENTENCES.value,
+            shots=_SHOTS.value,
+            train=SentenceStore(shards, "train") if _TRAIN_SENTENCES.value >= 0 else None,
+            train_sentences=_TRAIN_SENTENCES.value,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@ r"""Frame prediction on folders of videos: perplexity of the last frame against 
   python experiments/evaluate_videos.py --tokenizer=DIR --model=DIR --data=KINETICS/val --output=OUT
 
 The protocol of the paper's Figure 7: 15 frames of context and one to predict, every 8th frame from a random one on,
-squashed to the tokenizer's square. ROOT/CLASS/VIDEO is Kinetics' layout. OUT/videos.json, OUT/videos.md and
+squashed to the tokenizer's square. Kinetics' folders are CLASS/VIDEO. OUT/videos.json, OUT/videos.md and
 OUT/videos.png have the curve, averaged over examples as published and over the corpus. Videos that are too short or
-cannot be decoded are left out and counted.
+cannot be decoded are skipped and counted.
 """
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 from absl import flags
 from etils import epath
 from tqdm import tqdm
@@ -18,12 +21,10 @@ from lvm_jax import cli, files
 from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.in_context import InContextEvaluator
-from lvm_jax.evaluation.lvm.readers import VIDEO_EXTENSIONS, class_folders
+from lvm_jax.evaluation.lvm.models import load_pair
+from lvm_jax.evaluation.lvm.readers.folders import VIDEO_EXTENSIONS, class_folders
 from lvm_jax.evaluation.lvm.scoring import Scorer
-from lvm_jax.evaluation.lvm.video_clips import clip_of, tokenize_clip
-from lvm_jax.inference.prompting import check_pair
-from lvm_jax.models.decoder.llama import Llama
-from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.evaluation.lvm.video_clips import tokenize_clips
 from lvm_jax.parallel import runtime
 from lvm_jax.reporting.charts import Chart, Series
 from lvm_jax.reporting.markdown import as_markdown
@@ -44,37 +45,22 @@ _LONGEST = 16  # of a video, in clips: what comes later is not decoded
 def main() -> None:
     """Reads, tokenizes and scores the clips."""
     runtime.initialize()
-    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
-    check_pair(model, vqgan)
+    vqgan, model = load_pair(_TOKENIZER.value, _MODEL.value)
     longest = model.config.max_position_embeddings // vqgan.tokens_per_image
     if _FRAMES.value > longest:
         raise UserError(f"--frames is {_FRAMES.value}: the model reads {longest} images, lower it")
-    root = epath.Path(_DATA.value)
-    found = class_folders(root, VIDEO_EXTENSIONS)
-    source = VideoFolder(
-        str(root), _LONGEST * _FRAMES.value, _STRIDE.value, short_side=vqgan.config.resolution
+    root, output = epath.Path(_DATA.value), epath.Path(_OUTPUT.value)
+    clips = tokenize_clips(
+        vqgan, _videos(root, vqgan.config.resolution), _FRAMES.value, _SEED.value
     )
-    sentences, left_out = [], {"unreadable": 0, "too_short": 0}
-    for index in tqdm(spread(len(found), _VIDEOS.value), desc="videos", unit="video"):
-        key = str(found[index][0].relative_to(root))
-        try:
-            frames = source.load(key)["frame"]
-        except BadItem:
-            left_out["unreadable"] += 1
-            continue
-        clip = clip_of(frames, _FRAMES.value, seed=(_SEED.value, int(index)))
-        if clip is None:
-            left_out["too_short"] += 1
-        else:
-            sentences.append(tokenize_clip(vqgan, clip, key))
-    if not sentences:
+    left_out = {"unreadable": clips.unreadable, "too_short": clips.too_short}
+    if not clips.sentences:
         raise UserError(
             f"{root} has no video of {_FRAMES.value} frames at a stride of {_STRIDE.value} ({left_out}): lower one"
         )
     scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
     asked = {"frames": _FRAMES.value, "stride": _STRIDE.value, "seed": _SEED.value, **left_out}
-    results = asked | InContextEvaluator(sentences).run(scorer)
-    output = epath.Path(_OUTPUT.value)
+    results = asked | InContextEvaluator(clips.sentences).run(scorer)
     output.mkdir(parents=True, exist_ok=True)
     lines = [
         Series(label, *context_curve(results, "sequential", name), marker=True)
@@ -88,6 +74,20 @@ def main() -> None:
     files.write(output / "videos.md", as_markdown({"videos": results}))
     files.write_json(output / "videos.json", results)
     print(f"the results are in {output / 'videos.md'}")
+
+
+def _videos(
+    root: epath.Path, short_side: int
+) -> Iterator[tuple[str, int, Sequence[np.ndarray] | None]]:
+    """(key, index, frames) of the chosen videos; None for frames that cannot be decoded."""
+    found = class_folders(root, VIDEO_EXTENSIONS)
+    source = VideoFolder(str(root), _LONGEST * _FRAMES.value, _STRIDE.value, short_side=short_side)
+    for index in tqdm(spread(len(found), _VIDEOS.value).tolist(), desc="videos", unit="video"):
+        key = str(found[index][0].relative_to(root))
+        try:
+            yield key, index, source.load(key)["frame"]
+        except BadItem:
+            yield key, index, None
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ where PROMPT is one of
   --pairs=x1.png:y1.png,x2.png:y2.png --query=q.png  pairs that show a task, and a query
   --shards=DIR                                       held-out sentences whose end is hidden, compared with the truth
 
-OUT/NAME/ holds the pictures of a prompt and strip.png; OUT/prompts.json what was asked and how close the answers are.
-Run again, it answers only the prompts that are missing. docs/prompting.md tells more.
+OUT/NAME/ holds the pictures of a prompt, and strip.png shows all of them in a row. OUT/prompts.json says what was asked
+and how close the answers are. Run again, it answers only the prompts that are missing. docs/prompting.md tells more.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from lvm_jax.data.records.manifest import check_compatible
 from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
-from lvm_jax.inference.engine import Engine
-from lvm_jax.inference.prompt_batches import Case, Request, answer_all, held_out_cases
+from lvm_jax.inference.cases import Case, held_out_cases
+from lvm_jax.inference.image_generator import ImageGenerator
+from lvm_jax.inference.prompt_batches import Request, answer_all
 from lvm_jax.inference.prompt_files import FileCase, read_prompts
-from lvm_jax.inference.prompting import check_pair
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.kv_cache import CACHE_DTYPES
 from lvm_jax.models.decoder.llama import Llama
@@ -83,16 +83,13 @@ _SEED = flags.DEFINE_integer("seed", 0, "of all random draws")
 def main() -> None:
     """Collects the prompts and answers them."""
     runtime.initialize()
-    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
-    check_pair(model, vqgan)
-    engine = Engine(
-        model, vqgan.tokens_per_image, vqgan.codebook_size, cache_dtype=_CACHE_DTYPE.value
-    )
     sampling = Sampling(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, _MIN_P.value)
-    sampling.plan()  # a value out of range is told before any picture is read
+    sampling.filters()  # names a value out of range before a model is read
     request = Request(_N_IMAGES.value, _CANDIDATES.value, sampling, _SEED.value, _ASPECT.value)
+    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
+    engine = ImageGenerator(model, vqgan, cache_dtype=_CACHE_DTYPE.value).engine
     engine.check_request(0, _N_IMAGES.value, _CANDIDATES.value)
-    cases = _cases(vqgan, engine)
+    cases = _cases(vqgan, engine.context_images)
     output = epath.Path(_OUTPUT.value)
     identity = request.described(vqgan, model) | {"cache_dtype": engine.cache_dtype}
     summary = answer_all(cases, engine, vqgan, request, output, identity, batch_size=_BATCH.value)
@@ -107,35 +104,40 @@ def main() -> None:
     print(f"the pictures are in {output}")
 
 
-def _cases(vqgan: VQGAN, engine: Engine) -> Sequence[Case]:
-    kinds = (_PROMPT.value, _FRAMES.value, _PAIRS.value or _QUERY.value, _SHARDS.value)
-    if sum(map(bool, kinds)) != 1:
+def _cases(vqgan: VQGAN, context_images: int) -> Sequence[Case | FileCase]:
+    """The prompts of the one kind that the flags name."""
+    given = (_PROMPT.value, _FRAMES.value, _PAIRS.value or _QUERY.value, _SHARDS.value)
+    if sum(map(bool, given)) != 1:
         raise UserError(
             "name one kind of prompt: --prompt, or --prompt_images, or --pairs with --query, or --shards"
         )
     if _SHARDS.value:
-        store = SentenceStore(_SHARDS.value, _SPLIT.value)
-        check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
-        return held_out_cases(
-            read_sentences(
-                store, 20 * _PROMPTS.value
-            ),  # enough to choose from, also of a huge split
-            n_images=_N_IMAGES.value,
-            limit=_PROMPTS.value,
-            context_images=engine.context_images,
-        )
-    if _PROMPT.value:
-        cases = read_prompts(_PROMPT.value, vqgan, _BASE.value)
-    elif _FRAMES.value:
-        cases = [FileCase("sequential", "--prompt_images", {"input": _FRAMES.value}, vqgan)]
-    elif not _QUERY.value:
-        raise UserError("--pairs needs --query, the image whose answer is wanted")
-    else:
-        fields = {"pairs": [p.split(":") for p in _PAIRS.value], "query": _QUERY.value}
-        cases = [FileCase("analogy", "--pairs", fields, vqgan)]
+        return _held_out(_SHARDS.value, vqgan, context_images)
+    cases = _from_files(vqgan)
     for case in cases:  # a mistake in the last line is told before the first answer
-        case.check(engine.context_images)
+        case.check(context_images)
     return cases
+
+
+def _held_out(shards: str, vqgan: VQGAN, context_images: int) -> list[Case]:
+    store = SentenceStore(shards, _SPLIT.value)
+    check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
+    # Enough sentences that every source and kind is among them, and few enough for a split of millions.
+    sentences = read_sentences(store, 20 * _PROMPTS.value)
+    return held_out_cases(
+        sentences, n_images=_N_IMAGES.value, limit=_PROMPTS.value, context_images=context_images
+    )
+
+
+def _from_files(vqgan: VQGAN) -> list[FileCase]:
+    if _PROMPT.value:
+        return read_prompts(_PROMPT.value, vqgan, _BASE.value)
+    if _FRAMES.value:
+        return [FileCase("sequential", "--prompt_images", {"input": _FRAMES.value}, vqgan)]
+    if not _QUERY.value:
+        raise UserError("--pairs needs --query, the image whose answer is wanted")
+    fields = {"pairs": [pair.split(":") for pair in _PAIRS.value], "query": _QUERY.value}
+    return [FileCase("analogy", "--pairs", fields, vqgan)]
 
 
 if __name__ == "__main__":

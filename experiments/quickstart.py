@@ -2,7 +2,7 @@
 
 python experiments/quickstart.py --workdir=runs/quickstart
 
-Each command is printed, and is one that the README explains. Stop it whenever you like: the same line continues.
+Each command is printed, and the README explains it. Stop whenever you like: the same line continues.
 """
 
 import dataclasses
@@ -25,71 +25,71 @@ _TINY = flags.DEFINE_bool(
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Command:
     """One command, and what it does in plain words."""
 
     name: str
-    words: str
-    command: str
+    purpose: str
+    line: str
 
 
-def stages(w: str, tiny: bool, release: str | None = None) -> list[Stage]:
+def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
     """The way of the data. `w` is the workdir, `release` the folder of released models, if any."""
     few = " --scenes=24 --clips=8 --turntables=8" if tiny else ""
     local = ",runlocal" if tiny else ""
     held_out = " --max_sentences=12" if tiny else ""
     return [
-        Stage(
+        Command(
             "corpus",
             "real photographs and video from the pack, and rendered scenes with exact annotations",
             f"-m data_pipelines.embedded_corpus --output={w}/corpus --size=32{few}",
         ),
-        Stage(
+        Command(
             "tokenizer",
             "a VQGAN learns to turn a 32 x 32 image into 64 codes of 512, and back",
-            f"experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:quickstart,embedded{local} "
+            f"experiments/train.py --config=experiments/configs/tokenizer.py:quickstart,embedded{local} "
             f"--workdir={w}/tokenizer --config.data.images={w}/corpus --config.data.held_out={w}/corpus/validation.txt",
         ),
-        Stage(
+        Command(
             "shards",
             "the corpus becomes visual sentences, their images become codes (Apache Beam)",
             f"-m data_pipelines.build_uvd --config=data_pipelines/configs/quickstart.py{':runlocal' if tiny else ''} "
             f"--config.root={w}/corpus --tokenizer={w}/tokenizer/model --output={w}/shards",
         ),
-        Stage(
+        Command(
             "decoder",
             "a LLaMA learns to predict the next code",
-            f"experiments/train_lvm.py --config=experiments/configs/lvm.py:quickstart{local} "
+            f"experiments/train.py --config=experiments/configs/lvm.py:quickstart{local} "
             f"--workdir={w}/lvm --config.data.shards={w}/shards",
         ),
-        Stage(
+        Command(
             "evaluation",
             "held-out images and sentences, beside honest baselines",
             f"experiments/evaluate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
             f"--images={w}/corpus --output={w}/evaluation --shots=3{held_out}",
         ),
-        Stage(
+        Command(
             "prompts",
             "visual prompts from held-out sentences, answered with a KV cache",
             f"experiments/generate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
             f"--output={w}/prompts --temperature=0.8 --top_p=0.95",
         ),
         *(_compared(w, release) if release else ()),
-        Stage("report", "one page with all of it", f"experiments/report.py --workdir={w}"),
+        Command("report", "one page with all of it", f"experiments/report.py --workdir={w}"),
     ]
 
 
-def _compared(w: str, release: str) -> list[Stage]:
+def _compared(w: str, release: str) -> list[Command]:
     """The pictures that come with a release, asked of its models and of those that were just trained."""
     asked = f"--prompt={release}/prompts --temperature=0.8 --top_p=0.95"
     return [
-        Stage(
+        Command(
             "released",
             "the released models answer the prompts that come with them",
             f"experiments/generate.py --tokenizer={release}/tokenizer --model={release}/decoder "
             f"--output={w}/prompts_released {asked}",
         ),
-        Stage(
+        Command(
             "compared",
             "the models just trained answer the same prompts",
             f"experiments/generate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model "
@@ -102,24 +102,24 @@ def main() -> None:
     """Runs what is not finished yet."""
     workdir = Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
-    record = workdir / "stages.json"
+    record = workdir / "stages.json"  # what ran, and for how long; the report reads it
     finished = json.loads(record.read_text()) if record.exists() else {}
     with cli.only_one_run(workdir) as lock:
-        todo = stages(str(workdir), _TINY.value, _release())
+        todo = commands(str(workdir), _TINY.value, _release())
         ran = False  # the report is written again when anything before it was
-        for number, stage in enumerate(todo, 1):
-            title = f"[{number}/{len(todo)}] {stage.name}: {stage.words}"
-            done = finished.get(stage.name, {}).get("command") == stage.command
-            if done and not (ran and stage.name == "report"):
-                print(f"{title} (done, {finished[stage.name]['seconds']:.0f} s)")
+        for number, command in enumerate(todo, 1):
+            title = f"[{number}/{len(todo)}] {command.name}: {command.purpose}"
+            done = finished.get(command.name, {}).get("command") == command.line
+            if done and not (ran and command.name == "report"):
+                print(f"{title} (done, {finished[command.name]['seconds']:.0f} s)")
                 continue
-            print(f"\n{title}\n$ python {stage.command}", flush=True)
+            print(f"\n{title}\n$ python {command.line}", flush=True)
             ran, start = True, time.monotonic()
-            cli.run_python(stage.command, lock)
+            cli.run_python(command.line, lock)
             seconds = time.monotonic() - start
-            finished[stage.name] = {"command": stage.command, "seconds": round(seconds, 1)}
+            finished[command.name] = {"command": command.line, "seconds": round(seconds, 1)}
             files.write_json(record, finished)
-    total = sum(stage["seconds"] for stage in finished.values())
+    total = sum(each["seconds"] for each in finished.values())
     print(f"\nall of it took {total / 60:.1f} minutes; open {workdir / 'report.html'}")
 
 

@@ -94,7 +94,7 @@ def test_a_mistake_on_the_command_line_is_one_line(words, message, tmp_path):
         sys.executable,
         "-W",
         "ignore",
-        "experiments/train_lvm.py",
+        "experiments/train.py",
         f"--workdir={tmp_path}",
         *words,
     ]

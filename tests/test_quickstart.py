@@ -76,7 +76,7 @@ def test_a_second_run_does_nothing(workdir):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_training_ends_with_the_same_numbers(workdir, tmp_path, number):
     words = [
-        "experiments/train_lvm.py",
+        "experiments/train.py",
         "--config=experiments/configs/lvm.py:quickstart,runlocal",
         f"--workdir={tmp_path}",
         f"--config.data.shards={workdir}/shards",
@@ -94,7 +94,7 @@ def test_a_stopped_training_ends_with_the_same_numbers(workdir, tmp_path, number
 
 @pytest.mark.slow
 def test_mistakes_get_one_line(workdir, tmp_path):
-    train = ["experiments/train_lvm.py", f"--workdir={tmp_path}/lvm"]
+    train = ["experiments/train.py", f"--workdir={tmp_path}/lvm"]
     config = "--config=experiments/configs/lvm.py:quickstart,runlocal"
     shards = f"--config.data.shards={workdir}/shards"
     assert "data.shards is empty" in refused(*train, config)
@@ -104,12 +104,12 @@ def test_mistakes_get_one_line(workdir, tmp_path):
     assert "vocab_size" in refused(
         *train, "--config=experiments/configs/lvm.py:debug,runlocal", shards
     )
-    other = ["experiments/train_lvm.py", f"--workdir={workdir}/lvm", config, shards]
+    other = ["experiments/train.py", f"--workdir={workdir}/lvm", config, shards]
     assert "begun with another configuration" in refused(*other, "--config.train.seed=5")
     (tmp_path / "empty").mkdir()
     tokenizer = "--config=experiments/configs/tokenizer.py:quickstart,runlocal"
     assert "holds no image" in refused(
-        "experiments/train_tokenizer.py",
+        "experiments/train.py",
         tokenizer,
         f"--workdir={tmp_path}/tokenizer",
         f"--config.data.images={tmp_path}/empty",
@@ -129,7 +129,7 @@ def test_shards_cut_short_or_of_another_tokenizer(workdir, tmp_path):
     cut.write_bytes(cut.read_bytes()[:-100])
     config = "--config=experiments/configs/lvm.py:quickstart,runlocal"
     message = refused(
-        "experiments/train_lvm.py",
+        "experiments/train.py",
         config,
         f"--workdir={tmp_path}/lvm",
         f"--config.data.shards={tmp_path}",
@@ -152,7 +152,7 @@ def test_the_readers_own_folder(tmp_path):
     broken = photos / "04.png"
     broken.write_bytes(broken.read_bytes()[:200])
     run(
-        "experiments/train_tokenizer.py",
+        "experiments/train.py",
         "--config=experiments/configs/tokenizer.py:quickstart,runlocal",
         f"--workdir={tmp_path}/tokenizer",
         f"--config.data.images={photos}",

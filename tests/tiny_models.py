@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from lvm_jax.data.records.manifest import Manifest, shard_name
-from lvm_jax.data.records.tfrecord import TFRecordWriter
-from lvm_jax.data.sentences.visual_sentence import VisualSentence, encode_example
+from lvm_jax.data.sentences.sentence_record import SentenceWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.models.decoder.llama import Llama, LlamaConfig
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
@@ -73,10 +73,10 @@ def write_shards(make_sentence) -> Callable[[Path, dict[str, tuple[str, int]], s
         folder = root / "tiny" / "1.0.0"
         folder.mkdir(parents=True)
         for split, seeds in (("train", range(4)), ("validation", range(4, 7))):
-            with TFRecordWriter(folder / shard_name("tiny", split, 0, 1)) as writer:
+            with SentenceWriter(folder / shard_name("tiny", split, 0, 1)) as writer:
                 for seed in seeds:
                     for source, (layout, category) in layouts.items():
-                        writer.write(encode_example(make_sentence(layout, category, seed, source)))
+                        writer.add(make_sentence(layout, category, seed, source))
         splits = {
             split: {"sentences": n * len(layouts), "images": 13, "shards": 1}
             for split, n in (("train", 4), ("validation", 3))

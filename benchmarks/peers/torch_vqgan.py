@@ -4,8 +4,9 @@
 
 FOLDER holds config.json, weights.npz (published names) and images.npy (float32 NHWC in [0, 1]). Prints a JSON line with
 versions, then one for each line {"what": WHAT, "count": COUNT} that it reads, WHAT being encode, decode or train:
-{"seconds", "ids"} or {"seconds", "means"} or {"seconds", "losses"}. Only the taming layout without attention. On cuda
-the network is compiled and runs under bf16 autocast, on a CPU in fp32; both in channels_last. Needs torch and numpy.
+{"seconds", "ids"} or {"seconds", "means"} or {"seconds", "losses"}. Only the taming architecture, without attention. On
+cuda the network is compiled and runs under bf16 autocast, on a CPU in fp32; both in channels_last. Needs torch and
+numpy.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Annotations as pictures: exact ones, those that can be computed from a photograph, and the way back to numbers."""
+"""Annotations as pictures, computed from photographs and clips; `lvm_jax.pictures` has the way back to numbers."""
 
 from data_pipelines.annotators.base import Annotator, CannotAnnotate
 from data_pipelines.annotators.degradations import Blur, LowLight, Noise, Posterise, Rain

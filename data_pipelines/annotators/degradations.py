@@ -12,6 +12,7 @@ from jaxtyping import Float32
 
 from data_pipelines.annotators.base import Image, ImageAnnotator
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.pixels import to_float, to_uint8
 
 Range = tuple[float, ...]
 
@@ -34,9 +35,9 @@ class Noise(ImageAnnotator):
 
     def one(self, image: Image, rng: np.random.Generator) -> Image:
         """See `ImageAnnotator`."""
-        signal = _as_float(image)
+        signal = to_float(image)
         variance = _drawn(self.read, rng) ** 2 + _drawn(self.shot, rng) * signal
-        return _as_bytes(
+        return to_uint8(
             signal + np.sqrt(variance) * rng.standard_normal(image.shape, dtype=np.float32)
         )
 
@@ -68,7 +69,7 @@ class Rain(ImageAnnotator):
         angle = np.radians(rng.uniform(-self.slant, self.slant))
         streaks = cv2.filter2D(drops, -1, _line(length, np.pi / 2 + angle))
         streaks = np.clip(streaks, 0, 0.8)[..., None]
-        return _as_bytes(_as_float(image) * (1 - streaks) + streaks * 0.95)
+        return to_uint8(to_float(image) * (1 - streaks) + streaks * 0.95)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +89,9 @@ class LowLight(ImageAnnotator):
 
     def one(self, image: Image, rng: np.random.Generator) -> Image:
         """See `ImageAnnotator`."""
-        dark = _as_float(image) ** 2.2 * _drawn(self.exposure, rng)
+        dark = to_float(image) ** 2.2 * _drawn(self.exposure, rng)
         noise = rng.standard_normal(image.shape, dtype=np.float32)
-        return _as_bytes(np.clip(dark, 0, 1) ** (1 / 2.2) + self.read * noise)
+        return to_uint8(np.clip(dark, 0, 1) ** (1 / 2.2) + self.read * noise)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,14 +152,6 @@ def _line(length: float, angle: float) -> Float32[np.ndarray, "k k"]:
 
 def _drawn(ends: Range, rng: np.random.Generator) -> float:
     return rng.uniform(ends[0], ends[1])
-
-
-def _as_float(image: Image) -> Float32[np.ndarray, "H W 3"]:
-    return image.astype(np.float32) / 255
-
-
-def _as_bytes(image: np.ndarray) -> Image:
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def _check_range(name: str, ends: tuple[float, ...], least: float) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32
 from data_pipelines.annotators.base import Image, ImageAnnotator, once_per_process
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.pixels import to_float
 
 Meaning = Literal["grey", "depth", "disparity", "normals", "segmentation"]
 
@@ -98,8 +99,7 @@ class OnnxModel(ImageAnnotator):
                 grey = (value - low) / max(high - low, 1e-12)
             case _:
                 grey = 1 / (1 + np.exp(-value)) if self.activation == "sigmoid" else value
-        level = np.round(np.clip(grey, 0, 1) * 255).astype(np.uint8)
-        return np.repeat(level[..., None], 3, axis=-1)
+        return maps.level_to_rgb(grey)
 
     def _run(self, image: Image) -> Float[np.ndarray, "..."]:
         """The output as (h, w) or (channels, h, w)."""
@@ -107,9 +107,8 @@ class OnnxModel(ImageAnnotator):
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         if self.order == "bgr":
             resized = resized[..., ::-1]
-        x_HWC = (resized.astype(np.float32) / 255 - np.array(self.mean, np.float32)) / np.array(
-            self.std, np.float32
-        )
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        x_HWC = (to_float(resized) - mean) / std
         first = self.layout == "channels_first"
         x = np.ascontiguousarray(np.moveaxis(x_HWC, -1, 0) if first else x_HWC)[None]
         session = _session(self.model)

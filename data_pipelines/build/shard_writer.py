@@ -8,9 +8,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -20,8 +18,9 @@ from data_pipelines.build.encoding import BatchEncoder
 from data_pipelines.build.recipe import Recipe, SentencePlan
 from lvm_jax import files
 from lvm_jax.config import to_dict
-from lvm_jax.data.records.tfrecord import TFRecordWriter, index_path
-from lvm_jax.data.sentences.visual_sentence import VisualSentence, encode_example
+from lvm_jax.data.records.record_index import index_path
+from lvm_jax.data.sentences.sentence_record import SentenceWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
 
 IMAGES_AT_ONCE = 512  # resized images that wait for the encoder: 100 MB at 256 pixels
@@ -95,7 +94,7 @@ class ShardWriter:
         sentences: dict[str, int] = {}
         images: dict[str, int] = {}
         try:
-            with TFRecordWriter(task.path) as writer:
+            with SentenceWriter(task.path) as writer:
                 pending: list[Composed] = []
                 waiting = 0  # images of `pending`
                 known: dict[bytes, np.ndarray] = {}
@@ -122,7 +121,7 @@ class ShardWriter:
         return summary
 
     def _encode(
-        self, pending: list[Composed], known: dict[bytes, np.ndarray], writer: TFRecordWriter
+        self, pending: list[Composed], known: dict[bytes, np.ndarray], writer: SentenceWriter
     ) -> None:
         """Writes `pending` and empties it; `known` holds the codes of all images of this shard so far, by digest."""
         # Clips and annotated images are told several times: each picture is encoded once a shard. Not once a process:
@@ -143,13 +142,13 @@ class ShardWriter:
                 key=sentence.plan.key,
                 layout=sentence.layout,
             )
-            writer.write(encode_example(record))
+            writer.add(record)
         pending.clear()
 
 
 def read_summary(task: ShardTask, fingerprint: str) -> ShardSummary | None:
     """The summary of a shard that is finished, or was given up, under this plan; None if it is to be written."""
-    content = read_json(task.summary)
+    content = files.read_json(task.summary)
     if content is None or content.get("fingerprint") != fingerprint:
         return None
     summary = ShardSummary(**content)
@@ -172,9 +171,3 @@ def needs_space(path: epath.PathLike) -> Iterator[None]:
         raise UserError(
             f"no space is left to write {path}: free some and run the same command again, what is finished is kept"
         ) from error
-
-
-def read_json(path: epath.PathLike) -> dict[str, Any] | None:
-    """The contents of a JSON file, None if there is none."""
-    path = epath.Path(path)
-    return json.loads(path.read_text()) if path.exists() else None

@@ -1,6 +1,5 @@
 """What a source of raw data is: named items, each a few images by role."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -8,6 +7,7 @@ from etils import epath
 from jaxtyping import UInt8
 
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.listing import existing_folder
 
 Image = UInt8[np.ndarray, "height width 3"]
 Item = dict[str, list[Image]]
@@ -65,27 +65,6 @@ class Source(Protocol):
         ...
 
 
-def list_keys(root: str, suffixes: Sequence[str], what: str) -> list[str]:
-    """Paths below `root`, relative to it, of the files with one of `suffixes`; hidden names are left out.
-
-    Raises:
-      UserError: no such folder, or no such file in it.
-    """
-    folder = existing_folder(root, what)
-    keys = []
-    for parent, _, names in folder.walk():
-        within = parent.relative_to(folder)
-        if not any(part.startswith(".") for part in within.parts):
-            keys += [
-                (within / name).as_posix()
-                for name in names
-                if name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
-            ]
-    if not keys:
-        raise UserError(f"{root} holds no {what}: put some there ({', '.join(suffixes)})")
-    return sorted(keys)
-
-
 def list_folders(root: str, what: str) -> list[str]:
     """Names of the folders in `root`, hidden ones left out.
 
@@ -101,15 +80,3 @@ def list_folders(root: str, what: str) -> list[str]:
 def child_folders(folder: epath.Path) -> list[str]:
     """Names of the folders in a folder, sorted, hidden ones left out."""
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
-
-
-def existing_folder(root: str, what: str) -> epath.Path:
-    """`root`, if it is a folder.
-
-    Raises:
-      UserError: it is none.
-    """
-    folder = epath.Path(root)
-    if not folder.is_dir():
-        raise UserError(f"{root} is not a folder: give the folder that holds the {what}")
-    return folder

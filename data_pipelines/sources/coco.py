@@ -8,15 +8,18 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int32, UInt8
 
-from data_pipelines.annotators import drawings, skeletons
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Item, existing_folder
+from data_pipelines.annotators.keypoints import draw_keypoints
+from data_pipelines.sources.base import BadItem, Item
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import shrink_ids
-from data_pipelines.sources.run_lengths import decode_run_lengths
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
-from lvm_jax.pictures.coco import Listed, read_coco
+from lvm_jax.pictures import skeletons
+from lvm_jax.pictures.boxes import draw_boxes
+from lvm_jax.pictures.coco import Listed, corners, marked_keypoints, read_coco
+from lvm_jax.pictures.listing import existing_folder
+from lvm_jax.pictures.run_lengths import decode_run_lengths
 
 Role = Literal["boxes", "keypoints", "segmentation"]
 _FIELD = {"boxes": "bbox", "keypoints": "keypoints", "segmentation": "segmentation"}
@@ -33,7 +36,7 @@ class CocoImages:
       images: folder of the photographs, below `root`.
       annotations: the json file, below `root`.
       roles: what is drawn. `boxes`: outlines on the image, or filled on black, in colours of the categories, smaller
-        above larger; back by `drawings.boxes_from_drawing`. `keypoints`: OpenPose's skeletons on black; back by
+        above larger; back by `boxes.boxes_from_drawing`. `keypoints`: OpenPose's skeletons on black; back by
         `skeletons.keypoints_from_drawing`. `segmentation`: categories in colours, from polygons and run lengths,
         smaller above larger; back by `annotation_maps.rgb_to_ids`.
       boxes_on: where boxes are drawn.
@@ -107,16 +110,15 @@ class CocoImages:
     def _boxes(self, annotations: list[dict], image: np.ndarray, listed: Listed) -> np.ndarray:
         """Crowds, which are regions and not objects, are left out."""
         single = [a for a in annotations if not a.get("iscrowd")]
-        boxes = np.array([a["bbox"] for a in single], np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
+        boxes = np.array([corners(a["bbox"]) for a in single], np.float64).reshape(-1, 4)
         large_first = np.argsort(-_areas(boxes), kind="stable")
         ids = np.array([a["category_id"] for a in single], np.int64)[large_first]
         boxes = boxes[large_first] * np.tile(_scale(image, listed), 2)
         size = image.shape[:2]
         if self.boxes_on == "black":
-            return drawings.draw_boxes(boxes, ids, size, n_ids=self.n_ids)
+            return draw_boxes(boxes, ids, size, n_ids=self.n_ids)
         thickness = max(1, round(min(size) / 80))
-        return drawings.draw_boxes(boxes, ids, size, image, n_ids=self.n_ids, thickness=thickness)
+        return draw_boxes(boxes, ids, size, image, n_ids=self.n_ids, thickness=thickness)
 
     def _segments(self, annotations: list[dict], image: np.ndarray, listed: Listed) -> np.ndarray:
         ids = np.zeros((listed.height, listed.width), np.int32)
@@ -144,11 +146,12 @@ def _areas(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
 def _keypoints(
     annotations: list[dict], image: np.ndarray, listed: Listed
 ) -> UInt8[np.ndarray, "H W 3"]:
-    marked = np.array([a["keypoints"] for a in annotations], np.float64).reshape(-1, 17, 3)
-    points = np.where(marked[..., 2:] > 0, marked[..., :2] + 0.5, np.nan) * _scale(image, listed)
+    marked = np.array([marked_keypoints(a["keypoints"]) for a in annotations]).reshape(-1, 17, 2)
+    # COCO counts from the middle of a pixel, drawings from the upper left corner of the picture.
+    points = (marked + 0.5) * _scale(image, listed)
     joints = skeletons.openpose_from_coco(points)
     size = image.shape[:2]
-    return skeletons.draw_keypoints(joints, size, skeletons.OPENPOSE, max(2.0, min(size) / 50))
+    return draw_keypoints(joints, size, skeletons.OPENPOSE, max(2.0, min(size) / 50))
 
 
 def _mask(segmentation: Any, listed: Listed) -> np.ndarray:

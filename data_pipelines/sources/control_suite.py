@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from data_pipelines.sources.base import BadItem, Image, Item
+from data_pipelines.sources.base import BadItem, Item
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
@@ -108,7 +108,7 @@ class DmControlClips:
                 renderer.disable_segmentation_rendering()
         if depths:
             nearest = min(float(depth_HW.min()) for depth_HW in depths)
-            item["depth"] = [_grey(nearest / depth_HW) for depth_HW in depths]
+            item["depth"] = [maps.level_to_rgb(nearest / depth_HW) for depth_HW in depths]
         return item
 
 
@@ -184,7 +184,3 @@ def _parts(seen_HW2: np.ndarray, model: Any) -> Int32[np.ndarray, "H W"]:
     bodies_HW = np.asarray(model.geom_bodyid)[np.clip(ids_HW, 0, model.ngeom - 1)]
     parts_HW = np.where(kinds_HW == int(kinds.mjOBJ_GEOM), bodies_HW, 0)
     return np.where(kinds_HW == int(kinds.mjOBJ_SKIN), 1, parts_HW).astype(np.int32)
-
-
-def _grey(level_HW: np.ndarray) -> Image:
-    return np.repeat(np.round(255 * level_HW).astype(np.uint8)[..., None], 3, axis=-1)

@@ -11,11 +11,12 @@ from jaxtyping import Float32
 from PIL import Image as PILImage
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Image, Item, list_keys
+from data_pipelines.sources.base import BadItem, Image, Item
 from data_pipelines.sources.images import shrink
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
+from lvm_jax.pictures.listing import list_files
 from lvm_jax.pictures.resize import resize_and_crop
 
 
@@ -56,7 +57,7 @@ class Cutouts:
 
     def keys(self) -> list[str]:
         """`path#variant`; see `Source`."""
-        paths = list_keys(self.root, (".png", ".webp"), "cut-outs")
+        paths = list_files(self.root, (".png", ".webp"), "cut-outs")
         _list_backgrounds(self.backgrounds)
         return sorted(f"{path}#{i}" for path in paths for i in range(self.variants))
 
@@ -112,7 +113,7 @@ class Cutouts:
 def _list_backgrounds(folder: str) -> list[str]:
     if not folder:
         raise UserError("backgrounds is empty: give a folder of photographs to paste on")
-    return list_keys(folder, EXTENSIONS, "photographs")
+    return list_files(folder, EXTENSIONS, "photographs")
 
 
 # What is pasted, and on what, at twice the size that is needed: each is used many times.

@@ -15,6 +15,7 @@ import numpy as np
 from data_pipelines.sources.base import BadItem, Image, Item
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.pixels import to_float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,7 @@ def _start() -> Any:
 
 
 def _grey(depth_HW: np.ndarray) -> Image:
-    nearness = 1 - np.sqrt(depth_HW.astype(np.float32) / 255)
-    return np.repeat(np.round(255 * nearness).astype(np.uint8)[..., None], 3, axis=-1)
+    return maps.level_to_rgb(1 - np.sqrt(to_float(depth_HW)))
 
 
 def _instances(state: Any) -> np.ndarray:

@@ -7,9 +7,10 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import Image
 
-from data_pipelines.sources.base import BadItem, Item, list_keys
+from data_pipelines.sources.base import BadItem, Item
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
+from lvm_jax.pictures.listing import list_files
 
 
 def read_image(
@@ -55,7 +56,7 @@ class ImageFolder:
 
     def keys(self) -> list[str]:
         """Relative paths of the images; see `Source`."""
-        return list_keys(self.root, EXTENSIONS, "images")
+        return list_files(self.root, EXTENSIONS, "images")
 
     def load(self, key: str) -> Item:
         """One image; see `Source`."""

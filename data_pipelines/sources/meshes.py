@@ -9,10 +9,12 @@ import numpy as np
 from etils import epath
 from PIL import Image as PILImage
 
-from data_pipelines.sources.base import BadItem, Item, list_keys
+from data_pipelines.sources.base import BadItem, Item
 from data_pipelines.synthetic.mesh_renderer import Surface, render_mesh
 from data_pipelines.synthetic.renderer import Camera
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.listing import list_files
+from lvm_jax.pictures.pixels import to_float
 
 EXTENSIONS = (".obj", ".glb", ".gltf", ".stl", ".ply", ".off")
 FIELD_OF_VIEW = 49.0  # degrees
@@ -65,7 +67,7 @@ class MeshFolder:
 
     def keys(self) -> list[str]:
         """Relative paths of the meshes; see `Source`."""
-        return list_keys(self.root, EXTENSIONS, "meshes")
+        return list_files(self.root, EXTENSIONS, "meshes")
 
     def load(self, key: str) -> Item:
         """All views of one mesh; see `Source`."""
@@ -155,7 +157,7 @@ def _look(mesh: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         colours = np.broadcast_to(np.asarray(visual.face_colors)[:, None, :3], shape)
     else:
         colours = np.broadcast_to(_PLAIN, shape)
-    return colours.astype(np.float32) / 255, texture, uv_F32
+    return to_float(colours.astype(np.uint8)), texture, uv_F32
 
 
 def _normalised(surfaces: list[Surface], up: str, key: str) -> list[Surface]:

@@ -56,7 +56,7 @@ class PairedFiles:
     def keys(self) -> list[str]:
         """What stands for `{key}` in the files of the annotations; see `Source`."""
         listed = self.roles[1:] or self.roles
-        return sorted({key for _, path in listed for key in templates.list_files(self.root, path)})
+        return sorted({key for _, path in listed for key in templates.list_keys(self.root, path)})
 
     def load(self, key: str) -> Item:
         """One file of each role; see `Source`."""

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from data_pipelines.sources.base import BadItem, child_folders, existing_folder, list_keys
+from data_pipelines.sources.base import BadItem, child_folders
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.listing import existing_folder, list_files
 
 Roles = tuple[tuple[str, ...], ...]  # (role, template)
 
@@ -28,7 +29,7 @@ def check_roles(roles: Roles, fields: Sequence[str]) -> None:
             raise UserError(f"the template of {role!r} is {template!r}: it must hold {wanted} once")
 
 
-def list_files(root: str, template: str) -> list[str]:
+def list_keys(root: str, template: str) -> list[str]:
     """Sorted keys of the files that fit a template of `{key}`.
 
     Raises:
@@ -40,7 +41,7 @@ def list_files(root: str, template: str) -> list[str]:
     pattern = re.escape(template).replace(r"\{key\}", "(.+)")
     found = []
     if (folder / fixed).is_dir():
-        names = list_keys(str(folder / fixed), (suffix.lower(),), f"files like {template}")
+        names = list_files(str(folder / fixed), (suffix.lower(),), f"files like {template}")
         paths = (f"{fixed}/{name}" if fixed else name for name in names)
         found = [match[1] for path in paths if (match := re.fullmatch(pattern, path))]
     if not found:

@@ -6,13 +6,14 @@ import functools
 from etils import epath
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Item, existing_folder
+from data_pipelines.sources.base import BadItem, Item
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
 from lvm_jax.data.records import example
-from lvm_jax.data.records.tfrecord import RecordFile
+from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.listing import existing_folder
 
 
 @dataclasses.dataclass(frozen=True)

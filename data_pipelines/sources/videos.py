@@ -8,9 +8,10 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
-from data_pipelines.sources.base import BadItem, Item, list_keys
+from data_pipelines.sources.base import BadItem, Item
 from data_pipelines.sources.video_frames import BadVideo, every_nth
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.listing import list_files
 
 EXTENSIONS = (".mp4", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".mov", ".mkv", ".m4v")
 
@@ -41,7 +42,7 @@ class VideoFolder:
 
     def keys(self) -> list[str]:
         """Relative paths of the videos; see `Source`."""
-        return list_keys(self.root, EXTENSIONS, "videos")
+        return list_files(self.root, EXTENSIONS, "videos")
 
     def load(self, key: str) -> Item:
         """The first video stream; a file damaged before the last frame that is wanted is a bad item. See `Source`."""

@@ -7,13 +7,14 @@ from typing import Literal
 from etils import epath
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Item, list_keys
+from data_pipelines.sources.base import BadItem, Item
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
 from lvm_jax.data.records.tar_members import Place, list_members, read_member
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.decode import EXTENSIONS
+from lvm_jax.pictures.listing import list_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class WebDataset:
           UserError: no tar, one that is cut short, or a sample that occurs twice in its tar.
         """
         found = []
-        for shard in list_keys(self.root, (".tar",), "tars"):
+        for shard in list_files(self.root, (".tar",), "tars"):
             path = epath.Path(self.root) / shard
             samples = _index(str(path), path.stat().mtime)
             found += [

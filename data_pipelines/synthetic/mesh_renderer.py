@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
 from data_pipelines.synthetic.renderer import SUPERSAMPLING, Camera, Vector
+from lvm_jax.pictures.pixels import to_uint8
 
 SAMPLES_AT_ONCE = 1 << 20
 _AMBIENT, _SUNLIGHT, _SKYLIGHT = 0.58, 0.42, 0.12
@@ -61,7 +62,7 @@ def render_mesh(
         colour_P3[seen] = _shade(surface, triangle[seen], weights_P3[seen], camera)
     s = SUPERSAMPLING
     blocks = np.clip(colour_P3, 0, 1).reshape(size, s, size, s, 3)
-    return np.round(blocks.mean(axis=(1, 3)) * 255).astype(np.uint8)
+    return to_uint8(blocks.mean(axis=(1, 3)))
 
 
 def _project(corners_F33: np.ndarray, camera: Camera, size: int) -> Float32[np.ndarray, "F 3 3"]:

@@ -1,6 +1,6 @@
 r"""Pretraining of the decoder on token shards.
 
-python experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir=gs://BUCKET/lvm-3b \
+python experiments/train.py --config=experiments/configs/lvm.py:3b --workdir=gs://BUCKET/lvm-3b \
     --config.data.shards=gs://BUCKET/uvd
 
 The argument is a size (debug, 100m, 300m, 600m, 1b, 3b, 7b, 13b, 20b, 30b, quickstart, small); `3b,runlocal` shrinks
@@ -8,73 +8,27 @@ any of them to a laptop. The recipe is the published one (LVM, arXiv 2312.00785,
 differences: sentences are kept apart by segment ids, and norms are not decayed.
 """
 
-import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from lvm_jax.config import parse_arg
-from lvm_jax.evaluation.lvm import while_training
 from lvm_jax.models import presets
-from lvm_jax.parallel.mesh import MeshConfig
-from lvm_jax.training.loop import TrainConfig
-from lvm_jax.training.optimizer import OptimizerConfig
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The recipe of one size."""
+    """The configuration of one size."""
     args = parse_arg(arg, size="300m", runlocal=False)
-    config = ConfigDict()
-    config.model = dataclasses.asdict(presets.llama(args["size"]))
-    config.model.update({"dtype": "bfloat16", "remat": "dots"})
-
-    # Fine-tuning: a model folder of this shape, ours or Hugging Face's; "": fresh weights. config.model.lora.rank sets
-    # the rank of adapters that are trained beside frozen weights; 0: all weights are trained.
-    config.init_from = ""
-
-    config.data = ConfigDict()
-    config.data.shards = ""  # a folder of shards or a glob; several with commas between them
-    config.data.weights = (
-        ""  # shares of the images, such as "laion=9,coco=1"; "": every sentence once an epoch
-    )
-    config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one token more, for the labels
-    config.data.packing = "packed"  # "concat" is the paper's: concatenate and cut
-
-    config.train = dataclasses.asdict(
-        TrainConfig(
-            steps=200_000,  # x 2M tokens = 420B, the paper's one epoch
-            batch_size=512,  # rows; 2,097,152 tokens
-            log_every=20,
-            eval_every=2_000,
-            checkpoint_every=1_000,
-        )
-    )
-
-    config.optimizer = dataclasses.asdict(
-        OptimizerConfig(
-            learning_rate=1.5e-4,
-            end_learning_rate=3e-5,
-            warmup_steps=8_000,
-            decay_steps=200_000,  # the published 288,000 were never reached
-            b1=0.9,
-            b2=0.95,
-            weight_decay=0.1,
-            decay="matrices",
-            clip_norm=1.0,
-        )
-    )
-
-    config.loss = ConfigDict()
-    config.loss.z_loss = 0.0
-    config.loss.chunk = 0  # tokens of a row whose logits are alive at a time; 0: all
-    config.loss.accumulation = 1  # parts that a batch is computed in, one after the other
-
-    # Evaluators and their periods in steps, 0: never; each also after the last step. See docs/evaluation.md.
-    config.evaluators = dict.fromkeys(while_training.NAMES, 0)
-    config.evaluation = dataclasses.asdict(while_training.EvaluationConfig())
-
-    config.mesh = dataclasses.asdict(MeshConfig())
-
+    config: Any = ConfigDict()
+    config.recipe = "lvm"  # what is built from these keys: lvm_jax/recipes/lvm.py
+    _model(config, args["size"])
+    _fine_tuning(config)
+    _data(config)
+    _train(config)
+    _optimizer(config)
+    _loss(config)
+    _evaluation(config)
+    _mesh(config)
     if args["size"] in ("quickstart", "small"):
         _quickstart(config)
     if args["size"] == "small":
@@ -82,6 +36,143 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if args["runlocal"]:
         _runlocal(config)
     return config
+
+
+def _model(config: Any, size: str) -> None:
+    """The decoder: its shape, in Hugging Face's names, and how it is computed."""
+    shape = presets.llama(size)
+    config.model = ConfigDict()
+    config.model.vocab_size = shape.vocab_size  # codes, and the 100 reserved ids behind them
+    config.model.hidden_size = shape.hidden_size  # width of the residual stream
+    config.model.intermediate_size = shape.intermediate_size  # width of the MLP
+    config.model.num_hidden_layers = shape.num_hidden_layers  # blocks
+    config.model.num_attention_heads = shape.num_attention_heads  # query heads
+    config.model.num_key_value_heads = shape.num_key_value_heads  # divides num_attention_heads
+    config.model.bos_token_id = shape.bos_token_id  # begins a visual sentence
+    config.model.eos_token_id = shape.eos_token_id  # ends it
+    config.model.pad_token_id = shape.pad_token_id  # fills a row
+    config.model.rms_norm_eps = shape.rms_norm_eps  # added to the mean square
+    config.model.rope_theta = shape.rope_theta  # base of the rotary wavelengths
+    config.model.initializer_range = shape.initializer_range  # standard deviation of a fresh matrix
+    # The context that the model is meant for: recorded for other libraries, not enforced.
+    config.model.max_position_embeddings = shape.max_position_embeddings
+    config.model.tie_word_embeddings = shape.tie_word_embeddings  # the head is the embedding
+    config.model.attention_head_dim = 0  # 0: hidden_size / num_attention_heads
+    config.model.qkv_bias = False  # queries, keys and values with biases, as in Qwen2
+
+    # For rows longer than the decoder was trained on.
+    config.model.rope_scaling = ConfigDict()
+    config.model.rope_scaling.rope_type = "none"  # or "linear", "llama3"
+    config.model.rope_scaling.factor = 1.0  # how far the wavelengths are stretched
+    config.model.rope_scaling.low_freq_factor = 1.0  # llama3: long wavelengths, stretched in full
+    config.model.rope_scaling.high_freq_factor = 4.0  # llama3: short wavelengths, left alone
+    # llama3: the row that the decoder was trained on.
+    config.model.rope_scaling.original_max_position_embeddings = 8192
+
+    # Low-rank adapters beside frozen weights, for fine-tuning.
+    config.model.lora = ConfigDict()
+    config.model.lora.rank = 0  # 0: no adapters, and all weights are trained
+    config.model.lora.alpha = 16.0  # an adapter's product counts alpha / rank times
+    # Matrices that get one: query, key, value, out, gate, up, down.
+    config.model.lora.targets = ("query", "value")
+
+    config.model.quantization = "none"  # of the products in blocks: or "int8", "fp8"
+    config.model.dtype = "bfloat16"  # of activations; parameters, norms, logits are float32
+    config.model.scan_layers = True  # compile one block and loop over it
+    # What the backward pass computes again: all but products with weights; "full": all; "none".
+    config.model.remat = "dots"
+    config.model.attention = "auto"  # or "xla", "chunked", "splash" (TPU), "cudnn" (GPU)
+
+
+def _fine_tuning(config: Any) -> None:
+    # A model folder of this shape to start from, ours or Hugging Face's; "": fresh weights.
+    config.init_from = ""
+    # Parameters that are not trained, as paths below `params/` of a checkpoint: ("embedding", "layers/*_norm").
+    config.frozen = ()
+
+
+def _data(config: Any) -> None:
+    config.data = ConfigDict()
+    config.data.shards = ""  # a folder of shards or a glob; several with commas between them
+    # Shares of the images, such as "laion=9,coco=1"; "": every sentence once an epoch.
+    config.data.weights = ""
+    config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one token more, for the labels
+    config.data.packing = "packed"  # "concat" is the paper's: concatenate and cut
+
+
+def _train(config: Any) -> None:
+    config.train = ConfigDict()
+    config.train.steps = 200_000  # x 2M tokens = 420B, the paper's one epoch
+    config.train.batch_size = 512  # rows; 2,097,152 tokens
+    config.train.seed = 0  # of initialisation, data order and step keys
+    config.train.log_every = 20  # steps that become one line of metrics.jsonl
+    config.train.eval_every = 2_000  # steps; 0: only after the last one
+    config.train.checkpoint_every = 1_000  # steps; 0: only after the last one
+    config.train.keep_checkpoints = 2  # the newest ones
+    config.train.keep_every_steps = 0  # and for ever those of the steps that this divides; 0: none
+    # A bad step is not finite or, with a spike_factor, has a loss that many times its running mean.
+    config.train.on_bad_step = "stop"  # or "skip": leave its update out
+    config.train.spike_factor = 0.0  # 0: a loss may spike
+    config.train.max_skips = 10  # bad steps in a row before the run stops all the same
+    config.train.watchdog_seconds = 1800.0  # a step that hangs longer ends the process; 0: never
+    config.train.profile_steps = (0, 0)  # (first, last) step to trace into WORKDIR/profile
+    config.train.wandb_project = ""  # Weights & Biases project that gets the metrics too
+    config.train.print_config = True  # the whole of it at the start, not only where it is
+
+
+def _optimizer(config: Any) -> None:
+    """AdamW; its rate rises linearly, then falls as a cosine."""
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1.5e-4  # at the end of the warm-up
+    config.optimizer.end_learning_rate = 3e-5  # from decay_steps on
+    config.optimizer.warmup_steps = 8_000  # updates of linear rise from 0
+    # Updates until end_learning_rate, warm-up included; the published 288,000 were never reached.
+    config.optimizer.decay_steps = 200_000
+    config.optimizer.b1 = 0.9  # decay of the mean of gradients
+    config.optimizer.b2 = 0.95  # decay of the mean of their squares
+    config.optimizer.eps = 1e-8  # added to the root of the second
+    config.optimizer.weight_decay = 0.1  # times the learning rate
+    config.optimizer.decay = "matrices"  # spares norms and biases; "all" is the published choice
+    config.optimizer.clip_norm = 1.0  # longest gradient, over all parameters
+
+
+def _loss(config: Any) -> None:
+    config.loss = ConfigDict()
+    config.loss.z_loss = 0.0  # weight of log(Z)^2, which keeps logits from drifting; 0 as published
+    config.loss.chunk = 0  # tokens of a row whose logits are alive at a time; 0: all
+    config.loss.accumulation = 1  # microbatches that a batch is computed in, one after the other
+
+
+def _evaluation(config: Any) -> None:
+    """What is measured while it trains, beside the held-out loss; see docs/evaluation.md."""
+    # Periods in steps; 0: never. An evaluator that is on also follows the last step.
+    config.evaluators = ConfigDict()
+    config.evaluators.next_token = 0  # loss by source, category and annotation, beside baselines
+    config.evaluators.in_context = 0  # perplexity of the last frame against the images before it
+    config.evaluators.annotations = 0  # perplexity of each annotation type after some pairs
+    config.evaluators.benchmarks = (
+        0  # answers in context; needs evaluation.benchmarks and .tokenizer
+    )
+
+    config.evaluation = ConfigDict()
+    config.evaluation.split = "validation"  # of the shards
+    config.evaluation.max_sentences = 256  # of the split, evenly spread; 0: all
+    config.evaluation.context_sentences = 48  # a curve of in_context, a type of annotations; 0: all
+    config.evaluation.shots = 5  # pairs before an annotation or a question
+    config.evaluation.batch_size = 4  # sentences of full length, or questions, at once
+    config.evaluation.benchmarks = ""  # "NAME=ROOT,...": which benchmarks, and where their data is
+    config.evaluation.tokenizer = ""  # folder of the VQGAN; benchmarks need it
+    config.evaluation.episodes = 64  # questions of each visual task
+
+
+def _mesh(config: Any) -> None:
+    """Devices along each axis. Their product is the number of devices; one of them may be -1, the rest."""
+    config.mesh = ConfigDict()
+    config.mesh.data = 1  # replicates the parameters: across slices or slow links
+    config.mesh.fsdp = -1  # splits parameters and batch
+    config.mesh.context = 1  # splits the sequence
+    config.mesh.tensor = 1  # splits heads, MLP and vocabulary
+    config.mesh.expert = 1  # splits the experts of a mixture; else as data
 
 
 def _quickstart(config: Any) -> None:

@@ -19,9 +19,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config: Any = ConfigDict()
     # Every size is trained to each of these lengths, with a learning rate that ends there: three points a line.
     config.steps = (250, 500, 1000)
+    # Each run once for each of these; the figures show their mean.
     config.seeds = (0,)
-    # What the ablation trains on, as categories; it is one size at the longest length, beside "all".
+    # The ablation trains one size at the longest length on parts of the data, beside all of it.
     config.ablation_size = "d128"
+    # Name -> categories of a part.
     config.mixtures = ConfigDict(
         {
             "videos": ("unlabelled_video",),
@@ -29,10 +31,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "images": ("unlabelled_image",),
         }
     )
-    # Flags of experiments/train_lvm.py: of every run, and of each size.
+    # Flags of experiments/train.py for every run; `recipe` is the config file and its argument.
     config.common = ConfigDict()
     config.common.recipe = "experiments/configs/lvm.py:quickstart"
     config.common.evaluation = ConfigDict({"shots": 3, "max_sentences": 0, "context_sentences": 0})
+    # Name -> flags of the runs of one size, over the common ones.
     config.sizes = ConfigDict(
         {
             "d32": _narrow(32, layers=2, initializer_range=0.18),
@@ -72,7 +75,7 @@ def _published(config: Any) -> None:
 
 
 def _runlocal(config: Any) -> None:
-    """Shows that the way works, and learns nothing."""
+    """Shows that it runs, and learns nothing."""
     recipe = next(iter(config.sizes.values())).get("recipe", config.common.recipe)
     config.common.recipe = f"{recipe},runlocal"
     config.common.train = ConfigDict({"batch_size": 2, "log_every": 1})

@@ -1,6 +1,6 @@
 r"""Training of the tokenizer, a VQGAN, on a folder of images.
 
-python experiments/train_tokenizer.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
+python experiments/train.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
     --config.data.images=FOLDER
 
 The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small); `NAME,runlocal`
@@ -20,52 +20,24 @@ from ml_collections import ConfigDict
 from lvm_jax.config import parse_arg
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
-from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
-from lvm_jax.parallel.mesh import MeshConfig
-from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep
-from lvm_jax.training.loop import TrainConfig
-from lvm_jax.training.optimizer import OptimizerConfig
+from lvm_jax.tasks.tokenizer import TokenizerLoss
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The recipe of one preset."""
+    """The configuration of one preset."""
     args = parse_arg(
         arg, preset="lvm-f16-8192", recipe="", l2_codes=False, embedded=False, runlocal=False
     )
-    config = ConfigDict()
-    config.model = dataclasses.asdict(presets.vqgan(args["preset"]))
-    config.discriminator = dataclasses.asdict(DiscriminatorConfig())
-    config.loss = dataclasses.asdict(TokenizerLoss())
-    config.step = dataclasses.asdict(TokenizerStep())
-
-    config.data = ConfigDict()
-    config.data.images = ""  # a folder, sub-folders included; tars, TFRecords, tfds://NAME:SPLIT
-    config.data.feature = ""  # which images, where an item of tars, TFRecords or TFDS has several
-    config.data.held_out = (
-        ""  # a list of paths below it, one a line; without one, held_out_fraction of the files
-    )
-    config.data.held_out_fraction = 0.01
-    config.data.repeats = (
-        ConfigDict()
-    )  # sub-folder -> how often each of its files comes in an epoch
-    config.data.crop = "random"
-    config.data.flip = True
-    config.data.max_bad = 100
-
-    config.train = dataclasses.asdict(
-        TrainConfig(
-            steps=600_000,
-            batch_size=128,
-            log_every=50,
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        )
-    )
-
-    config.generator = _adamw(1e-4, warmup=2_000, steps=600_000)
-    config.critic = _adamw(1e-6, warmup=2_000, steps=600_000)
-    config.mesh = dataclasses.asdict(MeshConfig())
-
+    config: Any = ConfigDict()
+    config.recipe = "tokenizer"  # what is built from these keys: lvm_jax/recipes/tokenizer.py
+    _model(config, args["preset"])
+    _discriminator(config)
+    _loss(config)
+    _step(config)
+    _data(config)
+    _train(config)
+    _optimizers(config)
+    _mesh(config)
     if args["preset"] in ("quickstart", "small"):
         _quickstart(config)
     if args["preset"] == "small":
@@ -84,18 +56,143 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return config
 
 
-def _adamw(learning_rate: float, warmup: int, steps: int) -> dict[str, Any]:
-    return dataclasses.asdict(
-        OptimizerConfig(
-            learning_rate=learning_rate,
-            end_learning_rate=learning_rate / 10,
-            warmup_steps=warmup,
-            decay_steps=steps,
-            b1=0.5,
-            b2=0.9,
-            weight_decay=0.01,
-        )
-    )
+def _model(config: Any, preset: str) -> None:
+    """The VQGAN: open-muse's field names, and below them ours."""
+    shape = presets.vqgan(preset)
+    config.model = ConfigDict()
+    config.model.resolution = shape.resolution  # side of the square images
+    config.model.num_channels = shape.num_channels  # image channels
+    config.model.hidden_channels = shape.hidden_channels  # width that channel_mult multiplies
+    config.model.channel_mult = shape.channel_mult  # of each level, finest first
+    config.model.num_res_blocks = shape.num_res_blocks  # a level
+    config.model.attn_resolutions = shape.attn_resolutions  # sides at which attention follows
+    config.model.no_attn_mid_block = shape.no_attn_mid_block  # no attention in the middle
+    config.model.z_channels = shape.z_channels  # channels that leave the encoder
+    config.model.num_embeddings = shape.num_embeddings  # codes
+    config.model.quantized_embed_dim = shape.quantized_embed_dim  # dimension of a code
+    config.model.architecture = shape.architecture  # which published network: "taming", "maskgit"
+    config.model.pixel_range = shape.pixel_range  # what the network is fed: "0_1", "-1_1"
+    config.model.l2_normalize = shape.l2_normalize  # compare features and codes by angle
+    config.model.norm_groups = shape.norm_groups  # groups of each GroupNorm
+    config.model.dtype = shape.dtype  # of the convolutions: "float32", "bfloat16"
+
+
+def _discriminator(config: Any) -> None:
+    config.discriminator = ConfigDict()
+    config.discriminator.hidden_channels = 64  # width of the first layer; it doubles, up to 8x
+    config.discriminator.n_layers = 3  # patch: strided layers, 70 pixels a patch; style: halvings
+    config.discriminator.num_channels = 3  # image channels
+    config.discriminator.norm_groups = 32  # groups of each GroupNorm of "patch"; 0: no norms
+    config.discriminator.kind = "patch"  # PatchGAN, or "style": the one of StyleGAN2
+
+
+def _loss(config: Any) -> None:
+    """What is minimised: open-muse's recipe for fine-tuning its f16 tokenizer."""
+    config.loss = ConfigDict()
+    config.loss.reconstruction = "l1"  # or "l2": absolute or squared error of pixels
+    config.loss.reconstruction_weight = 1.0  # of that error
+    config.loss.perceptual = "lpips-vgg"  # or "lpips-alex", "gradient" (edges), "none"
+    config.loss.perceptual_weight = 1.0  # of the perceptual distance
+    # Gradient to the encoder: unchanged, or "all_codes": through the softmax over codes (IBQ).
+    config.loss.straight_through = "nearest"
+    config.loss.quantization_weight = 1.0  # of codebook and commitment terms together
+    config.loss.commitment_cost = 0.25  # beta
+    config.loss.legacy_commitment = False  # beta weighs the codebook term, as in the published code
+    config.loss.entropy_weight = 0.0  # asks for sure choices and even use of the codes; 0: does not
+    config.loss.entropy_temperature = 0.01  # of the softmax there, and in "all_codes"
+    config.loss.adversarial = "hinge"  # or "non_saturating"
+    config.loss.adversarial_weight = 0.8  # of the generator's loss; 0: no discriminator
+    # Scale it so that its gradient at the last kernel is as long as that of the likeness.
+    config.loss.adaptive_weight = True
+    config.loss.discriminator_start = 50_000  # step at which it begins to train and to be heard
+    config.loss.r1_weight = 0.0  # of the penalty on its gradient at real images; 0: none
+    config.loss.lecam_weight = 0.0  # of LeCam regularisation; 0: none
+    config.loss.lecam_decay = 0.999  # of the moving averages of its logits
+
+
+def _step(config: Any) -> None:
+    config.step = ConfigDict()
+    config.step.accumulation = 1  # microbatches that a batch is computed in, one after the other
+    config.step.ema_decay = 0.0  # of averaged weights, which are then exported; 0: none
+    config.step.revive_after = 0  # steps without use after which a code moves; 0: never
+
+
+def _data(config: Any) -> None:
+    config.data = ConfigDict()
+    config.data.images = ""  # a folder, sub-folders included; tars, TFRecords, tfds://NAME:SPLIT
+    config.data.feature = ""  # which images, where an item of tars, TFRecords or TFDS has several
+    # A list of paths below it, one a line; without one, held_out_fraction of the files.
+    config.data.held_out = ""
+    config.data.held_out_fraction = 0.01  # chosen by a hash of the name
+    # Sub-folder -> how often each of its files comes in an epoch.
+    config.data.repeats = ConfigDict()
+    config.data.crop = "random"  # how an image becomes a square: "resized", "center", "squash"
+    config.data.flip = True  # mirror every other image
+    config.data.max_bad = 100  # images that cannot be decoded, before the run stops
+
+
+def _train(config: Any) -> None:
+    config.train = ConfigDict()
+    config.train.steps = 600_000  # 77 M images
+    config.train.batch_size = 128  # images
+    config.train.seed = 0  # of initialisation, data order and step keys
+    config.train.log_every = 50  # steps that become one line of metrics.jsonl
+    config.train.eval_every = 5_000  # steps; 0: only after the last one
+    config.train.checkpoint_every = 5_000  # steps; 0: only after the last one
+    config.train.keep_checkpoints = 2  # the newest ones
+    config.train.keep_every_steps = 0  # and for ever those of the steps that this divides; 0: none
+    # A bad step is not finite or, with a spike_factor, has a loss that many times its running mean.
+    config.train.on_bad_step = "stop"  # or "skip": leave its update out
+    config.train.spike_factor = 0.0  # 0: a loss may spike
+    config.train.max_skips = 10  # bad steps in a row before the run stops all the same
+    config.train.watchdog_seconds = 1800.0  # a step that hangs longer ends the process; 0: never
+    config.train.profile_steps = (0, 0)  # (first, last) step to trace into WORKDIR/profile
+    config.train.wandb_project = ""  # Weights & Biases project that gets the metrics too
+    config.train.print_config = True  # the whole of it at the start, not only where it is
+
+
+def _optimizers(config: Any) -> None:
+    """AdamW for both networks; rates rise linearly, then fall as a cosine."""
+    config.generator = ConfigDict()
+    config.generator.learning_rate = 1e-4  # at the end of the warm-up
+    config.generator.end_learning_rate = 1e-5  # from decay_steps on
+    config.generator.warmup_steps = 2_000  # updates of linear rise from 0
+    config.generator.decay_steps = 600_000  # warm-up included
+    config.generator.b1 = 0.5  # decay of the mean of gradients
+    config.generator.b2 = 0.9  # decay of the mean of their squares
+    config.generator.eps = 1e-8  # added to the root of the second
+    config.generator.weight_decay = 0.01  # times the learning rate
+    config.generator.decay = "matrices"  # spares norms and biases; or "all"
+    config.generator.clip_norm = 1.0  # longest gradient, over all parameters
+
+    config.critic = ConfigDict()
+    config.critic.learning_rate = 1e-6  # of the discriminator, which must not run ahead
+    config.critic.end_learning_rate = 1e-7  # from decay_steps on
+    config.critic.warmup_steps = 2_000  # counted from its first update
+    config.critic.decay_steps = 600_000  # warm-up included
+    config.critic.b1 = 0.5  # as the generator's
+    config.critic.b2 = 0.9  # as the generator's
+    config.critic.eps = 1e-8  # as the generator's
+    config.critic.weight_decay = 0.01  # as the generator's
+    config.critic.decay = "matrices"  # as the generator's
+    config.critic.clip_norm = 1.0  # as the generator's
+
+
+def _mesh(config: Any) -> None:
+    """Devices along each axis. Their product is the number of devices; one of them may be -1, the rest."""
+    config.mesh = ConfigDict()
+    config.mesh.data = 1  # replicates the parameters: across slices or slow links
+    config.mesh.fsdp = -1  # splits parameters and batch
+    config.mesh.context = 1  # splits the sequence
+    config.mesh.tensor = 1  # splits heads, MLP and vocabulary
+    config.mesh.expert = 1  # splits the experts of a mixture; else as data
+
+
+def _adamw(optimizer: Any, learning_rate: float, warmup: int, steps: int) -> None:
+    """The published AdamW with another rate, which falls to a tenth."""
+    optimizer.update({"learning_rate": learning_rate, "end_learning_rate": learning_rate / 10})
+    optimizer.update({"warmup_steps": warmup, "decay_steps": steps})
+    optimizer.update({"b1": 0.5, "b2": 0.9, "weight_decay": 0.01, "clip_norm": 1.0})
 
 
 def _quickstart(config: Any) -> None:
@@ -108,8 +205,8 @@ def _quickstart(config: Any) -> None:
     config.data.flip = False  # left and right of a rendered scene are told apart by its light
     config.train.update({"steps": 1500, "batch_size": 8, "log_every": 20})
     config.train.update({"eval_every": 500, "checkpoint_every": 100, "print_config": False})
-    config.generator = _adamw(1e-3, warmup=20, steps=1500)
-    config.critic = _adamw(2.5e-4, warmup=20, steps=1500)
+    _adamw(config.generator, 1e-3, warmup=20, steps=1500)
+    _adamw(config.critic, 2.5e-4, warmup=20, steps=1500)
     config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})
 
 
@@ -182,7 +279,7 @@ _RECIPES = {"taming": _taming, "maskgit": _maskgit, "lvm": _lvm}
 def _l2_codes(config: Any) -> None:
     """Codes of 8 dimensions, compared by angle (ViT-VQGAN, LlamaGen): they are all used, which 64 free ones are not."""
     config.model.update({"l2_normalize": True, "quantized_embed_dim": 8})
-    if config.model.layout == "maskgit":  # it has no convolution between latent and code
+    if config.model.architecture == "maskgit":  # it has no convolution between latent and code
         config.model.z_channels = 8
 
 
@@ -197,5 +294,5 @@ def _runlocal(config: Any) -> None:
     config.loss.update({"perceptual": "gradient", "discriminator_start": 3})
     config.train.update({"steps": 6, "batch_size": 8, "log_every": 2})
     config.train.update({"eval_every": 3, "checkpoint_every": 3})
-    config.generator = _adamw(1e-3, warmup=2, steps=6)
-    config.critic = _adamw(2e-4, warmup=2, steps=6)
+    _adamw(config.generator, 1e-3, warmup=2, steps=6)
+    _adamw(config.critic, 2e-4, warmup=2, steps=6)

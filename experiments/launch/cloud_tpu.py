@@ -1,7 +1,7 @@
 r"""Trains on Cloud TPU: a slice, or several that train one model (multislice), through queued resources.
 
 python -m experiments.launch.cloud_tpu --name=lvm-3b --project=P --zone=us-east5-a --type=v5p-128 \
-    --run="experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir=gs://B/lvm-3b --config.data.shards=gs://B/uvd"
+    --run="experiments/train.py --config=experiments/configs/lvm.py:3b --workdir=gs://B/lvm-3b --config.data.shards=gs://B/uvd"
 
 Creates the slices, copies the committed code to every host, installs it, and runs the command on all hosts at once; the
 log of a host is ~/NAME.log there. `--dry_run` prints the commands. After a preemption (a spot slice is SUSPENDED then)

@@ -1,7 +1,7 @@
 r"""Trains on Kubernetes as a JobSet: TPU slices of GKE, or GPU hosts anywhere.
 
 python -m experiments.launch.jobset --name=lvm-3b --image=REGISTRY/lvm_jax:TAG --tpu=v5p --topology=4x4x8 --slices=2 \
-    --run="experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir=gs://B/lvm-3b --config.data.shards=gs://B/uvd"
+    --run="experiments/train.py --config=experiments/configs/lvm.py:3b --workdir=gs://B/lvm-3b --config.data.shards=gs://B/uvd"
 python -m experiments.launch.jobset --name=lvm-3b --image=REGISTRY/lvm_jax:TAG --nodes=8 --gpus_per_node=8 --run="..."
 
 The image holds this repository, installed, as its working folder. A pod that fails or is preempted restarts the whole

@@ -1,7 +1,7 @@
 r"""Trains on GPU hosts under SLURM: writes a batch script and submits it.
 
 python -m experiments.launch.slurm --name=lvm-3b --nodes=8 --gpus_per_node=8 --partition=gpu \
-    --run="experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir=/d/3b --config.data.shards=/d/uvd"
+    --run="experiments/train.py --config=experiments/configs/lvm.py:3b --workdir=/d/3b --config.data.shards=/d/uvd"
 
 One process a GPU, which JAX finds by itself. Five minutes before the limit, and when the job is preempted, SLURM sends
 SIGTERM: training saves and ends with 143, and the job queues itself again. `--dry_run` prints the script.

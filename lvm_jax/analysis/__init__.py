@@ -1,1 +1,1 @@
-"""What a compiled program costs, read from the program itself: FLOPs, bytes, collectives, and the time they predict."""
+"""What a compiled program costs, read from its own text: FLOPs, bytes, collectives, and the time that they predict."""

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,16 +15,16 @@ MIN_POINTS = 3  # two points leave nothing to tell the uncertainty from
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
-    """A fit by least squares of ln(loss) on ln(x), without a floor under the loss.
+    """A linear regression of ln(loss) on ln(x), without a floor under the loss.
 
     Attributes:
       coefficient: the loss at x = 1.
       exponent: how fast the loss falls; doubling x multiplies the loss by 2 ** -exponent.
       margin: half of the exponent's 95% confidence interval, by Student's t with points - 2 degrees of freedom. It
-        holds the scatter of the points around the line, not the choice of this form nor another seed.
+        covers the scatter of the points around the line, and neither the choice of this form nor another seed.
       scatter: root mean square of the residuals in ln(loss), about the relative error of the line at a point.
       points: how many were fitted.
-      first, last: the range of x that was seen.
+      first, last: the range of x that was seen, beyond which the law says nothing.
     """
 
     coefficient: float
@@ -55,15 +56,12 @@ def fit_power_law(x: Sequence[float], loss: Sequence[float]) -> PowerLaw:
     if len(set(x)) < 2:
         raise UserError(f"all {len(x)} points have x = {x[0]}: a power law needs different ones")
     log_x, log_loss = np.log(points)
-    from_mean = log_x - log_x.mean()
-    spread = from_mean @ from_mean
-    slope = from_mean @ log_loss / spread
-    residuals = log_loss - log_loss.mean() - slope * from_mean
-    slope_error = math.sqrt(residuals @ residuals / (len(x) - 2) / spread)
+    line: Any = stats.linregress(log_x, log_loss)  # SciPy leaves its result without a type
+    residuals = log_loss - line.intercept - line.slope * log_x
     return PowerLaw(
-        coefficient=math.exp(log_loss.mean() - slope * log_x.mean()),
-        exponent=float(-slope),
-        margin=float(stats.t.ppf(0.975, len(x) - 2) * slope_error),
+        coefficient=math.exp(line.intercept),
+        exponent=float(-line.slope),
+        margin=float(stats.t.ppf(0.975, len(x) - 2) * line.stderr),
         scatter=float(np.sqrt(np.mean(residuals**2))),
         points=len(x),
         first=float(min(x)),
@@ -72,7 +70,7 @@ def fit_power_law(x: Sequence[float], loss: Sequence[float]) -> PowerLaw:
 
 
 def frontier(cost: Sequence[float], loss: Sequence[float]) -> list[int]:
-    """The points that no other reaches for the same cost or less: their indices, by cost."""
+    """The indices, by cost, of the points whose loss no other point reaches for the same cost or less."""
     best, found = math.inf, []
     for i in sorted(range(len(cost)), key=lambda i: (cost[i], loss[i])):
         if loss[i] < best:

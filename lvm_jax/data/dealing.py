@@ -1,8 +1,9 @@
-"""An endless series of items of several types, in passes of fixed counts, dealt evenly: any part of it in O(types).
+"""An endless series of items of several types, dealt evenly: any stretch of it is found in O(types).
 
-A pass has `counts[t]` items of type t. It is cut into blocks of about `block_items` items, each with its share of every
-type; within a block the order is random. So how many items of each type lie before a block is a formula, whatever
-the block, and the series can be entered anywhere at once.
+The series runs in passes: one round over the data, in which type t comes `counts[t]` times. A pass is cut into blocks
+of about `block_items` items, each with its share of every type; within a block the order is random. So how many items
+of each type lie before a block is a formula, whatever the block, and the series can be entered anywhere at once: that
+makes resuming at step 1,000,000 as cheap as starting, and no list of all items has to be shuffled, or to exist.
 """
 
 import bisect
@@ -11,8 +12,8 @@ import numpy as np
 from jaxtyping import Int64
 
 
-class Passes:
-    """See the module.
+class EvenDealer:
+    """Deals the items of a pass so that any stretch of it holds its share of each type; see the module.
 
     Attributes:
       counts: items of each type in a pass.
@@ -22,14 +23,15 @@ class Passes:
     def __init__(self, counts: Int64[np.ndarray, " types"], block_items: int, seed: int):
         self.counts = np.asarray(counts, np.int64)
         self.blocks = max(1, round(int(self.counts.sum()) / block_items))
-        # Rare types come at a time of their own, not all in the last block.
+        # Without a phase of its own, every type that is rarer than a block would come in the last block.
         self._phase = np.random.default_rng((seed, 0)).integers(0, self.blocks, len(self.counts))
         self._seed = seed
 
     def before(self, block: int) -> Int64[np.ndarray, " types"]:
         """Items of each type before `block` of a pass, 0..blocks."""
-        whole, part = np.divmod(self.counts, self.blocks)  # no product leaves 64 bits
-        return whole * block + (part * block + self._phase) // self.blocks
+        # `counts * block // blocks`, in two steps so that no product leaves 64 bits.
+        whole, rest = np.divmod(self.counts, self.blocks)
+        return whole * block + (rest * block + self._phase) // self.blocks
 
     def find(self, place: int, size: Int64[np.ndarray, " types"] | int = 1) -> int:
         """The block in which `place` of a pass lies, where an item takes `size` places."""
@@ -48,7 +50,8 @@ class Passes:
 
 
 def occurrence(items: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """How many equal elements lie before each element."""
+    """How many equal elements lie before each element: `[5, 7, 5, 5]` gives `[0, 0, 1, 2]`."""
+    # A stable sort puts equal elements side by side in their order; an element's number is its distance to the first.
     order = np.argsort(items, kind="stable")
     ordered = items[order]
     begins = np.flatnonzero(np.diff(ordered, prepend=-1))

@@ -1,13 +1,15 @@
-"""Which part of the images comes from where: weights by data set, by source, or by category.
+"""Which share of what is trained on comes from where: weights by data set, by source, or by category.
 
-A weight is a share of the images, beside the other weights: `{"laion": 9, "coco": 1}` draws nine images of laion for
-one of coco, however many each has. A data set that is too small for its share is passed through more often: the passes
-(epochs) of each are known at every step. A weight of 0 leaves its sentences out. Without weights every sentence is seen
-once before any is seen again.
+A weight is a share of the images, relative to the other weights: `{"laion": 9, "coco": 1}` draws nine images of laion
+for one of coco, however many each has. A data set that is too small for its share is passed through more often; how
+often each has been is known at every step. A weight of 0 leaves a group out. Without weights everything is seen once
+before anything is seen again.
 
-A name is a data set (NAME of `uvd_NAME-train.tfrecord-...`), a source of the manifest, or `category/KIND` with KIND of
-`Category` in lower case. Where a data set and a source share a name but not their sentences, write `dataset/NAME` or
-`source/NAME`. Each sentence must be under exactly one of the names.
+A weight's name is a data set (NAME of `uvd_NAME-train.tfrecord-...`), a source of the manifest, or `category/NAME`.
+Where a data set and a source share a name but not their contents, write `dataset/NAME` or `source/NAME`. Everything
+must be under exactly one of the names.
+
+This module knows names and counts; what a category is, and what has an origin, is up to the schema of the records.
 """
 
 import dataclasses
@@ -18,16 +20,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
 
 class Origin(NamedTuple):
-    """What can be weighed: the sentences of one source and category in one data set."""
+    """The least that can be weighed: what is of one source and category in one data set."""
 
     dataset: str
     source: str
-    category: int
+    category: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +61,19 @@ def parse_weights(text: str) -> dict[str, float]:
     """`"laion=9,category/unlabelled_video=1"` as a mapping; an empty text is no weights.
 
     Raises:
-      UserError: a part that is not NAME=NUMBER, or a name given twice.
+      UserError: an entry that is not NAME=NUMBER, or a name given twice.
     """
     weights: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, value = (word.strip() for word in part.rpartition("="))
+    for entry in filter(None, (entry.strip() for entry in text.split(","))):
+        name, _, value = (word.strip() for word in entry.rpartition("="))
         try:
             number = float(value)
         except ValueError:
             number = None
         if not name or number is None:
-            raise UserError(f"weights have the part {part!r}: write NAME=NUMBER, such as laion=9")
+            raise UserError(f"weights have the entry {entry!r}: write NAME=NUMBER, such as laion=9")
         if name in weights:
-            raise UserError(f"weights name {name!r} twice: leave one of the two")
+            raise UserError(f"weights name {name!r} twice: keep one of the two")
         weights[name] = number
     return weights
 
@@ -87,11 +88,11 @@ def make_mixture(
     Args:
       origins: all there are.
       images: number of images of each.
-      weights: name -> weight; empty: every sentence once a pass.
+      weights: name -> weight; empty: everything once a pass.
 
     Raises:
-      UserError: a weight below 0, or none above, a name that nothing has, one without an image, an origin under two
-        names or under none.
+      UserError: a weight is negative or no number, or all are 0; a name matches no origin, or origins without an image;
+        two names match one origin; an origin with images has no weight.
     """
     if not weights:
         return Mixture(("all",), (0,) * len(origins), None)
@@ -146,18 +147,14 @@ def _members(name: str, origins: Sequence[Origin]) -> list[int]:
     elif prefix == "source":
         members += [i for i, origin in enumerate(origins) if origin.source == rest]
     elif prefix == "category":
-        members += [i for i, origin in enumerate(origins) if _kind(origin.category) == rest]
+        members += [i for i, origin in enumerate(origins) if origin.category == rest]
     if not members:
         datasets, sources = {o.dataset for o in origins}, {o.source for o in origins}
-        kinds = {f"category/{_kind(o.category)}" for o in origins}
-        known = ", ".join([*sorted(datasets | sources), *sorted(kinds)])
+        categories = {f"category/{o.category}" for o in origins}
+        known = ", ".join([*sorted(datasets | sources), *sorted(categories)])
         raise UserError(f"the weight {name!r} names nothing in the shards: they have {known}")
     return members
 
 
-def _kind(category: int) -> str:
-    return Category(category).name.lower()
-
-
 def _described(origin: Origin) -> str:
-    return f"source {origin.source!r} ({_kind(origin.category)}) of the data set {origin.dataset!r}"
+    return f"source {origin.source!r} ({origin.category}) of the data set {origin.dataset!r}"

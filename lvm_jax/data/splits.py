@@ -38,13 +38,13 @@ def read_held_out(path: epath.PathLike) -> frozenset[str]:
     return lines
 
 
-def split_files(
+def split_numbers(
     files: Sequence[str], root: epath.PathLike, held_out: frozenset[str] | None, fraction: float
-) -> tuple[list[str], list[str]]:
-    """Files for training and files held out, each in the given order.
+) -> tuple[list[int], list[int]]:
+    """Numbers of the files for training and of those held out, each ascending.
 
     Args:
-      files: paths below `root`.
+      files: paths below `root`, each once.
       root: what the list's paths are relative to.
       held_out: the list; None takes `fraction` of the files by hash, at least four or half of them.
       fraction: of the files, without a list; in (0, 1).
@@ -52,20 +52,19 @@ def split_files(
     Raises:
       UserError: one of the two would be empty.
     """
-    names = {file: os.path.relpath(file, root).replace(os.sep, "/") for file in files}
+    names = [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
     if held_out is None:
-        by_hash = sorted(files, key=lambda file: stable_fraction(names[file]))
+        by_hash = sorted(range(len(files)), key=lambda number: stable_fraction(names[number]))
         at_least = max(1, min(4, len(files) // 2))  # one image says little, and may be broken
         chosen = set(by_hash[: max(at_least, round(fraction * len(files)))])
     else:
-        chosen = {file for file in files if _is_listed(names[file], held_out)}
-    train = [file for file in files if file not in chosen]
-    validation = [file for file in files if file in chosen]
-    if not train or not validation:
+        chosen = {number for number, name in enumerate(names) if _is_listed(name, held_out)}
+    train = [number for number in range(len(files)) if number not in chosen]
+    if not train or not chosen:
         raise UserError(
-            f"{root} holds {len(train)} images for training and {len(validation)} held out: it needs both; add images"
+            f"{root} holds {len(train)} images for training and {len(chosen)} held out: it needs both; add images"
         )
-    return train, validation
+    return train, sorted(chosen)
 
 
 def spread(total: int, limit: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Order and resume: the batch of step s is a pure function of (seed, s), and the state of a loader is s.
 
-grain is imported where it is used: it takes half a second, which whoever only decodes images shall not pay.
+grain is imported where it is used: importing it takes half a second, which a program that only decodes images need not
+pay.
 """
 
 import abc
@@ -13,13 +14,13 @@ import numpy as np
 from lvm_jax.data import shuffle
 from lvm_jax.errors import UserError
 
-Batch = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]  # the rows of a global batch that this process feeds
 
 
 def shuffled_index(index: int, length: int, seed: int) -> int:
-    """Element `index` of an endless stream of epochs over 0..length-1, each shuffled anew; memory and time O(1)."""
-    epoch, position = divmod(index, length)
-    return int(shuffle.shuffled(np.array([position]), length, shuffle.keys(seed, epoch))[0])
+    """Element `index` of an endless stream of passes over 0..length-1, each shuffled anew; memory and time O(1)."""
+    number, position = divmod(index, length)
+    return int(shuffle.shuffled(np.array([position]), length, shuffle.keys(seed, number))[0])
 
 
 def slice_of_batch(global_batch: int, process_index: int, process_count: int) -> range:
@@ -70,7 +71,7 @@ class StepLoader(abc.ABC):
         self._batches: Any = iter(grain.MapDataset.source(_Steps(self)).to_iter_dataset(options))
 
     @abc.abstractmethod
-    def batch_at(self, step: int) -> Batch:
+    def batch_at(self, step: int) -> HostBatch:
         """This process's rows of the global batch of `step`; safe to call from any thread."""
 
     def indices_at(self, step: int) -> range:
@@ -81,11 +82,11 @@ class StepLoader(abc.ABC):
     def __iter__(self) -> "StepLoader":
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> HostBatch:
         try:
             batch = next(self._batches)
         except BaseException:  # also Ctrl-C
-            # grain has moved on; the next call shall meet the same step, hence the same error.
+            # grain has moved on. The next call must meet the same step, and so the same error.
             self.set_state(self._step)
             raise
         self._step += 1
@@ -107,7 +108,7 @@ class StepLoader(abc.ABC):
         self._step = step
 
     def close(self) -> None:
-        """Stops reading ahead; the loader is of no further use."""
+        """Stops reading ahead; the loader cannot be used afterwards."""
         self._batches.close()
 
     def __enter__(self) -> "StepLoader":
@@ -131,5 +132,5 @@ class _Steps:
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> HostBatch:
         return self._loader.batch_at(index)

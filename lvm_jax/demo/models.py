@@ -9,7 +9,7 @@ from lvm_jax.data.records.manifest import Manifest, check_compatible
 from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
-from lvm_jax.inference.prompt_batches import PromptCase, held_out_cases
+from lvm_jax.inference.cases import Case, held_out_cases
 from lvm_jax.inference.prompt_files import read_prompts
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
@@ -25,7 +25,7 @@ class Found:
 
     vqgan: VQGAN
     model: Llama
-    cases: Sequence[PromptCase]
+    cases: Sequence[Case]
     model_words: str
     data_words: str
 
@@ -40,7 +40,7 @@ def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
     if exists(release):
         verify(release)
         vqgan, model = _load(packed / "tokenizer", packed / "decoder")
-        cases = [case.load() for case in read_prompts(packed / "prompts", vqgan)]
+        cases = [prompt.ask().case() for prompt in read_prompts(packed / "prompts", vqgan)]
         manifest = Manifest.load(packed)
         return Found(vqgan, model, cases, described(packed, vqgan, model), data_words(manifest))
     folders = run / "tokenizer/model", run / "lvm/model"

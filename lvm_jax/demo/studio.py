@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
-from lvm_jax.inference.engine import Engine
-from lvm_jax.inference.prompt_batches import PromptCase
-from lvm_jax.inference.prompting import check_pair
+from lvm_jax.inference.cases import Case
+from lvm_jax.inference.codec import decode_codes, encode_images
+from lvm_jax.inference.image_generator import ImageGenerator
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image
+from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.pictures.resize import resize
 
 MAX_BYTES = 20 << 20  # of one file
@@ -72,9 +72,8 @@ class Studio:
     """
 
     def __init__(self, vqgan: VQGAN, model: Llama) -> None:
-        check_pair(model, vqgan)
         self.vqgan = vqgan
-        self._engine = Engine(model, vqgan.tokens_per_image, vqgan.codebook_size)
+        self._engine = ImageGenerator(model, vqgan).engine
         self.max_prompt = self._engine.context_images - 1
         self.colours_K3 = code_colours(np.asarray(vqgan.quantizer.codebook[...]))
 
@@ -102,7 +101,7 @@ class Studio:
         seen = to_uint8(decode_codes(self.vqgan, codes_PN))
         return tuple(Item(codes_N, image) for codes_N, image in zip(codes_PN, seen))
 
-    def example(self, case: PromptCase) -> Example:
+    def example(self, case: Case) -> Example:
         """A held-out sentence whose end is hidden."""
         source = case.source.replace("_", " ")
         name = (

@@ -1,1 +1,1 @@
-"""What a score is: next-token loss beside baselines, perplexity against context, reconstruction, tasks in context."""
+"""What a score is. An evaluator judges a subject; `lvm` judges decoders of visual sentences, `tokenizer` tokenizers."""

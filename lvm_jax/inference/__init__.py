@@ -1,7 +1,15 @@
 """Visual prompts and their answers: `from lvm_jax.inference import VisualPrompt, generate_images`."""
 
-from lvm_jax.inference.engine import Engine
-from lvm_jax.inference.prompting import VisualPrompt, encode_prompt, generate_images
+from lvm_jax.inference.image_generator import ImageGenerator, generate_images
+from lvm_jax.inference.images import Engine
+from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
 from lvm_jax.inference.sampling import Sampling
 
-__all__ = ["Engine", "Sampling", "VisualPrompt", "encode_prompt", "generate_images"]
+__all__ = [
+    "Engine",
+    "ImageGenerator",
+    "Sampling",
+    "VisualPrompt",
+    "encode_prompt",
+    "generate_images",
+]

@@ -7,12 +7,12 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.pixels import to_float
 
 DEFAULT_BATCH = 16
 
@@ -35,11 +35,6 @@ def decode_codes(
     )
 
 
-def to_uint8(images: Float[np.ndarray, "*b h w c"]) -> UInt8[np.ndarray, "*b h w c"]:
-    """Float pixels in [0, 1] to bytes, rounded to the nearest."""
-    return np.round(np.clip(images, 0.0, 1.0) * 255).astype(np.uint8)
-
-
 def _batched(function: Any, rows: np.ndarray, batch_size: int) -> np.ndarray:
     """Applies `function` to full batches; a smaller rest is filled up to a power of two with its last row."""
     results = []
@@ -53,7 +48,7 @@ def _batched(function: Any, rows: np.ndarray, batch_size: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="graphdef")
 def _encode(graphdef: Any, state: Any, images_MHWC: UInt8[Array, "m h w c"]) -> Int[Array, "m n"]:
-    return nnx.merge(graphdef, state).encode(images_MHWC.astype(jnp.float32) / 255)
+    return nnx.merge(graphdef, state).encode(to_float(images_MHWC))
 
 
 @functools.partial(jax.jit, static_argnames="graphdef")

@@ -10,8 +10,8 @@ and may have
   "output": "some/name.png"                  names the folder of the answers: some/name
 `{"input", "target"}` is the published format for perplexity, `{"input", "output"}` the one for generation.
 
-In a folder every sub-folder is a prompt: its images in the order of their names; one called query.* comes last, and
-the others are then (image, answer) pairs; a sub-folder `target` holds the known answer.
+In a folder every sub-folder is a prompt: its images in the order of their names. An image called query.* comes last,
+and the others are then (image, answer) pairs. A sub-folder `target` holds the known answer.
 """
 
 import dataclasses
@@ -23,12 +23,14 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import UInt8
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference.prompt_batches import PromptCase
+from lvm_jax.inference.cases import Case, Question
 from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.pictures.decode import find_images
+from lvm_jax.pictures.decode import BadImage, load_image
+from lvm_jax.pictures.listing import find_images
 
 _SHAPES = ({"input"}, {"pairs", "query"}, {"examples", "query"})
 _FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # of a composed prompt: nothing is asked yet
@@ -37,7 +39,7 @@ _OPTIONAL = {"target", "output"}
 
 @dataclasses.dataclass(frozen=True)
 class FileCase:
-    """A prompt whose pictures are still files.
+    """A prompt whose pictures are still files: thousands are listed and checked before the first is read.
 
     Attributes:
       name: names the folder of its answers.
@@ -51,9 +53,9 @@ class FileCase:
     fields: dict[str, Any]
     vqgan: VQGAN
 
-    def files(self) -> list[epath.Path]:
+    def files(self) -> list[str]:
         """Every picture of the prompt and the answer, in order."""
-        return [epath.Path(file) for part in self.fields.values() for file in _flat(part)]
+        return [str(file) for field in self.fields.values() for file in _flat(field)]
 
     def check(self, context_images: int) -> None:
         """Requires a prompt that makes sense, has room behind it, and files that exist; reads none of them.
@@ -62,7 +64,7 @@ class FileCase:
           UserError: otherwise.
         """
         blank = np.zeros((1, 1, 3), np.uint8)
-        shown = {name: _map(part, lambda _: blank) for name, part in self.fields.items()}
+        shown = {name: _map(field, lambda _: blank) for name, field in self.fields.items()}
         length = len(self._compose(shown).images)
         if length >= context_images:
             raise UserError(
@@ -70,41 +72,48 @@ class FileCase:
                 f"context of {context_images} images"
             )
         for file in self.files():
-            if not file.exists():
+            if not epath.Path(file).exists():
                 raise UserError(
                     f"{self.origin}: {file} does not exist: correct the path; in a .jsonl it starts at --prompt_base"
                 )
 
-    def question(self) -> dict[str, Any]:
-        """Names and contents of the files: a picture that changes asks anew."""
-        nesting = {name: _map(part, lambda _: 1) for name, part in self.fields.items()}
-        digest = hashlib.sha256(json.dumps(nesting).encode())
-        for file in self.files():
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-        return {
-            "name": self.name,
-            "source": "files",
-            "key": ",".join(map(str, self.files())),
-            "codes": digest.hexdigest()[:16],
-        }
+    def ask(self) -> Question:
+        """Reads every file, once. A picture that changes makes another question.
 
-    def load(self) -> PromptCase:
-        """Reads and encodes the pictures.
-
-        Raises:
-          UserError: a file that is not a picture.
+        The pictures are decoded and encoded by `Question.case`, which raises a UserError for a file that is none.
         """
-        prompt = self._compose(self.fields)
-        truth = VisualPrompt.sequential(self.fields.get("target", []))
-        return PromptCase(
-            self.name,
-            "analogy" if "query" in self._last() else "sequential",
-            "files",
-            self.origin,
-            (*prompt.roles, *self._asked(len(truth.images))),
-            encode_prompt(self.vqgan, prompt),
-            encode_prompt(self.vqgan, truth),
-            tuple((image.shape[0], image.shape[1]) for image in prompt.images),
+        files = self.files()
+        contents = {file: epath.Path(file).read_bytes() for file in dict.fromkeys(files)}
+        nesting = {name: _map(field, lambda _: 1) for name, field in self.fields.items()}
+        digest = hashlib.sha256(json.dumps(nesting).encode())
+        for file in files:
+            digest.update(hashlib.sha256(contents[file]).digest())
+        key = ",".join(files)
+        return Question(
+            self.name, "files", key, digest.hexdigest()[:16], lambda: self._case(contents, key)
+        )
+
+    def _case(self, contents: Mapping[str, bytes], key: str) -> Case:
+        def picture(file: str) -> UInt8[np.ndarray, "h w 3"]:
+            try:
+                return load_image(contents[str(file)])
+            except BadImage as error:
+                raise UserError(
+                    f"{self.origin}: the prompt image {file}: {error.why}: give a readable jpg, png or webp file"
+                ) from error
+
+        shown = {name: _map(field, picture) for name, field in self.fields.items()}
+        prompt = self._compose(shown)
+        truth = VisualPrompt.sequential(shown.get("target", []))
+        return Case(
+            name=self.name,
+            kind="analogy" if "query" in self._last() else "sequential",
+            source="files",
+            key=key,
+            roles=(*prompt.roles, *self._asked(len(truth.images))),
+            prompt_PN=encode_prompt(self.vqgan, prompt),
+            truth_IN=encode_prompt(self.vqgan, truth),
+            sizes=tuple((image.shape[0], image.shape[1]) for image in prompt.images),
         )
 
     def _compose(self, fields: Mapping[str, Any]) -> VisualPrompt:
@@ -239,16 +248,17 @@ def _of_folder(folder: epath.Path, vqgan: VQGAN) -> FileCase:
     return FileCase(_folder_name(folder.name, str(folder)), str(folder), fields, vqgan)
 
 
-def _flat(part: Any) -> list[Any]:
-    if isinstance(part, dict):
-        part = list(part.values())
-    if not isinstance(part, list):
-        return [part]
-    return [file for item in part for file in _flat(item)]
+def _flat(field: Any) -> list[Any]:
+    """The paths of a field, in order, however they are nested."""
+    if isinstance(field, dict):
+        field = list(field.values())
+    if not isinstance(field, list):
+        return [field]
+    return [file for item in field for file in _flat(item)]
 
 
-def _map(part: Any, change: Callable[[str], Any]) -> Any:
+def _map(field: Any, change: Callable[[str], Any]) -> Any:
     """A field with its paths changed, nested as before."""
-    if isinstance(part, dict):
-        return {name: _map(item, change) for name, item in part.items()}
-    return [_map(item, change) for item in part] if isinstance(part, list) else change(part)
+    if isinstance(field, dict):
+        return {name: _map(item, change) for name, item in field.items()}
+    return [_map(item, change) for item in field] if isinstance(field, list) else change(field)

@@ -1,10 +1,10 @@
-"""Visual prompts: images in, images out.
+"""Visual prompts: what the model is shown, and in which order.
 
-A sequential prompt shows frames and asks for the next ones; an analogy prompt shows (image, answer) pairs and a
-query, and asks for the query's answer (LVM, arXiv 2312.00785, section 4.3). With several annotations an image, examples
-are longer than pairs; and prompts compose, one after the other. All are only an order of images: no word names a task.
+A sequential prompt shows frames and asks for the next ones. An analogy prompt shows (image, answer) pairs and a query,
+and asks for the query's answer (LVM, arXiv 2312.00785, section 4.3). Where an image has several annotations, examples
+are longer than pairs. Prompts can follow one another. All of them are just images in an order: no word names the task.
 
-P: images of the prompt, B: candidates, I: images made, N: tokens an image, H, W: pixels, C: the channels R, G, B.
+P: images of the prompt, N: tokens an image, H, W: pixels.
 """
 
 import dataclasses
@@ -13,18 +13,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
-from lvm_jax.data.sentences.visual_sentence import SpecialTokens
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import decode_codes, encode_images
-from lvm_jax.inference.engine import Engine
-from lvm_jax.inference.sampling import Sampling
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.inference.codec import encode_images
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image, to_rgb
+from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.pictures.resize import resize
-from lvm_jax.weights.model_folder import check_finite
 
 Image = np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 
@@ -34,7 +30,7 @@ class VisualPrompt:
     """Images in the order in which the model reads them, uint8 HWC RGB of any sizes.
 
     Attributes:
-      images: the prompt; none asks for an unconditional image.
+      images: the prompt; no image at all asks for an unconditional one.
       roles: what each image is: "frame", "input", "answer", or "annotation_1", "annotation_2", ...
     """
 
@@ -47,7 +43,7 @@ class VisualPrompt:
 
         Args:
           frames: files, Pillow images of any mode, or arrays: (H, W) or (H, W, 1, 3 or 4), of bool, uint8, uint16, or
-            floats in [0, 1]. Transparency is composited on white.
+            floats in [0, 1]. Transparent pixels are shown on white.
 
         Raises:
           UserError: something that is not an image.
@@ -81,8 +77,8 @@ class VisualPrompt:
 
         Args:
           examples: (image, annotation 1, ..., annotation k), of one k.
-          query: (image,), or the image and its first annotations; the next ones are wanted. Nothing asks for another
-            image, or lets the next part of a composed prompt follow.
+          query: (image,), or the image and its first annotations, whose next ones are wanted. An empty query asks for
+            another image, or makes this the front of a composed prompt.
 
         Raises:
           UserError: no example, examples of different lengths, or a query that leaves nothing to ask for.
@@ -104,39 +100,16 @@ class VisualPrompt:
         return cls(tuple(images), roles * len(rows) + roles[: len(query)])
 
     @classmethod
-    def composed(cls, parts: Iterable["VisualPrompt"]) -> "VisualPrompt":
-        """Prompts one after the other, such as examples of two tasks; the last one is to be continued.
+    def composed(cls, prompts: Iterable["VisualPrompt"]) -> "VisualPrompt":
+        """Prompts one after the other, such as examples of two tasks; the model continues the last one.
 
-        The parts in front are complete: frames, or `annotations` without a query.
+        Those in front must be complete: frames, or `annotations` without a query.
         """
-        parts = list(parts)
+        prompts = list(prompts)
         return cls(
-            tuple(image for part in parts for image in part.images),
-            tuple(role for part in parts for role in part.roles),
+            tuple(image for prompt in prompts for image in prompt.images),
+            tuple(role for prompt in prompts for role in prompt.roles),
         )
-
-
-def check_pair(model: Llama, vqgan: VQGAN) -> None:
-    """Requires that the decoder's vocabulary is the tokenizer's codes and the reserved ids, that it was trained with
-    this tokenizer, where its folder says with which, and the tokenizer's weights to be numbers (`Engine` looks at the
-    decoder's).
-
-    Raises:
-      UserError: otherwise.
-    """
-    expected = SpecialTokens(vqgan.codebook_size).vocab_size
-    if model.config.vocab_size != expected:
-        raise UserError(
-            f"the model has {model.config.vocab_size} ids and the tokenizer {vqgan.codebook_size} codes, which makes "
-            f"{expected}: use the tokenizer that the model's shards were made with"
-        )
-    trained_with = model.tokenizer_fingerprint
-    if trained_with and trained_with != vqgan.fingerprint():
-        raise UserError(
-            f"the model was trained with the tokenizer {trained_with}, this one is {vqgan.fingerprint()}: its codes "
-            "mean other pictures; use the tokenizer that the model's shards were made with"
-        )
-    check_finite(vqgan, "the tokenizer")
 
 
 def encode_prompt(vqgan: VQGAN, prompt: VisualPrompt) -> Int[np.ndarray, "p n"]:
@@ -145,57 +118,6 @@ def encode_prompt(vqgan: VQGAN, prompt: VisualPrompt) -> Int[np.ndarray, "p n"]:
         return np.zeros((0, vqgan.tokens_per_image), np.int32)
     size = vqgan.config.resolution
     return encode_images(vqgan, np.stack([resize(image, size) for image in prompt.images]))
-
-
-def generate_images(
-    model: Llama,
-    vqgan: VQGAN,
-    prompt: VisualPrompt,
-    n_images: int = 1,
-    n_candidates: int = 1,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    seed: int = 0,
-    context_images: int | None = None,
-) -> Float[np.ndarray, "b i h w c"]:
-    """Answers a visual prompt.
-
-    Args:
-      model: the decoder.
-      vqgan: the tokenizer it was trained with.
-      prompt: see `VisualPrompt`.
-      n_images: images each candidate adds to the prompt.
-      n_candidates: independent answers.
-      temperature: of the sampling; 0 is greedy, and all candidates are then equal.
-      top_k: draw from the k most likely codes only; 0 means all.
-      top_p: draw from the most likely codes that together reach this probability; 1 means all.
-      min_p: draw from codes at least this fraction as likely as the likeliest only; 0 means all.
-      seed: of all random draws; a candidate does not depend on how many others are asked for.
-      context_images: images the model sees at once; by default all that fit its context.
-
-    Returns:
-      RGB images, float32 in [0, 1].
-
-    Raises:
-      UserError: model and tokenizer of different codebooks, weights that are NaN, a prompt too long for the context,
-        or an option out of range.
-    """
-    check_pair(model, vqgan)
-    engine = Engine(
-        model, vqgan.tokens_per_image, vqgan.codebook_size, context_images=context_images
-    )
-    engine.check_request(len(prompt.images), n_images, n_candidates)
-    codes_BIN = engine.generate(
-        encode_prompt(vqgan, prompt),
-        n_images,
-        n_candidates=n_candidates,
-        sampling=Sampling(temperature, top_k, top_p, min_p),
-        seed=seed,
-    )
-    images = decode_codes(vqgan, codes_BIN.reshape(-1, codes_BIN.shape[-1]))
-    return images.reshape(*codes_BIN.shape[:2], *images.shape[1:])
 
 
 def as_rgb(image: Image) -> UInt8[np.ndarray, "h w 3"]:
@@ -238,4 +160,4 @@ def _as_bytes(array: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
         raise UserError(
             f"an image has values from {array.min()} to {array.max()}: floats must be in [0, 1]"
         )
-    return np.round(array * 255).astype(np.uint8)
+    return to_uint8(array)

@@ -1,9 +1,9 @@
-"""How the next visual token is drawn from the decoder's logits: greedy, temperature, top-k, top-p, min-p.
+"""How the next id is drawn from the decoder's logits: greedy, or by temperature, top-k, top-p and min-p.
 
-B: rows, V: vocabulary (codes, then the special ids).
+B: rows, V: vocabulary.
 
-The filters set what may not be drawn to -inf and leave the other logits as they are, so they compose in any order;
-`draw` applies them in the usual one: codes only, temperature, top-k, top-p, min-p.
+Each filter sets the logits of what may not be drawn to -inf and leaves the others alone, so the filters compose in any
+order. `draw` applies them in the usual one: allowed ids, temperature, top-k, top-p, min-p.
 """
 
 import dataclasses
@@ -11,20 +11,21 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from lvm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """What is drawn from the model's distribution.
+    """How to draw from the model's distribution.
 
     Attributes:
-      temperature: the logits are divided by it; 0 takes the most likely code (greedy).
-      top_k: only the k most likely codes may be drawn; 0 means all.
-      top_p: only the most likely codes that together reach this probability may be drawn; 1 means all.
-      min_p: only codes at least this fraction as likely as the likeliest may be drawn; 0 means all.
+      temperature: divides the logits; 0 takes the most likely id (greedy).
+      top_k: draws only from the k most likely ids; 0 means all.
+      top_p: draws only from the most likely ids that together reach this probability; 1 means all.
+      min_p: draws only from ids at least this fraction as likely as the likeliest; 0 means all.
     """
 
     temperature: float = 1.0
@@ -32,8 +33,8 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
 
-    def plan(self) -> "Plan":
-        """What `draw` takes.
+    def filters(self) -> "Filters":
+        """The form that `draw` takes.
 
         Raises:
           UserError: a value out of range.
@@ -47,9 +48,9 @@ class Sampling:
         if not 0 <= self.min_p < 1:
             raise UserError(f"min_p is {self.min_p}: it must be at least 0 (all codes) and below 1")
         if self.temperature == 0:
-            return Plan(None, 0, None, None)
+            return Filters(None, 0, None, None)
         top_p = self.top_p if self.top_p < 1 else None
-        return Plan(self.temperature, self.top_k, top_p, self.min_p or None)
+        return Filters(self.temperature, self.top_k, top_p, self.min_p or None)
 
 
 @partial(
@@ -58,10 +59,11 @@ class Sampling:
     meta_fields=["top_k"],
 )
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """`Sampling` as a pytree: None where a filter is off, so a compiled program holds only those in use.
+class Filters:
+    """`Sampling` as a pytree. A filter that is off is None, so a compiled program holds only those in use.
 
-    Another temperature, top-p or min-p compiles nothing anew; another top-k does. `temperature=None` is greedy.
+    A new temperature, top-p or min-p reuses the compiled program. A new top-k does not: it is the size of an array.
+    `temperature=None` is greedy.
     """
 
     temperature: float | Float[Array, ""] | None
@@ -70,13 +72,15 @@ class Plan:
     min_p: float | Float[Array, ""] | None
 
 
-def keep_codes(logits_BV: Float[Array, "b v"], codebook_size: int) -> Float[Array, "b v"]:
-    """Forbids every id that is not a code: BOS, EOS, PAD and the reserved ids never enter an image."""
-    return jnp.where(jnp.arange(logits_BV.shape[-1]) < codebook_size, logits_BV, -jnp.inf)
+def keep_allowed(
+    logits_BV: Float[Array, "b v"], allowed: Bool[Array | np.ndarray, "*#b v"]
+) -> Float[Array, "b v"]:
+    """Forbids every id whose mask is False, as `Vocabulary.mask` makes it: no BOS, EOS or PAD in an image, say."""
+    return jnp.where(allowed, logits_BV, -jnp.inf)
 
 
 def keep_top_k(logits_BV: Float[Array, "b v"], k: int) -> Float[Array, "b v"]:
-    """Forbids all but exactly the k highest logits; of equal ones the lower ids stay. `k=0` keeps all."""
+    """Forbids all but exactly the k highest logits; among equals the lower ids stay. `k=0` keeps all."""
     if k == 0 or k >= logits_BV.shape[-1]:
         return logits_BV
     _, ids_BK = jax.lax.top_k(logits_BV, k)
@@ -92,7 +96,7 @@ def keep_top_p(logits_BV: Float[Array, "b v"], p: Float[Array, ""] | float) -> F
     order_BV = jnp.argsort(logits_BV, axis=-1, descending=True)
     sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
     probs_BV = jax.nn.softmax(sorted_BV, axis=-1)
-    before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV  # what the more likely ids hold together
+    before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV  # the probability of all likelier ids
     kept_BV = ((before_BV < p) | (jnp.asarray(p) >= 1)).at[:, 0].set(True)
     rows_B1 = jnp.arange(logits_BV.shape[0])[:, None]
     return (
@@ -109,25 +113,28 @@ def keep_min_p(logits_BV: Float[Array, "b v"], p: Float[Array, ""] | float) -> F
 
 
 def draw(
-    keys_B: Key[Array, "b"], logits_BV: Float[Array, "b v"], plan: Plan, codebook_size: int
+    keys_B: Key[Array, "b"],
+    logits_BV: Float[Array, "b v"],
+    filters: Filters,
+    allowed: Bool[Array | np.ndarray, "*#b v"],
 ) -> Int[Array, "b"]:
-    """Draws one code for each row, each with its own key.
+    """Draws one id for each row, each with its own key.
 
     Args:
       keys_B: typed keys, one a row; a row's draw depends on no other row.
       logits_BV: logits of any float type; the arithmetic is in fp32.
-      plan: from `Sampling.plan`.
-      codebook_size: the codes are ids 0..codebook_size-1; no other id is drawn.
+      filters: from `Sampling.filters`.
+      allowed: True for the ids that may be drawn, of all rows (V,) or of each (B, V); at least one a row.
 
     Returns:
-      ids in [0, codebook_size), int32.
+      ids in [0, V), int32.
     """
-    logits_BV = keep_codes(logits_BV.astype(jnp.float32), codebook_size)
-    if plan.temperature is None:
+    logits_BV = keep_allowed(logits_BV.astype(jnp.float32), allowed)
+    if filters.temperature is None:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    logits_BV = keep_top_k(logits_BV / plan.temperature, plan.top_k)
-    if plan.top_p is not None:
-        logits_BV = keep_top_p(logits_BV, plan.top_p)
-    if plan.min_p is not None:
-        logits_BV = keep_min_p(logits_BV, plan.min_p)
+    logits_BV = keep_top_k(logits_BV / filters.temperature, filters.top_k)
+    if filters.top_p is not None:
+        logits_BV = keep_top_p(logits_BV, filters.top_p)
+    if filters.min_p is not None:
+        logits_BV = keep_min_p(logits_BV, filters.min_p)
     return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)

@@ -12,16 +12,6 @@ from jaxtyping import Array, Float, Int
 from lvm_jax.errors import UserError
 
 
-def label_weights(segment_ids: Int[Array, "B S"]) -> Float[Array, "B S-1"]:
-    """1 where a label counts, 0 where not, for the labels `tokens[:, 1:]` of inputs `tokens[:, :-1]`.
-
-    A label counts iff it continues its input's sentence: not padding (segment 0), and not the first token of
-    the next sentence, which nothing in this one predicts.
-    """
-    inputs, labels = segment_ids[:, :-1], segment_ids[:, 1:]
-    return ((labels == inputs) & (labels != 0)).astype(jnp.float32)
-
-
 def cross_entropy(
     logits_BTV: Float[Array, "B T V"],
     labels_BT: Int[Array, "B T"],
@@ -33,7 +23,7 @@ def cross_entropy(
     Args:
       logits_BTV: scores; the softmax is fp32.
       labels_BT: ids in [0, V).
-      weights_BT: weight of each label, such as from `label_weights`; a label of weight 0 adds exactly 0.
+      weights_BT: weight of each label, as the batch carries them; a label of weight 0 adds exactly 0.
       z_loss: coefficient of log(sum(exp(logits)))^2, which keeps the normaliser near 1
         (Chowdhery et al., arXiv 2204.02311, section 5).
 

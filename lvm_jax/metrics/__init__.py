@@ -1,1 +1,1 @@
-"""What is measured: mergeable states, throughput, image quality, and where the numbers are written."""
+"""Scores as mergeable states, and what they are made of: image quality and the Frechet distance."""

@@ -1,27 +1,36 @@
 """How close two images are: PSNR and SSIM, a value for each image.
 
-B: images, H, W: pixels, C: channels, h, w: positions where a window fits. Pixels are floats in [0, 1].
+B: images, H, W: pixels, h, w: places of the window, C: channels. Pixels are floats in [0, 1].
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lvm_jax.errors import UserError
 
-_LOWEST_MSE = 1e-10
+_LOWEST_MSE, _HIGHEST_PSNR = 1e-10, 100.0  # the same bound, once as an error and once in dB
 _WINDOW = 11
 _SIGMA = 1.5
 
 
-def psnr(a_BHWC: Float[Array, "B H W C"], b_BHWC: Float[Array, "B H W C"]) -> Float[Array, " B"]:
+Images = Float[Array, "B H W C"] | Float[np.ndarray, "B H W C"]
+Values = Float[Array, " B"] | Float[np.ndarray, " B"]
+
+
+def psnr(a_BHWC: Images, b_BHWC: Images) -> Values:
     """Peak signal-to-noise ratio in dB, `10 log10(1 / MSE)`, of each pair of images.
 
-    At most 100 dB, which identical images get, so that a mean over images stays finite.
+    At most 100 dB, which identical images get, so that a mean over images stays finite. NumPy arrays are compared
+    on the host, JAX arrays on their devices; the two agree to a rounding of float32.
     """
-    difference_BHWC = a_BHWC.astype(jnp.float32) - b_BHWC.astype(jnp.float32)
-    mse_B = jnp.mean(jnp.square(difference_BHWC), axis=(1, 2, 3))
-    return -10 * jnp.log10(jnp.maximum(mse_B, _LOWEST_MSE))
+    # NumPy stays NumPy: while a mesh is set, a jitted function of host arrays would be a program for all its devices.
+    xp = a_BHWC.__array_namespace__()
+    difference_BHWC = a_BHWC.astype(xp.float32) - b_BHWC.astype(xp.float32)
+    mse_B = xp.mean(xp.square(difference_BHWC), axis=(1, 2, 3))
+    # The two round the logarithm of the lowest error differently; the minimum makes it 100 in both.
+    return xp.minimum(-10 * xp.log10(xp.maximum(mse_B, _LOWEST_MSE)), _HIGHEST_PSNR)
 
 
 def ssim(a_BHWC: Float[Array, "B H W C"], b_BHWC: Float[Array, "B H W C"]) -> Float[Array, " B"]:

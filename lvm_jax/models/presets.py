@@ -135,7 +135,7 @@ _VQGAN: dict[str, dict[str, Any]] = {
     },
     "maskgit-f16-8192": {
         **_NO_ATTENTION,
-        "layout": "maskgit",
+        "architecture": "maskgit",
         "channel_mult": (1, 1, 2, 2, 4),
         "z_channels": 32,
         "num_embeddings": 8192,
@@ -163,7 +163,7 @@ _VQGAN: dict[str, dict[str, Any]] = {
     # Pooling and depth to space spend few FLOPs at full resolution; codes of 4 dimensions on the sphere stay in use.
     "quickstart": {
         **_NO_ATTENTION,
-        "layout": "maskgit",
+        "architecture": "maskgit",
         "resolution": 32,
         "hidden_channels": 16,
         "channel_mult": (1, 2, 4),
@@ -177,7 +177,7 @@ _VQGAN: dict[str, dict[str, Any]] = {
     },
     "small": {
         **_NO_ATTENTION,
-        "layout": "maskgit",
+        "architecture": "maskgit",
         "resolution": 64,
         "hidden_channels": 16,
         "channel_mult": (1, 2, 4, 8),

@@ -160,7 +160,7 @@ def batch_ways(mesh: Mesh) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchLayout:
+class BatchPlacement:
     """Global batch arrays on a mesh, and the rows that this process must feed."""
 
     mesh: Mesh

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, UInt8
 from scipy import ndimage
 
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.pixels import to_uint8
 
 DEPTH_NEAR = 3.0
 DEPTH_FAR = 10.0
@@ -119,12 +120,17 @@ def grey(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     return np.repeat(np.round(rgb @ _LUMA).astype(np.uint8)[..., None], 3, axis=-1)
 
 
+def level_to_rgb(level: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Grey picture of a level from 0, black, to 1, white; what lies outside is clipped."""
+    return np.repeat(to_uint8(level)[..., None], 3, axis=-1)
+
+
 def depth_to_rgb(
     depth: Float[np.ndarray, "H W"], near: float = DEPTH_NEAR, far: float = DEPTH_FAR
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Grey picture of depth in world units; inf is black."""
     nearness = np.clip((far - np.minimum(depth, far)) / (far - near), 0, 1)
-    return np.repeat(np.round(nearness * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    return level_to_rgb(nearness)
 
 
 def rgb_to_depth(

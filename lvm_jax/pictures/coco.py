@@ -1,10 +1,16 @@
-"""What a COCO json says of its images."""
+"""COCO's json: what it says of each image, and its boxes and keypoints as numbers.
+
+Shape legend: K keypoints of an object, 2 the (x, y) in pixels.
+"""
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
+from jaxtyping import Float64
 
 from lvm_jax.errors import UserError
 
@@ -13,11 +19,11 @@ FIELDS = ("category_id", "iscrowd", "bbox", "keypoints", "segmentation")
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """What the json says of an image; width 0 where it does not list the image of an annotation.
+    """What the json says of an image; width and height are 0 if it does not list the image of an annotation.
 
     Attributes:
       width, height: in pixels.
-      annotations: of each object, those of `FIELDS` that are there.
+      annotations: for each object, the `FIELDS` that the json has.
     """
 
     width: int
@@ -28,10 +34,10 @@ class Listed:
 def read_coco(path: epath.PathLike) -> tuple[dict[str, Listed], dict[int, str]]:
     """Images by their file names, and the names of the categories.
 
-    An annotation of an image that is not listed stands under `image_id N`.
+    Annotations of an image that is not listed are kept under the name `image_id N`.
 
     Raises:
-      UserError: another kind of file, or one that lists a file name twice.
+      UserError: the file is not a COCO json, or lists a file name twice.
     """
     try:
         content = json.loads(epath.Path(path).read_text())
@@ -42,8 +48,9 @@ def read_coco(path: epath.PathLike) -> tuple[dict[str, Listed], dict[int, str]]:
         listed = dict(named.values())
         for a in content["annotations"]:
             kept = {field: a[field] for field in FIELDS if a.get(field) is not None}
+            # COCO writes zeros for an object whose joints nobody marked: that is no annotation.
             if not any(kept.get("keypoints", [1])):
-                del kept["keypoints"]  # an object of which no joint was marked
+                del kept["keypoints"]
             unknown = f"image_id {a['image_id']}"
             where = named.get(a["image_id"])
             image = where[1] if where else listed.setdefault(unknown, Listed(0, 0, []))
@@ -56,3 +63,15 @@ def read_coco(path: epath.PathLike) -> tuple[dict[str, Listed], dict[int, str]]:
     if len(listed) < len(named):
         raise UserError(f"{path} lists a file name twice: each image needs a name of its own")
     return listed, categories
+
+
+def corners(bbox: Sequence[float]) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) of COCO's (x, y, width, height), in pixels."""
+    x, y, width, height = bbox
+    return x, y, x + width, y + height
+
+
+def marked_keypoints(numbers: Sequence[float]) -> Float64[np.ndarray, "K 2"]:
+    """(x, y) of COCO's flat list of x, y, visibility; NaN where the visibility is 0, which means "not marked"."""
+    x_y_v = np.array(numbers, np.float64).reshape(-1, 3)
+    return np.where(x_y_v[:, 2:] > 0, x_y_v[:, :2], np.nan)

@@ -10,8 +10,6 @@ from etils import epath
 from jaxtyping import Int32, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from lvm_jax.errors import UserError
-
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 80_000_000  # below the size at which Pillow suspects a decompression bomb
 _DECODE_ERRORS = (
@@ -25,7 +23,7 @@ _DECODE_ERRORS = (
 
 
 class BadImage(ValueError):
-    """A file that gives no image: `path` and `why`."""
+    """A file that cannot be read as an image: its `path`, and `why`."""
 
     def __init__(self, path: str, why: str):
         super().__init__(f"{path}: {why}")
@@ -42,18 +40,19 @@ def load_image(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a file, or its bytes, to 8-bit RGB as a person would see it.
 
-    EXIF orientation is applied, transparency composited on white, palettes and CMYK converted, 16-bit grey scaled to
-    8 bits; of an animation, the first frame.
+    The EXIF orientation is applied, transparency is composited on white, palettes and CMYK are converted, 16-bit grey
+    is scaled to 8 bits. Of an animation, this is the first frame.
 
     Args:
       source: a local or remote path, or the content of a file.
       max_pixels: larger images are refused before they are decoded.
-      enough: a short side; a JPEG of 2, 4 or 8 times it is decoded that much smaller, in a fraction of the time. 0: no.
-      formats: Pillow's names of the kinds that may be opened; by default all it knows. Name them where the file comes
-        from a stranger: some kinds, such as EPS, are read by starting another program.
+      enough: the short side that the caller needs. A JPEG of 2, 4 or 8 times that size is decoded that much smaller, in
+        a fraction of the time. 0 decodes it whole.
+      formats: Pillow's names of the formats that may be opened; by default all that it knows. Name them if the file
+        comes from a stranger: Pillow reads some formats, such as EPS, by starting another program.
 
     Raises:
-      BadImage: unreadable, truncated, too large, or of a kind without a range (32-bit, float).
+      BadImage: unreadable, truncated, too large, or with pixels that have no fixed range (32-bit, float).
     """
     with _opened(source, formats) as (image, name):
         width, height = image.size
@@ -83,44 +82,18 @@ def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "h w 
       BadImage: as `load_image`; what Pillow raises for a damaged file passes through.
     """
     image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # without a turn it would copy
+    if (
+        image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    ):  # exif_transpose copies even if it has nothing to turn
         image = ImageOps.exif_transpose(image)
     return _to_rgb(image, name)
-
-
-def find_images(root: epath.PathLike) -> list[str]:
-    """The image files below a folder (jpg, jpeg, png, webp, bmp), sorted, hidden ones left out.
-
-    Raises:
-      UserError: no such folder, or no image in it.
-    """
-    folder = epath.Path(root)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: point at one that holds images")
-    files = list(_walk(folder))
-    if not files:
-        raise UserError(
-            f"{folder} holds no image ({', '.join(EXTENSIONS)}), also not in its sub-folders: add some"
-        )
-    return sorted(files)
-
-
-def _walk(folder: epath.Path) -> Iterator[str]:
-    # Not epath's walk, which loses the gs:// of what it finds (etils 1.15).
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.name.lower().endswith(EXTENSIONS):
-            yield str(path)
-        elif path.is_dir():
-            yield from _walk(path)
 
 
 @contextlib.contextmanager
 def _opened(
     source: epath.PathLike | bytes, formats: tuple[str, ...] | None = None
 ) -> Iterator[tuple[Image.Image, str]]:
-    """A picture and its name; what goes wrong in the block is told as a `BadImage`."""
+    """An opened picture and its name; turns what goes wrong in the block into a `BadImage`."""
     name = "<bytes>" if isinstance(source, bytes) else str(source)
     try:
         content = source if isinstance(source, bytes) else epath.Path(source).read_bytes()

@@ -1,1 +1,1 @@
-"""Trained models as something to hand on: one folder, small, checked, and described by its own numbers."""
+"""Trained models as a folder to hand on: small, checked, and described by its own numbers."""

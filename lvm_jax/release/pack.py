@@ -1,6 +1,6 @@
 """Packs the models of a finished run: rounds the weights, measures what that costs, writes the folder.
 
-K: codes, N: tokens an image, M: images, S: sentences.
+M: images, N: tokens an image, H, W: pixels, C: the channels R, G, B.
 """
 
 import dataclasses
@@ -10,23 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from lvm_jax.data.images.held_out_images import held_out_images, load_images
-from lvm_jax.data.images.sources import Subset
 from lvm_jax.data.sentences.held_out import period_of, read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
-from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer
+from lvm_jax.evaluation.tokenizer.images import held_out_squares
 from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
-from lvm_jax.inference.codec import encode_images
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.release import folder as release_folder
 from lvm_jax.release.card import model_card
 from lvm_jax.reporting.inputs import RunFiles
 
-# A prompt keeps its last images, so that a decoder which reads 8 at once can be asked the same.
+# A prompt keeps its last images, so that a decoder that reads only 8 at once can be asked the same.
 MAX_PROMPT = 7
 
 
@@ -58,17 +55,17 @@ def pack(
     sentences: int = 512,
     images: int = 256,
 ) -> Cost:
-    """Writes a release of the models in a workdir that ran through to its report.
+    """Writes a release of the models in a workdir whose run went through to its report.
 
     Args:
       workdir: W of the quickstart, or of its commands run by hand.
       output: a folder that does not exist yet.
       name: of the release, for its card.
       tokenizer_dtype, decoder_dtype: "float32", "bfloat16" or "float16".
-      sentences, images: held-out ones to measure the cost on, evenly spread; 0 takes all.
+      sentences, images: how many held-out ones measure the cost, evenly spread; 0 takes all.
 
     Raises:
-      UserError: the run is not finished, the output exists, weights that the type cannot hold, or more than 60 MB.
+      UserError: the run is not finished, the output exists, the type cannot hold the weights, or more than 60 MB.
     """
     run, target = Path(workdir), Path(output)
     if target.exists():
@@ -112,32 +109,33 @@ def _measure(
 ) -> Cost:
     """Both decoders on the codes of the shards, both tokenizers on pictures."""
     sentences = read_sentences(store, n_sentences)
-    losses = []
-    for vqgan, model in (exact, rounded):
-        scorer = Scorer(model, vqgan.codebook_size, batch_size=4)
-        result = NextTokenEvaluator(sentences, vqgan.codebook_size).run(scorer)
-        losses.append(float(result["code_loss"]))
+    next_token = NextTokenEvaluator(sentences, exact[0].codebook_size)
+    losses = [
+        next_token.run(Scorer(model, vqgan.codebook_size, batch_size=4))["code_loss"]
+        for vqgan, model in (exact, rounded)
+    ]
     listed = run / "corpus/validation.txt"
-    source = held_out_images(
-        run / "corpus", run / "tokenizer/model", str(listed) if listed.exists() else None
+    images_MHWC = held_out_squares(
+        run / "corpus",
+        run / "tokenizer/model",
+        exact[0].config.resolution,
+        n_images,
+        held_out=str(listed) if listed.exists() else None,
     )
-    chosen = Subset(source, spread(len(source.names), n_images))
-    images_MHWC = load_images(chosen, exact[0].config.resolution)
-    psnr, codes = [], []
-    for vqgan, _ in (exact, rounded):
-        psnr.append(float(ReconstructionEvaluator(images_MHWC).run(vqgan)["psnr"]))
-        codes.append(encode_images(vqgan, images_MHWC))
+    reconstruction = ReconstructionEvaluator(images_MHWC)
+    made = [reconstruction.reconstruct(vqgan) for vqgan, _ in (exact, rounded)]
+    psnr = [reconstruction.score(one)["psnr"] for one in made]
     return Cost(
         sentences=len(sentences),
         images=len(images_MHWC),
-        code_loss=(losses[0], losses[1]),
-        psnr=(psnr[0], psnr[1]),
-        codes_equal=float(np.mean(codes[0] == codes[1])),
+        code_loss=(float(losses[0]), float(losses[1])),
+        psnr=(float(psnr[0]), float(psnr[1])),
+        codes_equal=float(np.mean(made[0].codes_MN == made[1].codes_MN)),
     )
 
 
 def _write_prompt(source: Path, record: dict[str, Any], target: Path) -> None:
-    """A held-out prompt that the run has asked, in the layout that `generate.py --prompt` reads."""
+    """A held-out prompt that the run has asked, in the format that `generate.py --prompt` reads."""
     shown, truth = record["prompt"], record["truth"]
     asked = record["kind"] == "analogy" and len(shown) % 2 == 1 and period_of(record["roles"]) == 2
     shown = shown[-MAX_PROMPT:]

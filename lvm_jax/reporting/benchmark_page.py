@@ -19,8 +19,8 @@ _PREDICTORS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """One question with its answers.
+class Answer:
+    """One scored answer: a question, and what every predictor answers.
 
     Attributes:
       group: "best", "middle" or "worst".
@@ -35,7 +35,7 @@ class Case:
     scores: Mapping[str, Any]
 
 
-def task_page(task: str, results: Mapping[str, Any], cases: Sequence[Case]) -> str:
+def task_page(task: str, results: Mapping[str, Any], cases: Sequence[Answer]) -> str:
     """A self-contained page.
 
     Args:

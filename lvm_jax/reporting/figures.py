@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lvm_jax import files
 from lvm_jax.errors import UserError
+from lvm_jax.pictures.pixels import to_uint8
 
 PAPER = (255, 255, 255)
 INK = (60, 64, 67)
@@ -103,7 +104,7 @@ def save_comparison(
 ) -> None:
     """Writes a PNG of images above what a tokenizer made of them; floats in [0, 1]."""
     rows = [
-        (label, list(np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)))
+        (label, list(to_uint8(images)))
         for label, images in (
             ("original, and below it the reconstruction", originals),
             ("", reconstructions),

@@ -11,8 +11,8 @@ from lvm_jax.errors import UserError
 
 # What is read, and the script that writes it.
 _WRITERS = {
-    "tokenizer/metrics.jsonl": "experiments/train_tokenizer.py",
-    "lvm/metrics.jsonl": "experiments/train_lvm.py",
+    "tokenizer/metrics.jsonl": "experiments/train.py",
+    "lvm/metrics.jsonl": "experiments/train.py",
     "evaluation/results.json": "experiments/evaluate.py",
     "prompts/prompts.json": "experiments/generate.py",
     "shards": "python -m data_pipelines.build_uvd",

@@ -1,6 +1,8 @@
-"""A batch computed in parts, one after the other: the memory of one part, the result of the whole.
+"""Gradient accumulation: a batch computed as microbatches, one after the other.
 
-Shape suffixes: B batch, P parts, b rows of a part.
+It takes the memory of one microbatch and gives the result of the whole batch.
+
+Shape suffixes: B rows of a batch, M microbatches, b rows of a microbatch, B = M * b.
 """
 
 from collections.abc import Callable
@@ -12,41 +14,43 @@ from lvm_jax.errors import UserError
 from lvm_jax.parallel.sharding import constrain
 
 
-def in_parts(function: Callable[..., Any], parts: int) -> Callable[..., Any]:
-    """`function`, from arrays of B rows to a pytree of arrays of B rows, over `parts` equal parts.
+def in_microbatches(function: Callable[..., Any], microbatches: int) -> Callable[..., Any]:
+    """`function`, from arrays of B rows to a pytree of arrays of B rows, computed in `microbatches` equal pieces.
 
-    Only rows may be returned, and no row may depend on another: then sums, means and other losses of the whole batch,
-    taken of what is returned, are exactly those of one part. Differentiating keeps nothing of a part but what is
-    returned and computes the rest again. Each device's rows are cut where they lie.
+    The function must return rows only, and no row may depend on another. Then a loss of the whole batch, taken of what
+    is returned, comes out exactly as without microbatches. The backward pass keeps only what the function returns and
+    computes the rest again.
 
     Raises:
       UserError: when called with rows that do not divide.
     """
-    if parts == 1:
+    if microbatches == 1:
         return function
 
     def mapped(*arrays: jax.Array) -> Any:
-        pieces = tuple(cut(array, parts) for array in arrays)
-        results = jax.lax.map(jax.checkpoint(lambda part: function(*part)), pieces)
+        cut_arrays = tuple(cut(array, microbatches) for array in arrays)
+        # The checkpoint is what saves memory: a map alone would keep every microbatch's activations.
+        results = jax.lax.map(jax.checkpoint(lambda rows: function(*rows)), cut_arrays)
         return jax.tree.map(_join, results)
 
     return mapped
 
 
-def cut(x_B: jax.Array, parts: int) -> jax.Array:
-    """(B, ...) as (parts, B / parts, ...); each device's rows are cut where they lie.
+def cut(x_B: jax.Array, microbatches: int) -> jax.Array:
+    """(B, ...) as (M, b, ...), for M `microbatches`.
 
     Raises:
       UserError: the rows do not divide.
     """
-    if len(x_B) % parts:
+    if len(x_B) % microbatches:
         raise UserError(
-            f"a batch of {len(x_B)} does not divide into {parts} parts: change batch_size or accumulation"
+            f"a batch of {len(x_B)} does not divide into {microbatches} parts: change batch_size or accumulation"
         )
-    x_bP = x_B.reshape(len(x_B) // parts, parts, *x_B.shape[1:])
-    return constrain(x_bP.swapaxes(0, 1), None, "batch", *(None,) * (x_B.ndim - 1))
+    # Neighbouring rows go to different microbatches. So every device cuts the rows that it holds, and none is moved.
+    x_bM = x_B.reshape(len(x_B) // microbatches, microbatches, *x_B.shape[1:])
+    return constrain(x_bM.swapaxes(0, 1), None, "batch", *(None,) * (x_B.ndim - 1))
 
 
-def _join(x_Pb: jax.Array) -> jax.Array:
-    x_B = x_Pb.swapaxes(0, 1).reshape(-1, *x_Pb.shape[2:])
+def _join(x_Mb: jax.Array) -> jax.Array:
+    x_B = x_Mb.swapaxes(0, 1).reshape(-1, *x_Mb.shape[2:])
     return constrain(x_B, "batch", *(None,) * (x_B.ndim - 1))

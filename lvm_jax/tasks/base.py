@@ -7,20 +7,28 @@ import jax
 
 from lvm_jax.metrics.states import Mean
 
-# A dict pytree: "step" (int32 scalar), "params" (nnx.State, or a dict of them), "opt" (optax state). Every array that
-# the rules may split is inside an `nnx.Variable` that carries its logical `axes`; optax keeps them in its moments.
+# A dict pytree: "step" (int32 scalar), "params" (an nnx.State, or several by name), "opt" (optax states). Every array
+# that the mesh may split is inside an `nnx.Variable` that carries its logical `axes`. Optimizers make their moments by
+# mapping over the parameters, so the moments carry the axes too.
 State = dict[str, Any]
 Batch = Mapping[str, jax.Array]
 
 
 class Task(Protocol):
-    """What a step is."""
+    """What the loop trains.
+
+    Attributes:
+      name: of the progress bar and of checkpoints; a checkpoint of another task is refused.
+    """
 
     name: str
 
     @property
     def constants(self) -> Mapping[str, Any]:
-        """Arrays that a step reads as `batch["constants"]` and nothing trains; may be empty."""
+        """Arrays that a step reads as `batch["constants"]` and nothing trains; may be empty.
+
+        They are arguments of the compiled step, which would otherwise embed a copy of them.
+        """
         ...
 
     def init(self, key: jax.Array) -> State:

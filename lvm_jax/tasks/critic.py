@@ -1,9 +1,9 @@
-"""The discriminator's half of the tokenizer task: what it tells the generator, and how it learns.
+"""The discriminator's half of the tokenizer task: what it tells the generator, and how it learns itself.
 
 Shape suffixes: B images, H W sides, C channels, h w patches.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,25 +17,65 @@ from lvm_jax.models.tokenizer.discriminator import (
     DiscriminatorConfig,
     make_discriminator,
 )
-from lvm_jax.tasks.accumulation import in_parts
+from lvm_jax.tasks.accumulation import in_microbatches
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss
 
-# (its part of the state after the step, the generator's gradient at the pixels, scalars to report)
-Verdict = tuple[State, jax.Array, dict[str, jax.Array]]
+Scalars = dict[str, jax.Array]
+
+
+class CriticState(NamedTuple):
+    """What the discriminator keeps in the task's state; only here is it said where.
+
+    Attributes:
+      params: its parameters, `params/discriminator` in checkpoints.
+      opt: its optimizer's state, `opt/discriminator`.
+      lecam: moving averages of its mean logits at real and fake images, `lecam`; empty without LeCam.
+    """
+
+    params: nnx.State
+    opt: optax.OptState
+    lecam: Scalars
+
+    @classmethod
+    def of(cls, state: State) -> "CriticState":
+        """The discriminator's entries of the task's state."""
+        entries = state["params"]["discriminator"], state["opt"]["discriminator"]
+        return cls(*entries, state.get("lecam", {}))
+
+    def into(self, state: State) -> State:
+        """A task's state with these entries beside its own."""
+        return {
+            **state,
+            "params": {**state["params"], "discriminator": self.params},
+            "opt": {**state["opt"], "discriminator": self.opt},
+            **({"lecam": self.lecam} if self.lecam else {}),
+        }
+
+
+class Verdict(NamedTuple):
+    """What the discriminator says about a batch.
+
+    Attributes:
+      state: its own, after the step.
+      pixel_gradient: of the generator's adversarial loss, at the reconstructions (B, H, W, C).
+      report: scalars to log; `adversarial` is the generator's loss.
+    """
+
+    state: CriticState
+    pixel_gradient: jax.Array
+    report: Scalars
 
 
 class Critic:
     """A discriminator under the losses of the tokenizer task.
-
-    Its part of the state is `{"params", "opt"}` and, with LeCam, `"lecam"`: the moving averages of its mean logits.
 
     Args:
       config: its shape.
       resolution: side of the images.
       tx: its optimizer.
       loss: what is minimised.
-      parts: that a batch is computed in.
+      microbatches: that a batch is computed in.
     """
 
     def __init__(
@@ -44,44 +84,47 @@ class Critic:
         resolution: int,
         tx: optax.GradientTransformation,
         loss: TokenizerLoss,
-        parts: int,
+        microbatches: int,
     ) -> None:
         self.tx, self.loss = tx, loss
-        self._config, self._resolution, self._parts = config, resolution, parts
+        self._config, self._resolution = config, resolution
+        self._microbatches = microbatches
         self._graph = nnx.graphdef(nnx.eval_shape(lambda: self._make(jax.random.key(0))))
 
-    def init(self, key: jax.Array) -> State:
+    def init(self, key: jax.Array) -> CriticState:
         """Fresh parameters and moments; empty ones where no loss hears the discriminator."""
         params = nnx.state(self._make(key)) if self.loss.adversarial_weight else nnx.State({})
-        state: State = {"params": params, "opt": self.tx.init(params)}
-        if self.loss.adversarial_weight and self.loss.lecam_weight:
-            state["lecam"] = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
-        return state
+        averaged = (
+            ("real", "fake") if self.loss.adversarial_weight and self.loss.lecam_weight else ()
+        )
+        return CriticState(params, self.tx.init(params), {name: jnp.zeros(()) for name in averaged})
 
     def __call__(
         self,
-        state: State,
+        state: CriticState,
         step: jax.Array,
         images_BHWC: Float[Array, "B H W C"],
         outputs_BHWC: Float[Array, "B H W C"],
     ) -> Verdict:
         """Judges reconstructions as it was before the step, and learns from them.
 
-        Before `discriminator_start` nothing of it is computed, and the reported losses are 0.
+        Before `discriminator_start` it computes nothing, and the reported losses are 0.
         """
         if not self.loss.adversarial_weight:
-            return state, jnp.zeros_like(outputs_BHWC), {}
+            return Verdict(state, jnp.zeros_like(outputs_BHWC), {})
 
         def active() -> Verdict:
             adversarial, pixel_gradient = jax.value_and_grad(self._generator_loss, argnums=1)(
-                state["params"], outputs_BHWC
+                state.params, outputs_BHWC
             )
             new_state, report = self._learn(state, images_BHWC, outputs_BHWC)
-            return new_state, pixel_gradient, {"adversarial": adversarial, **report}
+            return Verdict(new_state, pixel_gradient, {"adversarial": adversarial, **report})
 
         def idle() -> Verdict:
-            report = jax.eval_shape(active)[2]
-            return state, jnp.zeros_like(outputs_BHWC), {name: jnp.zeros(()) for name in report}
+            report = jax.eval_shape(active).report
+            return Verdict(
+                state, jnp.zeros_like(outputs_BHWC), {name: jnp.zeros(()) for name in report}
+            )
 
         if not self.loss.discriminator_start:
             return active()  # XLA's CPU backend runs what is inside a condition on one core
@@ -91,7 +134,7 @@ class Critic:
         self, params: nnx.State, images_BHWC: Float[Array, "B H W C"]
     ) -> Float[Array, "B h w"]:
         """Positive for real."""
-        return in_parts(self.network(params), self._parts)(images_BHWC)
+        return in_microbatches(self.network(params), self._microbatches)(images_BHWC)
 
     def network(self, params: nnx.State) -> Discriminator:
         """The discriminator itself, of a whole batch at once."""
@@ -105,41 +148,49 @@ class Critic:
         return losses.divide(losses.adversarial(fake_Bhw, self.loss.adversarial))
 
     def _learn(
-        self, state: State, images_BHWC: jax.Array, outputs_BHWC: jax.Array
-    ) -> tuple[State, dict[str, jax.Array]]:
-        def objective(params: nnx.State) -> tuple[jax.Array, dict[str, jax.Array]]:
-            real_Bhw = self.logits(params, images_BHWC)
-            fake_Bhw = self.logits(params, outputs_BHWC)
-            loss = losses.divide(losses.discriminator(real_Bhw, fake_Bhw, self.loss.adversarial))
-            report = {
-                "discriminator": loss,
-                "logit_real": jnp.mean(real_Bhw),
-                "logit_fake": jnp.mean(fake_Bhw),
-            }
-            if self.loss.lecam_weight:
-                averages = state["lecam"]["real"], state["lecam"]["fake"]
-                report["lecam"] = losses.divide(losses.lecam(real_Bhw, fake_Bhw, *averages))
-                loss += self.loss.lecam_weight * report["lecam"]
-            if self.loss.r1_weight:
-                report["r1"] = self._gradient_penalty(params, images_BHWC)
-                loss += self.loss.r1_weight * report["r1"]
-            return loss, report
+        self, state: CriticState, images_BHWC: jax.Array, outputs_BHWC: jax.Array
+    ) -> tuple[CriticState, Scalars]:
+        gradients, report = jax.grad(self._objective, has_aux=True)(
+            state.params, state.lecam, images_BHWC, outputs_BHWC
+        )
+        updates, opt = self.tx.update(gradients, state.opt, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        decay = self.loss.lecam_decay
+        lecam = {
+            name: decay * average + (1 - decay) * report[f"logit_{name}"]
+            for name, average in state.lecam.items()
+        }
+        return CriticState(params, opt, lecam), report
 
-        gradients, report = jax.grad(objective, has_aux=True)(state["params"])
-        updates, opt = self.tx.update(gradients, state["opt"], state["params"])
-        new_state: State = {"params": optax.apply_updates(state["params"], updates), "opt": opt}
+    def _objective(
+        self,
+        params: nnx.State,
+        averages: Scalars,
+        images_BHWC: jax.Array,
+        outputs_BHWC: jax.Array,
+    ) -> tuple[jax.Array, Scalars]:
+        """(what the discriminator minimises, scalars to report)."""
+        real_Bhw = self.logits(params, images_BHWC)
+        fake_Bhw = self.logits(params, outputs_BHWC)
+        loss = losses.divide(losses.discriminator(real_Bhw, fake_Bhw, self.loss.adversarial))
+        report = {
+            "discriminator": loss,
+            "logit_real": jnp.mean(real_Bhw),
+            "logit_fake": jnp.mean(fake_Bhw),
+        }
         if self.loss.lecam_weight:
-            decay = self.loss.lecam_decay
-            new_state["lecam"] = {
-                name: decay * average + (1 - decay) * report[f"logit_{name}"]
-                for name, average in state["lecam"].items()
-            }
-        return new_state, report
+            pull = losses.lecam(real_Bhw, fake_Bhw, averages["real"], averages["fake"])
+            report["lecam"] = losses.divide(pull)
+            loss += self.loss.lecam_weight * report["lecam"]
+        if self.loss.r1_weight:
+            report["r1"] = self._gradient_penalty(params, images_BHWC)
+            loss += self.loss.r1_weight * report["r1"]
+        return loss, report
 
     def _gradient_penalty(self, params: nnx.State, images_BHWC: jax.Array) -> jax.Array:
         def gradient(images_BHWC: jax.Array) -> jax.Array:
             critic = self.network(params)
             return jax.grad(lambda x: jnp.sum(jnp.mean(critic(x), axis=(1, 2))))(images_BHWC)
 
-        gradient_BHWC = in_parts(gradient, self._parts)(images_BHWC)
+        gradient_BHWC = in_microbatches(gradient, self._microbatches)(images_BHWC)
         return losses.divide(losses.gradient_penalty(gradient_BHWC))

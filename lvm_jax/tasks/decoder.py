@@ -1,6 +1,10 @@
-"""The next-token task: a decoder learns to predict the token that follows, in visual sentences packed into rows."""
+"""The decoder task: predict the token that follows, in sequences packed into rows.
+
+Shape suffixes: B rows of a batch, T inputs of a row, D hidden size.
+"""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,34 +13,51 @@ import optax
 from etils import epath
 from flax import nnx
 
-from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy, label_weights
+from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy
 from lvm_jax.metrics.states import Mean
 from lvm_jax.models.decoder import hf_llama
 from lvm_jax.models.decoder.config import LlamaConfig, LoRAConfig, train_flops_per_token
 from lvm_jax.models.decoder.llama import Llama
-from lvm_jax.models.decoder.lora import LoRAParam
+from lvm_jax.tasks import trained
 from lvm_jax.tasks.accumulation import cut
 from lvm_jax.tasks.base import Batch, State
 
 # Of a batch: arrays of (B, T + 1).
-ROWS = ("tokens", "segment_ids", "positions")
+ROWS = ("tokens", "segment_ids", "positions", "loss_weights")
+
+# From the whole batch to the extra arguments of the optimizer's update, such as the task that the batch is of.
+OptimizerArgs = Callable[[Batch], Mapping[str, Any]]
 
 
-class NextTokenTask:
-    """Trains a `Llama` on rows of seq_len + 1 tokens.
+def no_args(batch: Batch) -> Mapping[str, Any]:
+    """The hook of optimizers that need the gradient and the parameters only."""
+    del batch
+    return {}
+
+
+class DecoderTask:
+    """Trains a decoder on rows of seq_len + 1 tokens.
 
     Args:
       config: the decoder.
-      tx: the optimizer.
-      seq_len: inputs of a row, T; rows have T + 1 tokens, since labels are the tokens one further.
-      z_loss: weight of log(Z)^2, which keeps logits from drifting (PaLM, section 5); 0 as published.
+      tx: the optimizer. It may be an `optax.GradientTransformationExtraArgs`, see `optimizer_args`.
+      seq_len: inputs of a row, T. Rows have T + 1 tokens, because the labels are the tokens one further.
+      z_loss: weight of log(Z)^2, which keeps logits from drifting (PaLM, arXiv 2204.02311, section 5); 0 as published.
       loss_chunk: tokens of a row whose logits are alive at a time; 0 computes all at once.
-      accumulation: parts that a batch is computed in, one after the other; the gradient is that of the whole batch.
+      accumulation: microbatches that a batch is computed in; the gradient is that of the whole batch.
+      frozen: parameters that are not trained, as patterns of their paths (see `lvm_jax.tasks.trained.all_but`). With
+        `config.lora` the optimizer trains adapters only, and the patterns freeze some of those too.
+      optimizer_args: called with the whole batch in every step; what it returns reaches `tx.update` as keyword
+        arguments. A task id that lies in the batch arrives with `lambda batch: {"task_id": batch["task_id"][0]}`.
 
-    With `config.lora` the state's parameters are `{"base": ..., "lora": ...}`: the optimizer knows the second only.
+    The state's parameters are one `nnx.State` where all are trained. Otherwise they are
+    `{"frozen": ..., "trained": ...}`, and `{"base": ..., "lora": ...}` beside adapters.
+
+    Raises:
+      UserError: a pattern of `frozen` that matches no parameter, or nothing left to train.
     """
 
-    name = "next_token"
+    name = "next_token"  # checkpoints carry it
 
     def __init__(
         self,
@@ -47,19 +68,28 @@ class NextTokenTask:
         z_loss: float = 0.0,
         loss_chunk: int = 0,
         accumulation: int = 1,
+        frozen: Sequence[str] = (),
+        optimizer_args: OptimizerArgs = no_args,
     ) -> None:
-        self.config, self.tx, self.seq_len = config, tx, seq_len
+        self.config, self.tx, self.seq_len = config, optax.with_extra_args_support(tx), seq_len
         self.z_loss, self.loss_chunk, self.accumulation = z_loss, loss_chunk, accumulation
+        self.optimizer_args = optimizer_args
         self.constants: dict[str, jax.Array] = {}
-        self._graphdef = nnx.graphdef(Llama.abstract(config))
+        abstract = Llama.abstract(config)
+        self._graphdef, self._params = nnx.graphdef(abstract), nnx.state(abstract, nnx.Param)
+        trained.check_patterns(frozen, self._params)
+        is_trained = trained.all_but(frozen)
+        if config.lora.rank:
+            is_trained = trained.both(trained.only_adapters, is_trained)
+            self._split = trained.Split(self._params, is_trained, names=("lora", "base"))
+        else:
+            self._split = trained.Split(self._params, is_trained)
 
     def init(self, key: jax.Array) -> State:
-        """Fresh parameters and optimizer moments, at step 0."""
-        params = nnx.state(Llama(self.config, rngs=nnx.Rngs(key)), nnx.Param)
-        trained, frozen = _split(params)
-        if frozen is not None:
-            params = {"base": frozen, "lora": trained}
-        return {"step": jnp.zeros((), jnp.int32), "params": params, "opt": self.tx.init(trained)}
+        """Fresh parameters, and moments of the trained ones, at step 0."""
+        params = self._split.apart(nnx.state(Llama(self.config, rngs=nnx.Rngs(key)), nnx.Param))
+        opt = self.tx.init(self._split.trained(params))
+        return {"step": jnp.zeros((), jnp.int32), "params": params, "opt": opt}
 
     def load(self, state: State, directory: epath.PathLike) -> State:
         """A fresh state with the weights of a model folder, streamed into their places on the mesh; adapters stay.
@@ -70,58 +100,61 @@ class NextTokenTask:
         plain = dataclasses.replace(self.config, lora=LoRAConfig())
         hf_llama.check_fits(directory, plain)
         weights = hf_llama.load(directory, plain, nnx.state(Llama.abstract(plain)))
-        if self.config.lora.rank:
-            weights = {**state["params"], "base": weights}
-        return {**state, "params": weights}
+        if self.config.lora.rank:  # folders have no adapters: fresh ones join the weights
+            params = nnx.to_flat_state(self._split.together(state["params"]))
+            adapters = [(path, p) for path, p in params if trained.only_adapters(path, p)]
+            weights = nnx.merge_state(weights, nnx.from_flat_state(adapters))
+        return {**state, "params": self._split.apart(weights)}
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
         """One update by the gradient of the mean loss over all counted labels of the global batch."""
         del key  # no dropout: the published recipe has none
-        params = state["params"]
-        trained = params["lora"] if self.config.lora.rank else params
-        (total, weight), grads = self._gradients(trained, params, batch)
-        updates, opt = self.tx.update(grads, state["opt"], trained)
-        trained = optax.apply_updates(trained, updates)
+        (total, weight), grads = self._gradients(state["params"], batch)
+        now = self._split.trained(state["params"])
+        updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
+        moved: Any = optax.apply_updates(now, updates)
+        params = self._split.updated(state["params"], moved)
         metrics = {"loss": Mean(total, weight), "grad_norm": Mean(optax.tree.norm(grads), 1.0)}
-        params = {**params, "lora": trained} if self.config.lora.rank else trained
         return {"step": state["step"] + 1, "params": params, "opt": opt}, metrics
 
     def _gradients(
-        self, trained: nnx.State, params: Any, batch: Batch
+        self, params: trained.Params, batch: Batch
     ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
-        """(sum, weight) of the batch's loss, and the gradient of their quotient, part by part."""
-        weight = jnp.maximum(jnp.sum(_label_weights(batch)), 1.0)
+        """(sum, weight) of the batch's loss, and the gradient of their quotient by the trained parameters."""
+        weight = jnp.maximum(jnp.sum(batch["loss_weights"][:, 1:]), 1.0)
 
-        def share(trained: nnx.State, part: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            whole = {**params, "lora": trained} if self.config.lora.rank else trained
-            total, counted = self.loss(whole, part)
-            return total / weight, (total, counted)  # by the weight of all parts
+        def share(now: nnx.State, rows: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            total, counted = self.loss(self._split.updated(params, now), rows)
+            # By the weight of the whole batch: microbatches count different numbers of labels.
+            return total / weight, (total, counted)
 
-        gradient = jax.grad(share, has_aux=True)
+        gradient, now = jax.grad(share, has_aux=True), self._split.trained(params)
         if self.accumulation == 1:
-            grads, sums = gradient(trained, batch)
+            grads, sums = gradient(now, batch)
             return sums, grads
         rows = {name: batch[name] for name in ROWS if name in batch}
-        parts = jax.tree.map(lambda x: cut(x, self.accumulation), rows)
+        microbatches = jax.tree.map(lambda x: cut(x, self.accumulation), rows)
 
-        def add(carry: Any, part: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, carry, gradient(trained, part)), None
+        def add(carry: Any, rows: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, carry, gradient(now, rows)), None
 
         zero = jnp.zeros((), jnp.float32)
-        start = (jax.tree.map(jnp.zeros_like, trained), (zero, zero))
-        (grads, sums), _ = jax.lax.scan(add, start, parts)
+        start = (jax.tree.map(jnp.zeros_like, now), (zero, zero))
+        (grads, sums), _ = jax.lax.scan(add, start, microbatches)
         return sums, grads
 
-    def loss(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Summed cross-entropy in nats, and the number of counted labels; both global, fp32 scalars.
+    def loss(self, params: trained.Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """The summed weighted cross-entropy in nats, and the sum of the weights; both global, fp32 scalars.
 
-        In a batch without segment_ids and positions every row is one sentence, for which attention needs no mask.
+        The batch says what each label weighs: `loss_weights[:, t]` is the weight of predicting token t, and column 0,
+        which nothing predicts, is not read. Without segment_ids and positions every row is one sentence, and attention
+        needs no mask.
         """
         model = self._merge(params)
         tokens = batch["tokens"]
         sentences = [batch[n][:, :-1] if n in batch else None for n in ("segment_ids", "positions")]
         hidden_BTD = model.hidden(tokens[:, :-1], *sentences)
-        labels_BT, weights_BT = tokens[:, 1:], _label_weights(batch)
+        labels_BT, weights_BT = tokens[:, 1:], batch["loss_weights"][:, 1:]
         if self.loss_chunk:
             return chunked_cross_entropy(
                 hidden_BTD,
@@ -137,30 +170,39 @@ class NextTokenTask:
         """The decoder with the state's parameters."""
         return self._merge(state["params"])
 
-    def _merge(self, params: Any) -> Llama:
-        return nnx.merge(self._graphdef, *(params.values() if self.config.lora.rank else (params,)))
+    def _merge(self, params: trained.Params) -> Llama:
+        return nnx.merge(self._graphdef, self._split.together(params))
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """tokens, segment_ids, positions: int32 (B, T + 1)."""
-        row = jax.ShapeDtypeStruct((global_batch, self.seq_len + 1), jnp.int32)
-        return dict.fromkeys(ROWS, row)
+        """tokens, segment_ids and positions, int32, and loss_weights, float32: (B, T + 1) each."""
+        shape = (global_batch, self.seq_len + 1)
+        dtypes = dict.fromkeys(ROWS, jnp.int32) | {"loss_weights": jnp.float32}
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in dtypes.items()}
 
     def flops_per_batch(self, global_batch: int) -> float:
-        """Causal convention: attention counts each pair once; the head is counted, the input embedding is not."""
-        return train_flops_per_token(self.config, self.seq_len) * self.seq_len * global_batch
+        """Causal convention: attention counts each pair once; the head is counted, the input embedding is not.
+
+        Frozen matrices have no gradient of their own, which is a third of a weight's six FLOPs a token.
+        """
+        per_token = train_flops_per_token(self.config, self.seq_len)
+        if not self.config.lora.rank:  # whose frozen weights the formula knows
+            per_token -= 2.0 * self._frozen_products()
+        return per_token * self.seq_len * global_batch
 
     def items_per_batch(self, global_batch: int) -> tuple[str, int]:
         """Positions, padding included: the packing's fill is a number of its own."""
         return "tokens", self.seq_len * global_batch
 
-
-def _split(params: nnx.State) -> tuple[nnx.State, nnx.State | None]:
-    """What is trained, and what is frozen beside adapters; None: there are none, and all is trained."""
-    adapters, others = nnx.split_state(params, LoRAParam, ...)
-    return (adapters, others) if nnx.to_flat_state(adapters) else (others, None)
-
-
-def _label_weights(batch: Batch) -> jax.Array:
-    if "segment_ids" in batch:
-        return label_weights(batch["segment_ids"])
-    return jnp.ones_like(batch["tokens"][:, 1:], jnp.float32)
+    def _frozen_products(self) -> int:
+        """Frozen weights that a token is multiplied with: not norms, nor a table that rows are only looked up in."""
+        frozen = self._split.frozen(self._split.apart(self._params))
+        total = 0
+        for path, parameter in nnx.to_flat_state(frozen):
+            axes = parameter.get_metadata()["axes"]
+            looked_up = path[0] == "embedding" and not self.config.tie_word_embeddings
+            if looked_up or len([axis for axis in axes if axis != "layers"]) < 2:
+                continue
+            padded = "vocab" in axes  # the formula counts the published rows only
+            rows = self.config.padded_vocab_size if padded else 1
+            total += parameter.size // rows * (self.config.vocab_size if padded else 1)
+        return total

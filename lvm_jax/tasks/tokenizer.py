@@ -16,19 +16,19 @@ from lvm_jax.analysis.flops import count_flops
 from lvm_jax.losses import vqgan as losses
 from lvm_jax.metrics.image import psnr
 from lvm_jax.metrics.states import Mean
-from lvm_jax.models.tokenizer import perceptual
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.models.tokenizer.quantizer import Quantized
-from lvm_jax.models.tokenizer.revival import count_idle, revive
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
-from lvm_jax.parallel.sharding import constrain
-from lvm_jax.tasks.accumulation import in_parts
+from lvm_jax.pictures.pixels import to_float
+from lvm_jax.tasks.accumulation import in_microbatches
 from lvm_jax.tasks.base import Batch, State
-from lvm_jax.tasks.critic import Critic
+from lvm_jax.tasks.critic import Critic, CriticState
+from lvm_jax.tasks.likeness import Likeness
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss, TokenizerStep
+from lvm_jax.tasks.upkeep import Upkeep, flat
 
-__all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask", "to_float"]
+__all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask"]
 
 Scalars = dict[str, jax.Array]
 
@@ -75,34 +75,27 @@ class TokenizerTask:
             loss,
             how.accumulation,
         )
-        self.constants: dict[str, Any] = {}
-        if loss.perceptual.startswith("lpips-"):
-            self._net: perceptual.Net = "vgg" if loss.perceptual == "lpips-vgg" else "alex"
-            self.constants["perceptual"] = perceptual.load_weights(self._net)
+        self._likeness = Likeness(loss, how.accumulation)
+        self._upkeep = Upkeep(how, config.num_embeddings)
+        self.constants: dict[str, Any] = self._likeness.constants
         self._generator = nnx.graphdef(VQGAN.abstract(config))
 
     def init(self, key: jax.Array) -> State:
         """Fresh parameters and optimizer moments of both networks, at step 0; no discriminator if nothing hears it.
 
-        Where they are asked for: `ema`, averaged weights; `idle`, steps since each code was chosen; `lecam`.
+        Beside them, where they are asked for: `ema`, averaged weights; `idle`, steps since each code was chosen;
+        `lecam`.
         """
         generator_key, discriminator_key = jax.random.split(key)
-        critic = self.critic.init(discriminator_key)
         generator = nnx.state(VQGAN(self.config, rngs=nnx.Rngs(generator_key)))
-        state: State = {
-            "step": jnp.zeros((), jnp.int32),
-            "params": {"generator": generator, "discriminator": critic.pop("params")},
-            "opt": {
-                "generator": self.generator_tx.init(generator),
-                "discriminator": critic.pop("opt"),
-            },
-            **critic,
-        }
-        if self.how.ema_decay:
-            state["ema"] = jax.tree.map(jnp.copy, generator)
-        if self.how.revive_after:
-            state["idle"] = jnp.zeros(self.config.num_embeddings, jnp.int32)
-        return state
+        return self.critic.init(discriminator_key).into(
+            {
+                "step": jnp.zeros((), jnp.int32),
+                "params": {"generator": generator},
+                "opt": {"generator": self.generator_tx.init(generator)},
+                **self._upkeep.init(generator),
+            }
+        )
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
         """One update of the generator and, from `discriminator_start` on, of the discriminator.
@@ -115,52 +108,43 @@ class TokenizerTask:
           batch: see `batch_spec`.
           key: decides where dead codes move to; nothing else is drawn here.
         """
-        params, opt = state["params"], state["opt"]
+        params, opt = state["params"]["generator"], state["opt"]["generator"]
         images_BHWC = to_float(batch["images"])
-        constants = batch.get("constants", self.constants)
-
         (outputs_BHWC, quantization), pull_back, (report, latents) = jax.vjp(
-            lambda p: self._forward(p, images_BHWC), params["generator"], has_aux=True
+            lambda p: self._forward(p, images_BHWC), params, has_aux=True
         )
         (likeness, parts), likeness_gradient = jax.value_and_grad(self._likeness, has_aux=True)(
-            outputs_BHWC, images_BHWC, constants
+            outputs_BHWC, images_BHWC, batch.get("constants", self.constants)
         )
-        critic = {"params": params["discriminator"], "opt": opt["discriminator"]}
-        critic |= {"lecam": state["lecam"]} if "lecam" in state else {}
-        critic, adversarial_gradient, adversarial_parts = self.critic(
-            critic, state["step"], images_BHWC, outputs_BHWC
-        )
-        heard = state["step"] >= self.loss.discriminator_start
-        weight = jnp.where(
-            heard,
-            self._adversarial_weight(pull_back, likeness_gradient, adversarial_gradient),
-            0.0,
+        verdict = self.critic(CriticState.of(state), state["step"], images_BHWC, outputs_BHWC)
+        weight = self._adversarial_weight(
+            state["step"], pull_back, likeness_gradient, verdict.pixel_gradient
         )
         (gradients,) = pull_back(
-            (likeness_gradient + weight * adversarial_gradient, jnp.ones_like(quantization))
+            (likeness_gradient + weight * verdict.pixel_gradient, jnp.ones_like(quantization))
         )
-        updates, generator_opt = self.generator_tx.update(
-            gradients, opt["generator"], params["generator"]
+        updates, opt = self.generator_tx.update(gradients, opt, params)
+        updated: Any = optax.apply_updates(params, updates)
+        kept = self._upkeep(state, updated, latents, key)
+        new_state = verdict.state.into(
+            {
+                "step": state["step"] + 1,
+                "params": {"generator": kept.generator},
+                "opt": {"generator": opt},
+                **kept.beside,
+            }
         )
-        generator: Any = optax.apply_updates(params["generator"], updates)
-        kept, kept_report = self._keep(state, generator, latents, key)
-        new_state = {
-            "step": state["step"] + 1,
-            "params": {"generator": generator, "discriminator": critic.pop("params")},
-            "opt": {"generator": generator_opt, "discriminator": critic.pop("opt")},
-            **critic,
+        scalars = {
+            "loss": likeness + quantization + weight * verdict.report.get("adversarial", 0.0),
+            **parts,
+            **report,
+            **verdict.report,
+            **kept.report,
+            "gradient_norm": optax.tree.norm(gradients),
         }
-        new_state["params"]["generator"] = kept.pop("generator")
-        new_state |= kept
-        total = likeness + quantization + weight * adversarial_parts.get("adversarial", 0.0)
-        scalars = {"loss": total, **parts, **report, **adversarial_parts, **kept_report}
-        scalars["gradient_norm"] = optax.tree.norm(gradients)
         if self.loss.adversarial_weight:
             scalars["adversarial_weight"] = weight
-        images = jnp.float32(images_BHWC.shape[0])
-        metrics = {name: Mean(value * images, images) for name, value in scalars.items()}
-        metrics["psnr"] = Mean(jnp.sum(psnr(images_BHWC, jnp.clip(outputs_BHWC, 0, 1))), images)
-        return new_state, metrics
+        return new_state, _means(scalars, images_BHWC, outputs_BHWC)
 
     def reconstruct(
         self, state: State, images: Int[Array, "B H W C"]
@@ -191,10 +175,9 @@ class TokenizerTask:
         total = 3 * count_flops(
             lambda p, x: self._reconstruction(p, x)[0], nnx.state(vqgan), images
         )
-        if "perceptual" in self.constants:
-            total += 3 * count_flops(self._features, self.constants["perceptual"], images)
+        total += 3 * self._likeness.flops(images)
         if self.loss.adversarial_weight:
-            critic = jax.eval_shape(self.critic.init, jax.random.key(0))["params"]
+            critic = jax.eval_shape(self.critic.init, jax.random.key(0)).params
             times = 14 if self.loss.r1_weight else 8
             total += times * count_flops(lambda p, x: self.critic.network(p)(x), critic, images)
         return total * global_batch
@@ -212,8 +195,8 @@ class TokenizerTask:
         codes_BhwD = quantized.straight_through_BhwD
         if self.loss.straight_through == "all_codes":
             codes_TD = vqgan.quantizer.all_codes(
-                _rows(quantized.codes_BhwD),
-                vqgan.quantizer.affinities(_rows(quantized.inputs_BhwD)),
+                flat(quantized.codes_BhwD),
+                vqgan.quantizer.affinities(flat(quantized.inputs_BhwD)),
                 temperature=self.loss.entropy_temperature,
             )
             codes_BhwD = codes_TD.reshape(codes_BhwD.shape)
@@ -223,7 +206,7 @@ class TokenizerTask:
         self, params: nnx.State, images_BHWC: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[Scalars, Quantized]]:
         """((reconstruction, weighted quantisation loss), (scalars to report, the latents))."""
-        network = in_parts(lambda x: self._reconstruction(params, x), self.how.accumulation)
+        network = in_microbatches(lambda x: self._reconstruction(params, x), self.how.accumulation)
         outputs_BHWC, quantized = network(images_BHWC)
         quantization, report = self._quantization(params, quantized)
         return (outputs_BHWC, quantization), (report, jax.lax.stop_gradient(quantized))
@@ -252,9 +235,9 @@ class TokenizerTask:
                 )
                 return entropy_T, jnp.mean(p_TK, axis=0, keepdims=True)
 
-            # One mean a part, of equally many tokens each: their mean is that of the batch.
-            entropy_T, mean_PK = in_parts(assign, self.how.accumulation)(
-                _rows(quantized.inputs_BhwD)
+            # A mean of each microbatch, of equally many tokens: their mean is that of the batch.
+            entropy_T, mean_PK = in_microbatches(assign, self.how.accumulation)(
+                flat(quantized.inputs_BhwD)
             )
             each, overall = losses.code_entropy(entropy_T, jnp.mean(mean_PK, axis=0))
             total += loss.entropy_weight * (losses.divide(each) - losses.divide(overall))
@@ -264,90 +247,33 @@ class TokenizerTask:
             }
         return total, report
 
-    def _likeness(
-        self, outputs_BHWC: jax.Array, images_BHWC: jax.Array, constants: dict[str, Any]
-    ) -> tuple[jax.Array, Scalars]:
-        """What the adversarial loss is balanced against: pixels and perception."""
-        loss = self.loss
-        pixels = losses.divide(
-            losses.reconstruction(images_BHWC, outputs_BHWC, loss.reconstruction)
-        )
-        parts = {"reconstruction": pixels}
-        if loss.perceptual == "gradient":
-            distance_B = losses.gradient_distance(images_BHWC, outputs_BHWC)
-        elif loss.perceptual == "none":
-            return loss.reconstruction_weight * pixels, parts
-        else:
-            distance = in_parts(
-                lambda a, b: perceptual.lpips(constants["perceptual"], a, b, net=self._net),
-                self.how.accumulation,
-            )
-            distance_B = distance(images_BHWC, outputs_BHWC)
-        parts["perceptual"] = losses.divide(losses.per_image(distance_B))
-        total = loss.reconstruction_weight * pixels + loss.perceptual_weight * parts["perceptual"]
-        return total, parts
-
-    def _keep(
-        self, state: State, generator: nnx.State, latents: Quantized, key: jax.Array
-    ) -> tuple[State, Scalars]:
-        """What follows the update: `generator` with dead codes revived, and `idle` and `ema` where they are kept."""
-        kept: State = {"generator": generator}
-        report: Scalars = {}
-        if self.how.ema_decay:
-            steps = state["step"].astype(jnp.float32)
-            decay = jnp.minimum(self.how.ema_decay, (1 + steps) / (10 + steps))
-            kept["ema"] = jax.tree.map(
-                lambda old, new: decay * old + (1 - decay) * new, state["ema"], generator
-            )
-        if self.how.revive_after:
-            idle_K = count_idle(state["idle"], latents.ids_BN)
-            dead_K = idle_K >= self.how.revive_after
-            inputs_TD, codes_TD = _rows(latents.inputs_BhwD), _rows(latents.codes_BhwD)
-            distances_T = jnp.sum(jnp.square(inputs_TD - codes_TD), axis=-1)
-            codebook_KD: Any = generator["quantizer"]["codebook"][...]
-            revived_KD = revive(codebook_KD, dead_K, inputs_TD, distances_T, key)
-            kept["generator"] = _with_codebook(generator, revived_KD)
-            # Whole on every device, as it was born: else the second step would compile anew, for a split one.
-            kept["idle"] = constrain(jnp.where(dead_K, 0, idle_K), None)
-            if "ema" in kept:  # a moved code has no past worth averaging
-                average_KD = kept["ema"]["quantizer"]["codebook"][...]
-                average_KD = jnp.where(dead_K[:, None], revived_KD, average_KD)
-                kept["ema"] = _with_codebook(kept["ema"], average_KD)
-            report["codes_revived"] = jnp.sum(dead_K).astype(jnp.float32)
-        return kept, report
-
     def _adversarial_weight(
-        self, pull_back: Callable, likeness_gradient: jax.Array, adversarial_gradient: jax.Array
+        self,
+        step: jax.Array,
+        pull_back: Callable,
+        likeness_gradient: jax.Array,
+        adversarial_gradient: jax.Array,
     ) -> jax.Array:
+        """Of the adversarial loss; 0 until the discriminator is heard (arXiv 2012.09841, equation 7)."""
         weight = jnp.float32(self.loss.adversarial_weight)
-        if not (self.loss.adversarial_weight and self.loss.adaptive_weight):
-            return weight
 
         def last_kernel(gradient: jax.Array) -> jax.Array:
             (gradients,) = pull_back((gradient, jnp.zeros(())))
             return gradients["decoder"]["conv_out"]["kernel"][...]  # XLA drops all the rest
 
-        return weight * losses.adaptive_weight(
-            last_kernel(likeness_gradient), last_kernel(adversarial_gradient)
-        )
-
-    def _features(self, weights: perceptual.Weights, images_BHWC: jax.Array) -> list[jax.Array]:
-        return perceptual.features(weights, images_BHWC, net=self._net)
-
-
-def to_float(images: Int[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """uint8 images as floats in [0, 1]."""
-    return images.astype(jnp.float32) / 255
+        if self.loss.adversarial_weight and self.loss.adaptive_weight:
+            weight *= losses.adaptive_weight(
+                last_kernel(likeness_gradient), last_kernel(adversarial_gradient)
+            )
+        return jnp.where(step >= self.loss.discriminator_start, weight, 0.0)
 
 
-def _rows(x_BhwD: jax.Array) -> jax.Array:
-    return x_BhwD.reshape(-1, x_BhwD.shape[-1])
-
-
-def _with_codebook(params: nnx.State, codebook_KD: jax.Array) -> nnx.State:
-    copy = jax.tree.map(lambda x: x, params)
-    copy["quantizer"]["codebook"] = copy["quantizer"]["codebook"].replace(codebook_KD)
-    return copy
+def _means(scalars: Scalars, images_BHWC: jax.Array, outputs_BHWC: jax.Array) -> dict[str, Mean]:
+    """Scalars of the batch as means over its images, and the PSNR of each image."""
+    images = jnp.float32(images_BHWC.shape[0])
+    metrics = {name: Mean(value * images, images) for name, value in scalars.items()}
+    metrics["psnr"] = Mean(jnp.sum(psnr(images_BHWC, jnp.clip(outputs_BHWC, 0, 1))), images)
+    return metrics
 
 
 def _code_statistics(ids_BN: jax.Array, codebook_size: int) -> dict[str, jax.Array]:

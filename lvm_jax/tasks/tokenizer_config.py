@@ -23,15 +23,15 @@ class TokenizerLoss:
       quantization_weight: of the codebook and commitment terms together.
       commitment_cost: beta.
       legacy_commitment: beta weighs the codebook term, as in the published code.
-      entropy_weight: of (entropy of each choice - entropy of their mean); 0 leaves it out.
+      entropy_weight: of (entropy of each choice - entropy of their mean); 0: none.
       entropy_temperature: of the softmax over codes, in the entropy term and in "all_codes".
       adversarial: "hinge" or "non_saturating".
-      adversarial_weight: of the generator's adversarial loss; 0 leaves the discriminator out.
+      adversarial_weight: of the generator's adversarial loss; 0: no discriminator.
       adaptive_weight: scale the adversarial loss so that its gradient at the decoder's last kernel is as long as that
-        of the reconstruction and perceptual losses.
+        of the reconstruction and perceptual losses (arXiv 2012.09841, equation 7).
       discriminator_start: step at which the discriminator begins to train and to be heard.
-      r1_weight: gamma of the penalty on the discriminator's gradient at real images; 0 leaves it out.
-      lecam_weight: of LeCam regularisation of the discriminator; 0 leaves it out.
+      r1_weight: gamma of the penalty on the discriminator's gradient at real images; 0: none.
+      lecam_weight: of LeCam regularisation of the discriminator; 0: none.
       lecam_decay: of the moving averages of its logits.
     """
 
@@ -59,11 +59,12 @@ class TokenizerStep:
     """How a step is computed, and what is kept beside the weights.
 
     Attributes:
-      accumulation: parts that a batch is computed in, one after the other; the step is the same, its memory that of a
-        part, and each network's forward pass runs twice (with the adaptive weight the tokenizer's twice more).
-      ema_decay: of a moving average of the tokenizer's weights, which is then what is evaluated and exported; 0 keeps
-        none. In the first steps the average follows faster.
-      revive_after: steps without being chosen after which a code moves to where the quantisation error is; 0 never.
+      accumulation: microbatches that a batch is computed in, one after the other. The step is the same, it takes the
+        memory of one microbatch, and each network's forward pass runs twice (with the adaptive weight the tokenizer's
+        twice more).
+      ema_decay: of a moving average of the tokenizer's weights, which is then evaluated and exported; 0 keeps none. In
+        the first steps the average follows faster.
+      revive_after: a code that no image has used for so many steps moves to where the quantisation error is; 0: never.
     """
 
     accumulation: int = 1

@@ -1,1 +1,1 @@
-"""The one training loop, with its optimizer, checkpoints and hooks; it knows tasks only by their protocol."""
+"""The one training loop, with its optimizer, checkpoints and telemetry. It knows tasks only by their protocol."""

@@ -4,13 +4,14 @@ import dataclasses
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lvm_jax.analysis.costs import COLLECTIVES, Cost, program_cost
 from lvm_jax.analysis.roofline import GIB, Chip, Prediction, out_of_memory, predict
-from lvm_jax.parallel.sharding import BatchLayout, batch_sharding
+from lvm_jax.parallel.sharding import BatchPlacement, batch_sharding
 from lvm_jax.tasks.base import Task
-from lvm_jax.training.loop import TrainConfig, abstract_state, compile_step, guarded
+from lvm_jax.training.step import abstract_state, compile_step, guarded
+from lvm_jax.training.train_config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class StepReport:
     Attributes:
       n_chips: in all slices.
       batch_size: rows of the global batch.
-      items: tokens (or images) of the global batch.
+      items: of the global batch.
+      unit: what an item is, such as "tokens".
       memory: on a chip.
       model_flops: of all chips together, without recomputation.
       cost: on a chip, as compiled.
@@ -41,6 +43,7 @@ class StepReport:
     n_chips: int
     batch_size: int
     items: int
+    unit: str
     memory: Memory
     model_flops: float
     cost: Cost
@@ -86,7 +89,7 @@ def lower_step(task: Task, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowere
     Raises:
       UserError: the batch does not divide over the mesh, or a parameter's dimension does not.
     """
-    BatchLayout(mesh, config.batch_size)
+    BatchPlacement(mesh, config.batch_size)
     judged = guarded(task, config)
     with jax.set_mesh(mesh):
         batch = {
@@ -95,8 +98,13 @@ def lower_step(task: Task, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowere
             )
             for name, rows in task.batch_spec(config.batch_size).items()
         }
+        # Constants are arrays of this host's devices: only their shapes can be meant for others.
+        whole = NamedSharding(mesh, PartitionSpec())
+        constants = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), judged.constants
+        )
         step = compile_step(judged, config.seed)
-        return step.lower(abstract_state(judged, mesh), batch, judged.constants)
+        return step.lower(abstract_state(judged, mesh), batch, constants)
 
 
 def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> StepReport:
@@ -121,10 +129,12 @@ def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> Step
     cost = program_cost(compiled.as_text() or "", len(devices))
     prediction = predict(cost, chip, devices)
     model_flops = task.flops_per_batch(config.batch_size)
+    unit, items = task.items_per_batch(config.batch_size)
     return StepReport(
         n_chips=len(devices),
         batch_size=config.batch_size,
-        items=task.items_per_batch(config.batch_size)[1],
+        items=items,
+        unit=unit,
         memory=memory,
         model_flops=model_flops,
         cost=cost,

@@ -9,7 +9,7 @@ import concurrent.futures
 import json
 from collections.abc import Iterable
 
-import crc32c
+import google_crc32c
 from etils import epath
 
 from lvm_jax import files
@@ -36,7 +36,7 @@ def write(folder: epath.PathLike, names: Iterable[str], list_name: str) -> None:
     """Writes the list of `names` into `folder`, atomically."""
     folder = epath.Path(folder)
     line = json.dumps(_digests(folder, sorted(names)))
-    files.write(folder / list_name, f"{crc32c.crc32c(line.encode()):08x}\n{line}\n")
+    files.write(folder / list_name, f"{google_crc32c.value(line.encode()):08x}\n{line}\n")
 
 
 def damaged(folder: epath.PathLike, part: int = 0, parts: int = 1) -> list[str]:
@@ -82,7 +82,7 @@ def _digests(folder: epath.Path, names: Iterable[str]) -> dict[str, list[int]]:
 def _crc(path: epath.Path, start: int) -> int:
     with path.open("rb") as file:
         file.seek(start)
-        return crc32c.crc32c(file.read(_PIECE))
+        return google_crc32c.value(file.read(_PIECE))
 
 
 def _difference(found: list[int] | None, expected: list[int]) -> str:
@@ -96,6 +96,6 @@ def _difference(found: list[int] | None, expected: list[int]) -> str:
 def _read(path: epath.Path) -> dict[str, list[int]] | None:
     """The files of a list, or None where the list itself is damaged."""
     head, _, line = path.read_bytes().partition(b"\n")
-    if head != b"%08x" % crc32c.crc32c(line.removesuffix(b"\n")) or not line.endswith(b"\n"):
+    if head != b"%08x" % google_crc32c.value(line.removesuffix(b"\n")) or not line.endswith(b"\n"):
         return None
     return json.loads(line)

@@ -10,10 +10,19 @@ from flax import nnx
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The defaults are the published run's (its README command; facts of the paper's section 4).
+    """AdamW under a warm-up and a cosine; the defaults are the published run's (arXiv 2312.00785, section 4).
 
-    `decay_steps` counts updates from 0, warm-up included; after it the rate stays at `end_learning_rate`.
-    `decay` names what weight decay applies to: "matrices" spares norms and biases, "all" is the published choice.
+    Attributes:
+      learning_rate: at the end of the warm-up.
+      end_learning_rate: from `decay_steps` on.
+      warmup_steps: updates of linear rise from 0.
+      decay_steps: updates until the end rate is reached, warm-up included.
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of their squares.
+      eps: added to the root of the second.
+      weight_decay: times the learning rate.
+      decay: what weight decay applies to: "matrices" spares norms and biases, "all" is the published choice.
+      clip_norm: longest gradient, over all trained parameters together.
     """
 
     learning_rate: float = 1.5e-4

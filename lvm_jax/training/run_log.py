@@ -1,12 +1,14 @@
-"""The numbers of one training run: metric windows, read a step late, and where they are written."""
+"""The numbers of one training run: metric windows, read a step late, seconds by cause, and where both are written."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
+from tqdm import tqdm
 
 from lvm_jax.metrics import states as metric_states
 from lvm_jax.metrics.states import Mean
@@ -15,6 +17,7 @@ from lvm_jax.training import goodput
 from lvm_jax.training.bad_steps import Judge
 from lvm_jax.training.goodput import Ledger
 from lvm_jax.training.throughput import peak_flops
+from lvm_jax.training.train_config import TrainConfig
 from lvm_jax.training.writers import MetricWriters, make_writers
 
 _Window = list[tuple[int, Mapping[str, Mean]]]
@@ -25,38 +28,32 @@ class RunLog:
 
     Args:
       task: what is counted.
-      batch_size: of all hosts.
+      config: the batch, the window, the last step.
       workdir: gets metrics.jsonl, tensorboard/ and goodput.json.
       start: the step from which training goes on.
       meta: what `meta()` gave at the checkpoint, {} for a new run. Its `window` holds the sums of the window that was
         open then, so that the lines of an interrupted run equal those of one that never stopped.
       ledger: of the whole run; gets the seconds of the processes before.
       judge: of bad steps.
-      log_every: steps of a window.
-      last_step: which closes a window too.
-      wandb_project: "" for none.
     """
 
     def __init__(
         self,
         task: Task,
-        batch_size: int,
+        config: TrainConfig,
         workdir: epath.Path,
         start: int,
         meta: Mapping[str, Any],
         ledger: Ledger,
         judge: Judge,
-        *,
-        log_every: int,
-        last_step: int,
-        wandb_project: str = "",
     ) -> None:
-        self._task, self._ledger, self._judge = task.name, ledger, judge
-        self._unit, self._items = task.items_per_batch(batch_size)
-        self._flops, self._peak = task.flops_per_batch(batch_size), peak_flops()
-        self._log_every, self._last_step = log_every, last_step
+        self._task, self._config, self._ledger, self._judge = task.name, config, ledger, judge
+        self._unit, self._items = task.items_per_batch(config.batch_size)
+        self._flops, self._peak = task.flops_per_batch(config.batch_size), peak_flops()
         first = jax.process_index() == 0
-        self._writer = make_writers(workdir, start, wandb_project) if first else MetricWriters([])
+        self._writer = (
+            make_writers(workdir, start, config.wandb_project) if first else MetricWriters([])
+        )
         self._ledger_path = workdir / "goodput.json" if first else None
         ledger.resume(goodput.load(workdir / "goodput.json"), meta.get("seconds", {}))
         self._carried = {
@@ -67,46 +64,51 @@ class RunLog:
         self._closed: tuple[int, _Window] | None = None
         self._newest: Mapping[str, Mean] = {}
         self._timed_steps, self._timed_from = 0, 0.0
-        self._shown = ""
+        self._first_step = start + 1
+        self._bar = tqdm(
+            initial=start, total=config.steps, desc=task.name, unit="step", mininterval=0.5
+        )
         if meta.get("rejected"):
             self._writer.write(start, {"damaged_checkpoints": meta["rejected"]})
 
-    def start_clock(self) -> None:
-        """Throughput counts from here: after the first step was compiled and dispatched."""
-        self._timed_steps, self._timed_from = 0, self._busy_seconds()
+    def steps(self) -> Iterator[int]:
+        """The numbers of the steps that are left to do, counted from 1, under a progress bar."""
+        for step in range(self._first_step, self._config.steps + 1):
+            self._ledger.enter("training")  # the watchdog counts a step from here
+            yield step
+            self._bar.update()
 
-    def next_batch(self, batches: Any) -> Mapping[str, np.ndarray]:
-        """The next batch; reading it is `data` only where the devices had run out of work when it came."""
+    @contextlib.contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Time in here is `data`, but only where the devices had run out of work when it ended; else `training`."""
         before = self._ledger.seconds()["data"]
         with self._ledger.phase("data"):
-            batch = next(batches)
+            yield
         if not all(x.is_ready() for x in jax.tree.leaves(self._newest)):
             self._ledger.move(self._ledger.seconds()["data"] - before, "data", "training")
-        return batch
+
+    def dispatching(self, step: int) -> contextlib.AbstractContextManager[None]:
+        """Time in here is `compile` at the first step of this process: the program is built then."""
+        first = step == self._first_step
+        return self._ledger.phase("compile") if first else contextlib.nullcontext()
 
     def add(self, step: int, metrics: Mapping[str, Mean]) -> None:
         """Adds a step's metrics (still being computed); closes the window at a multiple of `log_every`.
 
-        Waits for the step before, so that one step is queued behind the running one and not dozens: a Ctrl-C is
-        answered within two steps, and the progress bar tells the truth.
+        First it reads the window that closed before: the device works on this step meanwhile. Then it waits for
+        the step before this one, so that one step is queued behind the running one and not dozens: a Ctrl-C is answered
+        within two steps, and the progress bar tells the truth.
         """
+        self._read_closed_window()
+        if step == self._first_step:
+            self._start_clock()  # throughput counts once the program is built
         jax.block_until_ready(self._newest)
         self._newest = metrics
         self._open.append((step, metrics))
         self._timed_steps += 1
-        if step % self._log_every == 0 or step == self._last_step:
+        if step % self._config.log_every == 0 or step == self._config.steps:
             self._closed = (step, self._open)
             self._open = []
-
-    def read_closed_window(self) -> str:
-        """Writes the window that was closed before, if any; returns the latest numbers in a few words."""
-        if self._closed is not None:
-            step, window = self._closed
-            self._closed = None
-            merged = self._merge(window)
-            self._carried = {}
-            self._write(step, merged)
-        return self._shown
 
     def meta(self) -> dict[str, Any]:
         """Reads all that was added; returns what a checkpoint keeps: task, sums of the open window, seconds by cause.
@@ -114,7 +116,7 @@ class RunLog:
         Raises:
           BadStep: training must stop, before this state is saved.
         """
-        self.read_closed_window()
+        self._read_closed_window()
         self._carried = self._merge(self._open)
         self._open = []
         window = {name: [float(m.total), float(m.weight)] for name, m in self._carried.items()}
@@ -124,20 +126,33 @@ class RunLog:
         self, step: int, state: State, evaluations: Sequence[Callable[..., Mapping[str, float]]]
     ) -> None:
         """Runs the evaluations and writes their numbers."""
-        self.read_closed_window()
+        self._read_closed_window()
         for evaluation in evaluations:
             with self._ledger.phase("evaluation"):
                 values = evaluation(step, state)
             self._writer.write(step, values)
 
     def close(self) -> None:
-        """Flushes the writers and saves the ledger."""
+        """Ends the progress bar, flushes the writers and saves the ledger."""
+        self._bar.close()
         self._writer.close()
         self._save_ledger()
+
+    def _read_closed_window(self) -> None:
+        """Writes the window that was closed before, if any."""
+        if self._closed is not None:
+            step, window = self._closed
+            self._closed = None
+            merged = self._merge(window)
+            self._carried = {}
+            self._write(step, merged)
 
     def _merge(self, window: _Window) -> dict[str, Mean]:
         counted = self._judge.counted(jax.device_get(window))
         return functools.reduce(metric_states.merge, counted, self._carried or None) or {}
+
+    def _start_clock(self) -> None:
+        self._timed_steps, self._timed_from = 0, self._busy_seconds()
 
     def _busy_seconds(self) -> float:
         seconds = self._ledger.seconds()
@@ -150,7 +165,7 @@ class RunLog:
     def _write(self, step: int, merged: Mapping[str, Mean]) -> None:
         seconds = max(self._busy_seconds() - self._timed_from, 1e-9)
         steps_per_second = self._timed_steps / seconds
-        self.start_clock()
+        self._start_clock()
         rate, mfu = self._items * steps_per_second, self._flops * steps_per_second / self._peak
         # Where all steps of a window were left out there is no loss to write.
         values = {name: mean.compute() for name, mean in merged.items() if mean.weight}
@@ -159,4 +174,4 @@ class RunLog:
         self._writer.write(step, line)
         self._save_ledger()
         loss = f"loss {values['loss']:.3f}, " if "loss" in values else ""
-        self._shown = f"{loss}{rate:,.0f} {self._unit}/s, MFU {mfu:.0%}"
+        self._bar.set_postfix_str(f"{loss}{rate:,.0f} {self._unit}/s, MFU {mfu:.0%}", refresh=False)

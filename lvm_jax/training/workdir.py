@@ -43,7 +43,8 @@ def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True
     text = json.dumps(experiment, indent=2) + "\n"
     said = text if whole else f"the configuration is in {path}\n"
     if path.exists():
-        changed = configs.differences(json.loads(path.read_text()), experiment)
+        begun = _as_called_today(json.loads(path.read_text()), experiment)
+        changed = configs.differences(begun, experiment)
         if refused := [line for line in changed if not _may_change(line.split(":")[0])]:
             raise UserError(
                 f"workdir {workdir} was begun with another configuration ({'; '.join(refused[:4])}): "
@@ -54,6 +55,18 @@ def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True
         print(said, end="")
         workdir.mkdir(parents=True, exist_ok=True)
         files.write(path, text)
+
+
+def _as_called_today(begun: dict[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """An older workdir's configuration, with the keys that have been added or renamed since."""
+    # What these keys stand for was so before there was a key.
+    unsaid = {"recipe": experiment.get("recipe"), "frozen": []}
+    added = {name: value for name, value in unsaid.items() if name in experiment}
+    model = begun.get("model")
+    if isinstance(model, dict) and "layout" in model:  # of a tokenizer
+        renamed = {"architecture" if name == "layout" else name: v for name, v in model.items()}
+        begun = {**begun, "model": renamed}
+    return {**added, **begun}
 
 
 def _may_change(key: str) -> bool:

@@ -25,13 +25,18 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from lvm_jax.errors import UserError
-from lvm_jax.weights.tensor_files import TENSORS_FILE, TensorFiles, is_local
+from lvm_jax.files import is_local
+from lvm_jax.weights.memo import WeightsMemo
+from lvm_jax.weights.tensor_files import TENSORS_FILE, TensorFiles
 
 CONFIG_FILE = "config.json"
 
 STORED_DTYPES = ("float32", "bfloat16", "float16")
 
 Module = TypeVar("Module", bound=nnx.Module)
+
+# Modules that have passed: an engine, a scorer and a pair of models all ask for the same weights.
+_FINITE: WeightsMemo[None] = WeightsMemo()
 
 
 def save_folder(
@@ -167,7 +172,7 @@ def from_tensors(abstract: Module, tensors: Mapping[str, np.ndarray], where: str
 
 
 def check_finite(module: nnx.Module, what: str) -> None:
-    """Requires every parameter to be a number: one reads all weights once, on their devices.
+    """Requires every parameter to be finite; reads them on their devices, once for as long as they stay the same.
 
     Args:
       module: the model.
@@ -176,6 +181,10 @@ def check_finite(module: nnx.Module, what: str) -> None:
     Raises:
       UserError: names the first tensor with NaN or infinity.
     """
+    _FINITE.of(module, lambda: _check_finite(module, what))
+
+
+def _check_finite(module: nnx.Module, what: str) -> None:
     parameters = {name: variable[...] for name, variable in named_parameters(module).items()}
     finite = jax.device_get(_all_finite(parameters))
     bad = sorted(name for name, fine in finite.items() if not fine)

@@ -17,6 +17,7 @@ from etils import epath
 from safetensors import SafetensorError, safe_open
 
 from lvm_jax.errors import UserError
+from lvm_jax.files import is_local
 from lvm_jax.weights import torch_pickle
 
 TENSORS_FILE = "model.safetensors"
@@ -111,11 +112,6 @@ class TensorFiles:
                 raise _damaged(path, error) from error
         self._tensors |= {name: (path, tensor) for name, tensor in tensors.items()}
         self.shapes |= shapes
-
-
-def is_local(path: epath.Path) -> bool:
-    """Whether a path is of a file system, not of an object store."""
-    return "://" not in os.fspath(path)
 
 
 def _damaged(path: epath.Path, error: SafetensorError) -> UserError:

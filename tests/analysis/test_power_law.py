@@ -38,3 +38,12 @@ def test_mistakes():
         fit_power_law([1, 2, 3], [3, math.nan, 1])
     with pytest.raises(UserError, match="all 3 points have x = 2"):
         fit_power_law([2, 2, 2], [3, 2, 1])
+
+
+def test_the_numbers_are_those_of_least_squares_by_hand():
+    """Golden: slope, intercept and their errors from the sums of squares, written out once in NumPy."""
+    law = fit_power_law([1e3, 3e3, 1e4, 1e6], [5.0, 4.4, 4.3, 3.1])
+    assert law.coefficient == pytest.approx(7.777111061744962, rel=1e-12)
+    assert law.exponent == pytest.approx(0.06651771002630187, rel=1e-12)
+    assert law.margin == pytest.approx(0.026439933543716484, rel=1e-12)
+    assert law.scatter == pytest.approx(0.02285146177179687, rel=1e-12)

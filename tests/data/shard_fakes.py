@@ -1,8 +1,8 @@
 import numpy as np
 
 from lvm_jax.data.records import manifest as manifests
-from lvm_jax.data.records.tfrecord import TFRecordWriter
-from lvm_jax.data.sentences.visual_sentence import VisualSentence, encode_example
+from lvm_jax.data.sentences.sentence_record import SentenceWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 
 CODEBOOK = 32
 PER_IMAGE = 4
@@ -27,11 +27,14 @@ def write_dataset(root, name="scenes", splits=None, shards=2, records=None, **ch
             part = sentences[
                 len(sentences) * shard // shards : len(sentences) * (shard + 1) // shards
             ]
-            with TFRecordWriter(
+            with SentenceWriter(
                 folder / manifests.shard_name(name, split, shard, shards)
             ) as writer:
                 for s in part:
-                    writer.write(encode_example(s) if records is None else records(s))
+                    if records is None:
+                        writer.add(s)
+                    else:
+                        writer.write(records(s))
         written[split] = sentences
         infos[split] = {"sentences": len(counts), "images": sum(counts), "shards": shards}
     total = {k: sum(info[k] for info in infos.values()) for k in ("sentences", "images")}

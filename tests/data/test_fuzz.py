@@ -6,22 +6,21 @@ A hang would show as a test that does not end; the seeds are fixed, so that what
 import random
 import tracemalloc
 
-import crc32c
+import google_crc32c
 import pytest
 from etils import epath
 from shard_fakes import CODEBOOK, PER_IMAGE, sentence
 
-from lvm_jax.data.records import example, tfrecord
-from lvm_jax.data.records.record_index import BadIndex, RecordIndex
-from lvm_jax.data.records.tfrecord import (
-    CorruptRecord,
-    RecordFile,
-    TFRecordWriter,
-    index_path,
-    masked_crc,
-)
-from lvm_jax.data.sentences.visual_sentence import (
+from lvm_jax import files
+from lvm_jax.data.records import example
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.records.framing import masked_crc
+from lvm_jax.data.records.record_file import RecordFile
+from lvm_jax.data.records.record_index import BadIndex, RecordIndex, index_path
+from lvm_jax.data.records.writer import TFRecordWriter
+from lvm_jax.data.sentences.sentence_record import (
     NO_SENTENCE,
+    SENTENCES,
     decode_example,
     encode_example,
     outline,
@@ -88,9 +87,9 @@ def traced(cases):
 
 @pytest.fixture
 def shard(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "_sync", lambda *args: None)  # nothing here outlives a power cut
+    monkeypatch.setattr(files, "sync", lambda *args: None)  # nothing here outlives a power cut
     path = epath.Path(tmp_path / "a.tfrecord")
-    with TFRecordWriter(path) as writer:
+    with TFRecordWriter(path, SENTENCES) as writer:
         for record in RECORDS:
             writer.write(record)
     return path
@@ -107,7 +106,7 @@ def check(error, words):
 def read_all(path):
     """The records that are read; those that are refused must be refused by name."""
     try:
-        file = RecordFile(path)
+        file = RecordFile(path, SENTENCES)
     except UserError as error:
         check(error, path.name)
         return []
@@ -178,7 +177,7 @@ def test_damaged_indices_are_refused(shard):
     for case in traced(INDICES):
         damaged = mutated(index, rng)
         if case % 2 and len(damaged) > 16:
-            crc = crc32c.crc32c(damaged[16:]).to_bytes(4, "little")
+            crc = google_crc32c.value(damaged[16:]).to_bytes(4, "little")
             damaged = index[:12] + crc + damaged[16:]
         try:
             RecordIndex.from_bytes(damaged)

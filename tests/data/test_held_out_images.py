@@ -7,9 +7,13 @@ import pytest
 from PIL import Image
 
 from lvm_jax.data.images.held_out_images import held_out_images, load_images
-from lvm_jax.data.splits import split_files
+from lvm_jax.data.splits import split_numbers
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.decode import find_images
+from lvm_jax.pictures.listing import find_images
+
+
+def held_out_of(files, folder, fraction):
+    return [files[number] for number in split_numbers(files, folder, None, fraction)[1]]
 
 
 @pytest.fixture
@@ -24,12 +28,12 @@ def test_the_trainings_own_list_and_fraction_are_used(folder, tmp_path):
     model = tmp_path / "run" / "model"
     model.mkdir(parents=True)
     files = find_images(folder)
-    assert held_out_images(folder, model).names == split_files(files, folder, None, 0.01)[1]
+    assert held_out_images(folder, model).names == held_out_of(files, folder, 0.01)
     listed = tmp_path / "list.txt"
     listed.write_text("3.png\n5.png\n")
     config = tmp_path / "run" / "config.json"
     config.write_text(json.dumps({"data": {"held_out": "", "held_out_fraction": 0.5}}))
-    assert held_out_images(folder, model).names == split_files(files, folder, None, 0.5)[1]
+    assert held_out_images(folder, model).names == held_out_of(files, folder, 0.5)
     config.write_text(json.dumps({"data": {"held_out": str(listed), "held_out_fraction": 0.5}}))
     assert held_out_images(folder, model).names == [files[3], files[5]]
     assert len(held_out_images(folder, model, fraction=0.75).names) == 6

@@ -12,7 +12,8 @@ from PIL import Image
 from lvm_jax.data.images.loader import ImageLoader
 from lvm_jax.data.images.sources import expand, open_images, split_source
 from lvm_jax.data.records import example
-from lvm_jax.data.records.tfrecord import TFRecordWriter, index_path
+from lvm_jax.data.records.record_index import index_path
+from lvm_jax.data.records.writer import TFRecordWriter
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import BadImage
 

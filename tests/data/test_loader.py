@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from shard_fakes import CODEBOOK, PER_IMAGE, write_dataset
 
-from lvm_jax.data.dealing import Passes
-from lvm_jax.data.sentences.buckets import KindTable
-from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.dealing import EvenDealer
+from lvm_jax.data.records.record_store import RecordStore
+from lvm_jax.data.sentences.buckets import BucketTable
 from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
 from lvm_jax.data.step_loader import shuffled_index
 from lvm_jax.errors import UserError
 
 SEQ_LEN = 4 * PER_IMAGE
-KEYS = ("tokens", "segment_ids", "positions")
+KEYS = ("tokens", "segment_ids", "positions", "loss_weights")
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def test_an_epoch_holds_every_sentence_once(corpus, packing):
     loader = load(folder, batch=1, packing=packing)
     batches = take(loader, loader.rows_per_pass)
     assert batches[0]["tokens"].shape == (1, SEQ_LEN + 1)
-    assert {batches[0][key].dtype for key in KEYS} == {np.dtype(np.int32)}
+    dtypes = dict.fromkeys(KEYS, np.int32) | {"loss_weights": np.float32}
+    assert {key: batches[0][key].dtype for key in KEYS} == dtypes
     tokens = np.concatenate([b["tokens"][0] for b in batches])
     segments = np.concatenate([b["segment_ids"][0] for b in batches])
     assert loader.fill == pytest.approx((segments > 0).mean())
@@ -122,14 +123,14 @@ def test_resume_a_million_steps_on_does_the_work_of_one_step(corpus, packing, mo
 
         monkeypatch.setattr(owner, name, call)
 
-    counted(SentenceStore, "_read")
-    counted(KindTable, "sentence")
-    counted(Passes, "before")
+    counted(RecordStore, "read")
+    counted(BucketTable, "sentence")
+    counted(EvenDealer, "before")
     with load(folder, packing=packing, threads=0) as loader:
         loader.set_state(1_000_000)
         batch = next(loader)
         assert loader.get_state() == 1_000_001
-        assert work["_read"] == 1  # the sentences of the batch
+        assert work["read"] == 1  # the sentences of the batch
         assert work["sentence"] <= 2  # blocks of rows
         assert work["before"] < 100
         assert same(batch, loader.batch_at(1_000_000))
@@ -283,8 +284,7 @@ def test_the_sum_over_hosts_counts_each_held_out_sentence_once(tmp_path, hosts):
         loader = EvalLoader(folder, "validation", SEQ_LEN, 4, host, hosts)
         batches.append(len(list(loader)))
         for batch in loader:
-            inputs, targets = batch["segment_ids"][:, :-1], batch["segment_ids"][:, 1:]
-            labels += ((inputs == targets) & (targets > 0)).sum()
+            labels += batch["loss_weights"].sum()
             for tokens, segments in zip(batch["tokens"], batch["segment_ids"], strict=True):
                 if segments.any():
                     counted[tuple(tokens[tokens < CODEBOOK].tolist())] += 1

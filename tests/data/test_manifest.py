@@ -5,6 +5,7 @@ import pytest
 
 from lvm_jax.data.records import manifest as manifests
 from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.sentences.sentence_record import SENTENCES
 from lvm_jax.errors import UserError
 
 MANIFEST = Manifest(
@@ -119,7 +120,7 @@ def test_names():
 def test_tfds_metadata(tmp_path):
     for i, size in enumerate((10, 20)):
         (tmp_path / f"uvd_coco-train.tfrecord-0000{i}-of-00002").write_bytes(b"x" * size)
-    manifests.write_tfds_metadata(tmp_path, "coco", "1.0.0", {"train": [3, 4]})
+    manifests.write_tfds_metadata(tmp_path, "coco", "1.0.0", {"train": [3, 4]}, SENTENCES)
     info = json.loads((tmp_path / "dataset_info.json").read_text())
     assert (info["name"], info["version"], info["fileFormat"]) == ("uvd_coco", "1.0.0", "tfrecord")
     assert info["splits"] == [
@@ -133,4 +134,4 @@ def test_tfds_metadata(tmp_path):
     features = json.loads((tmp_path / "features.json").read_text())["featuresDict"]["features"]
     assert set(features) == {"codes", "source", "category", "key", "layout"}
     with pytest.raises(UserError, match="00000-of-00003 does not exist"):
-        manifests.write_tfds_metadata(tmp_path, "coco", "1.0.0", {"train": [1, 1, 1]})
+        manifests.write_tfds_metadata(tmp_path, "coco", "1.0.0", {"train": [1, 1, 1]}, SENTENCES)

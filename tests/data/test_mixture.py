@@ -3,14 +3,18 @@ import pytest
 from shard_fakes import PER_IMAGE, write_dataset
 
 from lvm_jax.data.mixture import Origin, make_mixture, parse_weights
-from lvm_jax.data.sentences.buckets import KindTable
+from lvm_jax.data.sentences.buckets import BucketTable
 from lvm_jax.data.sentences.packing import PackedRows
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.token_loader import TokenLoader
 from lvm_jax.errors import UserError
 
 SEQ_LEN = 4 * PER_IMAGE
-ORIGINS = [Origin("web", "laion", 1), Origin("web", "video", 3), Origin("lab", "coco", 2)]
+ORIGINS = [
+    Origin("web", "laion", "unlabelled_image"),
+    Origin("web", "video", "unlabelled_video"),
+    Origin("lab", "coco", "annotated_image"),
+]
 IMAGES = np.array([600, 300, 100])
 
 
@@ -31,7 +35,7 @@ def whole_sentences(rows, first, count):
     """The sentences that are drawn, without those that only fill the end of a row."""
     return np.concatenate(
         [
-            row.sentences[: len(row.sentences) - row.layout.repeats]
+            row.sentences[: len(row.sentences) - row.template.repeats]
             for row in rows.rows(first, count)
         ]
     )
@@ -43,13 +47,13 @@ def test_a_weight_is_a_share_of_the_images():
     images = np.concatenate([rng.integers(1, 5, 3000), rng.integers(1, 17, 200)])
     group = np.repeat([0, 1], [3000, 200]).astype(np.uint16)
     available = np.bincount(group, weights=images)
-    origins = [Origin("a", "a", 1), Origin("b", "b", 3)]
+    origins = [Origin("a", "a", "unlabelled_image"), Origin("b", "b", "unlabelled_video")]
     mixture = make_mixture(origins, available.astype(int), {"b": 3.0, "a": 1.0})
     assert mixture.names == ("b", "a")
     assert mixture.group_of == (1, 0)
     group = 1 - group
     rates = mixture.rates(available.astype(int))
-    table = KindTable((images * PER_IMAGE).astype(np.uint32), group, rates)
+    table = BucketTable((images * PER_IMAGE).astype(np.uint32), group, rates)
     rows = PackedRows(table, 16 * PER_IMAGE + 1, PER_IMAGE, seed=0)
     n = rows.rows_per_pass
     for first, count in ((0, 2000), (5 * n // 2, 2000), (0, n), (0, 3 * n)):
@@ -66,7 +70,7 @@ def test_a_weight_is_a_share_of_the_images():
 
 
 def test_each_epoch_of_a_kind_has_an_order_of_its_own():
-    table = KindTable(np.full(100, PER_IMAGE, np.uint32), np.zeros(100, np.uint16), np.ones(1))
+    table = BucketTable(np.full(100, PER_IMAGE, np.uint32), np.zeros(100, np.uint16), np.ones(1))
 
     def draws(first, salt):
         zeros = np.zeros(100, int)
@@ -173,13 +177,18 @@ def test_wrong_weights(weights, message):
 
 
 def test_a_name_of_two_meanings():
-    origins = [Origin("coco", "boxes", 2), Origin("mixed", "coco", 2)]
+    origins = [
+        Origin("coco", "boxes", "annotated_image"),
+        Origin("mixed", "coco", "annotated_image"),
+    ]
     with pytest.raises(UserError, match="write 'dataset/coco' or 'source/coco'"):
         make_mixture(origins, np.array([1, 1]), {"coco": 1})
     found = make_mixture(origins, np.array([1, 1]), {"dataset/coco": 1, "source/coco": 1})
     assert found.group_of == (0, 1)
     # a data set whose only source has its name
-    assert make_mixture([Origin("a", "a", 1)], np.array([1]), {"a": 1}).group_of == (0,)
+    assert make_mixture(
+        [Origin("a", "a", "unlabelled_image")], np.array([1]), {"a": 1}
+    ).group_of == (0,)
 
 
 def test_a_weighted_part_without_a_sentence():

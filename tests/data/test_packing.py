@@ -2,20 +2,20 @@ import numpy as np
 import pytest
 
 from lvm_jax.data.sentences import packing
-from lvm_jax.data.sentences.buckets import KindTable
+from lvm_jax.data.sentences.buckets import BucketTable
 from lvm_jax.data.sentences.concat import ConcatRows
 from lvm_jax.data.sentences.packing import OnePerRow, PackedRows
-from lvm_jax.data.sentences.row_assembly import assemble
-from lvm_jax.data.sentences.visual_sentence import SpecialTokens
+from lvm_jax.data.sentences.row_assembly import assemble, label_weights
 from lvm_jax.errors import UserError
+from lvm_jax.vocabulary import Vocabulary
 
-SPECIAL = SpecialTokens(60000)
+SPECIAL = Vocabulary.lvm(60000)
 PER_IMAGE = 4
 
 
 def table(lengths):
     lengths = np.asarray(lengths, np.uint32)
-    return KindTable(lengths, np.zeros(len(lengths), np.uint16), np.ones(1))
+    return BucketTable(lengths, np.zeros(len(lengths), np.uint16), np.ones(1))
 
 
 def random_lengths(seed, n=200, most=8):
@@ -57,9 +57,11 @@ def segments_of(tokens, segments):
 def test_packed_rows_hold_every_code_once_and_repeat_only_at_their_ends(kind, row_len, seed):
     lengths = random_lengths(seed)
     rows = make(kind, lengths, row_len, seed)
-    layouts = [row.layout for row in rows.rows(0, rows.rows_per_pass)]
+    templates = [row.template for row in rows.rows(0, rows.rows_per_pass)]
     seen, real, again = np.zeros(lengths.sum(), int), 0, 0
-    for layout, (tokens, segments, positions) in zip(layouts, pass_of(rows, lengths), strict=True):
+    for template, (tokens, segments, positions) in zip(
+        templates, pass_of(rows, lengths), strict=True
+    ):
         used = (segments > 0).sum()
         assert (np.diff(segments[:used]) >= 0).all()  # 1, 2, ..., then padding
         assert (tokens[used:] == SPECIAL.pad).all()
@@ -75,7 +77,7 @@ def test_packed_rows_hold_every_code_once_and_repeat_only_at_their_ends(kind, ro
             if codes[-1] == SPECIAL.eos:
                 codes.pop()
             assert codes == list(range(codes[0], codes[0] + len(codes)))  # of one sentence
-            if layout.repeats and s == segments.max():
+            if template.repeats and s == segments.max():
                 again += (segments == s).sum()
             else:
                 seen[codes] += 1
@@ -129,8 +131,14 @@ def test_one_sentence_a_row_in_order():
     rows = each.rows(0, 99)
     assert len(rows) == len(each) == 5
     assert [int(row.sentences[0]) for row in rows] == [0, 2, 3, 3, 4]
-    assert [row.layout.pieces[0][:2] for row in rows] == [(0, 8), (0, 4), (0, 32), (32, 40), (0, 4)]
-    assert each.rows(3, 1)[0].layout.pieces == rows[3].layout.pieces
+    assert [row.template.pieces[0][:2] for row in rows] == [
+        (0, 8),
+        (0, 4),
+        (0, 32),
+        (32, 40),
+        (0, 4),
+    ]
+    assert each.rows(3, 1)[0].template.pieces == rows[3].template.pieces
     with pytest.raises(UserError, match="a sentence has 40 codes"):
         OnePerRow(lengths, 33, PER_IMAGE)
 
@@ -183,15 +191,15 @@ def test_any_row_is_found_alone(kind, monkeypatch):
     assert len(whole) == n
     for i in range(n):
         (alone,) = rows.rows(i, 1)
-        assert alone.layout.pieces == whole[i].layout.pieces
+        assert alone.template.pieces == whole[i].template.pieces
         assert alone.sentences.tolist() == whole[i].sentences.tolist()
     for number in range(2):
         first = number * rows.rows_per_pass
         drawn = [
             s
             for row in whole[first : first + rows.rows_per_pass]
-            for s, piece in zip(row.sentences, row.layout.pieces, strict=True)
-            if piece.eos and not (row.layout.repeats and piece is row.layout.pieces[-1])
+            for s, piece in zip(row.sentences, row.template.pieces, strict=True)
+            if piece.eos and not (row.template.repeats and piece is row.template.pieces[-1])
         ]
         assert sorted(drawn) == sorted(set(drawn))
 
@@ -214,11 +222,23 @@ def test_a_bad_record_leaves_padding_where_it_was(kind):
     mended = assemble(plan, read, 33, SPECIAL, n)
     hole = mended["tokens"] != sound["tokens"]
     assert hole.sum() >= lengths[bad]
-    for key, fill in {"tokens": SPECIAL.pad, "segment_ids": 0, "positions": 0}.items():
+    fills = {"tokens": SPECIAL.pad, "segment_ids": 0, "positions": 0}
+    for key, fill in fills.items():
         np.testing.assert_array_equal(mended[key][~hole], sound[key][~hole])
         assert (mended[key][hole] == fill).all()
+    for batch in (sound, mended):
+        weights = batch["loss_weights"]
+        assert weights.dtype == np.float32
+        np.testing.assert_array_equal(weights, label_weights(batch["segment_ids"]))
+    behind = np.pad(hole, ((0, 0), (1, 0)))[:, :-1]  # what a hole ends has nothing that predicts it
+    assert (mended["loss_weights"][hole | behind] == 0).all()
     (codes,) = good([bad], [0], [lengths[bad]])
     assert not set(np.frombuffer(codes, "<u2")) & set(mended["tokens"].reshape(-1))
+
+
+def test_only_labels_that_continue_their_sentence_weigh():
+    segments = np.array([[1, 1, 1, 2, 2, 3, 0, 0]])
+    np.testing.assert_array_equal(label_weights(segments), [[0, 1, 1, 0, 1, 0, 0, 0]])
 
 
 def test_a_codebook_of_all_that_two_bytes_can_hold():
@@ -226,7 +246,7 @@ def test_a_codebook_of_all_that_two_bytes_can_hold():
     rows = make("packed", lengths, 33)
     n = rows.rows_per_pass
     small, large = (
-        assemble(rows.rows(0, n), codes_of(lengths), 33, SpecialTokens(size), n)
+        assemble(rows.rows(0, n), codes_of(lengths), 33, Vocabulary.lvm(size), n)
         for size in (1000, 1 << 16)
     )
     np.testing.assert_array_equal(
@@ -286,7 +306,7 @@ def test_fill_of_a_realistic_mixture(seq_len, per_image, images):
     assert rows.repeated < 1 - (images - 1) * (per_image + 0.1) / (seq_len + 1)
     # Measured on what comes out, not on the plan.
     segments = np.concatenate(
-        [[p.tokens for p in row.layout.pieces] for row in rows.rows(10_000, 500)]
+        [[p.tokens for p in row.template.pieces] for row in rows.rows(10_000, 500)]
     )
     assert segments.sum() >= 0.97 * 500 * (seq_len + 1)
     assert ConcatRows(table(lengths), seq_len + 1, 0).fill > 0.999

@@ -6,9 +6,10 @@ from shard_fakes import CODEBOOK, write_dataset
 
 from lvm_jax.data.records import example
 from lvm_jax.data.records.manifest import Manifest
-from lvm_jax.data.records.tfrecord import build_index
-from lvm_jax.data.sentences.sentence_store import SentenceStore, find_shards
-from lvm_jax.data.sentences.visual_sentence import encode_example
+from lvm_jax.data.records.record_file import build_index
+from lvm_jax.data.records.shards import find_shards
+from lvm_jax.data.sentences.sentence_record import SENTENCES, encode_example
+from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
 
 
@@ -208,5 +209,5 @@ def test_an_index_of_other_records_in_the_same_places(tmp_path):
         UserError, match=r"record 0 of .* is sound, but not the one in .* rebuild it by"
     ):
         SentenceStore(folder, "train").sentence(0)
-    build_index(folder / shard)
+    build_index(folder / shard, SENTENCES)
     assert len(SentenceStore(folder, "train").sentence(0).codes) == 2

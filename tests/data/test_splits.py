@@ -1,9 +1,13 @@
 import pytest
 
-from lvm_jax.data.splits import read_held_out, split_files, stable_fraction
+from lvm_jax.data.splits import read_held_out, split_numbers, stable_fraction
 from lvm_jax.errors import UserError
 
 FILES = ["/d/photos/a.png", "/d/photos/b.png", "/d/scenes/01/image.png", "/d/scenes/012/image.png"]
+
+
+def split_files(files, *rest):
+    return tuple([files[number] for number in part] for part in split_numbers(files, *rest))
 
 
 def test_a_list_holds_out_files_and_whole_folders():

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from lvm_jax.data.records import example, tfrecord
-from lvm_jax.data.records.tfrecord import (
-    CorruptRecord,
-    RecordFile,
-    TFRecordWriter,
-    build_index,
-    index_path,
-)
+from lvm_jax.data.records import example, framing, open_files, record_file, writer
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.records.record_file import RecordFile, build_index
+from lvm_jax.data.records.record_index import index_path
+from lvm_jax.data.records.writer import TFRecordWriter
+from lvm_jax.data.sentences.sentence_record import SENTENCES
 from lvm_jax.errors import UserError
 
 # Two records, b"visual sentence" and b"", as TensorFlow 2.21 writes them.
@@ -32,7 +30,7 @@ RECORDS = [
 @pytest.fixture
 def path(tmp_path):
     path = epath.Path(tmp_path / "a.tfrecord")
-    with TFRecordWriter(path) as writer:
+    with TFRecordWriter(path, SENTENCES) as writer:
         for record in RECORDS:
             writer.write(record)
     return path
@@ -42,7 +40,7 @@ def test_crc32c_vectors():
     """RFC 3720, B.4, after undoing the mask."""
 
     def unmasked(data):
-        rotated = (tfrecord.masked_crc(data) - 0xA282EAD8) & 0xFFFFFFFF
+        rotated = (framing.masked_crc(data) - 0xA282EAD8) & 0xFFFFFFFF
         return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
     assert unmasked(b"123456789") == 0xE3069283
@@ -64,10 +62,10 @@ def test_random_access(path):
     assert len(file) == 4
     assert [file[i] for i in (2, 0, -1, 1)] == [RECORDS[i] for i in (2, 0, 3, 1)]
     assert list(file) == RECORDS
-    assert file.index.codes_bytes.tolist() == [0, 0, 0, 4]
-    at = int(file.index.codes_at[3])
+    assert file.index["codes_bytes"].tolist() == [0, 0, 0, 4]
+    at = int(file.index["codes_at"][3])
     assert file[3][at : at + 4] == b"abcd"
-    assert file.index.largest[3] == int.from_bytes(b"cd", "little")
+    assert file.index["largest"][3] == int.from_bytes(b"cd", "little")
     assert file.index.origins == (("s", 3),)
     for i in (4, -5):
         with pytest.raises(IndexError):
@@ -153,12 +151,12 @@ def test_missing_files(path):
 def test_a_missing_index_is_made(path, caplog):
     written = index_path(path).read_bytes()
     index_path(path).unlink()
-    assert list(RecordFile(path)) == RECORDS
+    assert list(RecordFile(path, SENTENCES)) == RECORDS
     assert index_path(path).read_bytes() == written
     old = bytearray(written)
     old[8] = 1  # the version before
     index_path(path).write_bytes(old)
-    assert list(RecordFile(path)) == RECORDS
+    assert list(RecordFile(path, SENTENCES)) == RECORDS
     assert index_path(path).read_bytes() == written
     assert "is of version 1, not 2: it is made anew" in caplog.text
 
@@ -169,7 +167,7 @@ def test_an_index_that_cannot_be_written_is_kept_in_memory(path, monkeypatch, ca
     def read_only(*args):
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr(tfrecord, "_write_index", read_only)
+    monkeypatch.setattr(record_file, "write_index", read_only)
     assert list(RecordFile(path)) == RECORDS
     assert not index_path(path).exists()
     assert "kept in memory" in caplog.text
@@ -194,8 +192,13 @@ def test_an_index_of_impossible_records(path):
     index = RecordFile(path).index
     for change in (
         {"offsets": index.offsets[::-1]},
-        {"codes_bytes": index.codes_bytes + np.uint32(1 << 20)},
-        {"codes_at": index.codes_at + np.uint32(1 << 31)},
+        {
+            "columns": {
+                **index.columns,
+                "codes_bytes": index["codes_bytes"] + np.uint32(1 << 20),
+            }
+        },
+        {"columns": {**index.columns, "codes_at": index["codes_at"] + np.uint32(1 << 31)}},
         {"origins": ()},
         {"data_size": 40},
     ):
@@ -208,7 +211,7 @@ def test_an_index_of_impossible_records(path):
 def test_building_an_index_gives_what_the_writer_gave(path):
     written = index_path(path).read_bytes()
     index_path(path).unlink()
-    assert build_index(path) == 4
+    assert build_index(path, SENTENCES) == 4
     assert index_path(path).read_bytes() == written
 
 
@@ -227,7 +230,7 @@ def test_absurd_lengths_are_refused_before_they_are_read(tmp_path, monkeypatch):
 
     def frame(length):
         head = length.to_bytes(8, "little")
-        return head + tfrecord.masked_crc(head).to_bytes(4, "little") + b"x" * 100
+        return head + framing.masked_crc(head).to_bytes(4, "little") + b"x" * 100
 
     path.write_bytes(frame(1 << 60))
     with pytest.raises(UserError, match=f"a record of {1 << 60} bytes exceeds"):
@@ -238,9 +241,9 @@ def test_absurd_lengths_are_refused_before_they_are_read(tmp_path, monkeypatch):
     path.write_bytes(b"a text file, not records at all")
     with pytest.raises(UserError, match="not a TFRecord file"):
         build_index(path)
-    monkeypatch.setattr(tfrecord, "MAX_RECORD_BYTES", 10)
-    with TFRecordWriter(path) as writer, pytest.raises(UserError, match="11 bytes exceeds 10"):
-        writer.write(b"x" * 11)
+    monkeypatch.setattr(writer, "MAX_RECORD_BYTES", 10)
+    with TFRecordWriter(path) as opened, pytest.raises(UserError, match="11 bytes exceeds 10"):
+        opened.write(b"x" * 11)
 
 
 def fail_while_writing(path, error):
@@ -280,9 +283,9 @@ def test_the_index_is_named_before_the_data(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(tfrecord, "_write_index", fail)
-    with pytest.raises(OSError, match="disk full"), TFRecordWriter(path) as writer:
-        writer.write(b"1")
+    monkeypatch.setattr(writer, "write_index", fail)
+    with pytest.raises(OSError, match="disk full"), TFRecordWriter(path) as opened:
+        opened.write(b"1")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -295,7 +298,7 @@ def test_a_replaced_file_is_read_anew(path):
 
 
 def test_no_more_descriptors_than_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "_OPEN_FILES", tfrecord._OpenFiles(limit=3))
+    monkeypatch.setattr(open_files, "OPEN_FILES", open_files.OpenFiles(limit=3))
     files = []
     for i in range(10):
         with TFRecordWriter(tmp_path / str(i)) as writer:
@@ -303,11 +306,11 @@ def test_no_more_descriptors_than_the_limit(tmp_path, monkeypatch):
         files.append(RecordFile(tmp_path / str(i)))
     for _ in range(2):
         assert [file[0] for file in files] == [str(i).encode() for i in range(10)]
-    assert len(tfrecord._OPEN_FILES._files) == 3
+    assert len(open_files.OPEN_FILES._files) == 3
 
 
 def test_threads_share_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "_OPEN_FILES", tfrecord._OpenFiles(limit=1))
+    monkeypatch.setattr(open_files, "OPEN_FILES", open_files.OpenFiles(limit=1))
     files = []
     for name in "ab":
         with TFRecordWriter(tmp_path / name) as writer:

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 from lvm_jax.data.records import example
-from lvm_jax.data.sentences.visual_sentence import (
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.sentences.sentence_record import (
     NO_SENTENCE,
-    Category,
-    CorruptRecord,
-    SpecialTokens,
-    VisualSentence,
-    compact_layout,
     decode_example,
     encode_example,
-    expand_layout,
     outline,
+)
+from lvm_jax.data.sentences.visual_sentence import (
+    Category,
+    VisualSentence,
+    compact_layout,
+    expand_layout,
 )
 from lvm_jax.errors import UserError
 
@@ -126,11 +127,3 @@ def test_layouts():
     for bad in ([], ["a,b"], ["a*2"], ["a", ""]):
         with pytest.raises(UserError):
             compact_layout(bad)
-
-
-def test_special_tokens():
-    special = SpecialTokens(8192)
-    assert (special.bos, special.eos, special.pad, special.vocab_size) == (8192, 8193, 8194, 8292)
-    for size in (0, 65537):
-        with pytest.raises(UserError):
-            SpecialTokens(size)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.annotators import drawings, skeletons
 from data_pipelines.sources import BadItem, CocoImages, PairedClips, PairedFiles, WebDataset
-from data_pipelines.sources.run_lengths import decode_run_lengths
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures import skeletons
+from lvm_jax.pictures.boxes import boxes_from_drawing
+from lvm_jax.pictures.run_lengths import decode_run_lengths
 
 
 def save(path, value=0, size=(12, 8)):
@@ -176,7 +177,7 @@ def test_coco_boxes_on_black_come_back_and_outlines_leave_the_image(tmp_path):
     where = save_coco(tmp_path, annotations)
     source = CocoImages(**where, boxes_on="black")
     assert source.keys() == ["a.png"]
-    boxes, ids = drawings.boxes_from_drawing(source.load("a.png")["boxes"][0], n_ids=91)
+    boxes, ids = boxes_from_drawing(source.load("a.png")["boxes"][0], n_ids=91)
     np.testing.assert_array_equal(boxes, [(20, 1, 50, 39), (2, 3, 12, 15)])
     assert ids.tolist() == [44, 18]
     item = CocoImages(**where).load("a.png")
@@ -184,7 +185,7 @@ def test_coco_boxes_on_black_come_back_and_outlines_leave_the_image(tmp_path):
     assert (drawn[10, 30] == 128).all()
     assert (drawn[1, 30] == maps.palette(91)[44]).all()
     assert (item["image"][0] == 128).all()
-    half, _ = drawings.boxes_from_drawing(
+    half, _ = boxes_from_drawing(
         CocoImages(**where, boxes_on="black", short_side=20).load("a.png")["boxes"][0], n_ids=91
     )
     np.testing.assert_allclose(half, [(10, 0, 25, 20), (1, 2, 6, 8)], atol=0.51)
@@ -196,7 +197,7 @@ def test_a_small_coco_box_is_drawn_above_the_large_one_around_it(tmp_path):
         {"image_id": 1, "category_id": 1, "bbox": [5, 5, 50, 30]},
     ]
     picture = CocoImages(**save_coco(tmp_path, annotations), boxes_on="black").load("a.png")
-    boxes, ids = drawings.boxes_from_drawing(picture["boxes"][0], n_ids=91)
+    boxes, ids = boxes_from_drawing(picture["boxes"][0], n_ids=91)
     np.testing.assert_array_equal(boxes, [(5, 5, 55, 35), (20, 10, 29, 19)])
     assert ids.tolist() == [1, 2]
 

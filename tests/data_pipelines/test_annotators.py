@@ -16,12 +16,14 @@ from data_pipelines.annotators import (
     OpticalFlow,
     Posterise,
     Rain,
-    drawings,
-    skeletons,
 )
+from data_pipelines.annotators.keypoints import draw_keypoints
 from data_pipelines.synthetic import renderer, scenes
+from data_pipelines.synthetic.edges import true_edges
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures import skeletons
+from lvm_jax.pictures.boxes import boxes_from_drawing, draw_boxes
 from lvm_jax.pictures.decode import load_image
 
 
@@ -43,8 +45,8 @@ def test_boxes_survive_a_drawing():
     boxes = np.array(
         [(2, 3, 20, 30), (30, 10, 50, 22), (40, 40, 60, 63), (np.nan,) * 4], np.float32
     )
-    picture = drawings.draw_boxes(boxes, np.array([3, 1, 3, 2]), 64)
-    found, ids = drawings.boxes_from_drawing(picture, n_ids=13)
+    picture = draw_boxes(boxes, np.array([3, 1, 3, 2]), 64)
+    found, ids = boxes_from_drawing(picture, n_ids=13)
     order = np.argsort(found[:, 0])
     np.testing.assert_array_equal(found[order], boxes[:3])
     np.testing.assert_array_equal(ids[order], [3, 1, 3])
@@ -53,7 +55,7 @@ def test_boxes_survive_a_drawing():
 def test_outlines_keep_the_canvas_inside():
     canvas = np.full((16, 16, 3), 90, np.uint8)
     box = np.array([[2, 3, 10, 12]], np.float32)
-    picture = drawings.draw_boxes(box, np.array([1]), 16, canvas)
+    picture = draw_boxes(box, np.array([1]), 16, canvas)
     changed = (picture != canvas).any(-1)
     expected = np.zeros((16, 16), bool)
     expected[3:12, 2:10] = True
@@ -68,7 +70,7 @@ def test_keypoints_survive_a_drawing(size):
     keypoints = np.array(
         [[(10, 8), (10, 25), (11, 40)], [(40.4, 12.7), (42, 30), (44, 52.3)]], np.float32
     )
-    picture = skeletons.draw_keypoints(keypoints * scale, size)
+    picture = draw_keypoints(keypoints * scale, size)
     found = skeletons.keypoints_from_drawing(picture)
     for kind in range(3):
         order = np.argsort(found[kind][:, 0])
@@ -76,14 +78,14 @@ def test_keypoints_survive_a_drawing(size):
 
 
 def test_edges_lie_on_outlines(frame):
-    edges = drawings.true_edges(frame.segmentation, frame.depth, frame.normals)[..., 0] > 0
+    edges = true_edges(frame.segmentation, frame.depth, frame.normals)[..., 0] > 0
     ids = frame.segmentation
     steps = (ids[:, 1:] != ids[:, :-1])[:-1] | (ids[1:] != ids[:-1])[:, :-1]
     assert edges[:-1, :-1][steps].all()
     assert 0.02 < edges.mean() < 0.3
     flat = np.zeros((8, 8), np.int32)
     up = np.broadcast_to(np.array([0, 0, 1.0]), (8, 8, 3))
-    assert not drawings.true_edges(flat, np.ones((8, 8)), up).any()
+    assert not true_edges(flat, np.ones((8, 8)), up).any()
 
 
 def test_grey_is_the_published_luma():
@@ -135,9 +137,9 @@ def test_optical_flow_sees_a_known_motion(photograph):
 
 def test_boxes_of_many_classes_survive_a_drawing_largest_first():
     boxes = np.array([(1, 2, 9, 10), (20, 5, 60, 39), (70, 3, 100, 20)], np.float32)
-    picture = drawings.draw_boxes(boxes, np.array([90, 17, 64]), (40, 100), n_ids=91)
+    picture = draw_boxes(boxes, np.array([90, 17, 64]), (40, 100), n_ids=91)
     assert picture.shape == (40, 100, 3)
-    found, ids = drawings.boxes_from_drawing(picture, n_ids=91)
+    found, ids = boxes_from_drawing(picture, n_ids=91)
     np.testing.assert_array_equal(found, boxes[[1, 2, 0]])
     assert ids.tolist() == [17, 64, 90]
 
@@ -145,7 +147,7 @@ def test_boxes_of_many_classes_survive_a_drawing_largest_first():
 def test_thick_outlines_grow_inwards_and_small_boxes_fill():
     canvas = np.full((20, 30, 3), 90, np.uint8)
     boxes = np.array([(-3, 2, 12, 18), (1, 0, 4, 2)], np.float32)
-    picture = drawings.draw_boxes(boxes, np.array([1, 2]), 0, canvas, thickness=3)
+    picture = draw_boxes(boxes, np.array([1, 2]), 0, canvas, thickness=3)
     assert (picture[5:15, 3:9] == 90).all()
     assert (picture[2:5, 5:12] == maps.PALETTE[1]).all()
     assert (picture[0:2, 1:4] == maps.PALETTE[2]).all()
@@ -174,7 +176,7 @@ def test_openpose_survives_a_drawing():
     assert joints.shape == (1, 18, 2)
     np.testing.assert_allclose(joints[0, 1], (50, 34))  # the neck
     np.testing.assert_allclose(joints[0, 4], coco[0, 10])  # the right wrist
-    picture = skeletons.draw_keypoints(joints * 2, (256, 200), skeletons.OPENPOSE, radius=5)
+    picture = draw_keypoints(joints * 2, (256, 200), skeletons.OPENPOSE, radius=5)
     noisy = np.clip(picture + rng().integers(-20, 21, picture.shape), 0, 255).astype(np.uint8)
     for drawn in (picture, noisy):
         found = skeletons.keypoints_from_drawing(drawn, skeletons.OPENPOSE)
@@ -182,7 +184,7 @@ def test_openpose_survives_a_drawing():
             np.testing.assert_allclose(found[kind][0], joints[0, kind] * 2, atol=1.0)
     joints[0, 7] = np.nan
     found = skeletons.keypoints_from_drawing(
-        skeletons.draw_keypoints(joints * 2, (256, 200), skeletons.OPENPOSE), skeletons.OPENPOSE
+        draw_keypoints(joints * 2, (256, 200), skeletons.OPENPOSE), skeletons.OPENPOSE
     )
     assert [len(centres) for centres in found] == [1] * 7 + [0] + [1] * 10
 

@@ -26,8 +26,8 @@ from data_pipelines.configs import images_and_videos, medium, quickstart
 from data_pipelines.sentences import Pairs
 from data_pipelines.sources import PairedFiles
 from lvm_jax.data.records.manifest import Manifest
-from lvm_jax.data.records.tfrecord import RecordFile, TFRecordWriter
-from lvm_jax.data.sentences.visual_sentence import decode_example
+from lvm_jax.data.records.record_file import RecordFile
+from lvm_jax.data.sentences.sentence_record import SentenceWriter, decode_example
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.resize import resize_and_crop
 
@@ -320,7 +320,7 @@ def full_disk(monkeypatch, after: int, what: str) -> None:
         return call
 
     if what == "record":
-        monkeypatch.setattr(TFRecordWriter, "write", failing(TFRecordWriter.write))
+        monkeypatch.setattr(SentenceWriter, "add", failing(SentenceWriter.add))
     else:
         monkeypatch.setattr(os, "replace", failing(os.replace))
 

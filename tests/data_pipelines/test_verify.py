@@ -13,10 +13,12 @@ from data_pipelines import build_uvd
 from data_pipelines.build import shard_writer
 from data_pipelines.build.composing import ItemCache
 from data_pipelines.build.encoding import BatchEncoder, shared_encoder
-from data_pipelines.verify import find_dataset, render_page, sample, verify
+from data_pipelines.verify import render_page, sample, verify
 from lvm_jax.data.records.manifest import Manifest, shard_name
-from lvm_jax.data.records.tfrecord import RecordFile, TFRecordWriter
-from lvm_jax.data.sentences.visual_sentence import VisualSentence, decode_example, encode_example
+from lvm_jax.data.records.record_file import RecordFile
+from lvm_jax.data.records.shards import find_dataset
+from lvm_jax.data.sentences.sentence_record import SentenceWriter, decode_example
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
 
 
@@ -61,9 +63,9 @@ def rewrite(dataset: Path, change, split: str = "train", count: int = 3) -> None
         decode_example(record, codebook_size=32, tokens_per_image=64) for record in RecordFile(path)
     ]
     fields = {**vars(sentences[0]), **change(sentences)}
-    with TFRecordWriter(path) as writer:
+    with SentenceWriter(path) as writer:
         for sentence in (VisualSentence(**fields), *sentences[1:]):
-            writer.write(encode_example(sentence))
+            writer.add(sentence)
 
 
 def edit(path: Path, change) -> None:

@@ -10,8 +10,8 @@ from flax import nnx
 from PIL import Image
 
 from lvm_jax.data.records.manifest import Manifest, shard_name
-from lvm_jax.data.records.tfrecord import TFRecordWriter
-from lvm_jax.data.sentences.visual_sentence import VisualSentence, encode_example
+from lvm_jax.data.sentences.sentence_record import SentenceWriter
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.demo.studio import Studio
 from lvm_jax.models import VQGAN, Llama, LlamaConfig, presets
 
@@ -73,7 +73,7 @@ def workdir(tmp_path_factory, vqgan: VQGAN, model: Llama) -> Path:
     model.save_pretrained(root / "lvm/model")
     folder = root / "shards/tiny/1.0.0"
     folder.mkdir(parents=True)
-    with TFRecordWriter(folder / shard_name("tiny", "validation", 0, 1)) as writer:
+    with SentenceWriter(folder / shard_name("tiny", "validation", 0, 1)) as writer:
         for seed in range(2):
             codes = np.random.default_rng(seed).integers(
                 0, vqgan.codebook_size, (3, vqgan.tokens_per_image)
@@ -81,7 +81,7 @@ def workdir(tmp_path_factory, vqgan: VQGAN, model: Llama) -> Path:
             sentence = VisualSentence(
                 codes.astype(np.uint16), "clips", 3, f"clips/{seed}", "frame*3"
             )
-            writer.write(encode_example(sentence))
+            writer.add(sentence)
     about = {"category": 3, "licence": "CC0-1.0", "origin": "made up", "sentences": 2, "images": 6}
     split = {"sentences": 2, "images": 6, "shards": 1}
     Manifest(

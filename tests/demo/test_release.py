@@ -190,9 +190,7 @@ def test_what_is_refused(packed, finished, tmp_path, monkeypatch):
     types = {"name": "x", "tokenizer_dtype": "float32", "decoder_dtype": "float16"}
     with pytest.raises(UserError, match="exists: remove it"):
         packing.pack(finished, output, **types)
-    with pytest.raises(
-        UserError, match=r"does not exist: run experiments/train_tokenizer.py first"
-    ):
+    with pytest.raises(UserError, match=r"does not exist: run experiments/train.py first"):
         packing.pack(tmp_path, tmp_path / "new", **types)
     monkeypatch.setattr(release_folder, "MAX_BYTES", 1000)
     with pytest.raises(UserError, match=r"the release has .* MB: at most 0 MB"):
@@ -207,7 +205,7 @@ def test_the_quickstart_asks_the_released_models_too(packed, tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'experiments'); import quickstart; from absl import flags; "
         f"flags.FLAGS(['x', '--release={output}', *sys.argv[1:]]); "
-        "print(*[s.name for s in quickstart.stages('W', False, quickstart._release())])"
+        "print(*[s.name for s in quickstart.commands('W', False, quickstart._release())])"
     )
 
     def names(*arguments):

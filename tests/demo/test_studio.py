@@ -10,9 +10,10 @@ from lvm_jax.demo import view
 from lvm_jax.demo.studio import code_colours, moved, removed
 from lvm_jax.errors import UserError
 from lvm_jax.inference import Sampling, VisualPrompt, encode_prompt
-from lvm_jax.inference.codec import decode_codes, to_uint8
-from lvm_jax.inference.engine import Engine
-from lvm_jax.inference.prompt_batches import PromptCase
+from lvm_jax.inference.cases import Case
+from lvm_jax.inference.codec import decode_codes
+from lvm_jax.inference.images import Engine
+from lvm_jax.pictures.pixels import to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_questions_that_are_refused(studio, strip):
 
 def test_examples_hide_their_end(studio, strip):
     codes_PN = np.stack([item.codes_N for item in strip])
-    case = PromptCase(
+    case = Case(
         "003-x",
         "analogy",
         "scenes_depth",

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from lvm_jax.inference.engine import Engine
+from lvm_jax.inference.images import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models import Llama, presets
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -44,8 +44,10 @@ def test_pictures_equal_those_of_one_device(sampling):
     with jax.set_mesh(mesh):
         engine, made = generate(jax.device_put(params, state_shardings(params, mesh)))
         assert np.array_equal(made, expected)
-        prefix, own, _ = engine.start(prompts, 4, 1)
-    keys, _ = own.layers[0]
+        started = engine.start(prompts, 4, 1)
+    keys, _ = started.rows.cache.layers[0]
     assert keys.x_BKSH.sharding.spec == P(("data", "fsdp"), "tensor")
-    shared, _ = prefix.layers[0]  # two prompts do not divide over four devices: their heads do
+    shared, _ = started.prefix.layers[
+        0
+    ]  # two prompts do not divide over four devices: their heads do
     assert shared.x_BKSH.sharding.spec == P(None, "tensor")

@@ -8,7 +8,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from lvm_jax.analysis.costs import program_cost
-from lvm_jax.losses.next_token import cross_entropy, label_weights
+from lvm_jax.data.sentences.row_assembly import label_weights
+from lvm_jax.losses.next_token import cross_entropy
 from lvm_jax.models import Llama, presets
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import batch_sharding, state_shardings
@@ -55,7 +56,7 @@ def _loss(params: nnx.State, batch: dict[str, jax.Array]) -> jax.Array:
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: Llama(CONFIG, rngs=nnx.Rngs(0))))
     tokens, segments, positions = batch["tokens"], batch["segment_ids"], batch["positions"]
     logits = nnx.merge(graphdef, params)(tokens[:, :-1], segments[:, :-1], positions[:, :-1])
-    total, weight = cross_entropy(logits, tokens[:, 1:], label_weights(segments))
+    total, weight = cross_entropy(logits, tokens[:, 1:], batch["loss_weights"][:, 1:])
     return total / weight
 
 
@@ -64,7 +65,8 @@ def _batch() -> dict[str, np.ndarray]:
     segments = np.repeat([[1] * 9 + [2] * 8 + [0] * 4], 8, axis=0)
     positions = np.repeat([[*range(9), *range(8), *range(4)]], 8, axis=0)
     tokens = rng.integers(0, CONFIG.vocab_size, (8, 21))
-    return {"tokens": tokens, "segment_ids": segments, "positions": positions}
+    rows = {"tokens": tokens, "segment_ids": segments, "positions": positions}
+    return rows | {"loss_weights": label_weights(segments)}
 
 
 @pytest.fixture(scope="module")

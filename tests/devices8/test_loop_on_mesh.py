@@ -11,7 +11,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
-from lvm_jax.training.loop import TrainConfig, init_state, train
+from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.step import init_state
 
 sys.path.append(str(Path(__file__).parent.parent / "training"))
 from linear_task import LinearBatches, LinearTask

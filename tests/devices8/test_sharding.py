@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from lvm_jax.errors import UserError
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
-from lvm_jax.parallel.sharding import BatchLayout, constrain, partition_spec, state_shardings
+from lvm_jax.parallel.sharding import BatchPlacement, constrain, partition_spec, state_shardings
 
 
 def mesh_of(**sizes):
@@ -73,10 +73,10 @@ def test_constrain_acts_under_a_mesh_and_is_nothing_without():
 
 
 def test_batches_are_split_over_every_batch_axis():
-    layout = BatchLayout(mesh_of(data=2, fsdp=2, tensor=2), 8)
+    placement = BatchPlacement(mesh_of(data=2, fsdp=2, tensor=2), 8)
     rows = np.arange(16, dtype=np.int32).reshape(8, 2)
-    batch = layout.put({"tokens": rows})["tokens"]
+    batch = placement.put({"tokens": rows})["tokens"]
     assert {shard.data.shape for shard in batch.addressable_shards} == {(2, 2)}
     np.testing.assert_array_equal(batch, rows)
     with pytest.raises(UserError, match=r"batch of 6 does not divide over data\*fsdp\*expert=4"):
-        BatchLayout(mesh_of(data=2, fsdp=2, tensor=2), 6)
+        BatchPlacement(mesh_of(data=2, fsdp=2, tensor=2), 6)

@@ -9,9 +9,9 @@ from jax.sharding import PartitionSpec as P
 from lvm_jax.models import presets
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
-from lvm_jax.parallel.sharding import BatchLayout
+from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
-from lvm_jax.training.loop import compile_step, init_state
+from lvm_jax.training.step import compile_step, init_state
 
 CONFIG = presets.vqgan(
     "debug",
@@ -43,12 +43,12 @@ def two_steps(mesh) -> dict:
         discriminator=DiscriminatorConfig(hidden_channels=4, n_layers=1, norm_groups=4),
         how=HOW,
     )
-    layout = BatchLayout(mesh, 16)
+    placement = BatchPlacement(mesh, 16)
     with jax.set_mesh(mesh):
         state, step = init_state(task, 0, mesh), compile_step(task, 0)
         for number in range(2):
             images = np.random.default_rng(number).integers(0, 256, (16, 16, 16, 3), np.uint8)
-            state, _ = step(state, layout.put({"images": images}), {})
+            state, _ = step(state, placement.put({"images": images}), {})
     return state
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.annotators import skeletons
+from data_pipelines.annotators.keypoints import draw_keypoints
 from lvm_jax.evaluation.lvm import answer_scores as scores
 from lvm_jax.metrics.states import Mean, compute, merge
 from lvm_jax.pictures import annotation_maps as maps
@@ -102,12 +102,12 @@ def test_states_merge_by_weight():
 
 def test_keypoints_are_read_from_a_drawing():
     points = np.array([[[30.0, 10.0], [32.0, 40.0], [35.0, 70.0]]])
-    drawn = skeletons.draw_keypoints(points, 96)
+    drawn = draw_keypoints(points, 96)
     assert compute(scores.keypoints(drawn, drawn)) == {"pck@0.1": 1.0}
     # The drawing is about 65 pixels high; its centre is 6 pixels off in one, 8 in the other, which has no foot.
     near, far = points.copy(), points.copy()
     near[0, 1, 0] += 6
     far[0, 1, 0] += 8
     far[0, 2] = np.nan
-    assert scores.keypoints(skeletons.draw_keypoints(near, 96), drawn)["pck@0.1"] == Mean(3.0, 3.0)
-    assert scores.keypoints(skeletons.draw_keypoints(far, 96), drawn)["pck@0.1"] == Mean(1.0, 3.0)
+    assert scores.keypoints(draw_keypoints(near, 96), drawn)["pck@0.1"] == Mean(3.0, 3.0)
+    assert scores.keypoints(draw_keypoints(far, 96), drawn)["pck@0.1"] == Mean(1.0, 3.0)

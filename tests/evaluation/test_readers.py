@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.lvm import readers
+from lvm_jax.evaluation.lvm.readers import coco, davis, folders, voc
+from lvm_jax.evaluation.lvm.readers.episodes import load, take
+from lvm_jax.pictures.voc import VOC_CLASSES
 
 
 def save(path, array, palette=False):
@@ -24,7 +26,7 @@ def photo(seed, height=12, width=16):
 
 
 @pytest.fixture
-def voc(tmp_path):
+def voc2012(tmp_path):
     """Four images: aeroplane (1), bicycle (2), both, and a bottle of fold 0; a car (7) of fold 1."""
     labels = {
         "a": {1: (0, 4)},
@@ -41,7 +43,7 @@ def voc(tmp_path):
         save(tmp_path / "SegmentationClass" / f"{name}.png", ids, palette=True)
         save(tmp_path / "JPEGImages" / f"{name}.jpg", photo(number))
         objects = "".join(
-            f"<object><name>{readers.VOC_CLASSES[label - 1]}</name><bndbox><xmin>{start + 1}</xmin><ymin>2</ymin>"
+            f"<object><name>{VOC_CLASSES[label - 1]}</name><bndbox><xmin>{start + 1}</xmin><ymin>2</ymin>"
             f"<xmax>{stop}</xmax><ymax>5</ymax></bndbox></object>"
             for label, (start, stop) in found.items()
         )
@@ -61,10 +63,10 @@ def boxes_of(picture):
     return xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
 
 
-def test_pascal_5i(voc):
-    reader = readers.Pascal5i(voc, 0)
+def test_pascal_5i(voc2012):
+    reader = voc.Pascal5i(voc2012, 0)
     assert len(reader) == 5  # a, b, ab twice, c
-    episodes = readers.take(reader, 7, shots=1, seed=3)
+    episodes = take(reader, 7, shots=1, seed=3)
     keys = ["a/aeroplane", "b/aeroplane", "ab/aeroplane", "ab/bicycle", "c/bicycle"]
     assert [episode.key for episode in episodes] == [*keys, *keys[:2]]
     truth = np.zeros((12, 16, 3), np.uint8)
@@ -73,24 +75,24 @@ def test_pascal_5i(voc):
     assert boxes_of(episodes[3].support[0][1]) == (1, 1, 3, 5)  # c is the only other bicycle
     for episode in episodes:
         assert not any(np.array_equal(image, episode.query) for image, _ in episode.support)
-    again = readers.take(reader, 7, shots=1, seed=3)
+    again = take(reader, 7, shots=1, seed=3)
     assert all(np.array_equal(x.support[0][0], y.support[0][0]) for x, y in zip(episodes, again))
-    halves = [readers.take(reader, 7, shots=1, seed=3, process=(i, 2)) for i in range(2)]
+    halves = [take(reader, 7, shots=1, seed=3, process=(i, 2)) for i in range(2)]
     assert [e.key for e in halves[1]] == [e.key for e in episodes[1::2]]
-    assert [e.key for e in readers.take(readers.Pascal5i(voc, 1), 0, shots=1)] == []
+    assert [e.key for e in take(voc.Pascal5i(voc2012, 1), 0, shots=1)] == []
     with pytest.raises(UserError, match="class car has 0 images beside the query"):
-        readers.Pascal5i(voc, 1).episode(0, shots=1, seed=0)
+        voc.Pascal5i(voc2012, 1).episode(0, shots=1, seed=0)
     with pytest.raises(UserError, match="fold is 4"):
-        readers.Pascal5i(voc, 4)
+        voc.Pascal5i(voc2012, 4)
     with pytest.raises(UserError, match="no val image of fold 3"):
-        readers.Pascal5i(voc, 3)
+        voc.Pascal5i(voc2012, 3)
     with pytest.raises(UserError, match=r"train\.txt does not exist"):
-        readers.Pascal5i(voc, 0, "train")
+        voc.Pascal5i(voc2012, 0, "train")
 
 
-def test_voc_detection_has_single_objects(voc):
-    reader = readers.VocDetection(voc)
-    assert [file.stem for file in reader.boxes] == ["a", "b", "c", "d"]  # ab has two
+def test_voc_detection_has_single_objects(voc2012):
+    reader = voc.VocDetection(voc2012)
+    assert [file.stem for file in reader.objects] == ["a", "b", "c", "d"]  # ab has two
     episode = reader.episode(0, shots=1, seed=0)
     assert episode.key == "a/aeroplane"
     assert boxes_of(episode.truth) == (0, 1, 4, 5)
@@ -107,8 +109,8 @@ def test_coco_detection(tmp_path):
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     for i in sizes:
         save(tmp_path / "val2017" / f"{i}.jpg", photo(i))
-    reader = readers.CocoDetection(tmp_path)
-    assert [file.stem for file in reader.boxes] == ["1", "2"]  # 3 fills the picture, 4 is a crowd
+    reader = coco.CocoDetection(tmp_path)
+    assert [file.stem for file in reader.objects] == ["1", "2"]  # 3 fills the picture, 4 is a crowd
     episode = reader.episode(1, shots=1, seed=0)
     assert episode.key == "2/boat"
     assert boxes_of(episode.truth) == (2, 2, 7, 7)
@@ -121,19 +123,19 @@ def test_class_folders_and_colorization(tmp_path):
         save(tmp_path / name, photo(number))
     (tmp_path / "n02" / "clip.mp4").write_bytes(b"video")
     (tmp_path / "n02" / "notes.txt").write_text("")
-    found = readers.class_folders(tmp_path)
+    found = folders.class_folders(tmp_path)
     assert [(file.name, label) for file, label in found] == [
         ("x.JPEG", "n01"), ("y.JPEG", "n01"), ("clip.mp4", "n02"), ("z.JPEG", "n02"),
     ]  # fmt: skip
-    files = [file for file, _ in readers.class_folders(tmp_path, (".jpeg",))]
-    episode = readers.Colorization(files).episode(0, shots=2, seed=0)
+    files = [file for file, _ in folders.class_folders(tmp_path, (".jpeg",))]
+    episode = folders.Colorization(files).episode(0, shots=2, seed=0)
     assert episode.truth.shape == episode.query.shape == (12, 12, 3)
     assert (episode.query == episode.query[..., :1]).all()
     luma = np.round(episode.truth @ np.array([0.2989, 0.587, 0.114]))
     assert np.array_equal(episode.query[..., 0], luma)
-    assert np.array_equal(episode.truth, readers.load(files[0])[:, 2:14])
+    assert np.array_equal(episode.truth, load(files[0])[:, 2:14])
     with pytest.raises(UserError, match="no class folder"):
-        readers.class_folders(tmp_path / "n01")
+        folders.class_folders(tmp_path / "n01")
 
 
 def test_annotated_folders_ask_for_what_was_held_out(tmp_path):
@@ -142,14 +144,14 @@ def test_annotated_folders_ask_for_what_was_held_out(tmp_path):
         save(root / f"{i}" / "image.png", photo(i))
         save(root / f"{i}" / "depth.png", photo(10 + i))
     held_out = frozenset({"scenes/1", "scenes/3"})
-    reader = readers.AnnotatedFolders(root, "depth", held_out)
-    episodes = readers.take(reader, 2, shots=2, seed=1)
+    reader = folders.AnnotatedFolders(root, "depth", held_out)
+    episodes = take(reader, 2, shots=2, seed=1)
     assert [episode.key for episode in episodes] == ["1", "3"]
     assert np.array_equal(episodes[1].truth, photo(13))
     support = {image.tobytes() for episode in episodes for image, _ in episode.support}
     assert support == {photo(0).tobytes(), photo(2).tobytes()}
     with pytest.raises(UserError, match=r"0 held-out items with normals\.png and 0 others"):
-        readers.AnnotatedFolders(root, "normals", held_out)
+        folders.AnnotatedFolders(root, "normals", held_out)
 
 
 @pytest.mark.parametrize("year", [2016, 2017])
@@ -163,7 +165,7 @@ def test_davis(tmp_path, year):
     listing.parent.mkdir(parents=True)
     lines = {2016: [f"/JPEGImages/480p/bear/{i:05d}.jpg /x.png" for i in range(5)], 2017: ["bear"]}
     listing.write_text("\n".join(lines[year]))
-    reader = readers.Davis(tmp_path, year=year)
+    reader = davis.Davis(tmp_path, year=year)
     assert reader.names == ["bear"]
     assert [file.stem for file in reader.frames("bear")] == [f"{i:05d}" for i in range(5)]
     episode = reader.episode(0, shots=2, seed=0)
@@ -173,10 +175,10 @@ def test_davis(tmp_path, year):
         reader.episode(0, shots=5, seed=0)
 
 
-def test_damaged_files_are_named(voc):
-    (voc / "JPEGImages" / "a.jpg").write_bytes(b"broken")
+def test_damaged_files_are_named(voc2012):
+    (voc2012 / "JPEGImages" / "a.jpg").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"a\.jpg.*download the file again"):
-        readers.Pascal5i(voc, 0).episode(0, shots=1, seed=0)
-    save(voc / "SegmentationClass" / "a.png", photo(0))
+        voc.Pascal5i(voc2012, 0).episode(0, shots=1, seed=0)
+    save(voc2012 / "SegmentationClass" / "a.png", photo(0))
     with pytest.raises(UserError, match=r"a\.png: is of mode RGB, no indexed mask"):
-        readers.Pascal5i(voc, 0)
+        voc.Pascal5i(voc2012, 0)

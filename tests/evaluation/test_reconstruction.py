@@ -7,12 +7,8 @@ import pytest
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.tokenizer.reconstruction import (
-    NOT_INSTALLED,
-    ReconstructionEvaluator,
-    installed_lpips,
-    reconstruct,
-)
+from lvm_jax.evaluation.lpips import NOT_INSTALLED, installed_lpips
+from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
 from lvm_jax.metrics.frechet import Gaussian, frechet_distance
 from lvm_jax.models.tokenizer import perceptual
 from lvm_jax.models.tokenizer.vqgan import VQGAN
@@ -44,7 +40,8 @@ def photos(count: int) -> np.ndarray:
 
 def test_scores_are_of_the_decoded_images(vqgan):
     images = photos(5)
-    result = ReconstructionEvaluator(images, batch_size=2).run(vqgan)
+    evaluator = ReconstructionEvaluator(images, batch_size=2)
+    result = evaluator.run(vqgan)
     originals = images.astype(np.float32) / 255
     codes = np.asarray(vqgan.encode(originals))
     decoded = np.asarray(vqgan.decode(codes))
@@ -58,9 +55,9 @@ def test_scores_are_of_the_decoded_images(vqgan):
     p = counts[counts > 0] / counts.sum()
     assert result["code_entropy"] == pytest.approx(-(p * np.log(p)).sum())
     assert result["code_perplexity"] == pytest.approx(np.exp(result["code_entropy"]))
-    shown = reconstruct(vqgan, images)
-    assert shown.dtype == np.uint8
-    np.testing.assert_allclose(shown / 255, decoded, atol=0.5 / 255 + 1e-5)
+    made = evaluator.reconstruct(vqgan)
+    np.testing.assert_allclose(made.decoded_MHWC, decoded, atol=1e-5)
+    assert np.array_equal(made.originals_MHWC, originals)
 
 
 def test_lpips_is_never_a_made_up_number(vqgan):

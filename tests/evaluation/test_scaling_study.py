@@ -21,7 +21,7 @@ def loss_of(size, steps, seed=0):
 
 
 def write_run(folder, size, steps, seed=0, mixture="all"):
-    """What train_lvm leaves behind, with a loss that is a power law of the tokens."""
+    """What a training leaves behind, with a loss that is a power law of the tokens."""
     width = int(size[1:])
     model = presets.llama(
         "quickstart", hidden_size=width, intermediate_size=2 * width, num_attention_heads=2

@@ -119,8 +119,8 @@ def test_a_task_on_class_folders(workdir, tmp_path):
     for file in (workdir / "corpus").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     ask = [
-        "evaluate_benchmarks.py", *models(workdir), "--task=colorization", f"--data={tmp_path / 'val'}", "--episodes=3",
-        "--shots=2", f"--output={tmp_path / 'out'}",
+        "evaluate_benchmarks.py", *models(workdir), "--benchmark=colorization", f"--data={tmp_path / 'val'}",
+        "--episodes=3", "--shots=2", f"--output={tmp_path / 'out'}",
     ]  # fmt: skip
     done = run(*ask)
     assert done.returncode == 0, done.stderr
@@ -136,7 +136,7 @@ def test_a_task_on_class_folders(workdir, tmp_path):
     assert "| tokenizer_ceiling/mse |" in (tmp_path / "out" / "colorization.md").read_text()
     assert run(*ask).returncode == 0
     assert (tmp_path / "out" / "colorization.json").read_bytes() == first
-    done = run(*ask, "--task=pascal5i")
+    done = run(*ask, "--benchmark=pascal5i")
     assert done.returncode == 2
     assert "point at the root of the data set" in done.stderr
 
@@ -164,7 +164,7 @@ def test_prompts_from_files_and_mistakes_in_one_line(workdir, tmp_path):
     assert record["roles"] == ["input", "answer", "input"]
     done = run("report.py", f"--workdir={tmp_path}")
     assert done.returncode == 2
-    assert "train_tokenizer.py" in done.stderr
+    assert "experiments/train.py" in done.stderr
 
 
 STUDY = f"""
@@ -217,7 +217,7 @@ def test_a_scaling_study(workdir, tmp_path):
     assert (tmp_path / "scaling.html").exists()
     assert model.stat().st_mtime_ns == trained  # what is done is not done again
     done = run(*ask, "--dry_run")
-    assert done.stdout.count("python experiments/train_lvm.py") == 6
+    assert done.stdout.count("python experiments/train.py") == 6
     done = run(*ask, "--config.ablation_size=d17")
     assert done.returncode == 2
     assert "config.ablation_size is 'd17': the sizes are d16, d32, d64" in done.stderr

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lvm_jax.evaluation.lvm.video_clips import clip_of, tokenize_clip
+from lvm_jax.evaluation.lvm.video_clips import clip_of, tokenize_clip, tokenize_clips
 from lvm_jax.inference.codec import encode_images
 
 FRAMES = [np.full((20, 12, 3), n, np.uint8) for n in range(10)]
@@ -27,3 +27,13 @@ def test_the_sentence_of_a_clip(vqgan):
     assert list(sentence.roles) == ["frame"] * 3
     assert np.array_equal(sentence.codes, encode_images(vqgan, noise))
     assert tokenize_clip(vqgan, FRAMES[:2], "odd sizes").codes.shape == (2, 4)
+
+
+def test_videos_without_a_clip_are_counted_and_change_no_other_clip(vqgan):
+    noise = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
+    videos = [("a", 0, noise), ("broken", 1, None), ("short", 2, noise[:3]), ("b", 3, noise)]
+    clips = tokenize_clips(vqgan, videos, 4, seed=2)
+    assert [sentence.key for sentence in clips.sentences] == ["a", "b"]
+    assert (clips.unreadable, clips.too_short) == (1, 1)
+    (alone,) = tokenize_clips(vqgan, videos[3:], 4, seed=2).sentences
+    assert np.array_equal(alone.codes, clips.sentences[1].codes)

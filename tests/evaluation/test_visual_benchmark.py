@@ -6,12 +6,14 @@ from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.answer_scores import segmentation, worst_to_best
-from lvm_jax.evaluation.lvm.visual_benchmark import Episode, Subject, VisualTaskEvaluator
-from lvm_jax.inference.codec import decode_codes, encode_images, to_uint8
+from lvm_jax.evaluation.lvm.shown_answers import best_middle_worst
+from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Episode, Subject
+from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.metrics import states
 from lvm_jax.metrics.states import Mean
 from lvm_jax.models import VQGAN, presets
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
+from lvm_jax.pictures.pixels import to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ EPISODES = [
 
 def test_predictors(vqgan):
     engine = Answering(place=1)
-    evaluator = VisualTaskEvaluator("segmentation", EPISODES, batch_size=2, seed=7)
+    evaluator = BenchmarkEvaluator("segmentation", EPISODES, batch_size=2, seed=7)
     result = evaluator.run(Subject(engine, vqgan))
     assert result["episodes"] == 3
     assert result["copy/miou"] == pytest.approx(1 / 3)  # the last answer: wrong, right, wrong
@@ -69,7 +71,7 @@ def test_predictors(vqgan):
 
 
 def test_cases_are_ordered_and_answered_as_they_were_scored(vqgan):
-    evaluator = VisualTaskEvaluator("segmentation", EPISODES, batch_size=2)
+    evaluator = BenchmarkEvaluator("segmentation", EPISODES, batch_size=2)
     subject = Subject(Answering(1), vqgan)
     each = evaluator.each(subject)
     assert worst_to_best("segmentation", each, "copy") == [0, 2, 1]  # wrong, wrong, right
@@ -94,7 +96,7 @@ def test_what_less_of_is_better_is_turned_round_and_nothing_is_left_out():
 
 def test_states_of_two_hosts_merge_to_the_whole(vqgan):
     def found(episodes):
-        evaluator = VisualTaskEvaluator("segmentation", episodes)
+        evaluator = BenchmarkEvaluator("segmentation", episodes)
         return evaluator.states(Subject(Answering(1), vqgan))
 
     whole = states.compute(found(EPISODES))
@@ -107,19 +109,26 @@ def test_states_of_two_hosts_merge_to_the_whole(vqgan):
 
 
 def test_what_cannot_be_measured_is_said(vqgan):
-    result = VisualTaskEvaluator("edges", [EPISODES[0]]).run(Subject(Answering(1), vqgan))
+    result = BenchmarkEvaluator("edges", [EPISODES[0]]).run(Subject(Answering(1), vqgan))
     assert result["copy/recall"] == 0
     empty = Episode(EPISODES[0].support, shade(1), shade(0), "no edge")
-    result = VisualTaskEvaluator("edges", [empty]).run(Subject(Answering(1), vqgan))
+    result = BenchmarkEvaluator("edges", [empty]).run(Subject(Answering(1), vqgan))
     assert result["copy/recall"] == "nothing to measure"
-    colour = VisualTaskEvaluator("colorization", [EPISODES[0]]).run(Subject(Answering(1), vqgan))
+    colour = BenchmarkEvaluator("colorization", [EPISODES[0]]).run(Subject(Answering(1), vqgan))
     assert colour["lpips"] == "not installed"
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UserError, match="task 'singing' does not exist; known: segmentation"):
-        VisualTaskEvaluator("singing", EPISODES)
+    with pytest.raises(UserError, match="score 'singing' does not exist; known: segmentation"):
+        BenchmarkEvaluator("singing", EPISODES)
     with pytest.raises(UserError, match="0 episodes of edges"):
-        VisualTaskEvaluator("edges", [])
+        BenchmarkEvaluator("edges", [])
     with pytest.raises(UserError, match="episode x of edges has 0 pairs"):
-        VisualTaskEvaluator("edges", [Episode([], shade(1), shade(2), "x")])
+        BenchmarkEvaluator("edges", [Episode([], shade(1), shade(2), "x")])
+
+
+def test_shown_answers_are_from_both_ends_and_the_middle():
+    assert best_middle_worst(range(9), 2) == {"best": [8, 7], "middle": [3, 4], "worst": [0, 1]}
+    assert best_middle_worst(range(4), 3) == {"best": [3], "middle": [1], "worst": [0]}
+    assert best_middle_worst([5], 3) == {"best": [5], "middle": []}
+    assert best_middle_worst([], 3) == {"best": [], "middle": []}

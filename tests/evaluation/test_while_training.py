@@ -19,7 +19,7 @@ from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
 from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.loop import Every, TrainConfig, train
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
@@ -44,21 +44,21 @@ def root(tmp_path_factory, vqgan, write_shards):
 
 def settings(root, **changes):
     config = EvaluationConfig(
-        shots=1, tasks=f"scene_depth={root}/corpus/scenes", tokenizer=str(root / "tokenizer"), episodes=1
+        shots=1, benchmarks=f"scene_depth={root}/corpus/scenes", tokenizer=str(root / "tokenizer"), episodes=1
     )  # fmt: skip
     return dataclasses.replace(config, **changes)
 
 
 @pytest.mark.slow
 def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path):
-    task = NextTokenTask(
+    task = DecoderTask(
         model.config, make_optimizer(OptimizerConfig(warmup_steps=1, decay_steps=4)), seq_len=16
     )
     shards = str(root / "shards")
-    names = ["next_token", "in_context", "annotations", "tasks"]
+    names = ["next_token", "in_context", "annotations", "benchmarks"]
     made = make_evaluations(names, settings(root), shards, task.model)
     assert list(made) == names
-    every = {"next_token": 2, "in_context": 3, "annotations": 0, "tasks": 3}
+    every = {"next_token": 2, "in_context": 3, "annotations": 0, "benchmarks": 3}
     with TokenLoader(shards, "train", 16, 2, 0) as batches:
         state = train(
             task,
@@ -76,7 +76,7 @@ def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path
     assert steps("evaluation/next_token/category/annotated_image/code_loss") == [2, 4]
     assert steps("evaluation/in_context/sequential/context_3/corpus_perplexity") == [3, 4]
     assert steps("evaluation/annotations/depth/corpus_perplexity") == [4]
-    assert steps("evaluation/tasks/scene_depth/tokenizer_ceiling/absrel") == [3, 4]
+    assert steps("evaluation/benchmarks/scene_depth/tokenizer_ceiling/absrel") == [3, 4]
     assert json.loads((tmp_path / "goodput.json").read_text())["evaluation"] > 0
 
     sentences = read_sentences(SentenceStore(shards, "validation"))
@@ -94,7 +94,7 @@ def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path
 
 def test_they_are_deterministic(root, model):
     state = {"params": nnx.state(model, nnx.Param)}
-    names = ["next_token", "tasks"]
+    names = ["next_token", "benchmarks"]
 
     def run():
         made = make_evaluations(names, settings(root), str(root / "shards"), lambda _: model)
@@ -106,15 +106,15 @@ def test_they_are_deterministic(root, model):
 def test_mistakes_show_before_training(root, model):
     def make(**changes):
         make_evaluations(
-            ["tasks"], settings(root, **changes), str(root / "shards"), lambda _: model
+            ["benchmarks"], settings(root, **changes), str(root / "shards"), lambda _: model
         )
 
-    with pytest.raises(UserError, match=r"evaluators\.tasks needs NAME=ROOT and a tokenizer"):
+    with pytest.raises(UserError, match=r"evaluators\.benchmarks needs NAME=ROOT and a tokenizer"):
         make(tokenizer="")
-    with pytest.raises(UserError, match=r"evaluators\.tasks needs NAME=ROOT"):
-        make(tasks="scene_depth")
-    with pytest.raises(UserError, match="task 'singing' does not exist; known: pascal5i"):
-        make(tasks="singing=here")
+    with pytest.raises(UserError, match=r"evaluators\.benchmarks needs NAME=ROOT"):
+        make(benchmarks="scene_depth")
+    with pytest.raises(UserError, match="benchmark 'singing' does not exist; known: pascal5i"):
+        make(benchmarks="singing=here")
     with pytest.raises(
         UserError, match=r"config\.evaluation\.episodes is 0: it must be at least 1"
     ):
@@ -123,8 +123,8 @@ def test_mistakes_show_before_training(root, model):
         UserError, match=r"config\.evaluators\.nex_token does not exist; known: next"
     ):
         check_periods({"nex_token": 5})
-    with pytest.raises(UserError, match=r"config\.evaluators\.tasks is -1"):
-        check_periods({"tasks": -1})
+    with pytest.raises(UserError, match=r"config\.evaluators\.benchmarks is -1"):
+        check_periods({"benchmarks": -1})
     assert make_evaluations([], settings(root), "nowhere", lambda _: model) == {}
 
 
@@ -133,4 +133,4 @@ def test_another_tokenizer_than_that_of_the_shards(root, model, write_shards, tm
     with pytest.raises(
         UserError, match="tokenizer_fingerprint is '0123456789abcdef' in the shards"
     ):
-        make_evaluations(["tasks"], settings(root), str(tmp_path / "shards"), lambda _: model)
+        make_evaluations(["benchmarks"], settings(root), str(tmp_path / "shards"), lambda _: model)

@@ -14,7 +14,7 @@ from experiments.launch import cloud_tpu, jobset, slurm
 from lvm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-RUN = "experiments/train_lvm.py --config=experiments/configs/lvm.py:3b --workdir='gs://b/a run'"
+RUN = "experiments/train.py --config=experiments/configs/lvm.py:3b --workdir='gs://b/a run'"
 WHERE = ["--project=p", "--zone=z"]
 
 
@@ -46,7 +46,7 @@ def test_one_slice_has_the_name_of_the_request():
 def test_every_host_runs_the_same_command_with_its_quotes_and_keeps_its_exit_code():
     command = cloud_tpu.train_command("a", RUN)
     assert command == (
-        "set -o pipefail; cd lvm_jax && .venv/bin/python experiments/train_lvm.py "
+        "set -o pipefail; cd lvm_jax && .venv/bin/python experiments/train.py "
         "--config=experiments/configs/lvm.py:3b '--workdir=gs://b/a run' 2>&1 | tee -a ~/a.log"
     )
     failing = command.replace(".venv/bin/python", "false").replace("cd lvm_jax", "cd /")
@@ -161,16 +161,19 @@ def test_a_dry_run_prints_what_would_be_run(script, arguments, expected):
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize("module", ["cloud_tpu", "slurm"])
-def test_the_docs_show_what_a_dry_run_prints(module):
-    """The command of docs/scaling.md, run; every line that the page says it prints is printed."""
-    page = (ROOT / "docs/scaling.md").read_text()
+@pytest.mark.parametrize(
+    ("module", "path"), [("cloud_tpu", "tutorials/pod_slice.md"), ("slurm", "scaling.md")]
+)
+def test_the_docs_show_what_a_dry_run_prints(module, path):
+    """The command of the page, run; every line that the page says it prints is printed."""
+    page = (ROOT / "docs" / path).read_text()
     blocks = [textwrap.dedent(block) for block in re.findall(r"```\n(.*?)```", page, re.DOTALL)]
     number = next(i for i, b in enumerate(blocks) if f"experiments.launch.{module} " in b)
-    command = shlex.split(blocks[number].replace("\\\n", " "))[1:]
+    command = shlex.split(re.sub(r" \\\n +", " ", blocks[number]))[1:]
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    shown = [line for line in blocks[number + 1].splitlines() if line != "..."]
+    unfolded = re.sub(r" \\\n +", " ", blocks[number + 1])
+    shown = [line for line in unfolded.splitlines() if line != "..."]
     assert len(shown) > 4
     assert [line for line in done.stdout.splitlines() if line in shown] == shown

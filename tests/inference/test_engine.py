@@ -10,8 +10,8 @@ from flax import nnx
 from scipy import stats
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference import engine as engine_module
-from lvm_jax.inference.engine import Engine
+from lvm_jax.inference import generate as generate_module
+from lvm_jax.inference.images import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.llama import Llama, LlamaConfig
 
@@ -139,22 +139,70 @@ def test_prompts_of_different_lengths_in_one_batch(model, engine):
             assert np.array_equal(teacher_forced(model, window)[-1], made[i])
 
 
+# What the engine of images gave before it became a face of `lvm_jax.inference.generate`: three prompts of 2, 0 and 1
+# images, two candidates each, three images made, so that the context of four slides. They may change only with a change
+# that is meant to alter the draws.
+GOLDEN = {
+    Sampling(0.0): [
+        [19, 17, 16, 19, 6, 17, 11, 18, 4, 5, 8, 17],
+        [19, 17, 16, 19, 6, 17, 11, 18, 4, 5, 8, 17],
+        [17, 18, 17, 18, 17, 3, 14, 8, 17, 19, 6, 17],
+        [17, 18, 17, 18, 17, 3, 14, 8, 17, 19, 6, 17],
+        [17, 8, 17, 3, 18, 17, 18, 6, 17, 0, 7, 19],
+        [17, 8, 17, 3, 18, 17, 18, 6, 17, 0, 7, 19],
+    ],
+    Sampling(): [
+        [19, 15, 5, 1, 0, 7, 16, 12, 18, 13, 10, 11],
+        [19, 17, 16, 0, 10, 16, 5, 16, 18, 10, 11, 18],
+        [17, 5, 14, 8, 17, 15, 16, 18, 18, 8, 0, 16],
+        [18, 15, 16, 19, 6, 17, 19, 17, 5, 13, 9, 4],
+        [6, 17, 8, 17, 17, 14, 16, 6, 5, 8, 9, 11],
+        [7, 12, 18, 6, 6, 16, 17, 0, 19, 6, 17, 4],
+    ],
+    Sampling(1.3, 9, 0.8, 0.02): [
+        [2, 8, 8, 16, 18, 13, 9, 6, 9, 12, 4, 6],
+        [19, 17, 16, 14, 19, 17, 5, 9, 2, 0, 10, 18],
+        [15, 8, 14, 14, 2, 17, 4, 6, 5, 8, 10, 6],
+        [18, 15, 16, 19, 6, 17, 5, 9, 19, 19, 6, 12],
+        [6, 17, 8, 17, 17, 10, 12, 6, 16, 17, 4, 6],
+        [7, 8, 18, 6, 6, 16, 19, 17, 8, 10, 10, 11],
+    ],
+}
+GOLDEN_INT8 = [
+    [18, 17, 19, 17, 6, 7, 1, 19, 2, 17, 8, 4],
+    [17, 1, 12, 18, 17, 2, 7, 18, 17, 19, 6, 17],
+]
+
+
+@pytest.mark.parametrize("sampling", GOLDEN, ids=["greedy", "sampled", "filtered"])
+def test_golden_ids(engine, sampling):
+    prompts = [prompt_of(n, seed=n) for n in (2, 0, 1)]
+    made = engine.generate_batch(prompts, 3, n_candidates=2, sampling=sampling, seed=11)
+    assert made.reshape(6, -1).tolist() == GOLDEN[sampling]
+
+
+def test_golden_ids_without_a_prompt_and_with_a_small_cache(model):
+    engine = Engine(model, TOKENS, CODES, context_images=1, cache_dtype="int8")
+    made = engine.generate(prompt_of(0), 3, n_candidates=2, seed=5)
+    assert made.reshape(2, -1).tolist() == GOLDEN_INT8
+
+
 def nbytes(tree) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def test_candidates_share_the_prompts_cache(engine):
+def test_candidates_share_the_prompts_cache(model, engine):
     """One prompt's cache and the candidates' own tokens: nothing grows with candidates times prompt."""
     prompt = prompt_of(3)
-    prefix, own, _ = engine.start([prompt], 8, 1)
-    one, _, _ = engine.start([prompt], 1, 1)
+    many = engine.start([prompt], 8, 1)
+    prefix, own = many.prefix, many.rows
+    one = engine.start([prompt], 1, 1).prefix
     layers, heads, head_dim = 2, 2, 16
     a_token = layers * 2 * heads * head_dim * 4
     assert nbytes(one) == pytest.approx(3 * TOKENS * a_token, rel=0.01)
     assert nbytes((prefix, own)) <= 1.15 * (nbytes(one) + 8 * TOKENS * a_token)
-    in_eight_bits = Engine.__new__(Engine)
-    in_eight_bits.__dict__ = engine.__dict__ | {"cache_dtype": "int8"}
-    assert nbytes(in_eight_bits.start([prompt], 8, 1)) < 0.35 * nbytes((prefix, own))
+    small = Engine(model, TOKENS, CODES, cache_dtype="int8").start([prompt], 8, 1)
+    assert nbytes((small.prefix, small.rows)) < 0.35 * nbytes((prefix, own))
 
 
 @pytest.mark.parametrize("cache_dtype", ["int8", "float8_e4m3fn"])
@@ -175,7 +223,7 @@ def test_weights_that_are_no_numbers_are_refused(model):
 
 
 def test_one_compile_for_all_prompts_of_a_length(engine):
-    start, decode = engine_module._start, engine_module._decode_image
+    start, decode = generate_module._start, generate_module._decode
     start.clear_cache()
     decode.clear_cache()
     for seed in range(3):
@@ -187,10 +235,8 @@ def test_one_compile_for_all_prompts_of_a_length(engine):
 
 def test_one_dispatch_an_image(engine, monkeypatch):
     calls = []
-    decode = engine_module._decode_image
-    monkeypatch.setattr(
-        engine_module, "_decode_image", lambda *args: calls.append(1) or decode(*args)
-    )
+    decode = generate_module._decode
+    monkeypatch.setattr(generate_module, "_decode", lambda *args: calls.append(1) or decode(*args))
     engine.generate(prompt_of(1), 3, n_candidates=2)
     assert len(calls) == 3
 

@@ -11,14 +11,9 @@ from PIL import Image
 
 from lvm_jax.errors import UserError
 from lvm_jax.inference import prompt_batches
-from lvm_jax.inference.engine import Engine
-from lvm_jax.inference.prompt_batches import (
-    PromptCase,
-    Request,
-    answer_all,
-    decoder_fingerprint,
-    held_out_cases,
-)
+from lvm_jax.inference.cases import Case, held_out_cases
+from lvm_jax.inference.images import Engine
+from lvm_jax.inference.prompt_batches import Request, answer_all, decoder_fingerprint
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
@@ -83,14 +78,14 @@ def test_what_is_hidden_of_each_kind(make_sentence):
         held_out_cases(sentences[4:], n_images=7, limit=0, context_images=7)
 
 
-def case_of(name="a", source="s") -> PromptCase:
+def case_of(name="a", source="s") -> Case:
     codes = np.random.default_rng(3).integers(0, CODES, (4, TOKENS)).astype(np.int32)
     codes[1, :2], codes[1, 2:] = (
         codes[3, :2],
         (codes[3, 2:] + 1) % CODES,
     )  # the earlier answer: half right
     roles = ("image", "depth", "image", "depth")
-    return PromptCase(name, "analogy", source, "key", roles, codes[:3], codes[3:])
+    return Case(name, "analogy", source, "key", roles, codes[:3], codes[3:])
 
 
 def test_scores_files_and_the_copy_baseline(vqgan, tmp_path):

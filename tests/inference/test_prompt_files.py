@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from etils import epath
 from flax import nnx
 from PIL import Image
 
 from lvm_jax.errors import UserError
+from lvm_jax.inference import prompt_files
 from lvm_jax.inference.codec import encode_images
 from lvm_jax.inference.prompt_files import read_prompts
 from lvm_jax.models import VQGAN, presets
@@ -52,7 +54,7 @@ def test_the_published_formats(vqgan, pictures, tmp_path):
     )
     cases = read_prompts(lines, vqgan, pictures)
     assert [case.name for case in cases] == ["00000", "some/where/out", "00002", "00003"]
-    loaded = [case.load() for case in cases]
+    loaded = [case.ask().case() for case in cases]
     orders = [(0, 1, 2), (4,), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4)]
     for case, order in zip(loaded, orders):
         assert np.array_equal(case.prompt_PN, codes_of(vqgan, pictures, *order))
@@ -88,7 +90,7 @@ def test_composed_prompts(vqgan, pictures, tmp_path):
         },
     )
     cases = read_prompts(lines, vqgan, pictures)
-    first, second = (case.load() for case in cases)
+    first, second = (case.ask().case() for case in cases)
     assert np.array_equal(first.prompt_PN, codes_of(vqgan, pictures, 0, 1, 2, 3, 4, 5))
     assert first.roles[2:] == ("input", "annotation_1", "annotation_2") * 2
     assert np.array_equal(second.prompt_PN, codes_of(vqgan, pictures, 2, 3, 4, 5, 0, 1, 2))
@@ -110,9 +112,9 @@ def test_composed_prompts(vqgan, pictures, tmp_path):
 
 def test_paths_are_relative_to_the_file(vqgan, pictures):
     lines = write(pictures / "here.jsonl", {"input": ["0.png"]})
-    assert len(read_prompts(lines, vqgan)[0].load().prompt_PN) == 1
+    assert len(read_prompts(lines, vqgan)[0].ask().case().prompt_PN) == 1
     absolute = write(pictures / "absolute.jsonl", {"input": [str(pictures / "1.png")]})
-    case = read_prompts(absolute, vqgan, "/nowhere")[0].load()
+    case = read_prompts(absolute, vqgan, "/nowhere")[0].ask().case()
     assert np.array_equal(case.prompt_PN, codes_of(vqgan, pictures, 1))
 
 
@@ -120,10 +122,27 @@ def test_the_question_follows_the_pictures(vqgan, pictures, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes((pictures / "0.png").read_bytes())
     lines = write(tmp_path / "p.jsonl", {"input": ["a.png", "b.png"]})
-    before = read_prompts(lines, vqgan)[0].question()
-    assert read_prompts(lines, vqgan)[0].question() == before
+    before = read_prompts(lines, vqgan)[0].ask().described()
+    assert read_prompts(lines, vqgan)[0].ask().described() == before
     (tmp_path / "b.png").write_bytes((pictures / "1.png").read_bytes())
-    assert read_prompts(lines, vqgan)[0].question() != before
+    assert read_prompts(lines, vqgan)[0].ask().described() != before
+
+
+def test_every_file_is_read_once_and_decoded_only_where_it_is_asked(vqgan, pictures, monkeypatch):
+    read, opened = [], []
+    read_bytes, load_image = type(epath.Path()).read_bytes, prompt_files.load_image
+    monkeypatch.setattr(
+        type(epath.Path()), "read_bytes", lambda path: read.append(path.name) or read_bytes(path)
+    )
+    monkeypatch.setattr(
+        prompt_files, "load_image", lambda content: opened.append(1) or load_image(content)
+    )
+    lines = write(pictures / "twice.jsonl", {"input": ["0.png", "1.png", "0.png"]})
+    question = read_prompts(lines, vqgan)[0].ask()
+    assert opened == []
+    case = question.case()
+    assert sorted(name for name in read if name.endswith("png")) == ["0.png", "1.png"]
+    assert np.array_equal(case.prompt_PN, codes_of(vqgan, pictures, 0, 1, 0))
 
 
 def test_folders(vqgan, pictures, tmp_path):
@@ -134,7 +153,7 @@ def test_folders(vqgan, pictures, tmp_path):
     for name, number in layout.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((pictures / f"{number}.png").read_bytes())
-    clip, pairs = (case.load() for case in read_prompts(tmp_path, vqgan))
+    clip, pairs = (case.ask().case() for case in read_prompts(tmp_path, vqgan))
     assert np.array_equal(clip.prompt_PN, codes_of(vqgan, pictures, 0, 1))
     assert np.array_equal(clip.truth_IN, codes_of(vqgan, pictures, 2))
     assert np.array_equal(pairs.prompt_PN, codes_of(vqgan, pictures, 0, 1, 2, 3, 4))
@@ -180,7 +199,7 @@ def test_pictures_that_are_none(vqgan, pictures, tmp_path):
         vqgan,
     )
     with pytest.raises(UserError, match=r"line 1: the prompt image .*text\.png: cannot be decoded"):
-        cases[0].load()
+        cases[0].ask().case()
     cases[0].check(16)  # which reads no picture
     with pytest.raises(UserError, match=r"line 2: .*gone\.png does not exist"):
         cases[1].check(16)

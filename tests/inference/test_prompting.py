@@ -1,12 +1,24 @@
 """Prompts from arrays and files, and whole answers with a tiny decoder and tokenizer."""
 
+import gc
+import weakref
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference import Engine, Sampling, VisualPrompt, codec, encode_prompt, generate_images
+from lvm_jax.inference import (
+    Engine,
+    ImageGenerator,
+    Sampling,
+    VisualPrompt,
+    codec,
+    encode_prompt,
+    generate_images,
+)
 from lvm_jax.models.decoder.llama import Llama, LlamaConfig
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
@@ -129,6 +141,32 @@ def test_answers_are_the_engines_decoded(model, vqgan):
         encode_prompt(vqgan, prompt), 2, n_candidates=3, sampling=Sampling(0.7, 5, 0.9), seed=4
     )
     np.testing.assert_allclose(images[1], vqgan.decode(codes[1]), atol=1e-5)
+
+
+def test_a_model_is_prepared_once_until_its_weights_change(model, vqgan):
+    """The checks and the copy for decoding are those of the first call; a changed weight is seen at once."""
+    prompt, changing = VisualPrompt.sequential([photo(0)]), nnx.clone(model)
+    first = ImageGenerator(changing, vqgan)
+    answer = first(prompt, seed=1)
+    assert ImageGenerator(changing, vqgan).engine is first.engine
+    assert ImageGenerator(changing, vqgan, context_images=2).engine is not first.engine
+    assert np.array_equal(generate_images(changing, vqgan, prompt, seed=1), answer)
+    assert ImageGenerator(nnx.clone(model), vqgan).engine is not first.engine
+
+    changing.head[...] = -changing.head[...]
+    assert not np.array_equal(generate_images(changing, vqgan, prompt, seed=1), answer)
+    changing.head[...] = changing.head[...] * jnp.nan
+    with pytest.raises(UserError, match=r"the decoder has NaN or infinite weights in head"):
+        generate_images(changing, vqgan, prompt)
+
+
+def test_a_prepared_model_does_not_outlive_its_model(vqgan):
+    model = decoder(CODES)
+    engine = weakref.ref(ImageGenerator(model, vqgan).engine)
+    assert engine() is not None
+    del model
+    gc.collect()
+    assert engine() is None
 
 
 def test_an_empty_prompt_gives_an_unconditional_image(model, vqgan):

@@ -9,7 +9,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.sampling import (
     Sampling,
     draw,
-    keep_codes,
+    keep_allowed,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -20,11 +20,12 @@ LOGITS_V = np.array(
     [0.5, 2.0, -1.0, 1.0, 0.0, 9.0, 8.0], np.float32
 )  # five codes, then two special ids
 CODES = 5
+ALLOWED = np.arange(7) < CODES
 
 
 def frequencies(sampling: Sampling) -> np.ndarray:
     keys = jax.random.split(jax.random.key(7), N_DRAWS)
-    ids = draw(keys, jnp.tile(LOGITS_V, (N_DRAWS, 1)), sampling.plan(), CODES)
+    ids = draw(keys, jnp.tile(LOGITS_V, (N_DRAWS, 1)), sampling.filters(), ALLOWED)
     return np.bincount(np.asarray(ids), minlength=len(LOGITS_V)) / N_DRAWS
 
 
@@ -43,13 +44,15 @@ def test_frequencies_are_the_softmax_over_codes(temperature):
 def test_special_ids_are_never_drawn_though_the_likeliest():
     assert frequencies(Sampling(temperature=100.0))[CODES:].sum() == 0
     assert frequencies(Sampling(temperature=0.0))[CODES:].sum() == 0
-    assert np.isneginf(keep_codes(jnp.array(LOGITS_V[None]), CODES)[0, CODES:]).all()
+    assert np.isneginf(keep_allowed(jnp.array(LOGITS_V[None]), ALLOWED)[0, CODES:]).all()
 
 
 def test_greedy_is_the_argmax_over_codes():
     logits_BV = jax.random.normal(jax.random.key(0), (64, 9))
     keys = jax.random.split(jax.random.key(1), 64)
-    ids = draw(keys, logits_BV, Sampling(temperature=0.0, top_k=3, top_p=0.5).plan(), 6)
+    ids = draw(
+        keys, logits_BV, Sampling(temperature=0.0, top_k=3, top_p=0.5).filters(), np.arange(9) < 6
+    )
     assert np.array_equal(ids, np.argmax(logits_BV[:, :6], axis=-1))
 
 
@@ -102,8 +105,10 @@ def test_draw_applies_top_k_and_top_p():
 def test_a_row_depends_on_its_own_key_only():
     keys = jax.random.split(jax.random.key(5), 6)
     logits_BV = jax.random.normal(jax.random.key(6), (6, 32))
-    whole = draw(keys, logits_BV, Sampling().plan(), 30)
-    assert np.array_equal(whole[:2], draw(keys[:2], logits_BV[:2], Sampling().plan(), 30))
+    whole = draw(keys, logits_BV, Sampling().filters(), np.arange(32) < 30)
+    assert np.array_equal(
+        whole[:2], draw(keys[:2], logits_BV[:2], Sampling().filters(), np.arange(32) < 30)
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,4 +124,4 @@ def test_a_row_depends_on_its_own_key_only():
 )
 def test_values_out_of_range_are_refused(sampling, words):
     with pytest.raises(UserError, match=words):
-        sampling.plan()
+        sampling.filters()

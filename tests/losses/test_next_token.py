@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lvm_jax.errors import UserError
-from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy, label_weights
+from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy
 
 B, T, D, V = 2, 12, 6, 11
 
@@ -18,11 +18,6 @@ def data():
         "labels": jax.random.randint(keys[2], (B, T), 0, V),
         "weights": jax.random.bernoulli(keys[3], 0.7, (B, T)).astype(jnp.float32),
     }
-
-
-def test_only_labels_that_continue_their_sentence_count():
-    segments = jnp.asarray([[1, 1, 1, 2, 2, 3, 0, 0]])
-    np.testing.assert_array_equal(label_weights(segments), [[1, 1, 0, 1, 0, 0, 0]])
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])

@@ -1,6 +1,8 @@
 """Shapes, ranges, parameter counts, gradients, and the folder a tokenizer travels in."""
 
+import json
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -65,10 +67,10 @@ def test_published_cost_of_the_released_tokenizer():
     assert (decode / 2 + saved) / 1e9 == pytest.approx(238.7, abs=0.1)
 
 
-@pytest.mark.parametrize("layout", ["taming", "maskgit"])
+@pytest.mark.parametrize("architecture", ["taming", "maskgit"])
 @pytest.mark.parametrize("pixel_range", ["0_1", "-1_1"])
-def test_encode_and_decode_surfaces(layout: str, pixel_range: str):
-    vqgan = make(layout=layout, pixel_range=pixel_range, z_channels=4)
+def test_encode_and_decode_surfaces(architecture: str, pixel_range: str):
+    vqgan = make(architecture=architecture, pixel_range=pixel_range, z_channels=4)
     ids = encode(vqgan, images())
     assert ids.shape == (2, vqgan.tokens_per_image) == (2, 64)
     assert ids.dtype == jnp.int32
@@ -200,12 +202,26 @@ def test_a_failed_save_leaves_the_old_folder_whole(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_folder_calls_the_architecture_layout_and_keeps_its_fingerprint(tmp_path):
+    """Folders written before the field was renamed must load, and shards made with them must still fit."""
+    vqgan = make(architecture="maskgit", z_channels=4)
+    vqgan.save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    assert fields["layout"] == "maskgit"
+    assert "architecture" not in fields
+    assert VQGAN.from_pretrained(tmp_path).config == vqgan.config
+    released = pathlib.Path(__file__).parents[2] / "release"
+    trained_with = json.loads((released / "decoder" / "config.json").read_text())
+    fingerprint = VQGAN.from_pretrained(released / "tokenizer").fingerprint()
+    assert fingerprint == trained_with["tokenizer_fingerprint"]
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         ({"resolution": 17}, "multiple of 2"),
         ({"norm_groups": 3}, "3 groups"),
-        ({"layout": "maskgit"}, "z_channels 8"),
+        ({"architecture": "maskgit"}, "z_channels 8"),
     ],
 )
 def test_impossible_configs_are_refused(kwargs: dict, message: str):

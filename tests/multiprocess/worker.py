@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from linear_task import LinearBatches, LinearTask
 
+from lvm_jax.evaluation.held_out_loss import held_out_loss
 from lvm_jax.parallel import runtime
 from lvm_jax.parallel.mesh import make_mesh
-from lvm_jax.parallel.sharding import BatchLayout
-from lvm_jax.training.hooks import HeldOutLoss
+from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.training.loop import TrainConfig, train
 
 
@@ -55,7 +55,7 @@ def run(workdir, steps, sigterm_at):
 
     config = TrainConfig(steps=steps, batch_size=8, log_every=5, eval_every=10, checkpoint_every=10)
     mesh = make_mesh()
-    held_out = HeldOutLoss(loss, HeldOut(), BatchLayout(mesh, 8))
+    held_out = held_out_loss(loss, HeldOut(), BatchPlacement(mesh, 8))
     batches = SlicedBatches(on_step=on_step)
     return train(LinearTask(), batches, config, mesh=mesh, workdir=workdir, evaluations=[held_out])
 

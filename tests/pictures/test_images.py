@@ -8,7 +8,8 @@ from PIL import Image
 
 from lvm_jax.data.images.loader import ImageLoader
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.decode import BadImage, find_images, load_image
+from lvm_jax.pictures.decode import BadImage, load_image
+from lvm_jax.pictures.listing import find_images
 from lvm_jax.pictures.resize import resize, resize_and_crop
 
 

@@ -8,8 +8,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.lvm.joint_readers import CocoKeypoints, Pascal3D
-from lvm_jax.evaluation.lvm.visual_benchmark import Episode, VisualTaskEvaluator
+from lvm_jax.evaluation.lvm.readers.coco import CocoKeypoints
+from lvm_jax.evaluation.lvm.readers.pascal3d import Pascal3D
+from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Episode
 from lvm_jax.pictures.joints import Joints, draw_joints, joints_of
 
 
@@ -114,7 +115,7 @@ def test_pck_is_in_the_pixels_of_the_truth(vqgan):
     squashed = np.asarray(Image.fromarray(drawing).resize((64, 64), Image.Resampling.NEAREST))
     for size, right in ((100.0, 1.0), (40.0, 0.0)):
         episode = Episode([(truth, truth)], truth, truth, "wide", Joints(points, size))
-        evaluator = VisualTaskEvaluator("joints", [episode])
+        evaluator = BenchmarkEvaluator("joints", [episode])
         assert evaluator._score(squashed, truth, episode)["pck@0.1"].compute() == right
     bare = Episode([(truth, truth)], truth, truth, "bare")
     with pytest.raises(UserError, match="episode bare of joints has no joints"):

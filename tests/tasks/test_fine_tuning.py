@@ -9,11 +9,12 @@ import optax
 import pytest
 from flax import nnx
 
+from lvm_jax.data.sentences.row_assembly import label_weights
 from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder.config import LoRAConfig, train_flops_per_token
 from lvm_jax.parallel.mesh import make_mesh
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.loop import TrainConfig, train
 
 PLAIN = presets.llama(
@@ -32,7 +33,7 @@ T, B = 12, 4
 
 
 def _task(config, **options):
-    return NextTokenTask(config, optax.adamw(3e-2), seq_len=T, **options)
+    return DecoderTask(config, optax.adamw(3e-2), seq_len=T, **options)
 
 
 def _batch(step=0):
@@ -40,7 +41,8 @@ def _batch(step=0):
     segments = np.asarray([[1] * 7 + [2] * 6, [1] * 13, [1] * 5 + [0] * 8, [1] * 2 + [0] * 11])
     positions = np.broadcast_to(np.arange(T + 1), (B, T + 1))
     rows = {"tokens": rng.integers(0, 12, (B, T + 1)), "segment_ids": segments}
-    return {name: np.asarray(x, np.int32) for name, x in (rows | {"positions": positions}).items()}
+    rows = {name: np.asarray(x, np.int32) for name, x in (rows | {"positions": positions}).items()}
+    return rows | {"loss_weights": label_weights(rows["segment_ids"])}
 
 
 class Batches:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lvm_jax.data.sentences.row_assembly import label_weights
 from lvm_jax.models import presets
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 SEQ_LEN = 24
@@ -42,7 +43,8 @@ def rows():
     segments[0, 10:20], segments[0, 20:] = 2, 0
     positions = np.arange(SEQ_LEN + 1, dtype=np.int32) * np.ones((2, 1), np.int32)
     positions[0, 10:20] = np.arange(10)
-    return {"tokens": tokens, "segment_ids": segments, "positions": positions}
+    rows = {"tokens": tokens, "segment_ids": segments, "positions": positions}
+    return rows | {"loss_weights": label_weights(segments)}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def trained():
     config = presets.llama(
         "debug", vocab_size=164, hidden_size=32, intermediate_size=48, num_attention_heads=4
     )
-    task = NextTokenTask(config, make_optimizer(OPTIMIZER), seq_len=SEQ_LEN)
+    task = DecoderTask(config, make_optimizer(OPTIMIZER), seq_len=SEQ_LEN)
     state = task.init(jax.random.key(7))
     step = jax.jit(task.step)
     seen = []

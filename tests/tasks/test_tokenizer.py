@@ -12,7 +12,8 @@ from flax import nnx
 from lvm_jax.losses import vqgan as losses
 from lvm_jax.models import VQGAN, presets
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
-from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerTask, to_float
+from lvm_jax.pictures.pixels import to_float
+from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerTask
 
 START = 2
 CRITIC = DiscriminatorConfig(hidden_channels=4, n_layers=1, norm_groups=4)

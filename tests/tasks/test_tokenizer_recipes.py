@@ -13,7 +13,8 @@ from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
-from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask, to_float
+from lvm_jax.pictures.pixels import to_float
+from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
 from lvm_jax.training.loop import TrainConfig, train
 
 CONFIG = presets.vqgan(

@@ -14,7 +14,9 @@ from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.training import loop
 from lvm_jax.training.bad_steps import BadStep
-from lvm_jax.training.loop import TrainConfig, compile_step, train
+from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.step import compile_step
+from lvm_jax.training.workdir import claim
 
 CONFIG = TrainConfig(steps=12, batch_size=8, log_every=5, eval_every=6, checkpoint_every=4)
 TIMES = ("time", "rows_per_second", "mfu", "goodput", "badput")
@@ -184,6 +186,19 @@ def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     run(
         tmp_path, dataclasses.replace(CONFIG, log_every=2)
     )  # what does not change the numbers may change
+
+
+def test_a_workdir_from_before_a_key_existed_goes_on(tmp_path):
+    """Keys of a tokenizer's training that were added or renamed: the run itself has not changed."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model": {"layout": "maskgit"}, "seed": 0}))
+    today = {"recipe": "x", "model": {"architecture": "maskgit"}, "frozen": (), "seed": 0}
+    claim(tmp_path, today)
+    assert json.loads(path.read_text()) == today | {"frozen": []}
+    with pytest.raises(UserError, match=r"config\.frozen: \[\] -> \['embedding'\]"):
+        claim(tmp_path, today | {"frozen": ("embedding",)})
+    with pytest.raises(UserError, match=r"config\.model\.architecture: 'maskgit' -> 'taming'"):
+        claim(tmp_path, today | {"model": {"architecture": "taming"}})
 
 
 def test_a_checkpoint_of_another_model_names_the_tensors(tmp_path):

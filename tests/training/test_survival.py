@@ -16,7 +16,7 @@ from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.training import digests
 from lvm_jax.training.bad_steps import GuardedTask
 from lvm_jax.training.checkpoint import Checkpointer
-from lvm_jax.training.loop import abstract_state
+from lvm_jax.training.step import abstract_state
 
 
 def finished(workdir):

@@ -70,9 +70,9 @@ def test_names_and_shapes_are_the_published_ones(name: str):
     assert shapes == {k: tuple(v) for k, v in description(name)["tensors"].items()}
 
 
-@pytest.mark.parametrize("layout", ["taming", "maskgit"])
-def test_state_dict_round_trip_is_bit_exact(layout: str):
-    config = presets.vqgan("debug", layout=layout, z_channels=4)
+@pytest.mark.parametrize("architecture", ["taming", "maskgit"])
+def test_state_dict_round_trip_is_bit_exact(architecture: str):
+    config = presets.vqgan("debug", architecture=architecture, z_channels=4)
     generator = np.random.default_rng(0)
     shapes = {k: v.shape for k, v in model_folder.named_parameters(VQGAN.abstract(config)).items()}
     tensors = {

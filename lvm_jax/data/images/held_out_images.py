@@ -1,6 +1,5 @@
 """The images that a tokenizer was not trained on."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from etils import epath
 from jaxtyping import UInt8
 from tqdm import tqdm
 
+from lvm_jax import files
 from lvm_jax.data.images.loader import Images, as_source
 from lvm_jax.data.images.sources import Subset, open_images, split_source
 from lvm_jax.data.splits import read_held_out
@@ -17,7 +17,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import BadImage
 from lvm_jax.pictures.resize import resize
 
-_DEFAULT_FRACTION = 0.01  # of train_tokenizer's recipes
+_DEFAULT_FRACTION = 0.01  # of the recipe for tokenizers
 
 
 def held_out_images(
@@ -80,4 +80,4 @@ def load_images(
 
 def _training_data(config: epath.Path) -> dict[str, Any]:
     """The "data" part of a training's config.json; empty for a tokenizer that was trained elsewhere."""
-    return json.loads(config.read_text()).get("data", {}) if config.exists() else {}
+    return (files.read_json(config) or {}).get("data", {})

@@ -10,9 +10,10 @@ from absl import logging
 from etils import epath
 from jaxtyping import UInt8
 
-from lvm_jax.data.step_loader import Batch, StepLoader, shuffled_index
+from lvm_jax.data.step_loader import HostBatch, StepLoader, shuffled_index
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.decode import BadImage, find_images, load_image
+from lvm_jax.pictures.decode import BadImage, load_image
+from lvm_jax.pictures.listing import find_images
 from lvm_jax.pictures.resize import CROPS, MAX_ASPECT, Crop, cut, resize
 
 
@@ -122,7 +123,7 @@ class ImageLoader(StepLoader):
         """Distinct undecodable files that this process has met so far."""
         return len(self._bad)
 
-    def batch_at(self, step: int) -> Batch:
+    def batch_at(self, step: int) -> HostBatch:
         """This process's images of `step`."""
         return {"images": np.stack([self._image(i) for i in self.indices_at(step)])}
 

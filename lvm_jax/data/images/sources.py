@@ -24,11 +24,13 @@ from jaxtyping import UInt8
 
 from lvm_jax.data.images.loader import FileImages, Images
 from lvm_jax.data.records import example
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.data.records.tar_members import Place, list_members, read_member
-from lvm_jax.data.records.tfrecord import CorruptRecord, RecordFile
-from lvm_jax.data.splits import split_files
+from lvm_jax.data.splits import split_numbers
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.decode import EXTENSIONS, BadImage, find_images, load_image
+from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
+from lvm_jax.pictures.listing import find_images
 
 _TFDS = "tfds://"
 _RECORD_FEATURE, _TFDS_FEATURE = "image/encoded", "image"
@@ -84,35 +86,41 @@ def expand(pattern: str) -> list[str]:
 
 
 class Subset:
-    """Some images of a source, by their numbers; one may be named more than once."""
+    """Some images of a source, by their numbers; one may be named more than once.
 
-    def __init__(self, source: Images, indices: Iterable[int]):
-        self._source, self._indices = source, list(indices)
-        self.names = [source.names[i] for i in self._indices]
+    Attributes:
+      numbers: of the images, in the source.
+      names: of the images, as the source calls them.
+    """
+
+    def __init__(self, source: Images, numbers: Iterable[int]):
+        self._source, self.numbers = source, list(numbers)
+        self.names = [source.names[number] for number in self.numbers]
 
     def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """As the source's."""
-        return self._source.load(self._indices[index])
+        """Decodes image `index` of the subset."""
+        return self._source.load(self.numbers[index])
 
 
 def split_source(
     source: Images, where: epath.PathLike, held_out: frozenset[str] | None, fraction: float
 ) -> tuple[Subset, Subset]:
-    """Images for training and images held out, as `split_files` splits files; a name tells where an image belongs.
+    """Images for training and images held out, as `split_numbers` splits them; an image's name decides.
 
     Args:
       source: all images.
       where: what they were opened by; the names in a list are relative to it where it is a folder.
       held_out: the list; None takes `fraction` by hash.
       fraction: of the images, without a list.
+
+    Raises:
+      UserError: two images of one name, or one of the two sets would be empty.
     """
-    root = where if isinstance(source, FileImages) else "."
-    numbers = {name: i for i, name in enumerate(source.names)}
-    if len(numbers) != len(source.names):
+    if len(set(source.names)) != len(source.names):
         raise UserError(f"{where} names an image twice: which of the two is held out is undecided")
-    parts = split_files(source.names, root, held_out, fraction)
-    train, validation = (Subset(source, [numbers[name] for name in part]) for part in parts)
-    return train, validation
+    root = where if isinstance(source, FileImages) else "."
+    train, validation = split_numbers(source.names, root, held_out, fraction)
+    return Subset(source, train), Subset(source, validation)
 
 
 class TarImages:

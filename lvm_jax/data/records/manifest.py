@@ -1,4 +1,4 @@
-"""What a data set of visual sentences says of itself, and the names of its files.
+"""What a data set of token ids says of itself, and the names of its files.
 
 A data set is a folder `OUT/NAME/VERSION/` of shards `uvd_NAME-SPLIT.tfrecord-00000-of-00016`, an index beside each,
 `manifest.json`, and the two JSON files by which `tfds.builder_from_directory` opens the folder.
@@ -14,6 +14,7 @@ from etils import epath
 
 from lvm_jax import files
 from lvm_jax.config import from_mapping, to_dict
+from lvm_jax.data.records.record_index import Schema
 from lvm_jax.errors import UserError
 
 FILE_NAME = "manifest.json"
@@ -68,13 +69,11 @@ class Manifest:
         """
         path = epath.Path(folder) / FILE_NAME
         try:
-            content = json.loads(path.read_text())
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{path} does not exist: point at a folder that build_uvd wrote"
-            ) from error
+            content = files.read_json(path)
         except ValueError as error:
             raise UserError(f"{path} is not JSON ({error}): build the shards again") from error
+        if content is None:
+            raise UserError(f"{path} does not exist: point at a folder that build_uvd wrote")
         return from_mapping(cls, content, where=str(path))
 
     def save(self, folder: epath.PathLike) -> None:
@@ -161,7 +160,11 @@ def dataset_folder(output: epath.PathLike, name: str, version: str) -> epath.Pat
 
 
 def write_tfds_metadata(
-    folder: epath.PathLike, name: str, version: str, splits: Mapping[str, Sequence[int]]
+    folder: epath.PathLike,
+    name: str,
+    version: str,
+    splits: Mapping[str, Sequence[int]],
+    schema: Schema,
 ) -> None:
     """Writes `dataset_info.json` and `features.json`, by which `tfds.builder_from_directory(folder)` opens it.
 
@@ -170,6 +173,7 @@ def write_tfds_metadata(
       name: NAME of `uvd_NAME`.
       version: such as "1.0.0".
       splits: split -> the number of records of each of its shards.
+      schema: of the records: their features and what to say of them.
 
     Raises:
       UserError: a shard is missing from the folder.
@@ -189,11 +193,11 @@ def write_tfds_metadata(
                 "shardLengths": [str(length) for length in lengths],
             }
         )
-    _write_json(folder / "features.json", _tfds_features())
+    _write_json(folder / "features.json", _tfds_features(schema))
     _write_json(
         folder / "dataset_info.json",
         {
-            "description": "Visual sentences; codes are little-endian uint16, see manifest.json.",
+            "description": schema.description,
             "fileFormat": "tfrecord",
             "name": f"uvd_{name}",
             "splits": infos,
@@ -202,24 +206,21 @@ def write_tfds_metadata(
     )
 
 
-def _tfds_features() -> dict:
+def _tfds_features(schema: Schema) -> dict:
     module = "tensorflow_datasets.core.features"
-    scalar_bytes = {
-        "pythonClassName": f"{module}.scalar.Scalar",
-        "tensor": {"dtype": "string", "encoding": "none", "shape": {}},
+
+    def scalar(dtype: str) -> dict:
+        return {
+            "pythonClassName": f"{module}.scalar.Scalar",
+            "tensor": {"dtype": dtype, "encoding": "none", "shape": {}},
+        }
+
+    kinds = {
+        "bytes": scalar("string"),
+        "int": scalar("int64"),
+        "text": {"pythonClassName": f"{module}.text_feature.Text", "text": {}},
     }
-    scalar_int64 = {
-        "pythonClassName": f"{module}.scalar.Scalar",
-        "tensor": {"dtype": "int64", "encoding": "none", "shape": {}},
-    }
-    text = {"pythonClassName": f"{module}.text_feature.Text", "text": {}}
-    features = {
-        "codes": scalar_bytes,
-        "source": text,
-        "category": scalar_int64,
-        "key": text,
-        "layout": text,
-    }
+    features = {name: kinds[kind] for name, kind in schema.features}
     return {
         "pythonClassName": f"{module}.features_dict.FeaturesDict",
         "featuresDict": {"features": features},

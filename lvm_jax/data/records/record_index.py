@@ -1,45 +1,100 @@
-"""The index of a record file: where its records lie, what is in them, and which bytes they must be.
+"""The index of a record file: where its records lie, which bytes they must be, and what a schema says of each.
 
-The index of `NAME` is the file `NAME.index` beside it:
+The index of `NAME` is the file `NAME.index` beside it, little-endian:
 
 | bytes | content |
 |---|---|
 | 8 | magic `LVMINDEX` |
-| 4 | version, uint32: 2 |
+| 4 | version, uint32: 2 or 3 |
 | 4 | crc32c of everything after these 16 bytes |
 | 8 | size of the data file, uint64 |
 | 8 | number of records n, uint64 |
+| 4 | version 3 only: bytes of the JSON text that follows, uint32 |
+| as many | version 3 only: JSON, `{"columns": [[NAME, TYPE], ...], "origins": [[SOURCE, CATEGORY], ...]}` |
 | 8 n | offset of each record, uint64 |
 | 4 n | crc32c of its frame (length, data and their CRCs), uint32: one check for a reader, and an index that was made |
 |     | for other records is found out at the first of them |
-| 4 n | where its codes begin in its data, uint32 |
-| 4 n | bytes of its codes, uint32; 0: it holds no sentence |
-| 2 n | its largest code, uint16 |
-| 2 n | its origin, uint16: a row of the table that ends the file |
-| rest | JSON, a list of [source, category] |
+| k n | each column of the schema, in order; 0 in all of them: the record holds nothing of the schema |
+| 2 n | its origin, uint16: a row of the table of origins |
+| rest | version 2 only: the table of origins, JSON, a list of [source, category] |
 
-With it rows are planned, sources are weighed and codes are read without parsing a record.
+Version 2 is that of visual sentences whose codes are uint16, and says no columns because they are always these:
+`codes_at` uint32, where its codes begin in its data; `codes_bytes` uint32; `largest` uint16, its largest code. Every
+other schema is written as version 3, which names its columns.
+
+Two columns `X_at` and `X_bytes` name bytes inside a record's data. With them rows are planned, sources are weighed
+and ids are read without parsing a record.
 """
 
 import dataclasses
 import json
 import struct
 from array import array
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
-import crc32c
+import google_crc32c
 import numpy as np
+from etils import epath
 from jaxtyping import UInt16, UInt32, UInt64
 
-from lvm_jax.data.sentences.visual_sentence import NO_SENTENCE, Outline
+from lvm_jax import files
+from lvm_jax.data.records.framing import FRAME_BYTES
 from lvm_jax.errors import UserError
 
 MAX_ORIGINS = 1 << 16
 _MAGIC = b"LVMINDEX"
-_VERSION = 2
+_OLDEST, _NAMED = 2, 3
+_VERSION_2 = (("codes_at", "<u4"), ("codes_bytes", "<u4"), ("largest", "<u2"))
+_TYPES = {"<u2": "H", "<u4": "I", "<u8": "Q"}  # of a column -> of an `array`
 _HEADER = struct.Struct("<8sII")
 _COUNTS = struct.Struct("<QQ")
-_COLUMNS = ("<u8", "<u4", "<u4", "<u4", "<u2", "<u2")
-_MIN_FRAME = 16  # of a record without data
+_TEXT_BYTES = struct.Struct("<I")
+
+Origins = tuple[tuple[str, int], ...]
+Columns = tuple[tuple[str, str], ...]
+
+
+class Facts(NamedTuple):
+    """What an index says of one record; the default is said of a record that holds nothing of the schema.
+
+    Attributes:
+      values: one a column, or none: 0 in every column.
+      origin: (source, category) that the record comes from.
+    """
+
+    values: tuple[int, ...] = ()
+    origin: tuple[str, int] | None = None
+
+
+NOTHING = Facts()
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """What the records of a file are, and what its index says of each beside its place.
+
+    Attributes:
+      columns: (name, type) of each number that it keeps; a type is one of "<u2", "<u4", "<u8".
+      describe: the facts of a record, found in its data; `NOTHING` for one of another schema.
+      features: (name, kind) of each feature of a record, for TFDS; a kind is "bytes", "int" or "text".
+      description: what the records are, in a sentence.
+    """
+
+    columns: Columns
+    describe: Callable[[bytes], Facts]
+    features: tuple[tuple[str, Literal["bytes", "int", "text"]], ...] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        for name, kind in self.columns:
+            if kind not in _TYPES:
+                raise UserError(
+                    f"column {name!r} of an index has type {kind!r}: it must be one of {', '.join(_TYPES)}"
+                )
+
+
+BARE = Schema((), lambda record: NOTHING)  # records are found, and nothing is said of them
 
 
 class BadIndex(Exception):
@@ -47,37 +102,75 @@ class BadIndex(Exception):
 
 
 class OldIndex(BadIndex):
-    """An index of an earlier version: it can be made anew."""
+    """An index of an earlier version or another schema: it can be made anew."""
+
+
+def index_path(path: epath.PathLike) -> epath.Path:
+    """Where the index of the record file `path` lies."""
+    path = epath.Path(path)
+    return path.with_name(path.name + ".index")
+
+
+def write_index(path: epath.Path, index: "RecordIndex") -> None:
+    """Writes the index of the record file `path`, all of it or nothing."""
+    final = index_path(path)
+    with files.replacing(final) as temporary, temporary.open("wb") as file:
+        file.write(index.to_bytes())
+        files.sync(file, final)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordIndex:
-    """An index in memory, 24 bytes a record; the columns are those of the file.
+    """An index in memory, 14 bytes a record and what the columns take; `index[NAME]` is the column of that name.
 
     Attributes:
+      data_size: of the record file, in bytes.
+      offsets: of each frame.
+      crcs: of each frame.
+      columns: of the schema, by name, in their order.
+      origin: of each record, a row of `origins`.
       origins: (source, category) by number.
     """
 
     data_size: int
     offsets: UInt64[np.ndarray, " n"]
     crcs: UInt32[np.ndarray, " n"]
-    codes_at: UInt32[np.ndarray, " n"]
-    codes_bytes: UInt32[np.ndarray, " n"]
-    largest: UInt16[np.ndarray, " n"]
+    columns: Mapping[str, np.ndarray]
     origin: UInt16[np.ndarray, " n"]
-    origins: tuple[tuple[str, int], ...]
+    origins: Origins
 
     def __len__(self) -> int:
         """Number of records."""
         return len(self.offsets)
 
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A column of the schema."""
+        return self.columns[name]
+
+    @property
+    def schema_columns(self) -> Columns:
+        """Names and types of the columns."""
+        return tuple((name, column.dtype.str) for name, column in self.columns.items())
+
     def to_bytes(self) -> bytes:
         """The contents of the index file."""
-        body = _COUNTS.pack(self.data_size, len(self))
-        for column, dtype in zip(self._columns(), _COLUMNS, strict=True):
-            body += np.ascontiguousarray(column, dtype).tobytes()
-        body += json.dumps([list(origin) for origin in self.origins]).encode()
-        return _HEADER.pack(_MAGIC, _VERSION, crc32c.crc32c(body)) + body
+        origins = [list(origin) for origin in self.origins]
+        named = self.schema_columns != _VERSION_2
+        body = [_COUNTS.pack(self.data_size, len(self))]
+        if named:
+            text = json.dumps({"columns": self.schema_columns, "origins": origins}).encode()
+            body += [_TEXT_BYTES.pack(len(text)), text]
+        for kind, column in zip(
+            _stored(self.schema_columns),
+            (self.offsets, self.crcs, *self.columns.values(), self.origin),
+            strict=True,
+        ):
+            body.append(np.ascontiguousarray(column, kind).tobytes())
+        if not named:
+            body.append(json.dumps(origins).encode())
+        content = b"".join(body)
+        version = _NAMED if named else _OLDEST
+        return _HEADER.pack(_MAGIC, version, google_crc32c.value(content)) + content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "RecordIndex":
@@ -87,94 +180,135 @@ class RecordIndex:
           OldIndex: an earlier version.
           BadIndex: cut short, damaged, or not an index.
         """
-        if len(content) < _HEADER.size:
-            raise BadIndex(f"is cut short at {len(content)} bytes")
-        magic, version, crc = _HEADER.unpack_from(content)
-        if magic == _MAGIC and 0 < version < _VERSION:
-            raise OldIndex(f"is of version {version}, not {_VERSION}")
-        if magic != _MAGIC or version != _VERSION:
-            raise BadIndex(f"is not an index of version {_VERSION}")
-        if len(content) < _HEADER.size + _COUNTS.size:
-            raise BadIndex(f"is cut short at {len(content)} bytes")
-        if crc32c.crc32c(memoryview(content)[_HEADER.size :]) != crc:
-            raise BadIndex("is damaged (its CRC disagrees)")
-        data_size, count = _COUNTS.unpack_from(content, _HEADER.size)
+        version = _checked_version(content)
         at = _HEADER.size + _COUNTS.size
-        columns = []
-        for dtype in map(np.dtype, _COLUMNS):
-            if count * dtype.itemsize > len(content) - at:
+        data_size, count = _COUNTS.unpack_from(content, _HEADER.size)
+        named, origins = _VERSION_2, ()
+        if version == _NAMED:
+            named, origins, at = _read_text(content, at)
+        arrays = []
+        for kind in map(np.dtype, _stored(named)):
+            if count * kind.itemsize > len(content) - at:
                 raise BadIndex(f"is damaged: {count} records do not fit its {len(content)} bytes")
-            columns.append(np.frombuffer(content, dtype, count, at))
-            at += count * dtype.itemsize
-        origins = _origins(content[at:])
-        index = cls(data_size, *columns, origins=origins)  # pyright: ignore[reportCallIssue]
+            arrays.append(np.frombuffer(content, kind, count, at))
+            at += count * kind.itemsize
+        if version == _OLDEST:
+            origins = _origins(_json(content[at:]))
+        offsets, crcs, *values, origin = arrays
+        columns = dict(zip((name for name, _ in named), values, strict=True))
+        index = cls(data_size, offsets, crcs, columns, origin, origins)
         index._check()
         return index
 
-    def _columns(self) -> tuple[np.ndarray, ...]:
-        return (
-            self.offsets,
-            self.crcs,
-            self.codes_at,
-            self.codes_bytes,
-            self.largest,
-            self.origin,
-        )
-
     def _check(self) -> None:
         """That what it says is possible: a reader may then trust its numbers."""
+        if not len(self):
+            return
         ends = np.append(self.offsets[1:], np.uint64(self.data_size)).astype(np.float64)
-        sizes = ends - self.offsets - _MIN_FRAME
-        if len(self) and (
-            self.offsets[0] != 0
-            or sizes.min() < 0
-            or (self.codes_at.astype(np.float64) + self.codes_bytes > sizes)[
-                self.codes_bytes > 0
-            ].any()
-            or (self.origin[self.codes_bytes > 0] >= len(self.origins)).any()
-        ):
+        sizes = ends - self.offsets - FRAME_BYTES
+        possible = self.offsets[0] == 0 and sizes.min() >= 0
+        for name, size in self.columns.items():
+            at = self.columns.get(name.removesuffix("_bytes") + "_at")
+            if name.endswith("_bytes") and at is not None:
+                inside = at.astype(np.float64) + size <= sizes
+                possible = possible and bool(inside[size > 0].all())
+        described = np.zeros(len(self), bool)
+        for column in self.columns.values():
+            described |= column > 0
+        if not possible or (self.origin[described] >= len(self.origins)).any():
             raise BadIndex("is damaged: it describes records that cannot be")
 
 
 class IndexBuilder:
     """Collects an index record by record."""
 
-    def __init__(self) -> None:
-        self._columns = tuple(array(code) for code in "QIIIHH")
+    def __init__(self, schema: Schema) -> None:
+        self._columns = schema.columns
+        self._arrays = tuple(array(_TYPES[kind]) for kind in _stored(schema.columns))
         self._origins: dict[tuple[str, int], int] = {}
 
     def __len__(self) -> int:
         """Records added so far."""
-        return len(self._columns[0])
+        return len(self._arrays[0])
 
-    def add(self, offset: int, crc: int, found: Outline = NO_SENTENCE) -> None:
+    def add(self, offset: int, crc: int, facts: Facts = NOTHING) -> None:
         """Adds the record at `offset` whose frame has the CRC `crc`.
 
         Raises:
           UserError: more than `MAX_ORIGINS` pairs of source and category in one file.
         """
         origin = 0
-        if found.codes_bytes:
-            origin = self._origins.setdefault((found.source, found.category), len(self._origins))
+        if facts.origin is not None:
+            origin = self._origins.setdefault(facts.origin, len(self._origins))
             if origin == MAX_ORIGINS:
                 raise UserError(
-                    f"more than {MAX_ORIGINS} sources in one shard, the last is {found.source!r}: "
+                    f"more than {MAX_ORIGINS} sources in one shard, the last is {facts.origin[0]!r}: "
                     "`source` names a data set, `key` the item"
                 )
-        row = (offset, crc, found.codes_at, found.codes_bytes, found.largest, origin)
-        for column, value in zip(self._columns, row, strict=True):
+        values = facts.values or (0,) * len(self._columns)
+        for column, value in zip(self._arrays, (offset, crc, *values, origin), strict=True):
             column.append(value)
 
     def finish(self, data_size: int) -> RecordIndex:
         """The index of all that was added, for a data file of `data_size` bytes."""
-        columns = [
-            np.asarray(column, dtype) for column, dtype in zip(self._columns, _COLUMNS, strict=True)
+        arrays = [
+            np.asarray(column, kind)
+            for column, kind in zip(self._arrays, _stored(self._columns), strict=True)
         ]
-        return RecordIndex(data_size, *columns, origins=tuple(self._origins))  # pyright: ignore[reportCallIssue]
+        offsets, crcs, *values, origin = arrays
+        columns = dict(zip((name for name, _ in self._columns), values, strict=True))
+        return RecordIndex(data_size, offsets, crcs, columns, origin, tuple(self._origins))
 
 
-def _origins(text: bytes) -> tuple[tuple[str, int], ...]:
+def _stored(columns: Columns) -> tuple[str, ...]:
+    """The types of all arrays in a file, in order: offset, CRC, the schema's columns, origin."""
+    return ("<u8", "<u4", *(kind for _, kind in columns), "<u2")
+
+
+def _checked_version(content: bytes) -> int:
+    """The version of an index whose CRC agrees and whose counts are there."""
+    if len(content) < _HEADER.size:
+        raise BadIndex(f"is cut short at {len(content)} bytes")
+    magic, version, crc = _HEADER.unpack_from(content)
+    if magic == _MAGIC and 0 < version < _OLDEST:
+        raise OldIndex(f"is of version {version}, not {_OLDEST}")
+    if magic != _MAGIC or version not in (_OLDEST, _NAMED):
+        raise BadIndex(f"is not an index of version {_OLDEST} or {_NAMED}")
+    if len(content) < _HEADER.size + _COUNTS.size:
+        raise BadIndex(f"is cut short at {len(content)} bytes")
+    # An array, for google_crc32c takes no memoryview, and a slice of the bytes would be a second index in memory.
+    body: Any = np.frombuffer(content, np.uint8, offset=_HEADER.size)
+    if google_crc32c.value(body) != crc:
+        raise BadIndex("is damaged (its CRC disagrees)")
+    return version
+
+
+def _read_text(content: bytes, at: int) -> tuple[Columns, Origins, int]:
+    """The columns and origins that version 3 spells out at byte `at`, and where the arrays begin."""
+    begin = at + _TEXT_BYTES.size
+    if begin > len(content):
+        raise BadIndex(f"is cut short at {len(content)} bytes")
+    end = begin + _TEXT_BYTES.unpack_from(content, at)[0]
+    text: Any = _json(content[begin:end])
     try:
-        return tuple((str(source), int(category)) for source, category in json.loads(text))
-    except (ValueError, TypeError) as error:
+        columns = tuple((str(name), str(kind)) for name, kind in text["columns"])
+        origins = text["origins"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadIndex("is damaged: it does not name its columns") from error
+    if len(dict(columns)) != len(columns) or not {kind for _, kind in columns} <= set(_TYPES):
+        raise BadIndex(f"is damaged: its columns are {str(columns)[:200]}")
+    return columns, _origins(origins), end
+
+
+def _json(text: bytes) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise BadIndex("is damaged: its table of origins is not JSON") from error
+
+
+def _origins(table: object) -> Origins:
+    try:
+        return tuple((str(source), int(category)) for source, category in table)  # pyright: ignore[reportGeneralTypeIssues]
+    except (ValueError, TypeError) as error:
+        raise BadIndex("is damaged: its table of origins is not one") from error

@@ -2,7 +2,7 @@
 
 All sentences, in an order drawn anew in each pass, are one stream of BOS, codes, EOS, cut every seq_len + 1 tokens.
 A row is one segment, positions run through it, and attention crosses the borders of sentences. No token is dropped: the
-last row of a pass ends in padding. Row i is found without the rows before it (see `passes`).
+last row of a pass ends in padding. Row i is found without the rows before it (see `dealing`).
 """
 
 import functools
@@ -11,19 +11,19 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from lvm_jax.data.dealing import Passes, occurrence
-from lvm_jax.data.sentences.buckets import KindTable
-from lvm_jax.data.sentences.row_assembly import Piece, Row, RowLayout
+from lvm_jax.data.dealing import EvenDealer, occurrence
+from lvm_jax.data.sentences.buckets import BucketTable
+from lvm_jax.data.sentences.row_assembly import Piece, Row, RowTemplate
 from lvm_jax.errors import UserError
 
 BLOCK_SENTENCES = 16384
 
 
 class ConcatRows:
-    """The paper's stream of tokens; see `rows.Rows` and the module.
+    """The paper's stream of tokens; see `row_assembly.Rows` and the module.
 
     Args:
-      table: the sentences by kind.
+      table: the sentences by bucket.
       row_len: seq_len + 1.
       seed: non-negative; of the order.
 
@@ -33,15 +33,16 @@ class ConcatRows:
 
     repeated = 0.0
 
-    def __init__(self, table: KindTable, row_len: int, seed: int):
+    def __init__(self, table: BucketTable, row_len: int, seed: int):
         if row_len < 2:
             raise UserError(f"seq_len is {row_len - 1}: it must be at least 1")
         self.row_len = row_len
         self._table, self._seed = table, seed
-        self._codes = np.array([kind.codes for kind in table.kinds])
-        self._members = np.array([(kind.first, kind.count) for kind in table.kinds])
-        self._passes = Passes(np.array([kind.draws for kind in table.kinds]), BLOCK_SENTENCES, seed)
-        self._total = int(self._passes.counts @ (self._codes + 2))
+        self._codes = np.array([bucket.codes for bucket in table.buckets])
+        self._members = np.array([(bucket.first, bucket.count) for bucket in table.buckets])
+        draws = np.array([bucket.draws for bucket in table.buckets])
+        self._dealer = EvenDealer(draws, BLOCK_SENTENCES, seed)
+        self._total = int(self._dealer.counts @ (self._codes + 2))
         self.rows_per_pass = -(-self._total // row_len)
         self.fill = self._total / (self.rows_per_pass * row_len)
         self._block = functools.lru_cache(maxsize=4)(self._make_block)
@@ -53,17 +54,19 @@ class ConcatRows:
     def _row(self, row: int) -> Row:
         number, place = divmod(row, self.rows_per_pass)
         begin, end = place * self.row_len, min((place + 1) * self.row_len, self._total)
-        block = self._passes.find(begin, self._codes + 2)
+        block = self._dealer.find(begin, self._codes + 2)  # BOS and EOS are in the stream, too
         pieces: list[Piece] = []
         sentences: list[np.ndarray] = []
         at = begin
         while at < end:
+            # All sentences of the block that have a token in [at, end); the row may run on into the next block.
             stream = self._block(number, block)
             low = int(np.searchsorted(stream.ends, at, side="right"))
             high = int(np.searchsorted(stream.ends, end, side="left")) + 1
             for codes, last in zip(
                 stream.codes[low:high].tolist(), stream.ends[low:high].tolist(), strict=True
             ):
+                # Where the row's edges cut the sentence, counted from its BOS at 0 to behind its EOS at codes + 2.
                 start, stop = max(begin - last + codes + 2, 0), min(end - last, 0) + codes + 2
                 pieces.append(
                     Piece(
@@ -76,19 +79,19 @@ class ConcatRows:
                 at = min(last, end)
             sentences.append(stream.sentences[low:high])
             block += 1
-        return Row(RowLayout(tuple(pieces), isolated=False), np.concatenate(sentences))
+        return Row(RowTemplate(tuple(pieces), isolated=False), np.concatenate(sentences))
 
     def _make_block(self, number: int, block: int) -> "_Stream":
-        kinds = self._passes.types(number, block)
-        before = self._passes.before(block)
-        drawn = before + number * self._passes.counts
-        codes = self._codes[kinds]
+        buckets = self._dealer.types(number, block)
+        before = self._dealer.before(block)
+        drawn = before + number * self._dealer.counts
+        codes = self._codes[buckets]
         return _Stream(
             self._table.sentence(
-                self._members[kinds, 0],
-                self._members[kinds, 1],
-                drawn[kinds] + occurrence(kinds),
-                kinds,
+                self._members[buckets, 0],
+                self._members[buckets, 1],
+                drawn[buckets] + occurrence(buckets),
+                buckets,
                 self._seed,
             ),
             codes,

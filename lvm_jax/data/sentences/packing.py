@@ -8,7 +8,7 @@ Images do not divide a row: beside 15 images of 256 codes, each with BOS and EOS
 no packing of whole sentences can use them. There a row ends with one sentence more, which the end of the row cuts off:
 a second look at the beginning of a sentence that another row has whole. Every sentence is drawn whole once a pass.
 
-Rows are planned by kind (see `kinds`) and dealt by `passes`: row i is found without the rows before it.
+Rows are planned by bucket (see `buckets`) and dealt by `dealing`: row i is found without the rows before it.
 """
 
 import bisect
@@ -20,9 +20,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt32
 
-from lvm_jax.data.dealing import Passes, occurrence
-from lvm_jax.data.sentences.buckets import KindTable
-from lvm_jax.data.sentences.row_assembly import Piece, Row, RowLayout
+from lvm_jax.data.dealing import EvenDealer, occurrence
+from lvm_jax.data.sentences.buckets import BucketTable
+from lvm_jax.data.sentences.row_assembly import Piece, Row, RowTemplate
 from lvm_jax.errors import UserError
 
 LongSentences = Literal["error", "split"]
@@ -30,10 +30,10 @@ BLOCK_ROWS = 4096
 
 
 class PackedRows:
-    """Sentences whole and apart, in few rows; see `rows.Rows` and the module.
+    """Sentences whole and apart, in few rows; see `row_assembly.Rows` and the module.
 
     Args:
-      table: the sentences by kind.
+      table: the sentences by bucket.
       row_len: seq_len + 1.
       tokens_per_image: where a sentence may be split.
       seed: non-negative; of everything that is drawn.
@@ -47,7 +47,7 @@ class PackedRows:
 
     def __init__(
         self,
-        table: KindTable,
+        table: BucketTable,
         row_len: int,
         tokens_per_image: int,
         seed: int,
@@ -56,25 +56,27 @@ class PackedRows:
         self.row_len = row_len
         self._table, self._seed = table, seed
         items, draws = [], []
-        for kind in table.kinds:
-            for piece in whole_pieces(kind.codes, row_len, tokens_per_image, long_sentences):
-                items.append(_Item(piece, kind.first, kind.count))
-                draws.append(kind.draws)
+        for bucket in table.buckets:
+            for piece in whole_pieces(bucket.codes, row_len, tokens_per_image, long_sentences):
+                items.append(_Item(piece, bucket.first, bucket.count))
+                draws.append(bucket.draws)
         groups = _best_fit_decreasing([item.piece.tokens for item in items], draws, row_len)
         contents = [_with_a_beginning(row, items, row_len) for row, _ in groups]
         counts = np.array([rows for _, rows in groups])
         self.rows_per_pass = int(counts.sum())
-        self._layouts = [
-            RowLayout(tuple(items[item].piece for item in full), True, repeats=len(full) > len(row))
+        self._templates = [
+            RowTemplate(
+                tuple(items[item].piece for item in full), True, repeats=len(full) > len(row)
+            )
             for full, (row, _) in zip(contents, groups, strict=True)
         ]
         total = self.rows_per_pass * row_len
-        used = [layout.tokens for layout in self._layouts]
-        again = [layout.pieces[-1].tokens * layout.repeats for layout in self._layouts]
+        used = [template.tokens for template in self._templates]
+        again = [template.pieces[-1].tokens * template.repeats for template in self._templates]
         self.fill, self.repeated = float(counts @ used) / total, float(counts @ again) / total
-        self._passes = Passes(counts, BLOCK_ROWS, seed)
+        self._dealer = EvenDealer(counts, BLOCK_ROWS, seed)
         self._members = np.array([(item.first, item.count) for item in items])
-        # The items of layout t are slots[slot_begin[t] : slot_begin[t + 1]].
+        # The items of template t are slots[slot_begin[t] : slot_begin[t + 1]].
         self._slots = np.concatenate([np.array(row) for row in contents])
         self._slot_begin = np.cumsum([0, *map(len, contents)])
         self._block = functools.lru_cache(maxsize=4)(self._make_block)
@@ -82,31 +84,34 @@ class PackedRows:
     def rows(self, first: int, count: int) -> list[Row]:
         """Rows first..first + count - 1; O(1) in `first`."""
         number, place = divmod(first, self.rows_per_pass)
-        block = self._passes.find(place)
-        at = place - int(self._passes.before(block).sum())
+        block = self._dealer.find(place)
+        at = place - int(self._dealer.before(block).sum())
         found: list[Row] = []
         while len(found) < count:
             rows = self._block(number, block)
-            layouts = rows.layouts[at : at + count - len(found)].tolist()
-            edges = rows.edges[at : at + len(layouts) + 1].tolist()
+            templates = rows.templates[at : at + count - len(found)].tolist()
+            edges = rows.edges[at : at + len(templates) + 1].tolist()
             found += [
-                Row(self._layouts[layout], rows.sentences[begin:end])
-                for layout, (begin, end) in zip(layouts, itertools.pairwise(edges), strict=True)
+                Row(self._templates[template], rows.sentences[begin:end])
+                for template, (begin, end) in zip(templates, itertools.pairwise(edges), strict=True)
             ]
             block, at = block + 1, 0
-            if block == self._passes.blocks:
+            if block == self._dealer.blocks:
                 number, block = number + 1, 0
         return found
 
     def _make_block(self, number: int, block: int) -> "_Block":
-        """The rows of a block."""
-        before = self._passes.before(block) + number * self._passes.counts
-        layouts = self._passes.types(number, block)
-        begins = self._slot_begin[layouts]
-        sizes = self._slot_begin[layouts + 1] - begins
+        """The rows of a block, all at once: a row alone would cost the same few array operations."""
+        before = self._dealer.before(block) + number * self._dealer.counts
+        templates = self._dealer.types(number, block)
+        begins = self._slot_begin[templates]
+        sizes = self._slot_begin[templates + 1] - begins
         ends = np.cumsum(sizes)
+        # The slots of each row's template, row after row: 0..sizes[r] - 1 from begins[r] on.
         items = self._slots[np.arange(ends[-1]) + np.repeat(begins - ends + sizes, sizes)]
-        drawn = np.bincount(  # in float64, exact to 2^53 draws
+        # An item may be in several templates, and its draws are numbered over all of them: count those that lie before
+        # this block. In float64, exact to 2^53 draws.
+        drawn = np.bincount(
             self._slots,
             weights=np.repeat(before, np.diff(self._slot_begin)),
             minlength=len(self._members),
@@ -118,7 +123,7 @@ class PackedRows:
             items,
             self._seed,
         )
-        return _Block(layouts, np.append(0, ends), sentences)
+        return _Block(templates, np.append(0, ends), sentences)
 
 
 class OnePerRow:
@@ -135,17 +140,18 @@ class OnePerRow:
         long_sentences: LongSentences = "error",
     ):
         distinct, of_sentence = np.unique(lengths, return_inverse=True)
-        self._layouts = [
+        self._templates_of = [
             [
-                RowLayout((piece,), isolated=True)
+                RowTemplate((piece,), isolated=True)
                 for piece in whole_pieces(int(codes), row_len, tokens_per_image, long_sentences)
             ]
             if codes
             else []
             for codes in distinct
         ]
-        self._lengths = of_sentence
-        self._ends = np.cumsum(np.array([len(parts) for parts in self._layouts])[of_sentence])
+        self._length_of = of_sentence  # a row of `distinct`
+        rows_of = np.array([len(templates) for templates in self._templates_of])
+        self._ends = np.cumsum(rows_of[of_sentence])
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -156,9 +162,9 @@ class OnePerRow:
         found = []
         for row in range(first, min(first + count, len(self))):
             sentence = int(np.searchsorted(self._ends, row, side="right"))
-            parts = self._layouts[self._lengths[sentence]]
-            part = parts[row - int(self._ends[sentence]) + len(parts)]
-            found.append(Row(part, np.array([sentence])))
+            templates = self._templates_of[self._length_of[sentence]]
+            template = templates[row - int(self._ends[sentence]) + len(templates)]
+            found.append(Row(template, np.array([sentence])))
         return found
 
 
@@ -194,15 +200,15 @@ def whole_pieces(
 
 
 class _Block(NamedTuple):
-    """Rows in order: row r has layout `layouts[r]` and the sentences `edges[r] : edges[r + 1]`."""
+    """Rows in order: row r has template `templates[r]` and the sentences `edges[r] : edges[r + 1]`."""
 
-    layouts: Int64[np.ndarray, " rows"]
+    templates: Int64[np.ndarray, " rows"]
     edges: Int64[np.ndarray, " rows_plus_1"]
     sentences: Int64[np.ndarray, " slots"]
 
 
 class _Item(NamedTuple):
-    """A piece, and the sentences of which it can be: `first`, `count` as in `Kind`."""
+    """A piece, and the sentences of which it can be: `first`, `count` as in `Bucket`."""
 
     piece: Piece
     first: int
@@ -210,14 +216,15 @@ class _Item(NamedTuple):
 
 
 def _with_a_beginning(row: tuple[int, ...], items: list[_Item], row_len: int) -> list[int]:
-    """The items of a row, and one that fills its end: the beginning of another sentence of a kind that is in the row.
+    """The items of a row, and one that fills its end: the beginning of another sentence of a bucket that is in the row.
 
-    So every part of a mixture fills its own rows. It is added to `items`, with draws of its own.
+    So every group of a mixture fills its own rows, and its share stays what its weight says. The filler is added to
+    `items`, with draws of its own: were it one of the row's items, the sentences it cuts would be missing whole.
     """
     room = row_len - sum(items[item].piece.tokens for item in row)
     if room < 2:  # a BOS and one code to predict
         return list(row)
-    # The shortest that reaches to the end of the row, or else the longest.
+    # The shortest that reaches to the end of the row wastes least of a sentence; if none does, the longest.
     by_size = sorted(row, key=lambda item: items[item].piece.tokens)
     long_enough = [item for item in by_size if items[item].piece.tokens >= room]
     piece, first, count = items[(long_enough or by_size[-1:])[0]]
@@ -234,6 +241,7 @@ def _best_fit_decreasing(
 
     The rows are as full as placing the items one by one would leave them; items of one number are placed together.
     """
+    # Rows of equal contents are one entry with a number: the time depends on the distinct lengths, not the sentences.
     rooms: list[int] = []  # free space of the open rows, ascending
     open_rows: dict[int, list[tuple[tuple[int, ...], int]]] = {}
 

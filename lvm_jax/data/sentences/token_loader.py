@@ -1,7 +1,22 @@
 """Shards to language-model batches.
 
-A batch is `{"tokens", "segment_ids", "positions"}`, int32 (rows of this process, seq_len + 1) each. Segment 0 is
-padding; a label counts where its segment is that of its input and not 0.
+A batch holds arrays of (rows of this process, seq_len + 1): `tokens`, `segment_ids` and `positions`, int32, and
+`loss_weights`, float32, where `[:, t]` is what predicting token t weighs. Segment 0 is padding.
+
+From a step to the bytes on disk there are six index spaces. Each arrow is a formula or one look-up, so any step is
+found without the steps before it, on any number of hosts:
+
+    step              of the training loop; the loader's whole state
+     | StepLoader.indices_at: step * global_batch + the slice of this process
+    row of the series endless, the same for every number of processes
+     | divmod by rows_per_pass
+    row of the pass   a pass is one round over the data (by weights: over each group as often as its weight says)
+     | EvenDealer.find: the block that the row lies in; its order is drawn when it is needed
+    piece             a row's template lists its pieces: which codes of a sentence of which bucket (see `packing`)
+     | the piece's n-th draw from its bucket; BucketTable.sentence: the n-th of the bucket, permuted
+    sentence          0..n - 1 over all shards, in the order of folder, file and record
+     | RecordStore.read: the file by binary search, the record by what is left
+    record            of a file: the index says at which byte its frame begins, and where in it the codes do
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,14 +26,16 @@ import numpy as np
 
 from lvm_jax.data.mixture import make_mixture
 from lvm_jax.data.records.manifest import Manifest
-from lvm_jax.data.sentences.buckets import KindTable
+from lvm_jax.data.records.shards import Shards
+from lvm_jax.data.sentences.buckets import BucketTable
 from lvm_jax.data.sentences.concat import ConcatRows
 from lvm_jax.data.sentences.packing import LongSentences, OnePerRow, PackedRows
 from lvm_jax.data.sentences.row_assembly import Rows, assemble
-from lvm_jax.data.sentences.sentence_store import SentenceStore, Shards
-from lvm_jax.data.sentences.visual_sentence import SpecialTokens, VisualSentence
-from lvm_jax.data.step_loader import Batch, StepLoader, slice_of_batch
+from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
+from lvm_jax.data.step_loader import HostBatch, StepLoader, slice_of_batch
 from lvm_jax.errors import UserError
+from lvm_jax.vocabulary import Vocabulary
 
 Packing = Literal["packed", "concat"]
 
@@ -26,8 +43,8 @@ Packing = Literal["packed", "concat"]
 class TokenLoader(StepLoader):
     """Endless training batches; the batch of step s is a pure function of the shards, the arguments and s.
 
-    Rows are planned from the indices, by kind of sentence, and dealt in passes. Without weights a pass is an epoch:
-    every sentence once, in an order of its own. A batch may lie on both sides of a pass's border.
+    Rows are planned from the indices, by bucket, and dealt in passes. Without weights a pass has every sentence once,
+    in an order of its own. A batch may lie on both sides of a pass's border.
 
     Attributes:
       manifest: of all data sets together.
@@ -49,6 +66,7 @@ class TokenLoader(StepLoader):
         *,
         weights: Mapping[str, float] | None = None,
         long_sentences: LongSentences = "error",
+        vocabulary: Vocabulary | None = None,
         max_corrupt: int = 16,
         threads: int = 1,
         prefetch: int = 2,
@@ -56,8 +74,7 @@ class TokenLoader(StepLoader):
         """Opens the shards and plans the rows.
 
         Args:
-          shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these; a
-            text may hold several, with commas between them.
+          shards: as of `find_shards`.
           split: such as "train".
           seq_len: inputs a row; a row has one token more.
           global_batch: rows a step, of all processes together.
@@ -67,6 +84,7 @@ class TokenLoader(StepLoader):
           process_count: number of slices.
           weights: of data sets, sources or categories, see `mixture`; None: every sentence once a pass.
           long_sentences: "error" or "split", see `packing.PackedRows`; "concat" cuts anyway.
+          vocabulary: of the rows; None: the published LVM's, for the codebook that the manifest names.
           max_corrupt: bad records that may be skipped, each process for itself.
           threads: that read ahead; 0 reads when asked.
           prefetch: batches to read ahead, one a thread at least.
@@ -83,8 +101,9 @@ class TokenLoader(StepLoader):
         rates = self._mixture.rates(images)
         # What has a weight of 0 is left out like a record that is no sentence.
         lengths = np.where(rates[group] > 0, self._store.lengths, np.uint32(0))
-        table = KindTable(lengths, group, rates)
-        self._passes = table.passes_of_groups(len(self._mixture.names))
+        table = BucketTable(lengths, group, rates)
+        self._vocabulary = vocabulary or Vocabulary.lvm(self._store.manifest.codebook_size)
+        self._passes_of_group = table.passes_of_groups(len(self._mixture.names))
         self._rows: Rows
         if packing == "packed":
             per_image = self._store.manifest.tokens_per_image
@@ -131,7 +150,7 @@ class TokenLoader(StepLoader):
         ):
             name = origin.dataset
             available[name] = available.get(name, 0) + images
-            drawn[name] = drawn.get(name, 0) + images * passes * self._passes[group]
+            drawn[name] = drawn.get(name, 0) + images * passes * self._passes_of_group[group]
         return {name: drawn[name] / available[name] for name in drawn if available[name]}
 
     @property
@@ -139,12 +158,18 @@ class TokenLoader(StepLoader):
         """Distinct bad records that this process has skipped so far."""
         return self._store.corrupt
 
-    def batch_at(self, step: int) -> Batch:
+    def batch_at(self, step: int) -> HostBatch:
         """This process's rows of `step`."""
         indices = self.indices_at(step)
         rows = self._rows.rows(indices.start, len(indices))
-        special = SpecialTokens(self._store.manifest.codebook_size)
-        return assemble(rows, self._store.codes, self._rows.row_len, special, len(rows))
+        return assemble(
+            rows,
+            self._store.codes,
+            self._rows.row_len,
+            self._vocabulary,
+            len(rows),
+            self._store.schema.id_type,
+        )
 
 
 class EvalLoader:
@@ -163,12 +188,14 @@ class EvalLoader:
         process_count: int = 1,
         *,
         long_sentences: LongSentences = "error",
+        vocabulary: Vocabulary | None = None,
         max_corrupt: int = 16,
     ):
         """Opens the shards; arguments and errors as in `TokenLoader`."""
         self._slice = slice_of_batch(global_batch, process_index, process_count)
         self._store = SentenceStore(shards, split, max_corrupt=max_corrupt)
         self._row_len = seq_len + 1
+        self._vocabulary = vocabulary or Vocabulary.lvm(self._store.manifest.codebook_size)
         self._rows = OnePerRow(
             self._store.lengths, seq_len + 1, self._store.manifest.tokens_per_image, long_sentences
         )
@@ -188,19 +215,20 @@ class EvalLoader:
         """Number of batches."""
         return -(-len(self._rows) // self._global_batch)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[HostBatch]:
         for number in range(len(self)):
             first = number * self._global_batch + self._slice.start
             yield assemble(
                 self._rows.rows(first, len(self._slice)),
                 self._store.codes,
                 self._row_len,
-                SpecialTokens(self._store.manifest.codebook_size),
+                self._vocabulary,
                 len(self._slice),
+                self._store.schema.id_type,
             )
 
     def sentences(self) -> Iterator[VisualSentence]:
-        """The sentences of the split, in order, bad records left out: the stuff of visual prompts."""
+        """The sentences of the split, in order, bad records left out; visual prompts are made of them."""
         for i in range(len(self._store)):
             sentence = self._store.sentence(i) if self._store.lengths[i] else None
             if sentence is not None:

@@ -1,7 +1,7 @@
 """Scores of a predicted picture against the truth, each a dict of (sum, weight) states: merge them, then divide.
 
-A score takes (predicted uint8 RGB, truth uint8 RGB) of one size. Where the protocol measures against the annotation
-itself and not its picture, the annotation is read back from the truth's picture by the same inverse mapping.
+A score takes (predicted uint8 RGB, truth uint8 RGB), two pictures of one size. Some protocols measure against the
+annotation and not against its picture: there the inverse of the drawing is applied to the truth's picture as well.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,19 +29,19 @@ def iou(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
 
 
 def segmentation(predicted: Picture, truth: Picture) -> States:
-    """IoU of the foreground, each pixel snapped to white or black (visual prompting, Bar et al., arXiv 2209.00647)."""
+    """IoU of the foreground, each pixel snapped to white or black (visual prompting: Bar et al., arXiv 2209.00647)."""
     return {"miou": Mean(iou(maps.rgb_to_mask(predicted), maps.rgb_to_mask(truth)))}
 
 
 def classes(predicted: Picture, truth: Picture) -> States:
-    """IoU of each class in the truth, pixels snapped to the palette; the mean over classes, background left out."""
+    """Mean IoU over the classes in the truth, without the background; pixels are snapped to the palette."""
     ours, theirs = (maps.rgb_to_ids(picture) for picture in (predicted, truth))
     found = [iou(ours == i, theirs == i) for i in np.unique(theirs) if i]
     return {"miou": Mean(float(np.sum(found)), float(len(found)))}
 
 
 def detection(predicted: Picture, truth: Picture) -> States:
-    """IoU of the bounding rectangle of the largest white region with the true box (same protocol, single object)."""
+    """IoU of the bounding rectangle of the largest white region with the true box (Bar et al., single object)."""
     box = np.zeros(predicted.shape[:2], bool)
     for region in maps.regions(maps.rgb_to_mask(predicted))[:1]:
         x0, y0, x1, y1 = region.box
@@ -50,7 +50,7 @@ def detection(predicted: Picture, truth: Picture) -> States:
 
 
 def colorization(predicted: Picture, truth: Picture) -> States:
-    """Mean squared error of pixels normalised by ImageNet's mean, which cancels, and standard deviation."""
+    """Mean squared error of pixels in units of ImageNet's standard deviation; its mean cancels."""
     difference = (predicted.astype(np.float64) - truth) / 255 / IMAGENET_STD
     return {"mse": Mean(float(np.mean(difference**2)))}
 
@@ -64,8 +64,8 @@ def pck(
     """Percentage of correct keypoints: within `fraction * size` of the truth.
 
     Args:
-      predicted: (x, y); NaN where none was drawn, which counts as wrong.
-      truth: (x, y); NaN where there is none, which does not count.
+      predicted: (x, y); NaN where none was drawn, which counts as a miss.
+      truth: (x, y); NaN for a keypoint that does not exist and is not counted.
       size: the longer side of the object's box.
       fraction: of `size`.
     """
@@ -76,7 +76,7 @@ def pck(
 
 
 def keypoints(predicted: Picture, truth: Picture) -> States:
-    """PCK of drawn discs; the object's box is that of everything drawn in the truth."""
+    """PCK of drawn discs; the object's box is the one around everything drawn in the truth."""
     colours = ((0, 0, 0), maps.LANDMARK_LIMB, *maps.LANDMARKS)
     drawn = np.argwhere(maps.nearest(truth, colours) > 0)
     size = float((np.ptp(drawn, axis=0) + 1).max()) if len(drawn) else 1.0
@@ -84,13 +84,13 @@ def keypoints(predicted: Picture, truth: Picture) -> States:
 
 
 def _landmarks(drawing: Picture) -> Float[np.ndarray, "k 2"]:
-    """The centre of the largest disc of each kind; NaN where there is none."""
+    """The centre of the largest disc of each colour; NaN for a colour without one."""
     found = maps.rgb_to_keypoints(drawing, maps.LANDMARKS, [maps.LANDMARK_LIMB])
     return np.array([discs[0] if len(discs) else (np.nan, np.nan) for discs in found])
 
 
 def depth(predicted: Picture, truth: Picture) -> States:
-    """AbsRel, squared error and delta < 1.25 where the truth has a surface (is not black), by the inverse mapping."""
+    """AbsRel, squared error and delta < 1.25 of the depth read back, where the truth has a surface (is not black)."""
     surface = truth.any(-1)
     ours, theirs = maps.rgb_to_depth(predicted)[surface], maps.rgb_to_depth(truth)[surface]
     weight = float(surface.sum())
@@ -103,7 +103,7 @@ def depth(predicted: Picture, truth: Picture) -> States:
 
 
 def normals(predicted: Picture, truth: Picture) -> States:
-    """Mean angle in degrees where the truth has a surface; a prediction without one is off by 90."""
+    """Mean angle in degrees where the truth has a surface; where only the prediction has none, it counts as 90."""
     ours, theirs = maps.rgb_to_normals(predicted), maps.rgb_to_normals(truth)
     surface = theirs.any(-1)
     angles = np.degrees(np.arccos(np.clip((ours * theirs).sum(-1), -1, 1)))[surface]
@@ -111,7 +111,7 @@ def normals(predicted: Picture, truth: Picture) -> States:
 
 
 def edges(predicted: Picture, truth: Picture) -> States:
-    """Precision and recall of edge pixels, a pixel within 0.75 % of the diagonal counting as right."""
+    """Precision and recall of edge pixels; a hit lies within 0.75 % of the diagonal."""
     ours, theirs = maps.rgb_to_mask(predicted), maps.rgb_to_mask(truth)
     reach = EDGE_TOLERANCE * float(np.hypot(*truth.shape[:2]))
 
@@ -124,25 +124,31 @@ def edges(predicted: Picture, truth: Picture) -> States:
     return {"precision": near(ours, theirs), "recall": near(theirs, ours)}
 
 
+COLORIZATION = (
+    "colorization"  # is also scored by LPIPS, whose weights a table of functions cannot hold
+)
+
 SCORES: Mapping[str, Score] = {
     "segmentation": segmentation,
     "classes": classes,
     "detection": detection,
-    "colorization": colorization,
+    COLORIZATION: colorization,
     "keypoints": keypoints,
     "depth": depth,
     "normals": normals,
     "edges": edges,
 }
 
-JOINTS = "joints"  # scored by points and not by the picture of the truth: see `visual_tasks`
+JOINTS = (
+    "joints"  # compares points and not pictures, so it is not in the table: see `visual_benchmark`
+)
 
-# By which numbers the answers to one task are ordered, and whether more is better.
+# The numbers that answers are ordered by, and whether more is better.
 _ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "segmentation": (("miou",), True),
     "classes": (("miou",), True),
     "detection": (("miou",), True),
-    "colorization": (("mse",), False),
+    COLORIZATION: (("mse",), False),
     "keypoints": ((f"pck@{PCK_FRACTION:g}",), True),
     JOINTS: ((f"pck@{PCK_FRACTION:g}",), True),
     "depth": (("absrel",), False),
@@ -151,18 +157,18 @@ _ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
 }
 
 
-def worst_to_best(task: str, each: Sequence[States], predictor: str = "model") -> list[int]:
-    """The episodes by how good a predictor's answer is; those of equal scores in their order.
+def worst_to_best(score: str, each: Sequence[States], predictor: str = "model") -> list[int]:
+    """The episodes, ordered by how good a predictor's answers are; equal ones keep their order.
 
     Args:
-      task: a key of `SCORES`, or "joints".
+      score: a key of `SCORES`, or "joints".
       each: the states of every episode, named PREDICTOR/METRIC.
       predictor: whose answers.
 
     Returns:
-      indices of the episodes that have a truth to measure: an answer with nothing in it counts 0 in the mean.
+      indices of the episodes with a truth to measure; an answer with nothing in it counts 0 in the mean.
     """
-    metrics, more_is_better = _ORDERED_BY[task]
+    metrics, more_is_better = _ORDERED_BY[score]
     quality = {}
     for index, states in enumerate(each):
         values = [states[f"{predictor}/{metric}"].compute() for metric in metrics]

@@ -1,6 +1,7 @@
 """Predictors without a network, which a decoder must beat: how common a code is, and the image before.
 
-S: sentences, I: images of a sentence, N: tokens an image, K: codes. All losses are in nats a token.
+I: images of a sentence, N: tokens an image, K: codes. All losses are in nats a code: a baseline knows nothing of
+BOS or EOS.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 
 from lvm_jax.data.sentences.visual_sentence import VisualSentence
 
-_FIT_STEPS = 60
+_FIT_STEPS = 60  # of expectation-maximisation
 
 
 def count_codes(sentences: Sequence[VisualSentence], codebook_size: int) -> Int[np.ndarray, "k"]:
@@ -25,14 +26,14 @@ def count_codes(sentences: Sequence[VisualSentence], codebook_size: int) -> Int[
 def entropy(counts: Int[np.ndarray, "k"]) -> float:
     """Entropy of the empirical distribution, in nats.
 
-    Of held-out codes it is the loss of the best possible unigram model, one that has seen the answers.
+    The entropy of held-out codes is the loss of the best unigram model there can be, one that has seen the answers.
     """
     probs = counts[counts > 0] / counts.sum()
     return float(-(probs * np.log(probs)).sum())
 
 
 def smoothed(counts: Int[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
-    """The unigram distribution with one added to each count, so that no code is impossible."""
+    """The unigram distribution, with one added to each count so that no code is impossible."""
     return (counts + 1) / (counts.sum() + len(counts))
 
 
@@ -40,7 +41,7 @@ def smoothed(counts: Int[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
 class CopyBaseline:
     """Puts probability p on the code at the same place of the previous image, and 1 - p on the unigram distribution.
 
-    The first image of a sentence has only the unigram distribution.
+    The first image of a sentence has nothing to copy: there p is 0.
 
     Attributes:
       unigram_K: the distribution of codes.
@@ -63,7 +64,7 @@ class CopyBaseline:
             p = 0.5
             for _ in range(_FIT_STEPS if match.size else 0):
                 p = float(np.mean(match * p / (match * p + (1 - p) * unigram)))
-                p = min(p, 1 - 1e-6)  # a code that differs must stay possible
+                p = min(p, 1 - 1e-6)  # a code that changes must stay possible
             p_of[category] = p if match.size else 0.0
         return cls(unigram_K, p_of)
 
@@ -76,7 +77,7 @@ class CopyBaseline:
 
 
 def copied(sentence: VisualSentence) -> np.ndarray:
-    """Whether each code of the second image on equals the one at its place in the image before; bool (I-1, N)."""
+    """From the second image on, whether each code equals the one at its place in the image before; bool (I-1, N)."""
     return sentence.codes[1:] == sentence.codes[:-1]
 
 

@@ -1,4 +1,4 @@
-"""The visual tasks by name: what each measures, and how its data is read."""
+"""The benchmarks by name: how each is scored, and how its data is read."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -8,23 +8,26 @@ from etils import epath
 
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.lvm import readers
-from lvm_jax.evaluation.lvm.answer_scores import JOINTS
-from lvm_jax.evaluation.lvm.joint_readers import CocoKeypoints, Pascal3D
-from lvm_jax.evaluation.lvm.readers import Episodes
+from lvm_jax.evaluation.lvm.answer_scores import COLORIZATION, JOINTS
+from lvm_jax.evaluation.lvm.readers.coco import CocoDetection, CocoKeypoints
+from lvm_jax.evaluation.lvm.readers.davis import Davis
+from lvm_jax.evaluation.lvm.readers.episodes import Episodes, take
+from lvm_jax.evaluation.lvm.readers.folders import AnnotatedFolders, Colorization, class_folders
+from lvm_jax.evaluation.lvm.readers.pascal3d import Pascal3D
+from lvm_jax.evaluation.lvm.readers.voc import Pascal5i, VocDetection
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """How a task is asked.
+    """How a benchmark is asked.
 
     Attributes:
       episodes: questions.
-      shots: pairs that show the task.
-      seed: of the support.
+      shots: pairs that show what is asked.
+      seed: draws the support.
       fold: of Pascal-5i.
-      held_out: of scenes: the list of what training held out; "": CORPUS/validation.txt.
+      held_out: for scenes, the list of what training held out; "" means CORPUS/validation.txt.
     """
 
     episodes: int = 1000
@@ -34,8 +37,13 @@ class Questions:
     held_out: str = ""
 
 
-class Task(NamedTuple):
-    """A key of `task_scores.SCORES` or "joints", and the reader of the data set at a root."""
+class Benchmark(NamedTuple):
+    """A set of questions with their answers, and how answers are scored.
+
+    Attributes:
+      score: a key of `answer_scores.SCORES`, or "joints".
+      open: (root of the data set, how it is asked) -> its reader.
+    """
 
     score: str
     open: Callable[[str, Questions], Episodes]
@@ -44,46 +52,46 @@ class Task(NamedTuple):
 def _scenes(role: str) -> Callable[[str, Questions], Episodes]:
     def opened(root: str, asked: Questions) -> Episodes:
         listing = asked.held_out or epath.Path(root).parent / "validation.txt"
-        return readers.AnnotatedFolders(root, role, read_held_out(listing))
+        return AnnotatedFolders(root, role, read_held_out(listing))
 
     return opened
 
 
-TASKS: Mapping[str, Task] = {
-    "pascal5i": Task("segmentation", lambda root, asked: readers.Pascal5i(root, asked.fold)),
-    "voc_detection": Task("detection", lambda root, _: readers.VocDetection(root)),
-    "coco_detection": Task("detection", lambda root, _: readers.CocoDetection(root)),
-    "coco_keypoints": Task(JOINTS, lambda root, _: CocoKeypoints(root)),
-    "pascal3d": Task(JOINTS, lambda root, _: Pascal3D(root)),
-    "colorization": Task(
-        "colorization",
-        lambda root, _: readers.Colorization([file for file, _ in readers.class_folders(root)]),
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "pascal5i": Benchmark("segmentation", lambda root, asked: Pascal5i(root, asked.fold)),
+    "voc_detection": Benchmark("detection", lambda root, _: VocDetection(root)),
+    "coco_detection": Benchmark("detection", lambda root, _: CocoDetection(root)),
+    "coco_keypoints": Benchmark(JOINTS, lambda root, _: CocoKeypoints(root)),
+    "pascal3d": Benchmark(JOINTS, lambda root, _: Pascal3D(root)),
+    "colorization": Benchmark(
+        COLORIZATION,
+        lambda root, _: Colorization([file for file, _ in class_folders(root)]),
     ),
-    "davis": Task("segmentation", lambda root, _: readers.Davis(root)),
-    "scene_segmentation": Task("classes", _scenes("segmentation")),
-    "scene_depth": Task("depth", _scenes("depth")),
-    "scene_normals": Task("normals", _scenes("normals")),
-    "scene_edges": Task("edges", _scenes("edges")),
-    "scene_keypoints": Task("keypoints", _scenes("keypoints")),
+    "davis": Benchmark("segmentation", lambda root, _: Davis(root)),
+    "scene_segmentation": Benchmark("classes", _scenes("segmentation")),
+    "scene_depth": Benchmark("depth", _scenes("depth")),
+    "scene_normals": Benchmark("normals", _scenes("normals")),
+    "scene_edges": Benchmark("edges", _scenes("edges")),
+    "scene_keypoints": Benchmark("keypoints", _scenes("keypoints")),
 }
 
 
-def task_named(name: str) -> Task:
-    """A task of the table.
+def benchmark_named(name: str) -> Benchmark:
+    """A benchmark of the table.
 
     Raises:
       UserError: there is none of that name.
     """
-    if name not in TASKS:
-        raise UserError(f"task {name!r} does not exist; known: {', '.join(TASKS)}")
-    return TASKS[name]
+    if name not in BENCHMARKS:
+        raise UserError(f"benchmark {name!r} does not exist; known: {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
 
 
 def read_episodes(name: str, root: str, asked: Questions) -> list[Episode]:
-    """The questions of a task.
+    """The questions of a benchmark.
 
     Raises:
-      UserError: an unknown task, or a data set that is not as its reader needs it.
+      UserError: an unknown benchmark, or a data set that its reader cannot use.
     """
-    reader = task_named(name).open(root, asked)
-    return readers.take(reader, asked.episodes, shots=asked.shots, seed=asked.seed)
+    reader = benchmark_named(name).open(root, asked)
+    return take(reader, asked.episodes, shots=asked.shots, seed=asked.seed)

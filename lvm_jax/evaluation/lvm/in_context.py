@@ -1,8 +1,8 @@
 """Does more context help? The perplexity of one image against the number of images before it (LVM, Figure 7), and of
 annotations after k examples (Figure 4).
 
-The image to predict stays the same, the last of each sentence; what changes is how many of the images before it the
-model reads after BOS. So the curve shows the context, not that some frames are easier than others.
+The image to predict stays the same, the last of each sentence. What changes is how many of the images before it the
+model reads after BOS. So the curve shows the worth of context, and not that some frames are easier than others.
 """
 
 import collections
@@ -22,17 +22,17 @@ class InContextEvaluator:
     """Perplexity of the last image given fewer or more images of context.
 
     "sequential" is over videos and turntables, with 0, 1, 2, ... images of context. "analogy" is over the last
-    answer of sentences of (image, answer) pairs: nothing, then the query alone, then the query after 1, 2, ... pairs.
-    All points of a curve are over the same sentences, those of the commonest length.
+    answer of sentences of (image, answer) pairs: after nothing, after the query alone, then after 1, 2, ... pairs and
+    the query. All points of a curve are over the same sentences, those of the commonest length.
 
-    Results, for each kind and context c, both with the softmax over the whole vocabulary:
-      KIND/context_c/mean_example_perplexity: exp(mean NLL) of each image, then the arithmetic mean over images, as
-        in the published evaluation; the hardest images dominate it.
-      KIND/context_c/corpus_perplexity: exp of the mean NLL over all tokens.
+    Results, for each curve and context c, both with the softmax over the whole vocabulary:
+      CURVE/context_c/mean_example_perplexity: exp(mean NLL) of each image, then the arithmetic mean over images, as
+        in the published evaluation. The hardest images dominate it.
+      CURVE/context_c/corpus_perplexity: exp of the mean NLL over all tokens.
 
     Args:
       sentences: held out.
-      max_sentences: of each kind, evenly spread; 0 takes all.
+      max_sentences: of each curve, evenly spread; 0 takes all.
     """
 
     name = "in_context"
@@ -46,16 +46,16 @@ class InContextEvaluator:
         }
 
     def run(self, subject: Scorer) -> Result:
-        """Scores the last images under a decoder; a kind without sentences has only its count, 0."""
+        """Scores the last images under a decoder; a curve without sentences has only its count, 0."""
         result: Result = {}
-        for kind, sentences in self._curves.items():
-            result[f"{kind}/sentences"] = len(sentences)
-            step = 2 if kind == "analogy" else 1
+        for curve, sentences in self._curves.items():
+            result[f"{curve}/sentences"] = len(sentences)
+            step = 2 if curve == "analogy" else 1
             images = len(sentences[0].codes) if sentences else 0
             for context in sorted({0, *range(step - 1, images, step)} if sentences else ()):
                 scores = subject([last_images(s, context + 1) for s in sentences])
                 nll_S = np.array([score.nll_IN[-1].mean() for score in scores], np.float64)
-                prefix = f"{kind}/context_{context}"
+                prefix = f"{curve}/context_{context}"
                 result[f"{prefix}/mean_example_perplexity"] = float(np.exp(nll_S).mean())
                 result[f"{prefix}/corpus_perplexity"] = math.exp(nll_S.mean())
         return result
@@ -64,7 +64,7 @@ class InContextEvaluator:
 class AnnotationPerplexityEvaluator:
     """Perplexity of the last annotation of each type after k (image, annotation) pairs and the query.
 
-    Results, for each annotation type (role), of sentences of pairs with at least k + 1 of them:
+    Results, for each annotation type (role), over the sentences with at least k + 1 pairs of it:
       ROLE/examples, and ROLE/mean_example_perplexity and ROLE/corpus_perplexity as in `InContextEvaluator`.
 
     Args:
@@ -90,7 +90,7 @@ class AnnotationPerplexityEvaluator:
         }
 
     def run(self, subject: Scorer) -> Result:
-        """Scores the annotations under a decoder; a type without sentences is not among the results."""
+        """Scores the annotations under a decoder; a type without sentences has no results."""
         result: Result = {"shots": self._shots}
         for role, sentences in self._of_role.items():
             nll_S = np.array([score.nll_IN[-1].mean() for score in subject(sentences)], np.float64)
@@ -111,7 +111,7 @@ def _is_pairs(sentence: VisualSentence) -> bool:
 
 
 def _of_commonest_length(sentences: list[VisualSentence], limit: int) -> list[VisualSentence]:
-    """The sentences of the commonest number of images; of equally common ones the largest."""
+    """The sentences of the commonest length in images; of equally common lengths, the longest."""
     counts = collections.Counter(len(sentence.codes) for sentence in sentences)
     if not counts:
         return []

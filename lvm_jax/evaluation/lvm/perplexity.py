@@ -1,4 +1,9 @@
-"""Next-token loss on held-out sentences, beside baselines that need no network."""
+"""Next-token loss on held-out sentences, beside baselines that need no network.
+
+Two units, which differ in what is counted. *Nats a token* counts the codes and the ends of sentences: `loss`, as in
+training. *Nats a code* counts the codes alone: `code_loss` and every baseline, since a baseline knows nothing of ends.
+Only numbers in one unit may be compared. Nothing counts BOS, which is never predicted.
+"""
 
 import functools
 import math
@@ -17,14 +22,14 @@ _ANNOTATED = (Category.ANNOTATED_IMAGE, Category.ANNOTATED_VIDEO)
 class NextTokenEvaluator:
     """Loss, perplexity and accuracy on held-out sentences: all, by source, by category and by annotation type.
 
-    The baselines are judged on the codes alone, and so is the model where it stands beside them (`code_loss`);
-    `loss` also counts the ends of sentences, as the training loss does.
+    `loss` and `perplexity` are in nats a token; everything with "code" in its name, and the baselines, in nats a code.
 
     Args:
       sentences: held out.
       codebook_size: K.
-      train_sentences: of the training split. The unigram distribution and p of the copying baseline are fitted on them;
-        without them on the held-out sentences themselves, which favours the baselines. `baseline/fitted_on` says which.
+      train_sentences: of the training split. The unigram distribution and p of the copying baseline are fitted on them,
+        or, without them, on the held-out sentences themselves, which favours the baselines. `baseline/fitted_on` says
+        which.
     """
 
     name = "next_token"
@@ -52,16 +57,16 @@ class NextTokenEvaluator:
         return result | self._annotation_results(scores)
 
     def _annotation_results(self, scores: Sequence[SentenceScore]) -> Result:
-        """By annotation type: the images of that role only, in sentences of annotated images and videos."""
+        """By annotation type: only the images of that role, in sentences of annotated images and videos."""
         of_role: dict[str, list[np.ndarray]] = {}
         for sentence, score in zip(self._sentences, scores):
             if sentence.category in _ANNOTATED:
                 for role, nll_N in zip(sentence.roles, score.nll_IN):
                     of_role.setdefault(role, []).append(nll_N)
         result: Result = {}
-        for role, parts in sorted(of_role.items()):
-            result[f"annotation/{role}/images"] = len(parts)
-            result[f"annotation/{role}/code_loss"] = _mean(parts)
+        for role, images in sorted(of_role.items()):
+            result[f"annotation/{role}/images"] = len(images)
+            result[f"annotation/{role}/code_loss"] = _mean(images)
         return result
 
     def _model_results(self, scores: Sequence[SentenceScore]) -> Result:
@@ -83,7 +88,10 @@ class NextTokenEvaluator:
 
     @functools.cached_property
     def _copying(self) -> tuple[list[np.ndarray], Result]:
-        """What copying pays for each code, and all that is said of baselines alone: the same for every decoder."""
+        """The loss of copying, code by code, and the results that are about baselines alone.
+
+        Kept, because they are the same for every decoder, and a training asks again and again.
+        """
         held_out = baselines.count_codes(self._sentences, self._codebook_size)
         result: Result = {
             "baseline/unigram_entropy": baselines.entropy(held_out),
@@ -117,13 +125,13 @@ class NextTokenEvaluator:
         return result
 
 
-def _mean(parts: Iterable[np.ndarray]) -> float:
-    """The mean over all entries of all parts."""
-    return float(np.concatenate([part.reshape(-1) for part in parts]).mean())
+def _mean(arrays: Iterable[np.ndarray]) -> float:
+    """The mean over all entries of all arrays: a long sentence weighs more than a short one."""
+    return float(np.concatenate([array.reshape(-1) for array in arrays]).mean())
 
 
 def _groups(sentences: Sequence[VisualSentence]) -> dict[str, list[int]]:
-    """Prefix of the results -> the sentences they are over."""
+    """Prefix of results -> the sentences that those results are over."""
     groups: dict[str, list[int]] = {}
     for index, sentence in enumerate(sentences):
         groups.setdefault(f"source/{sentence.source}", []).append(index)

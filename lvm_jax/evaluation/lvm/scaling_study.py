@@ -1,7 +1,7 @@
 """What a family of trainings says about size, tokens and compute: read from their own files, and fitted.
 
-A record is one finished training of experiments/train_lvm.py whose evaluators `next_token`, `in_context` and
-`annotations` ran after the last step; see `read_run` for its fields. Everything is JSON-able.
+A record is one finished training of a decoder whose evaluators `next_token`, `in_context` and `annotations` ran after
+the last step; see `read_run` for its fields. Everything is JSON-able.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.files import read_jsonl
 from lvm_jax.models.decoder.config import LlamaConfig, count_parameters, train_flops_per_token
 
-EVERYTHING = "all"  # the mixture of the scaling runs: every sentence once a pass
+EVERYTHING = "all"  # the mixture of the scaling runs: every sentence once in each pass
 NEXT_FRAME = "next frame"
 _LAST_FRAMES = "evaluation/in_context/sequential/context_"
 _ANNOTATION = re.compile(r"evaluation/annotations/(.+)/mean_example_perplexity")
@@ -29,17 +29,18 @@ Record = dict[str, Any]
 
 
 def read_run(workdir: epath.PathLike) -> Record:
-    """A finished training as numbers.
+    """The numbers of a finished training.
 
     Returns:
       parameters: without the vocabulary tables, and `all_parameters` with them.
-      tokens, flops: of the whole training; a position of a row is a token; attention is counted causally.
-      train: {"tokens", "loss"}, the training loss as it was logged.
-      loss: held-out, nats a token, ends of sentences included; `sentences` and `held_out_tokens` it is over.
+      tokens, flops: of the whole training; each position of a row is a token, and attention is counted causally.
+      train: {"tokens", "loss"}: the training loss as it was logged.
+      loss: held out, nats a token, over `sentences` with `held_out_tokens` in all.
+      unigram_entropy, copy_loss: baselines of the same sentences, nats a code.
       categories: category -> held-out nats a code.
-      perplexity: task -> mean over examples of exp(mean NLL), as published: an annotation type after the shots, or
-        "next frame" with all the frames before it.
-      frames: context images (a text) -> the same of the last frame.
+      perplexity: what is predicted -> mean over examples of exp(mean NLL), as published: an annotation type after the
+        shots, or "next frame" with all the frames before it.
+      frames: images of context (a string, as JSON's keys are) -> the same of the last frame.
 
     Raises:
       UserError: the training is not finished, or ran without these evaluators.

@@ -1,4 +1,4 @@
-"""Scores sentences token by token under a decoder, for all evaluations of next-token prediction.
+"""Scores sentences token by token under a decoder: what every evaluation of next-token prediction starts from.
 
 B: sentences of a batch, T: inputs of a row, I: images of a sentence, N: tokens an image, V: vocabulary.
 """
@@ -14,10 +14,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from lvm_jax.data.sentences.visual_sentence import SpecialTokens, VisualSentence
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.parallel.sharding import constrain
+from lvm_jax.vocabulary import Vocabulary
 from lvm_jax.weights.model_folder import check_finite
 
 
@@ -28,7 +29,7 @@ class SentenceScore:
     Attributes:
       nll_IN: negative log-likelihood of each code in nats, under the softmax over the whole vocabulary.
       hit_IN: whether the code was the likeliest id.
-      eos_nll: of the end of the sentence; None where the context ends before it.
+      eos_nll: of the end of the sentence; None where the context is full before it.
     """
 
     nll_IN: Float[np.ndarray, "i n"]
@@ -37,16 +38,16 @@ class SentenceScore:
 
 
 class Scorer:
-    """Scores sentences in batches of similar length; on the mesh set by `jax.set_mesh`, if any.
+    """Scores sentences in batches of similar length, on the mesh set by `jax.set_mesh` if there is one.
 
-    A sentence has a row of its own, BOS first and EOS last as in training; rows are filled up with padding to a
-    power of two of images, so a data set compiles a few programs, not one a length.
+    A sentence has a row of its own, BOS first and EOS last as in training. Padding fills rows up to a power of two of
+    images, so that a data set compiles a few programs and not one for each length.
 
     Args:
       model: the decoder.
       codebook_size: of the tokenizer that made the sentences.
-      context_images: the longest sentence the model reads; by default what fits its `max_position_embeddings`.
-      batch_size: rows of the longest length at once; shorter rows come in larger batches with as many tokens.
+      context_images: the longest sentence that the model reads; by default, what fits `max_position_embeddings`.
+      batch_size: rows of the longest length at once; shorter rows come in larger batches of as many tokens.
 
     Raises:
       UserError: weights that are not finite.
@@ -61,7 +62,7 @@ class Scorer:
         batch_size: int = 4,
     ) -> None:
         check_finite(model, "the decoder")
-        self.special = SpecialTokens(codebook_size)
+        self.vocabulary = Vocabulary.lvm(codebook_size)
         self.batch_size = batch_size
         self._context_images = context_images
         self._max_tokens = model.config.max_position_embeddings
@@ -98,7 +99,7 @@ class Scorer:
         return [scores[index] for index in range(len(sentences))]
 
     def context_images(self, tokens_per_image: int) -> int:
-        """The longest sentence in images."""
+        """The longest sentence that the model reads, in images."""
         return self._context_images or self._max_tokens // tokens_per_image
 
     def _score_batch(
@@ -109,12 +110,11 @@ class Scorer:
         length = min(
             images * tokens_per_image + 1, self.context_images(tokens_per_image) * tokens_per_image
         )
-        tokens_BT1 = np.full((rows, length + 1), self.special.pad, np.int32)
+        ids = self.vocabulary
+        tokens_BT1 = np.full((rows, length + 1), ids.pad, np.int32)
         for row, sentence in zip(tokens_BT1, batch):
-            ids = [self.special.bos, *sentence.codes.reshape(-1).tolist(), self.special.eos][
-                : length + 1
-            ]
-            row[: len(ids)] = ids
+            sequence = [ids.bos, *sentence.codes.reshape(-1).tolist(), ids.eos][: length + 1]
+            row[: len(sequence)] = sequence
         nll_BT, hit_BT = jax.device_get(_score(self._graphdef, self._state, tokens_BT1))
         scores = []
         for nll_T, hit_T, sentence in zip(nll_BT, hit_BT, batch):
@@ -130,7 +130,7 @@ class Scorer:
 def _score(
     graphdef: Any, state: Any, tokens_BT1: Int[Array, "b t1"]
 ) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
-    """NLL and hits of each label. Causality keeps the padding behind a sentence out of it."""
+    """NLL and hits of each label. The decoder is causal, so the padding behind a sentence cannot change them."""
     model = nnx.merge(graphdef, state)
     labels_BT = tokens_BT1[:, 1:]
     hidden_BTD = model.hidden(tokens_BT1[:, :-1])
@@ -142,6 +142,6 @@ def _score(
         nll_T = -jnp.take_along_axis(logprobs_TV, labels_T[:, None], axis=-1)[:, 0]
         return nll_T, jnp.argmax(logits_TV, axis=-1) == labels_T
 
-    # One row's logits at a time: B T V would not fit. All hosts get all of the result.
+    # One row's logits at a time: B T V would not fit in memory. Every host gets the whole result.
     nll_BT, hit_BT = jax.lax.map(row, (hidden_BTD, labels_BT))
     return constrain(nll_BT, None, None), constrain(hit_BT, None, None)

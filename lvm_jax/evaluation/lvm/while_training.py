@@ -1,35 +1,38 @@
-"""The evaluators of this room as the training loop calls them: (step, state) -> numbers.
+"""What a decoder's training evaluates besides its loss, each evaluator in a period of its own.
 
 | name | measures |
 |---|---|
 | `next_token` | loss of held-out sentences: all, by source, by category, by annotation type, beside the baselines |
 | `in_context` | perplexity of the last frame, and of the last answer, against the images before it |
 | `annotations` | perplexity of each annotation type after `shots` pairs |
-| `tasks` | visual tasks in context, beside the tokenizer's ceiling and the baselines |
+| `benchmarks` | answers in context, beside the tokenizer's ceiling and the baselines |
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import jax
 
 from lvm_jax.data.records.manifest import Manifest, check_compatible
-from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.base import Evaluator
-from lvm_jax.evaluation.lvm.benchmarks import TASKS, Questions, read_episodes, task_named
-from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
-from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
+from lvm_jax.evaluation.base import WhileTraining
+from lvm_jax.evaluation.lvm.benchmarks import (
+    BENCHMARKS,
+    Questions,
+    benchmark_named,
+    read_episodes,
+)
 from lvm_jax.evaluation.lvm.scoring import Scorer
-from lvm_jax.evaluation.lvm.visual_benchmark import Subject, VisualTaskEvaluator
-from lvm_jax.inference.engine import Engine
+from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
+from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Subject
+from lvm_jax.inference.images import Engine
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 
-NAMES = ("next_token", "in_context", "annotations", "tasks")
-_Judged = TypeVar("_Judged")
+_BENCHMARKS = "benchmarks"
+NAMES = ("next_token", "in_context", "annotations", _BENCHMARKS)
 State = dict[str, Any]
 ModelOf = Callable[[State], Llama]
 
@@ -41,12 +44,12 @@ class EvaluationConfig:
     Attributes:
       split: of the shards.
       max_sentences: of the split, evenly spread; 0 takes all.
-      context_sentences: a curve of `in_context`, or a type of `annotations`; 0 takes all.
-      shots: pairs before an annotation, of `annotations` and of `tasks` (which show 1 at least).
+      context_sentences: of each curve of `in_context` and each type of `annotations`; 0 takes all.
+      shots: pairs before an annotation, and before the query of a benchmark, which needs at least 1.
       batch_size: sentences of full length, or questions, at once.
-      tasks: "NAME=ROOT,...", keys of `lvm_jax.evaluation.lvm.benchmarks.TASKS` and where their data is.
-      tokenizer: folder of the VQGAN; `tasks` need it.
-      episodes: questions of each task.
+      benchmarks: "NAME=ROOT,...": keys of `lvm_jax.evaluation.lvm.benchmarks.BENCHMARKS`, and where their data is.
+      tokenizer: folder of the VQGAN; only `benchmarks` need it.
+      episodes: questions of each benchmark.
     """
 
     split: str = "validation"
@@ -54,54 +57,24 @@ class EvaluationConfig:
     context_sentences: int = 48
     shots: int = 5
     batch_size: int = 4
-    tasks: str = ""
+    benchmarks: str = ""
     tokenizer: str = ""
     episodes: int = 64
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "max_sentences": 0,
-            "context_sentences": 0,
-            "shots": 0,
-            "batch_size": 1,
-            "episodes": 1,
-        }.items():
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"config.evaluation.{name} is {getattr(self, name)}: it must be at least {least}"
-                )
-
-
-class WhileTraining(Generic[_Judged]):
-    """An evaluator in the form of `lvm_jax.training.loop.Evaluation`.
-
-    Args:
-      prefix: of the names in metrics.jsonl, behind "evaluation/".
-      evaluator: judges.
-      subject: the state of a training -> what is judged.
-    """
-
-    def __init__(
-        self,
-        prefix: str,
-        evaluator: Evaluator[_Judged],
-        subject: Callable[[State], _Judged],
-    ) -> None:
-        self._prefix, self._evaluator, self._subject = prefix, evaluator, subject
-
-    def __call__(self, step: int, state: State) -> dict[str, float]:
-        """The evaluator's numbers; what it says in words (why a number is missing) is left out."""
-        del step
-        results = self._evaluator.run(self._subject(state))
-        return {
-            f"evaluation/{self._prefix}/{name}": value
-            for name, value in results.items()
-            if not isinstance(value, str)
-        }
+        for name, value, least in (
+            ("max_sentences", self.max_sentences, 0),
+            ("context_sentences", self.context_sentences, 0),
+            ("shots", self.shots, 0),
+            ("batch_size", self.batch_size, 1),
+            ("episodes", self.episodes, 1),
+        ):
+            if value < least:
+                raise UserError(f"config.evaluation.{name} is {value}: it must be at least {least}")
 
 
 def check_periods(periods: Mapping[str, int]) -> None:
-    """Requires known evaluators and periods of 0 (never) or more steps.
+    """Requires known evaluators, each with a period in steps; 0 means never.
 
     Raises:
       UserError: otherwise.
@@ -118,53 +91,61 @@ def check_periods(periods: Mapping[str, int]) -> None:
 def make_evaluations(
     names: Iterable[str], config: EvaluationConfig, shards: str, model_of: ModelOf
 ) -> dict[str, list[WhileTraining[Any]]]:
-    """The evaluations of some of `NAMES`; all their data is read here, so a mistake shows before training.
+    """The evaluations of some of `NAMES`, ready for the training loop.
 
-    Every process judges the same sentences, and all devices of the mesh work on each batch.
+    All their data is read here, so that a mistake in it shows before training. Every process judges the same sentences,
+    and all devices of the mesh work on each batch.
+
+    Args:
+      names: which.
+      config: what they read.
+      shards: the folder that the training reads.
+      model_of: the state of a training -> its decoder.
 
     Raises:
-      UserError: unusable shards; tasks without data, or with another tokenizer than that of the shards, or on several
-        processes.
+      UserError: shards that cannot be read; benchmarks without data, with another tokenizer than that of the shards, or
+        on several processes.
     """
     wanted = list(names)
     if not wanted:
         return {}
     store = SentenceStore(shards, config.split)
-    codes, limit = store.manifest.codebook_size, config.context_sentences
-    sentences = read_sentences(store, config.max_sentences)
-    makers: dict[str, Callable[[], Evaluator[Scorer]]] = {
-        "next_token": lambda: NextTokenEvaluator(sentences, codes),
-        "in_context": lambda: InContextEvaluator(sentences, max_sentences=limit),
-        "annotations": lambda: AnnotationPerplexityEvaluator(
-            sentences, shots=config.shots, max_sentences=limit
-        ),
-    }
+    codebook_size = store.manifest.codebook_size
+    evaluators = sentence_evaluators(
+        store,
+        max_sentences=config.max_sentences,
+        context_sentences=config.context_sentences,
+        shots=config.shots,
+    )
 
     def scorer(state: State) -> Scorer:
-        return Scorer(model_of(state), codes, batch_size=config.batch_size)
+        return Scorer(model_of(state), codebook_size, batch_size=config.batch_size)
 
     return {
-        name: [WhileTraining(name, makers[name](), scorer)]
-        if name in makers
-        else _tasks(config, store.manifest, model_of)
+        name: _benchmarks(config, store.manifest, model_of)
+        if name == _BENCHMARKS
+        else [WhileTraining(f"evaluation/{name}", evaluators[name], scorer)]
         for name in wanted
     }
 
 
-def _tasks(
+def _benchmarks(
     config: EvaluationConfig, manifest: Manifest, model_of: ModelOf
 ) -> list[WhileTraining[Any]]:
-    """An evaluation for each of `config.tasks`."""
-    pairs = [part.strip().partition("=") for part in config.tasks.split(",") if part.strip()]
-    if not pairs or not config.tokenizer or not all(root for _, _, root in pairs):
+    """An evaluation for each of `config.benchmarks`."""
+    named = [
+        entry.strip().partition("=") for entry in config.benchmarks.split(",") if entry.strip()
+    ]
+    if not named or not config.tokenizer or not all(root for _, _, root in named):
         raise UserError(
-            f"config.evaluation has tasks {config.tasks!r} and tokenizer {config.tokenizer!r}: "
-            f"config.evaluators.tasks needs NAME=ROOT and a tokenizer's folder; NAME is one of {', '.join(TASKS)}"
+            f"config.evaluation has benchmarks {config.benchmarks!r} and tokenizer {config.tokenizer!r}: "
+            "config.evaluators.benchmarks needs NAME=ROOT and a tokenizer's folder; NAME is one of "
+            + ", ".join(BENCHMARKS)
         )
     if jax.process_count() > 1:
         raise UserError(
-            f"config.evaluators.tasks with {jax.process_count()} processes: pictures are made by one process; "
-            "run experiments/evaluate_benchmarks.py on the finished model"
+            f"config.evaluators.benchmarks with {jax.process_count()} processes: only one process can draw the "
+            "answers; run experiments/evaluate_benchmarks.py on the finished model"
         )
     vqgan = VQGAN.from_pretrained(config.tokenizer)
     check_compatible(manifest, tokenizer_fingerprint=vqgan.fingerprint())
@@ -175,13 +156,13 @@ def _tasks(
 
     return [
         WhileTraining(
-            f"tasks/{name}",
-            VisualTaskEvaluator(
-                task_named(name).score,
+            f"evaluation/{_BENCHMARKS}/{name}",
+            BenchmarkEvaluator(
+                benchmark_named(name).score,
                 read_episodes(name, root, asked),
                 batch_size=config.batch_size,
             ),
             subject,
         )
-        for name, _, root in pairs
+        for name, _, root in named
     ]

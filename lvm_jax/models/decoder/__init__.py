@@ -1,1 +1,1 @@
-"""The decoder: a stack of pre-norm blocks, its KV cache, adapters, quantisation, and its folder."""
+"""The decoder: one stack of pre-norm blocks, its KV cache, adapters, quantisation, and its folders."""

@@ -318,7 +318,7 @@ class Llama(nnx.Module):
 
     def prefill(
         self,
-        tokens_RT: Int[Array, "R T"],
+        inputs: Int[Array, "R T"] | Float[Array, "R T D"],
         lengths_R: Int[Array, "R"],
         *,
         dtype: str | None = None,
@@ -326,7 +326,7 @@ class Llama(nnx.Module):
         """Reads whole prompts in one pass.
 
         Args:
-          tokens_RT: the prompts from their first token on, right-padded with any id.
+          inputs: the prompts from their first token on, as ids or as embeddings; right-padded with anything.
           lengths_R: how many tokens each has.
           dtype: of the cache, as in `init_cache`.
 
@@ -335,14 +335,17 @@ class Llama(nnx.Module):
         """
         dtype = dtype or self.config.dtype
         check_dtype(dtype)
-        rope = self._rope(jnp.arange(tokens_RT.shape[1])[None])
+        rope = self._rope(jnp.arange(inputs.shape[1])[None])
         layers: list[tuple[Stored, Stored]] = []
 
         def attention(q_RTNH, k_RTKH, v_RTKH):
             layers.append((Stored.of(k_RTKH, dtype), Stored.of(v_RTKH, dtype)))
             return attend(q_RTNH, k_RTKH, v_RTKH, implementation=self.config.attention)
 
-        x_RTD = self.embed(tokens_RT)
+        if inputs.ndim == 2:
+            x_RTD = self.embed(inputs)
+        else:
+            x_RTD = constrain(inputs.astype(self.config.dtype), "batch", "seq", "act_embed")
         for block in self.blocks():
             x_RTD = block(x_RTD, rope, attention)
         return Prefix(tuple(layers), lengths_R)

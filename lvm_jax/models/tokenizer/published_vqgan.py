@@ -1,9 +1,9 @@
 """Published folders and files of a VQGAN, in our names: open-muse's folders and taming-transformers' checkpoints.
 
 Three published networks are known:
-  open-muse VQGANModel       the released LVM tokenizer; the taming layout
-  taming-transformers VQModel  the taming layout, pixels in [-1, 1]
-  LVM torch_vqvae_model.VQVAE  the paper-era tokenizer; the maskgit layout
+  open-muse VQGANModel       the released LVM tokenizer; the taming architecture
+  taming-transformers VQModel  the taming architecture, pixels in [-1, 1]
+  LVM torch_vqvae_model.VQVAE  the paper-era tokenizer; the maskgit architecture
 
 Kernels turn from OIHW to HWIO. Everything must be there: a missing, unexpected or misshapen tensor is an error that
 names it.
@@ -85,7 +85,7 @@ def config_from_taming(tensors: Mapping[str, np.ndarray], where: str) -> VQGANCo
     """The shape that a taming-transformers checkpoint has, told by its tensors.
 
     Raises:
-      UserError: they are not those of a VQGAN in the taming layout.
+      UserError: they are not those of a VQGAN in the taming architecture.
     """
     try:
         hidden = len(tensors["encoder.conv_in.weight"])
@@ -128,7 +128,7 @@ def to_ours(
     """Published tensors under our names, kernels HWIO.
 
     Args:
-      config: its layout selects the names that are expected.
+      config: its architecture selects the names that are expected.
       shapes: our parameters.
       tensors: by published name; what training checkpoints hold beside the tokenizer is left out.
       where: how errors call them.
@@ -160,7 +160,7 @@ def config_from_muse(config: Mapping[str, Any]) -> VQGANConfig:
 
 def torch_name(config: VQGANConfig, name: str) -> str:
     """The published name of our parameter `name`."""
-    if config.layout == "maskgit":
+    if config.architecture == "maskgit":
         name = _maskgit_name(config, name)
     elif name == "quantizer.codebook":
         return "quantize.embedding.weight"

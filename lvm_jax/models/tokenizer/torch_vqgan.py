@@ -25,7 +25,7 @@ def from_state_dict(config: VQGANConfig, state_dict: Mapping[str, np.ndarray]) -
     """A VQGAN of `config` with the weights of a published PyTorch network.
 
     Args:
-      config: its layout selects the names that are expected.
+      config: its architecture selects the names that are expected.
       state_dict: `{name: tensor}`, as `torch.load(...)["state_dict"]` with every tensor's `.numpy()`.
 
     Raises:

@@ -1,6 +1,6 @@
 """VQGAN: images to a grid of discrete codes and back (Esser et al., arXiv 2012.09841).
 
-Two published layouts share this module:
+Two published architectures share this module:
   taming   the one of taming-transformers and open-muse, which the released LVM tokenizer uses:
            strided convolutions down, nearest-neighbour upsampling, one residual block more on each
            decoder level, 1x1 convolutions around the quantizer.
@@ -22,11 +22,10 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.errors import UserError
 from lvm_jax.models.tokenizer import published_vqgan
 from lvm_jax.models.tokenizer.quantizer import Quantized, VectorQuantizer
-from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig, from_file, to_file
 from lvm_jax.models.tokenizer.vqgan_layers import (
     Attention,
     Conv,
@@ -36,8 +35,10 @@ from lvm_jax.models.tokenizer.vqgan_layers import (
     Upsample,
 )
 from lvm_jax.weights import model_folder
+from lvm_jax.weights.memo import WeightsMemo
 
 MODEL_TYPE = "vqgan"
+_FINGERPRINTS: WeightsMemo[str] = WeightsMemo()
 
 
 class VQGAN(nnx.Module):
@@ -129,8 +130,12 @@ class VQGAN(nnx.Module):
     def fingerprint(self) -> str:
         """16 hex digits that name this tokenizer: SHA-256 over its config and weights.
 
-        The compute dtype is left out: shards made in bf16 fit a model that is used in fp32.
+        The compute dtype is left out: shards made in bf16 fit a model that is used in fp32. The weights are hashed once
+        for as long as they stay the same.
         """
+        return _FINGERPRINTS.of(self, self._hashed)
+
+    def _hashed(self) -> str:
         digest = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode())
         for name, tensor in model_folder.to_tensors(self).items():
             digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
@@ -145,7 +150,7 @@ class VQGAN(nnx.Module):
           dtype: the weights are rounded to, one of `model_folder.STORED_DTYPES`. A rounded tokenizer is another one:
             its fingerprint differs, and so do a few codes.
         """
-        config = {"model_type": MODEL_TYPE, **to_dict(self.config)}
+        config = {"model_type": MODEL_TYPE, **to_file(self.config)}
         tensors = model_folder.rounded(model_folder.to_tensors(self), dtype)
         model_folder.save_folder(directory, config, tensors)
 
@@ -180,10 +185,10 @@ class VQGAN(nnx.Module):
             fields = model_folder.read_config(path)
             if fields.pop("model_type", None) != MODEL_TYPE:
                 raise UserError(f"{where} does not hold a {MODEL_TYPE}: see its config.json")
-            config = from_mapping(VQGANConfig, fields, where=f"{where}/config.json")
+            config = from_file(fields, where=f"{where}/config.json")
             published = None
         if dtype is not None:
-            config = from_mapping(VQGANConfig, {**to_dict(config), "dtype": dtype}, where)
+            config = from_file({**to_file(config), "dtype": dtype}, where)
         abstract = cls.abstract(config)
         if published is None:
             return model_folder.from_tensors(abstract, model_folder.read_tensors(path), where=where)
@@ -197,9 +202,9 @@ class VQGAN(nnx.Module):
         return nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0)))
 
     def _identity(self) -> dict[str, Any]:
-        config = to_dict(self.config)
-        del config["dtype"]
-        return config
+        fields = to_file(self.config)
+        del fields["dtype"]
+        return fields
 
 
 class Encoder(nnx.Module):

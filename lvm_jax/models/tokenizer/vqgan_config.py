@@ -1,14 +1,16 @@
 """The shape of a VQGAN."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from lvm_jax.config import from_mapping, to_dict
 from lvm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """In what the published networks differ."""
+class Structure:
+    """How the published networks differ."""
 
     bias: bool  # of the residual blocks and of the encoder's first convolution
     pool: bool  # average pooling and depth to space, instead of convolution and nearest neighbour
@@ -17,9 +19,11 @@ class Layout:
     quant_conv: bool
 
 
-_LAYOUTS = {
-    "taming": Layout(True, False, encoder_out_kernel=3, more_decoder_blocks=1, quant_conv=True),
-    "maskgit": Layout(False, True, encoder_out_kernel=1, more_decoder_blocks=0, quant_conv=False),
+_ARCHITECTURES = {
+    "taming": Structure(True, False, encoder_out_kernel=3, more_decoder_blocks=1, quant_conv=True),
+    "maskgit": Structure(
+        False, True, encoder_out_kernel=1, more_decoder_blocks=0, quant_conv=False
+    ),
 }
 
 
@@ -38,7 +42,7 @@ class VQGANConfig:
       z_channels: channels that leave the encoder.
       num_embeddings: codes.
       quantized_embed_dim: dimension of a code.
-      layout: which published network, see `lvm_jax.models.tokenizer.vqgan`.
+      architecture: which published network, see `lvm_jax.models.tokenizer.vqgan`.
       pixel_range: what the network itself is fed; images outside are in [0, 1] in any case.
       l2_normalize: compare features and codes on the unit sphere.
       norm_groups: groups of each GroupNorm. Narrow models need fewer than the published 32: one
@@ -56,7 +60,7 @@ class VQGANConfig:
     z_channels: int = 256
     num_embeddings: int = 1024
     quantized_embed_dim: int = 256
-    layout: Literal["taming", "maskgit"] = "taming"
+    architecture: Literal["taming", "maskgit"] = "taming"
     pixel_range: Literal["0_1", "-1_1"] = "0_1"
     l2_normalize: bool = False
     norm_groups: int = 32
@@ -74,10 +78,10 @@ class VQGANConfig:
                     f"width {width} does not split into {self.norm_groups} groups: "
                     "change hidden_channels, channel_mult or norm_groups"
                 )
-        if self.layout == "maskgit" and self.z_channels != self.quantized_embed_dim:
+        if self.architecture == "maskgit" and self.z_channels != self.quantized_embed_dim:
             raise UserError(
                 f"z_channels {self.z_channels} differs from quantized_embed_dim "
-                f"{self.quantized_embed_dim}: the maskgit layout has no convolution between them"
+                f"{self.quantized_embed_dim}: the maskgit architecture has no convolution between them"
             )
 
     @property
@@ -96,6 +100,31 @@ class VQGANConfig:
         return tuple(self.hidden_channels * mult for mult in self.channel_mult)
 
     @property
-    def structure(self) -> Layout:
-        """What the layout's name stands for."""
-        return _LAYOUTS[self.layout]
+    def structure(self) -> Structure:
+        """What the name of the architecture stands for."""
+        return _ARCHITECTURES[self.architecture]
+
+
+# Folders that people already have call the architecture "layout", and fingerprints are digests of that spelling.
+_FIELD, _IN_FILES = "architecture", "layout"
+
+
+def to_file(config: VQGANConfig) -> dict[str, Any]:
+    """The fields as a folder's config.json names them."""
+    fields = to_dict(config)
+    fields[_IN_FILES] = fields.pop(_FIELD)
+    return fields
+
+
+def from_file(fields: Mapping[str, Any], where: str) -> VQGANConfig:
+    """The config that a folder's config.json describes; it may name the architecture either way.
+
+    Args:
+      fields: field name -> value, as `to_file` gives them.
+      where: how errors name the file.
+
+    Raises:
+      UserError: an unknown field, or a value that does not fit.
+    """
+    ours = {_FIELD if name == _IN_FILES else name: value for name, value in fields.items()}
+    return from_mapping(VQGANConfig, ours, where)

@@ -1,0 +1,32 @@
+"""Exact edges of a rendered scene, from its truth and not from its pixels."""
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from lvm_jax.pictures import annotation_maps as maps
+
+_CREASE = 0.8  # cosine between neighbouring normals below which the surface has an edge
+_DEPTH_JUMP = 0.06  # relative
+
+
+def true_edges(
+    segmentation: Int[np.ndarray, "H W"],
+    depth: Float[np.ndarray, "H W"],
+    normals: Float[np.ndarray, "H W 3"],
+) -> UInt8[np.ndarray, "H W 3"]:
+    """White lines on black where the instance, the depth or the direction of the surface changes."""
+    edge = np.zeros(segmentation.shape, bool)
+    for axis in (0, 1):
+        here = [slice(None), slice(None)]
+        there = list(here)
+        here[axis], there[axis] = slice(None, -1), slice(1, None)
+        a, b = tuple(here), tuple(there)
+        both = np.isfinite(depth[a]) & np.isfinite(depth[b])
+        near, far = np.minimum(depth[a], depth[b]), np.maximum(depth[a], depth[b])
+        jump = np.where(both, far, 0) > np.where(both, near, 0) * (1 + _DEPTH_JUMP)
+        # The floor recedes by any amount from pixel to pixel, so a jump of depth counts on objects only.
+        jump &= (segmentation[a] > 0) & (segmentation[b] > 0)
+        ends = np.isfinite(depth[a]) != np.isfinite(depth[b])
+        crease = both & ((normals[a] * normals[b]).sum(-1) < _CREASE)
+        edge[a] |= (segmentation[a] != segmentation[b]) | jump | ends | crease
+    return maps.mask_to_rgb(edge)

@@ -1,0 +1,232 @@
+"""Reading a record file: random access, a CRC check on every read, and an index made where there is none.
+
+A file that TensorFlow or TFDS wrote has no index. It is scanned once, and its index is put beside it; where that may
+not be written the index is kept in memory, with a warning.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import NoReturn
+
+import google_crc32c
+import numpy as np
+from absl import logging
+from etils import epath
+
+from lvm_jax.data.records import open_files
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.records.framing import (
+    DATA_AT,
+    FRAME_BYTES,
+    MAX_RECORD_BYTES,
+    TAIL_BYTES,
+    check_frame,
+    checked_length,
+    is_sound,
+)
+from lvm_jax.data.records.open_files import OpenFile
+from lvm_jax.data.records.record_index import (
+    BARE,
+    NOTHING,
+    BadIndex,
+    IndexBuilder,
+    OldIndex,
+    RecordIndex,
+    Schema,
+    index_path,
+    write_index,
+)
+from lvm_jax.errors import UserError
+
+_SPOT_CHECKS = 8  # records looked at where a shard is newer than its index
+
+
+class RecordFile:
+    """Random access to the records of one file: `len(f)`, `f[i] -> bytes`. Safe to share between threads.
+
+    Args:
+      path: of the records, local or remote. A local file is mapped; a remote one is read by seeking.
+      schema: what the index must say of each record; an index that says something else is made anew. None takes the
+        index as it is.
+
+    Attributes:
+      path: of the records.
+      index: what `record_index` describes; made, and written beside the file, if there is none or an old one.
+      frames: the same bytes for callers who keep the numbers of the index themselves.
+
+    Raises:
+      UserError: the file is missing, damaged or cut short, or its index is damaged or of another file.
+    """
+
+    def __init__(self, path: epath.PathLike, schema: Schema | None = None):
+        self.path = epath.Path(path)
+        size, version = open_files.stat(self.path)
+        self.index, written = _open_index(self.path, schema)
+        self.frames = FrameReader(self.path, version)
+        if size < self.index.data_size:
+            raise UserError(
+                f"{self.path} is cut short: {size} bytes of the {self.index.data_size} in its index; "
+                "copy or build it again"
+            )
+        if size != self.index.data_size:
+            raise UserError(
+                f"{index_path(self.path)} is of another file: it says {self.index.data_size} bytes, "
+                f"{self.path.name} has {size}; {_REBUILD}"
+            )
+        if version > written:
+            # Copying can make a shard newer than its index, and so can writing the shard anew: the records tell.
+            for i in np.linspace(0, len(self) - 1, min(len(self), _SPOT_CHECKS)).astype(int):
+                try:
+                    self[int(i)]
+                except CorruptRecord:
+                    continue  # for its reader to count
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> bytes:
+        """Record `i`, negative from the end.
+
+        Raises:
+          IndexError: no such record.
+          CorruptRecord: a CRC or the length disagrees with the bytes; the message names file, record and offset.
+          UserError: the record is sound, but not the one that the index was made for.
+        """
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"record {i} of {len(self)} in {self.path}")
+        i %= len(self)
+        begin = int(self.index.offsets[i])
+        end = int(self.index.offsets[i + 1]) if i + 1 < len(self) else self.index.data_size
+        framed = self.frames.read(begin, end - begin, int(self.index.crcs[i]), i)
+        return framed[DATA_AT:-TAIL_BYTES]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[i] for i in range(len(self)))
+
+
+class FrameReader:
+    """The checked bytes of a record file, for callers who know where the records lie.
+
+    Attributes:
+      path: of the records.
+    """
+
+    def __init__(self, path: epath.Path, version: int):
+        self.path = path
+        self._file = (str(path), version)
+
+    def read(self, begin: int, size: int, crc: int, i: int) -> bytes:
+        """Record `i` in its frame (the data begin at `DATA_AT`), which the index puts at `begin`, `size` bytes long.
+
+        `crc` is that of the index. Errors as in `RecordFile`.
+        """
+        framed = self.open().read(size, begin)
+        if google_crc32c.value(framed) != crc:
+            self.explain(framed, begin, size, i)
+        return framed
+
+    def open(self) -> OpenFile:
+        """The file, for `read(size, begin)` of many frames; do not keep it, or its descriptor stays open."""
+        return open_files.OPEN_FILES.get(*self._file)
+
+    def explain(self, framed: bytes, begin: int, size: int, i: int) -> NoReturn:
+        """Raises what is wrong with a frame whose CRC is not the index's."""
+        where = f"record {i} of {self.path} at byte {begin}"
+        try:
+            if len(framed) != size:
+                raise CorruptRecord(f"{len(framed)} bytes of {size} could be read")
+            check_frame(framed)
+        except CorruptRecord as error:
+            raise CorruptRecord(f"{where}: {error}") from error
+        raise UserError(
+            f"{where} is sound, but not the one in {index_path(self.path).name}, which is older than its shard or of "
+            f"another: {_REBUILD}"
+        )
+
+
+_REBUILD = "rebuild it by deleting it, and it is made anew when the file is next opened"
+
+
+def build_index(path: epath.PathLike, schema: Schema = BARE) -> int:
+    """Scans a record file and writes its index, whatever index it had.
+
+    Returns:
+      The number of records.
+
+    Raises:
+      UserError: as `scan`.
+    """
+    path = epath.Path(path)
+    index = scan(path, schema)
+    write_index(path, index)
+    return len(index)
+
+
+def scan(path: epath.Path, schema: Schema = BARE) -> RecordIndex:
+    """The index of a record file, made by reading all of it.
+
+    Memory is bounded by one record and the index. A record whose data disagree with their CRC is indexed as one that
+    holds nothing, for its reader to count.
+
+    Raises:
+      UserError: the file is missing or ends within a record, or a length is damaged: nothing can be found behind it.
+    """
+    size, _ = open_files.stat(path)
+    builder, position = IndexBuilder(schema), 0
+    with path.open("rb") as file:
+        while position < size:
+            where = f"{path} at byte {position}, after {len(builder)} whole records"
+            head = file.read(DATA_AT)
+            length = _length_within(head, size - position, where)
+            data, tail = file.read(length), file.read(TAIL_BYTES)
+            crc = functools.reduce(google_crc32c.extend, (head, data, tail), 0)
+            if is_sound(data, tail):
+                builder.add(position, crc, schema.describe(data))
+            else:
+                # With its own CRC in the index, a damaged record would pass for a sound one.
+                builder.add(position, crc ^ 1, NOTHING)
+            position += FRAME_BYTES + length
+    return builder.finish(size)
+
+
+def _length_within(head: bytes, left: int, where: str) -> int:
+    """Bytes of data in the frame that begins with `head`, of which `left` bytes are left in the file."""
+    try:
+        length = checked_length(head)
+    except CorruptRecord as error:
+        raise UserError(
+            f"{where}: {error}: not a TFRecord file, or damaged; copy or write it again"
+        ) from error
+    if length > MAX_RECORD_BYTES:
+        raise UserError(
+            f"{where}: a record of {length} bytes exceeds {MAX_RECORD_BYTES}; write it again"
+        )
+    if length > left - FRAME_BYTES:
+        raise UserError(
+            f"{where}: cut short, {left} of {length + FRAME_BYTES} bytes; copy it again"
+        )
+    return length
+
+
+def _open_index(path: epath.Path, schema: Schema | None) -> tuple[RecordIndex, int]:
+    """The index of a record file, and when it was written (as the version of `open_files.stat`)."""
+    where = index_path(path)
+    try:
+        if where.exists():
+            index = RecordIndex.from_bytes(where.read_bytes())
+            if schema is not None and index.schema_columns != schema.columns:
+                names = [name for name, _ in index.schema_columns]
+                raise OldIndex(f"says {', '.join(names) or 'nothing'} of each record")
+            return index, open_files.stat(where)[1]
+    except OldIndex as error:
+        logging.warning("%s %s: it is made anew", where, error)
+    except BadIndex as error:
+        raise UserError(f"{where} {error}: {_REBUILD}") from error
+    index = scan(path, schema or BARE)
+    try:
+        write_index(path, index)
+    except OSError as error:
+        logging.warning(
+            "the index of %s is kept in memory: %s cannot be written: %s", path, where, error
+        )
+    return index, open_files.stat(path)[1]

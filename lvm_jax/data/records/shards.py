@@ -1,0 +1,137 @@
+"""Which shard files there are: their names, the folders they lie in, and whether they are all there.
+
+A data set is a folder `OUT/NAME/VERSION/` of shards `uvd_NAME-SPLIT.tfrecord-00000-of-00016` with a manifest.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from etils import epath
+
+from lvm_jax.data.records import manifest as manifests
+from lvm_jax.errors import UserError
+
+Shards = epath.PathLike | Sequence[epath.PathLike]
+# Files of other tools may lack our prefix.
+SHARD_NAME = re.compile(
+    r"(?:uvd_)?(?P<name>[a-z0-9_]+)-(?P<split>[a-z0-9_]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})"
+)
+
+
+def find_shards(shards: Shards, split: str) -> dict[epath.Path, list[epath.Path]]:
+    """The shard files of a split by data set folder, sorted.
+
+    Args:
+      shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these; a text
+        may hold several, with commas between them.
+      split: such as "train".
+
+    Raises:
+      UserError: nothing matches, a shard of a folder is missing, no data set has the split, or a folder holds several
+        versions of one data set.
+    """
+    if isinstance(shards, str):
+        entries: list[epath.PathLike] = [part.strip() for part in shards.split(",") if part.strip()]
+    else:
+        entries = list(shards) if isinstance(shards, Sequence) else [shards]
+    found: dict[epath.Path, set[epath.Path]] = defaultdict(set)
+    splits: set[str] = set()
+    for path in (path for entry in entries for path in _expand(epath.Path(entry))):
+        for folder in _one_version_each(path) if path.is_dir() else [path.parent]:
+            files = _complete(folder) if path.is_dir() else [path]
+            for file in files:
+                match = SHARD_NAME.fullmatch(file.name)
+                if match:
+                    splits.add(match["split"])
+                if match and match["split"] == split:
+                    found[folder].add(file)
+    if not splits:
+        raise UserError(
+            f"{listed(entries)} has no shards (uvd_NAME-SPLIT.tfrecord-00000-of-00001): check the path"
+        )
+    if not found:
+        raise UserError(
+            f"{listed(entries)} has no split {split!r}: it has {', '.join(sorted(splits))}"
+        )
+    return {folder: sorted(found[folder]) for folder in sorted(found)}
+
+
+def data_sets(folder: epath.PathLike) -> list[epath.Path]:
+    """The folders with a manifest: this one, or those of `NAME/VERSION` (or `VERSION`) below it, sorted."""
+    folder, name = epath.Path(folder), manifests.FILE_NAME
+    if (folder / name).exists():
+        return [folder]
+    return sorted(
+        path.parent for pattern in (f"*/{name}", f"*/*/{name}") for path in folder.glob(pattern)
+    )
+
+
+def find_dataset(shards: epath.PathLike) -> epath.Path:
+    """The one data set of a folder: `shards` itself, or the only one below it.
+
+    Raises:
+      UserError: there is none, or several.
+    """
+    found = data_sets(shards)
+    if len(found) != 1:
+        raise UserError(
+            f"{shards} holds {len(found)} finished data sets ({listed(found) or 'none'}): give the folder of one"
+        )
+    return found[0]
+
+
+def listed(paths: Iterable[object]) -> str:
+    """Paths for a message."""
+    return ", ".join(map(str, paths))
+
+
+def _expand(path: epath.Path) -> list[epath.Path]:
+    """What a glob matches, or the path itself if it exists."""
+    parts = path.parts
+    magic = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), None)
+    if magic is None:
+        matches = [path] if path.exists() else []
+    else:
+        root = epath.Path(*parts[:magic]) if magic else epath.Path(".")
+        matches = sorted(root.glob("/".join(parts[magic:])))
+    if not matches:
+        raise UserError(f"shards {str(path)!r} match nothing: check the path")
+    return matches
+
+
+def _one_version_each(folder: epath.Path) -> list[epath.Path]:
+    """The data sets of a folder; two versions of one would show their common sentences twice."""
+    found = data_sets(folder)
+    versions_of = defaultdict(list)
+    for path in found:
+        versions_of[path.parent].append(path.name)
+    for parent, versions in versions_of.items():
+        if len(versions) > 1 and all(map(manifests.VERSION.fullmatch, versions)):
+            raise UserError(
+                f"{parent} has the versions {', '.join(versions)}: name one, such as {parent / versions[-1]}"
+            )
+    return found
+
+
+def _complete(folder: epath.Path) -> list[epath.Path]:
+    """All shards of a folder, none of them missing."""
+    groups: dict[tuple[str, int], dict[int, epath.Path]] = defaultdict(dict)
+    for path in folder.glob("*.tfrecord-*"):
+        match = SHARD_NAME.fullmatch(path.name)
+        if match:
+            prefix = path.name.partition(".tfrecord")[0]
+            groups[prefix, int(match["count"])][int(match["index"])] = path
+    counts: dict[str, int] = {}
+    for (prefix, count), files in groups.items():
+        if counts.setdefault(prefix, count) != count:
+            raise UserError(
+                f"{folder} has {prefix} in {counts[prefix]} shards and in {count}: delete those that were not meant"
+            )
+        missing = sorted(set(range(count)) - set(files))
+        if missing:
+            raise UserError(
+                f"{folder} lacks {len(missing)} of {count} shards of {prefix}, the first is number {missing[0]:05d}: "
+                "copy or build them again"
+            )
+    return [path for files in groups.values() for path in files.values()]

@@ -1,0 +1,227 @@
+"""The record of a visual sentence, and the schema of such records.
+
+A record holds the codes without BOS and EOS, in a `tf.train.Example`:
+
+| feature | type | meaning |
+|---|---|---|
+| codes | bytes | little-endian uint16, n_images * tokens_per_image |
+| source | bytes | name of the data set |
+| category | int64 | `Category` |
+| key | bytes | where it came from, stable and unique |
+| layout | bytes | the roles of its images in order: `image,depth,image,depth` or `frame*16` |
+
+A codebook of more than 65536 codes has `tokens`, little-endian uint32, in the place of `codes`.
+"""
+
+import dataclasses
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from etils import epath
+
+from lvm_jax.data.records import example
+from lvm_jax.data.records.example import CorruptRecord
+from lvm_jax.data.records.record_index import NOTHING, Facts, Schema
+from lvm_jax.data.records.writer import TFRecordWriter
+from lvm_jax.data.sentences.visual_sentence import CATEGORIES, VisualSentence, problem_of
+from lvm_jax.errors import UserError
+
+T = TypeVar("T", bytes, int)
+
+_NARROW_CODES = 1 << 16  # that uint16 can name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SentenceSchema(Schema):
+    """A schema of sentences, which differ in how wide their codes are.
+
+    Attributes:
+      feature: that holds the codes.
+      id_type: of a code, little-endian.
+    """
+
+    feature: str
+    id_type: str
+
+    @property
+    def id_bytes(self) -> int:
+        """Of a code."""
+        return np.dtype(self.id_type).itemsize
+
+
+class Outline(NamedTuple):
+    """What can be said of a record without knowing its tokenizer: enough to plan rows, weigh sources, find the codes.
+
+    Attributes:
+      codes_at: where the codes begin in the record, in bytes.
+      codes_bytes: their length; 0: the record is no sentence.
+      largest: the largest code.
+      source: name of the data set the sentence came from.
+      category: see `Category`.
+    """
+
+    codes_at: int
+    codes_bytes: int
+    largest: int
+    source: str
+    category: int
+
+    def facts(self) -> Facts:
+        """What the index says of the record."""
+        return Facts(self[:3], self[3:]) if self.codes_bytes else NOTHING
+
+
+NO_SENTENCE = Outline(0, 0, 0, "", 0)
+
+
+def _schema(feature: str, id_type: str) -> SentenceSchema:
+    name = np.dtype(id_type).name
+    return SentenceSchema(
+        columns=((f"{feature}_at", "<u4"), (f"{feature}_bytes", "<u4"), ("largest", id_type)),
+        describe=lambda record: _outline(record, feature, id_type).facts(),
+        features=(
+            (feature, "bytes"),
+            ("source", "text"),
+            ("category", "int"),
+            ("key", "text"),
+            ("layout", "text"),
+        ),
+        description=f"Visual sentences; {feature} are little-endian {name}, see manifest.json.",
+        feature=feature,
+        id_type=id_type,
+    )
+
+
+SENTENCES = _schema("codes", "<u2")
+WIDE_SENTENCES = _schema("tokens", "<u4")
+
+
+def schema_of(codebook_size: int) -> SentenceSchema:
+    """The schema of sentences whose codes are 0..codebook_size - 1."""
+    return SENTENCES if codebook_size <= _NARROW_CODES else WIDE_SENTENCES
+
+
+class SentenceWriter(TFRecordWriter):
+    """Writes a shard of sentences; used as `TFRecordWriter` is.
+
+    Args:
+      path: of the shard.
+      schema: `schema_of` the tokenizer's codebook.
+    """
+
+    def __init__(self, path: epath.PathLike, schema: SentenceSchema = SENTENCES):
+        super().__init__(path, schema)
+        self._id_type = schema.id_type
+
+    def add(self, sentence: VisualSentence) -> None:
+        """Appends a sentence.
+
+        Raises:
+          UserError: as `encode_example`; codes of another width than the schema's; or a record that is too long.
+        """
+        if sentence.codes.dtype != np.dtype(self._id_type):
+            raise UserError(
+                f"codes of {sentence.key!r} are {sentence.codes.dtype}: those of {self.path} are "
+                f"{np.dtype(self._id_type).name}; convert them"
+            )
+        record = encode_example(sentence)
+        codes = sentence.codes.astype(self._id_type, copy=False).tobytes()
+        # Any place where these very bytes lie will do.
+        outline = Outline(
+            record.index(codes),
+            len(codes),
+            int(sentence.codes.max()),
+            sentence.source,
+            int(sentence.category),
+        )
+        self.write(record, outline.facts())
+
+
+def encode_example(sentence: VisualSentence) -> bytes:
+    """The record of a sentence, a serialized `tf.train.Example`; equal sentences give equal bytes.
+
+    Raises:
+      UserError: codes that are not a matrix of uint16 or uint32 with an image a row, an unknown category, or a layout
+        that has another number of images than the codes.
+    """
+    codes = sentence.codes
+    schema = {2: SENTENCES, 4: WIDE_SENTENCES}.get(codes.dtype.itemsize)
+    if codes.ndim != 2 or codes.dtype.kind != "u" or schema is None or codes.size == 0:
+        raise UserError(
+            f"codes of {sentence.key!r} are {codes.dtype} {codes.shape}: "
+            "they must be uint16 or uint32 (n_images, tokens_per_image)"
+        )
+    problem = problem_of(sentence.category, sentence.layout, len(codes))
+    if problem:
+        raise UserError(f"sentence {sentence.key!r} of {sentence.source!r}: {problem}")
+    return example.encode(
+        {
+            schema.feature: codes.astype(schema.id_type).tobytes(),
+            "source": sentence.source.encode(),
+            "category": int(sentence.category),
+            "key": sentence.key.encode(),
+            "layout": sentence.layout.encode(),
+        }
+    )
+
+
+def decode_example(data: bytes, *, codebook_size: int, tokens_per_image: int) -> VisualSentence:
+    """The sentence of a record.
+
+    Raises:
+      CorruptRecord: not an Example of `schema_of(codebook_size)`, a code >= `codebook_size`, a fraction of an image, an
+        unknown category, or a layout of another number of images.
+    """
+    schema = schema_of(codebook_size)
+    features = example.decode(data)
+    raw = _single(features, schema.feature, bytes)
+    try:
+        source, key, layout = (
+            _single(features, name, bytes).decode() for name in ("source", "key", "layout")
+        )
+    except UnicodeDecodeError as error:
+        raise CorruptRecord(f"its text is not UTF-8: {error}") from error
+    category = _single(features, "category", int)
+    image_bytes = schema.id_bytes * tokens_per_image
+    if not raw or len(raw) % image_bytes:
+        raise CorruptRecord(
+            f"sentence {key!r} has {len(raw)} bytes of codes: whole images are {image_bytes} bytes each"
+        )
+    codes = np.frombuffer(raw, schema.id_type).reshape(-1, tokens_per_image)
+    largest = int(codes.max())
+    if largest >= codebook_size:
+        raise CorruptRecord(
+            f"sentence {key!r} has code {largest}: codes are 0..{codebook_size - 1}"
+        )
+    problem = problem_of(category, layout, len(codes))
+    if problem:
+        raise CorruptRecord(f"sentence {key!r}: {problem}")
+    return VisualSentence(
+        codes.astype(codes.dtype.newbyteorder("="), copy=False), source, category, key, layout
+    )
+
+
+def outline(data: bytes) -> Outline:
+    """The outline of a record; `NO_SENTENCE` where it is no Example with codes, source and category, one of each."""
+    return _outline(data, SENTENCES.feature, SENTENCES.id_type)
+
+
+def _outline(data: bytes, feature: str, id_type: str) -> Outline:
+    try:
+        features = example.decode(data)
+        codes = _single(features, feature, bytes)
+        source = _single(features, "source", bytes).decode()
+        category = _single(features, "category", int)
+    except (CorruptRecord, UnicodeDecodeError):
+        return NO_SENTENCE
+    if not codes or len(codes) % np.dtype(id_type).itemsize or category not in CATEGORIES:
+        return NO_SENTENCE
+    largest = int(np.frombuffer(codes, id_type).max())
+    return Outline(data.index(codes), len(codes), largest, source, category)
+
+
+def _single(features: dict, name: str, kind: type[T]) -> T:
+    values = features.get(name, [])
+    if len(values) != 1 or not isinstance(values[0], kind):
+        raise CorruptRecord(f"feature {name!r} is not one value of type {kind.__name__}")
+    return values[0]

@@ -1,0 +1,65 @@
+"""DAVIS: the foreground of the last frame of a video, shown on frames before it."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from etils import epath
+
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.lvm.answer_scores import Picture
+from lvm_jax.evaluation.lvm.readers.episodes import load, read_ids
+from lvm_jax.evaluation.lvm.visual_benchmark import Episode
+from lvm_jax.pictures.annotation_maps import mask_to_rgb
+from lvm_jax.pictures.decode import EXTENSIONS
+from lvm_jax.pictures.voc import read_list
+
+
+@dataclasses.dataclass(frozen=True)
+class Davis:
+    """Videos with a mask for each frame.
+
+    Args:
+      root: DAVIS.
+      split: train or val.
+      year: 2016 or 2017: which lists.
+    """
+
+    root: epath.PathLike
+    split: str = "val"
+    year: int = 2017
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The sequences, in the order of the list."""
+        listing = epath.Path(self.root) / "ImageSets" / str(self.year) / f"{self.split}.txt"
+        names = [line.split()[0] for line in read_list(listing)]
+        # The lists of 2016 name frames: /JPEGImages/480p/bear/00000.jpg
+        return list(dict.fromkeys(name.split("/")[3] if "/" in name else name for name in names))
+
+    def frames(self, name: str) -> list[epath.Path]:
+        """The frames of a sequence, in order.
+
+        Raises:
+          UserError: no folder of that sequence.
+        """
+        folder = epath.Path(self.root) / "JPEGImages" / "480p" / name
+        if not folder.is_dir():
+            raise UserError(f"{folder} does not exist: the data set is not complete")
+        return sorted(file for file in folder.iterdir() if file.name.lower().endswith(EXTENSIONS))
+
+    def episode(self, index: int, *, shots: int, seed: int) -> Episode:
+        """The last frame, and evenly spread frames before it as support; the seed changes nothing."""
+        name = self.names[index % len(self.names)]
+        frames = self.frames(name)
+        if len(frames) <= shots:
+            raise UserError(
+                f"sequence {name} has {len(frames)} frames: {shots} shots need one more"
+            )
+        places = np.linspace(0, len(frames) - 1, shots + 1).round().astype(int)
+        *support, last = ((load(frames[i]), self._mask(name, frames[i])) for i in places)
+        return Episode(support, *last, key=name)
+
+    def _mask(self, name: str, frame: epath.Path) -> Picture:
+        ids = read_ids(epath.Path(self.root) / "Annotations" / "480p" / name / f"{frame.stem}.png")
+        return mask_to_rgb(ids > 0)

@@ -1,0 +1,103 @@
+"""Folders of files: pictures to be coloured, annotations beside their images, and class folders of videos."""
+
+from collections.abc import Sequence
+
+from etils import epath
+
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.lvm.answer_scores import Picture
+from lvm_jax.evaluation.lvm.readers.episodes import draw_support, load
+from lvm_jax.evaluation.lvm.visual_benchmark import Episode
+from lvm_jax.pictures.annotation_maps import grey
+from lvm_jax.pictures.decode import EXTENSIONS
+
+VIDEO_EXTENSIONS = (".mp4", ".webm", ".mkv", ".avi", ".mov")
+
+
+class Colorization:
+    """Grey pictures and their colours: the centre squares of any image files.
+
+    Args:
+      files: such as those of `class_folders`. Queries come in this order, support from the others.
+    """
+
+    def __init__(self, files: Sequence[epath.PathLike]) -> None:
+        self._files = [epath.Path(file) for file in files]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def episode(self, index: int, *, shots: int, seed: int) -> Episode:
+        """See `lvm_jax.evaluation.lvm.readers.episodes.Episodes`."""
+        query = self._files[index % len(self._files)]
+        others = [file for file in self._files if file != query]
+        chosen = draw_support(others, shots, (seed, index), "the folder")
+        return Episode([_grey_pair(f) for f in chosen], *_grey_pair(query), key=query.name)
+
+
+class AnnotatedFolders:
+    """Images with an annotation each: a query is held out, its support is not.
+
+    Args:
+      root: holds a folder for each item, with image.png and ROLE.png.
+      role: the annotation asked for.
+      held_out: paths of the queries relative to the parent of `root`, from `lvm_jax.data.splits.read_held_out`.
+
+    Raises:
+      UserError: no such folder, or no item on one of the two sides.
+    """
+
+    def __init__(self, root: epath.PathLike, role: str, held_out: frozenset[str]) -> None:
+        base, self._role = epath.Path(root), role
+        if not base.is_dir():
+            raise UserError(f"{base} is not a folder: point at one such as CORPUS/scenes")
+        items = sorted(folder for folder in base.iterdir() if (folder / f"{role}.png").exists())
+        self._queries = [item for item in items if f"{base.name}/{item.name}" in held_out]
+        self._support = [item for item in items if f"{base.name}/{item.name}" not in held_out]
+        if not self._queries or not self._support:
+            raise UserError(
+                f"{base} has {len(self._queries)} held-out items with {role}.png and {len(self._support)} others: "
+                "both are needed"
+            )
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def episode(self, index: int, *, shots: int, seed: int) -> Episode:
+        """See `lvm_jax.evaluation.lvm.readers.episodes.Episodes`."""
+        query = self._queries[index % len(self._queries)]
+        chosen = draw_support(self._support, shots, (seed, index), "the folder")
+        return Episode([self._pair(item) for item in chosen], *self._pair(query), key=query.name)
+
+    def _pair(self, item: epath.Path) -> tuple[Picture, Picture]:
+        return load(item / "image.png"), load(item / f"{self._role}.png")
+
+
+def class_folders(
+    root: epath.PathLike, extensions: Sequence[str] = (*EXTENSIONS, *VIDEO_EXTENSIONS)
+) -> list[tuple[epath.Path, str]]:
+    """The files of a folder of class folders, with their class, sorted: ImageNet's and Kinetics' format.
+
+    Raises:
+      UserError: no such folder, or nothing in it.
+    """
+    base = epath.Path(root)
+    if not base.is_dir():
+        raise UserError(f"{base} is not a folder: point at a split, such as ROOT/val")
+    found = [
+        (file, folder.name)
+        for folder in sorted(path for path in base.iterdir() if path.is_dir())
+        for file in sorted(folder.iterdir())
+        if file.name.lower().endswith(tuple(extensions))
+    ]
+    if not found:
+        raise UserError(f"{base} has no class folder with files ({', '.join(extensions)})")
+    return found
+
+
+def _grey_pair(file: epath.Path) -> tuple[Picture, Picture]:
+    picture = load(file)
+    side = min(picture.shape[:2])
+    y, x = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+    colour = picture[y : y + side, x : x + side]
+    return grey(colour), colour

@@ -1,0 +1,80 @@
+"""VOC2012: foreground segmentation and single object detection."""
+
+import numpy as np
+from etils import epath
+
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.lvm.answer_scores import Picture
+from lvm_jax.evaluation.lvm.readers.episodes import draw_support, load, read_ids
+from lvm_jax.evaluation.lvm.readers.objects import LARGEST_BOX, Boxes, Object
+from lvm_jax.evaluation.lvm.visual_benchmark import Episode
+from lvm_jax.pictures.annotation_maps import mask_to_rgb
+from lvm_jax.pictures.voc import VOC_CLASSES, read_annotation, read_list
+
+
+class Pascal5i:
+    """Foreground segmentation of one class (Pascal-5i): white on black.
+
+    Fold f holds classes 5 f .. 5 f + 4 of `VOC_CLASSES`. The queries are all (image, class) of the validation list in
+    its order, and again from the start when they are used up. Support is drawn from the other images of that class and
+    list.
+
+    Args:
+      root: VOC2012.
+      fold: 0..3.
+      split: a list of ImageSets/Segmentation.
+
+    Raises:
+      UserError: a fold out of range, a missing list, or no image of the fold's classes.
+    """
+
+    def __init__(self, root: epath.PathLike, fold: int, split: str = "val") -> None:
+        if fold not in range(4):
+            raise UserError(f"fold is {fold}: Pascal-5i has folds 0, 1, 2 and 3")
+        self._root = epath.Path(root)
+        self._of_class: dict[int, list[str]] = {}
+        self._queries: list[tuple[str, int]] = []
+        for name in read_list(self._root / "ImageSets" / "Segmentation" / f"{split}.txt"):
+            present = np.unique(read_ids(self._root / "SegmentationClass" / f"{name}.png"))
+            for label in present[(present > 5 * fold) & (present <= 5 * fold + 5)].tolist():
+                self._of_class.setdefault(label, []).append(name)
+                self._queries.append((name, label))
+        if not self._queries:
+            raise UserError(f"{self._root} has no {split} image of fold {fold}: check the data set")
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def episode(self, index: int, *, shots: int, seed: int) -> Episode:
+        """See `lvm_jax.evaluation.lvm.readers.episodes.Episodes`."""
+        query, label = self._queries[index % len(self._queries)]
+        others = [name for name in self._of_class[label] if name != query]
+        chosen = draw_support(others, shots, (seed, index), f"class {VOC_CLASSES[label - 1]}")
+        pairs = [self._pair(name, label) for name in chosen]
+        return Episode(pairs, *self._pair(query, label), key=f"{query}/{VOC_CLASSES[label - 1]}")
+
+    def _pair(self, name: str, label: int) -> tuple[Picture, Picture]:
+        mask = read_ids(self._root / "SegmentationClass" / f"{name}.png") == label
+        return load(self._root / "JPEGImages" / f"{name}.jpg"), mask_to_rgb(mask)
+
+
+class VocDetection(Boxes):
+    """Single object detection: images of one object, below half of the picture.
+
+    Args:
+      root: VOC2012.
+      split: a list of ImageSets/Main.
+    """
+
+    def __init__(self, root: epath.PathLike, split: str = "val") -> None:
+        base = epath.Path(root)
+        objects = {}
+        for name in read_list(base / "ImageSets" / "Main" / f"{split}.txt"):
+            image = read_annotation(base / "Annotations" / f"{name}.xml")
+            if len(image.objects) != 1:
+                continue
+            label, (x0, y0, x1, y1) = image.objects[0]
+            if (x1 - x0) * (y1 - y0) < LARGEST_BOX * image.width * image.height:
+                file = base / "JPEGImages" / f"{name}.jpg"
+                objects[file] = Object(label, (x0, y0, x1, y1))
+        super().__init__(objects, base)

@@ -1,0 +1,32 @@
+"""Pixels as bytes and as floats: the one place that says how 0..255 becomes [0, 1], and back."""
+
+from typing import overload
+
+import jax
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+
+@overload
+def to_float(images: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]: ...
+@overload
+def to_float(images: UInt8[jax.Array, "*shape"]) -> Float32[jax.Array, "*shape"]: ...
+def to_float(
+    images: UInt8[np.ndarray | jax.Array, "*shape"],
+) -> Float32[np.ndarray | jax.Array, "*shape"]:
+    """Bytes as floats in [0, 1]; NumPy stays NumPy, JAX stays JAX, also inside `jit`.
+
+    The two may differ in the last bit: XLA multiplies by the reciprocal of 255 where NumPy divides.
+    """
+    return images.astype(np.float32) / 255
+
+
+@overload
+def to_uint8(images: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]: ...
+@overload
+def to_uint8(images: Float[jax.Array, "*shape"]) -> UInt8[jax.Array, "*shape"]: ...
+def to_uint8(
+    images: Float[np.ndarray | jax.Array, "*shape"],
+) -> UInt8[np.ndarray | jax.Array, "*shape"]:
+    """Floats as bytes, rounded to the nearest (a half to the even one); what lies outside [0, 1] is clipped."""
+    return (images.clip(0.0, 1.0) * 255).round().astype(np.uint8)

@@ -1,0 +1,29 @@
+"""Recipes: a config file names one, `experiments/train.py` runs it, and other programs build its task or its run.
+
+A new system adds a module with a `RECIPE`, and a line to the table below.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lvm_jax.errors import UserError
+from lvm_jax.recipes import lvm, tokenizer
+from lvm_jax.recipes.base import Experiment, Recipe, Run
+
+__all__ = ["RECIPES", "Experiment", "Recipe", "Run", "recipe_named"]
+
+RECIPES: Mapping[str, Recipe[Any]] = {
+    "lvm": lvm.RECIPE,
+    "tokenizer": tokenizer.RECIPE,
+}
+
+
+def recipe_named(name: str) -> Recipe[Any]:
+    """The recipe of a name.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    if name not in RECIPES:
+        raise UserError(f"config.recipe is {name!r}: it must be one of {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,204 @@
+"""The recipe of LVM: a decoder learns visual sentences from token shards (arXiv 2312.00785, section 3.2)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from lvm_jax.config import to_dict
+from lvm_jax.data.mixture import parse_weights
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.held_out_loss import held_out_loss
+from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
+from lvm_jax.models.attention.attend import check_backend, choose
+from lvm_jax.models.decoder.config import LlamaConfig
+from lvm_jax.parallel.mesh import MeshConfig, make_mesh
+from lvm_jax.parallel.sharding import BatchPlacement
+from lvm_jax.recipes.base import Recipe, Run
+from lvm_jax.tasks.base import State
+from lvm_jax.tasks.decoder import DecoderTask
+from lvm_jax.training.loop import Evaluation, Every, TrainConfig
+from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
+from lvm_jax.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which shards, in which shares, and how sentences become rows of seq_len + 1 tokens.
+
+    Attributes:
+      shards: a folder of shards or a glob; several with commas between them.
+      seq_len: inputs of a row.
+      weights: shares of the images, as "NAME=SHARE,..." or a mapping; empty takes every sentence once a pass.
+      packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream, cut into rows.
+    """
+
+    shards: str
+    seq_len: int
+    weights: str | dict[str, float] = ""
+    packing: Literal["packed", "concat"] = "packed"
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """How the loss is computed; see `DecoderTask`."""
+
+    z_loss: float = 0.0
+    chunk: int = 0
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.accumulation < 1:
+            raise UserError(f"config.loss.accumulation is {self.accumulation}: at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All of a run's configuration; experiments/configs/lvm.py explains every key.
+
+    Attributes:
+      model: the decoder.
+      data: what it reads.
+      train: how long, how large, how often.
+      optimizer: AdamW.
+      loss: how the loss is computed.
+      mesh: how the devices are laid out.
+      evaluators: name -> its period in steps, 0 for never.
+      evaluation: what they read.
+      init_from: a model folder to start from; "": fresh weights.
+      frozen: patterns of parameters that are not trained, see `DecoderTask`.
+      recipe: names this module.
+    """
+
+    model: LlamaConfig
+    data: DataConfig
+    train: TrainConfig
+    optimizer: OptimizerConfig
+    loss: LossConfig
+    mesh: MeshConfig
+    evaluators: dict[str, int]
+    evaluation: EvaluationConfig
+    init_from: str = ""
+    frozen: tuple[str, ...] = ()
+    recipe: Literal["lvm"] = "lvm"
+
+
+def make_task(config: Experiment) -> DecoderTask:
+    """What a step of the experiment is."""
+    return DecoderTask(
+        config.model,
+        make_optimizer(config.optimizer),
+        seq_len=config.data.seq_len,
+        z_loss=config.loss.z_loss,
+        loss_chunk=config.loss.chunk,
+        accumulation=config.loss.accumulation,
+        frozen=config.frozen,
+    )
+
+
+def prepare(config: Experiment, workdir: epath.Path) -> Run:
+    """Opens the shards and builds what the loop is given.
+
+    Raises:
+      UserError: no shards, or shards, model, mesh and evaluations that do not fit together.
+    """
+    del workdir  # only the loop and the export write there
+    check_periods(config.evaluators)
+    attention = choose(config.model.attention, config.model.dtype)
+    check_backend(attention)
+    print(f"attention: {attention} on {jax.default_backend()}")
+    batches, task, mesh = open_batches(config), make_task(config), make_mesh(config.mesh)
+    fingerprint = batches.manifest.tokenizer_fingerprint
+
+    def export(state: State, folder: epath.Path) -> None:
+        model = task.model(state)
+        model.tokenizer_fingerprint = fingerprint  # so that a tokenizer of other codes is refused
+        model.save_pretrained(folder)
+        print(f"the decoder is in {folder}")
+
+    run = Run(
+        task=task,
+        batches=batches,
+        mesh=mesh,
+        evaluations=make_all_evaluations(config, task, batches, mesh),
+        record=to_dict(config) | {"tokenizer": fingerprint},
+        export=export,
+        warm_start=(lambda state: task.load(state, config.init_from)) if config.init_from else None,
+    )
+    _say_what_is_read(config, batches)
+    return run
+
+
+def open_batches(config: Experiment) -> TokenLoader:
+    """The training rows of this process.
+
+    Raises:
+      UserError: no shards, or shards of another vocabulary than the model's.
+    """
+    data = config.data
+    if not data.shards:
+        raise UserError(
+            "config.data.shards is empty: name a folder that data_pipelines.build_uvd wrote"
+        )
+    batches = TokenLoader(
+        data.shards,
+        "train",
+        data.seq_len,
+        config.train.batch_size,
+        config.train.seed,
+        data.packing,
+        jax.process_index(),
+        jax.process_count(),
+        weights=parse_weights(data.weights) if isinstance(data.weights, str) else data.weights,
+    )
+    _check_vocabulary(config.model, batches.manifest)
+    return batches
+
+
+def make_all_evaluations(
+    config: Experiment, task: DecoderTask, batches: TokenLoader, mesh: Mesh
+) -> list[Evaluation | Every]:
+    """The held-out loss, how often each data set was read, and the evaluators that the config asks for."""
+    batch_size, shards = config.train.batch_size, config.data.shards
+    process, processes = jax.process_index(), jax.process_count()
+    held_out = EvalLoader(shards, "validation", config.data.seq_len, batch_size, process, processes)
+    wanted = [name for name, steps in config.evaluators.items() if steps]
+    made = make_evaluations(wanted, config.evaluation, shards, task.model)
+
+    def epochs(step: int, state: State) -> Mapping[str, float]:
+        del state
+        return {f"epochs/{name}": count for name, count in batches.epochs(step).items()}
+
+    return [
+        held_out_loss(task.loss, held_out, BatchPlacement(mesh, batch_size)),
+        epochs,
+        *(
+            Every(config.evaluators[name], each)
+            for name, several in made.items()
+            for each in several
+        ),
+    ]
+
+
+def _say_what_is_read(config: Experiment, batches: TokenLoader) -> None:
+    rows, seq_len, steps = batches.rows_per_pass, config.data.seq_len, config.train.steps
+    print(f"{rows:,} rows of {seq_len} tokens a pass, {batches.fill:.1%} of them filled")
+    for name, epochs in batches.epochs(steps).items():
+        print(f"{name}: {epochs:.3g} epochs in {steps:,} steps")
+
+
+def _check_vocabulary(model: LlamaConfig, manifest: Manifest) -> None:
+    needed = Vocabulary.lvm(manifest.codebook_size).size
+    if model.vocab_size != needed:
+        raise UserError(
+            f"config.model.vocab_size is {model.vocab_size} and the shards have {manifest.codebook_size} codes: "
+            f"set --config.model.vocab_size={needed}, and bos, eos, pad to the three ids after the codes"
+        )
+
+
+RECIPE = Recipe(Experiment, make_task, prepare)

@@ -1,0 +1,160 @@
+"""The recipe of the tokenizer: a VQGAN learns images against a discriminator (arXiv 2012.09841, section 3.1)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+from etils import epath
+
+from lvm_jax.config import to_dict
+from lvm_jax.data.images.held_out_images import load_images
+from lvm_jax.data.images.loader import FileImages, ImageLoader
+from lvm_jax.data.images.sources import Subset, open_images, split_source
+from lvm_jax.data.splits import read_held_out, spread
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.tokenizer.while_training import Reconstructions
+from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
+from lvm_jax.parallel.mesh import MeshConfig, make_mesh
+from lvm_jax.pictures.resize import Crop
+from lvm_jax.recipes.base import Recipe, Run
+from lvm_jax.tasks.base import State
+from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
+from lvm_jax.training.loop import TrainConfig
+from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
+
+_WATCHED = 64  # held-out images reconstructed at each evaluation; the first 16 are drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images, which of them are held out, and how often those of a sub-folder come in an epoch.
+
+    Attributes:
+      images: a folder, tars, TFRecords or a TFDS dataset, see `lvm_jax.data.images.sources`.
+      feature: which images, where an item of tars, TFRecords or TFDS has several.
+      held_out: a list of paths that are held out, one a line; "": `held_out_fraction` of the images, by hash.
+      held_out_fraction: in (0, 1).
+      repeats: sub-folder -> how often each of its images comes in an epoch.
+      crop: how an image becomes a square.
+      flip: mirrors every other image.
+      max_bad: images that cannot be decoded and are passed over before the run stops.
+    """
+
+    images: str
+    feature: str = ""
+    held_out: str = ""
+    held_out_fraction: float = 0.01
+    repeats: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    crop: Crop = "random"
+    flip: bool = True
+    max_bad: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All of a run's configuration; experiments/configs/tokenizer.py explains every key.
+
+    Attributes:
+      model: the tokenizer.
+      discriminator: what it is trained against.
+      loss: what is minimised.
+      step: how a step is computed, and what is kept beside the weights.
+      data: the images.
+      train: how long, how large, how often.
+      generator: the tokenizer's optimizer.
+      critic: the discriminator's optimizer.
+      mesh: how the devices are laid out.
+      recipe: names this module.
+    """
+
+    model: VQGANConfig
+    discriminator: DiscriminatorConfig
+    loss: TokenizerLoss
+    step: TokenizerStep
+    data: DataConfig
+    train: TrainConfig
+    generator: OptimizerConfig
+    critic: OptimizerConfig
+    mesh: MeshConfig
+    recipe: Literal["tokenizer"] = "tokenizer"
+
+
+def make_task(config: Experiment) -> TokenizerTask:
+    """What a step of the experiment is."""
+    return TokenizerTask(
+        config.model,
+        make_optimizer(config.generator),
+        make_optimizer(config.critic),
+        loss=config.loss,
+        discriminator=config.discriminator,
+        how=config.step,
+    )
+
+
+def prepare(config: Experiment, workdir: epath.Path) -> Run:
+    """Lists the images and builds what the loop is given.
+
+    Raises:
+      UserError: no images, or images that cannot be split or read.
+    """
+    images, held_out = open_split(config.data)
+    task = make_task(config)
+    batches = ImageLoader(
+        images,
+        config.model.resolution,
+        config.train.batch_size,
+        config.train.seed,
+        config.data.crop,
+        config.data.flip,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        max_bad=config.data.max_bad,
+    )
+    shown = Subset(held_out, spread(len(held_out.names), _WATCHED))
+    watched = load_images(shown, config.model.resolution, max_bad=config.data.max_bad)
+    print(f"{len(images.names):,} images an epoch, {len(held_out.names):,} held out")
+
+    def export(state: State, folder: epath.Path) -> None:
+        task.export(state).save_pretrained(folder)
+        print(f"the tokenizer is in {folder}")
+
+    return Run(
+        task=task,
+        batches=batches,
+        mesh=make_mesh(config.mesh),
+        evaluations=[Reconstructions(task.export, watched, workdir)],
+        record=to_dict(config),
+        export=export,
+    )
+
+
+def open_split(data: DataConfig) -> tuple[Subset, Subset]:
+    """Images for training, repeats included, and held-out ones.
+
+    Raises:
+      UserError: no images, none for one of the two, or a sub-folder in `repeats` that does not exist.
+    """
+    if not data.images:
+        raise UserError("config.data.images is empty: name a folder of images")
+    listed = read_held_out(data.held_out) if data.held_out else None
+    source = open_images(data.images, data.feature)
+    images, held_out = split_source(source, data.images, listed, data.held_out_fraction)
+    if not data.repeats:
+        return images, held_out
+    if not isinstance(source, FileImages):
+        raise UserError(f"config.data.repeats names sub-folders: {data.images} is no folder")
+    numbers = list(images.numbers)
+    for name, times in data.repeats.items():
+        folder = epath.Path(data.images) / name
+        if not folder.is_dir():
+            raise UserError(
+                f"config.data.repeats names {name!r}: {data.images} has no such sub-folder"
+            )
+        below = [n for n in images.numbers if source.names[n].startswith(f"{folder}/")]
+        numbers += below * (times - 1)
+    return Subset(source, numbers), held_out
+
+
+RECIPE = Recipe(Experiment, make_task, prepare)

@@ -1,0 +1,61 @@
+"""How a training runs: its length, its batch, its periods, and what it does about a bad step."""
+
+import dataclasses
+from typing import Literal
+
+from lvm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, how large, and how often. Periods are in steps; 0 means never.
+
+    Attributes:
+      steps: updates in all.
+      batch_size: rows of a global batch, over all hosts.
+      seed: of the initialisation, the data's order, and the key of every step.
+      log_every: steps whose numbers become one line of metrics.jsonl.
+      eval_every: period of the evaluations that have none of their own. All of them also follow the last step.
+      checkpoint_every: period of the checkpoints. One also follows the last step, and a signal to stop.
+      keep_checkpoints: how many of the newest stay.
+      keep_every_steps: checkpoints of the steps that this divides stay for ever.
+      on_bad_step: a bad step has a number that is not finite or, with a `spike_factor`, a loss above that many times
+        its running mean. It stops the run, or its update is left out.
+      spike_factor: 0 judges finiteness only.
+      max_skips: bad steps in a row that may be left out before the run stops.
+      watchdog_seconds: a batch, step, checkpoint or evaluation that takes longer ends the process; 0 watches nothing.
+      profile_steps: (first, last) step to trace, counted from 1; (0, 0) traces none.
+      wandb_project: Weights & Biases project that gets the metrics too; "" for none.
+      print_config: print the whole configuration at the start, or only where it is.
+    """
+
+    steps: int
+    batch_size: int
+    seed: int = 0
+    log_every: int = 20
+    eval_every: int = 1_000
+    checkpoint_every: int = 1_000
+    keep_checkpoints: int = 2
+    keep_every_steps: int = 0
+    on_bad_step: Literal["stop", "skip"] = "stop"
+    spike_factor: float = 0.0
+    max_skips: int = 10
+    watchdog_seconds: float = 1800.0
+    profile_steps: tuple[int, int] = (0, 0)
+    wandb_project: str = ""
+    print_config: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"config.train.{name} is {getattr(self, name)}: it must be at least 1"
+                )
+        for name in ("spike_factor", "max_skips", "watchdog_seconds", "keep_every_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"config.train.{name} is {getattr(self, name)}: 0 or more")
+        first, last = self.profile_steps
+        if (first, last) != (0, 0) and not 0 < first <= last:
+            raise UserError(
+                f"config.train.profile_steps is {self.profile_steps}: (first, last), counted from 1, or (0, 0)"
+            )

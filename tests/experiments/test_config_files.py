@@ -1,0 +1,76 @@
+"""A config file lists every key that it sets, each with a comment, and the recipe that it names knows them all."""
+
+import dataclasses
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from lvm_jax.config import from_mapping
+from lvm_jax.errors import UserError
+from lvm_jax.recipes import RECIPES, recipe_named
+
+CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
+# Of the config file of each recipe: arguments that change what it sets.
+ARGUMENTS = {
+    "lvm": ("", "small", "3b,runlocal"),
+    "tokenizer": ("", "small,embedded", "debug,recipe=maskgit,l2_codes,runlocal"),
+}
+# Tables whose keys are the user's own: names, not settings.
+OPEN = ("data.repeats", "mixtures", "common", "sizes")
+
+
+def get_config(name, arg):
+    spec = importlib.util.spec_from_file_location(f"config_{name}", CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg or None)
+
+
+def leaves(tree, prefix=""):
+    """Dotted names of all settings."""
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and name not in OPEN:
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name
+
+
+@pytest.mark.parametrize(
+    ("name", "arg"), [(name, arg) for name, args in ARGUMENTS.items() for arg in args]
+)
+def test_a_file_sets_every_key_there_is_and_no_other(name, arg):
+    config = get_config(name, arg)
+    experiment = from_mapping(RECIPES[name].experiment, config)  # its defaults included
+    known = leaves(dataclasses.asdict(experiment))
+    assert set(leaves(config.to_dict())) == set(known)
+
+
+def without_comment(text, name):
+    """Of a file's text: keys that no line sets as `config.KEY = ...  # why`, or below a comment."""
+    lines = text.splitlines()
+    missing = []
+    for key in leaves(get_config(name, "").to_dict()):
+        found = [i for i, line in enumerate(lines) if re.match(rf"    config\.{key} = ", line)]
+        if not any("  # " in lines[i] or lines[i - 1].lstrip().startswith("# ") for i in found):
+            missing.append(key)
+    return missing
+
+
+@pytest.mark.parametrize("name", [*ARGUMENTS, "scaling_study"])
+def test_every_key_is_written_out_with_a_comment(name):
+    text = (CONFIGS / f"{name}.py").read_text()
+    assert not without_comment(text, name)
+    assert not re.search(r"config\.\w+ = dataclasses\.asdict", text), "asdict lists no key"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_file_names_its_recipe(name):
+    assert recipe_named(get_config(name, "").recipe) is RECIPES[name]
+
+
+def test_an_unknown_recipe_is_named():
+    with pytest.raises(UserError, match=r"config\.recipe is 'lmv': it must be one of lvm, tok"):
+        recipe_named("lmv")

@@ -1,0 +1,84 @@
+"""Experiments and what they build, used as a library: no launch script is imported."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+
+from lvm_jax.config import from_mapping
+from lvm_jax.errors import UserError
+from lvm_jax.parallel.mesh import make_mesh
+from lvm_jax.recipes import RECIPES
+from lvm_jax.recipes import tokenizer as tokenizer_recipe
+from lvm_jax.training.ahead_of_time import lower_step
+
+CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
+FILES = {"lvm": "debug,runlocal", "tokenizer": "quickstart,runlocal"}
+
+
+def experiment(name, **changes):
+    """What the config file of a recipe gives."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(FILES[name])
+    for key, value in changes.items():
+        config[key] = value
+    return from_mapping(RECIPES[name].experiment, config)
+
+
+def test_every_recipe_has_a_config_file():
+    assert set(FILES) == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_step_of_a_recipe_is_lowered_without_its_data(name):
+    """All that compile_only asks of a recipe."""
+    config = experiment(name)
+    task = RECIPES[name].make_task(config)
+    mesh = make_mesh(config.mesh, devices=jax.devices()[:1])
+    assert "func.func public @main" in lower_step(task, config.train, mesh).as_text()
+
+
+@pytest.mark.parametrize(("name", "key"), [("lvm", "shards"), ("tokenizer", "images")])
+def test_data_that_is_not_named_is_asked_for(name, key, tmp_path):
+    with pytest.raises(UserError, match=rf"config\.data\.{key} is empty"):
+        RECIPES[name].prepare(experiment(name), epath.Path(tmp_path))
+
+
+def test_what_the_config_freezes_the_task_freezes():
+    config = experiment("lvm", frozen=("embedding",))
+    state = jax.eval_shape(RECIPES["lvm"].make_task(config).init, jax.random.key(0))
+    assert set(state["params"]["frozen"]) == {"embedding"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a/0.png", "a/1.png", "a/2.png", "b/0.png", "b/1.png"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
+    (tmp_path / "list.txt").write_text("a/1.png\nb/0.png\n")
+    return tmp_path
+
+
+def split_with(folder, **repeats):
+    images, held_out = tokenizer_recipe.open_split(
+        tokenizer_recipe.DataConfig(
+            images=str(folder / "images"), held_out=str(folder / "list.txt"), repeats=repeats
+        )
+    )
+    root = f"{folder / 'images'}/"
+    return [[name.removeprefix(root) for name in part.names] for part in (images, held_out)]
+
+
+def test_images_of_a_sub_folder_come_as_often_as_asked_and_held_out_ones_never(folder):
+    images, held_out = split_with(folder, b=3, a=2)
+    assert images == ["a/0.png", "a/2.png", "b/1.png", "b/1.png", "b/1.png", "a/0.png", "a/2.png"]
+    assert held_out == ["a/1.png", "b/0.png"]
+    with pytest.raises(UserError, match=r"repeats names 'c': .* has no such sub-folder"):
+        split_with(folder, c=2)
