@@ -5,7 +5,7 @@ import pathlib
 import signal
 import threading
 
-import jaxtyping
+import array_annotations
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,10 +17,9 @@ _CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "xla-tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
-# Every annotation of these rooms is checked at each call, shapes included. It has to happen before the first import
-# of lvm_jax.
-_CHECKED = ("models", "losses", "pictures", "inference", "metrics", "data")
-jaxtyping.install_import_hook([f"lvm_jax.{room}" for room in _CHECKED], "beartype.beartype")
+# The shapes and dtypes that these rooms annotate are checked at each call. The hook has to be in place before the first
+# import of lvm_jax.
+array_annotations.install(("models", "losses", "pictures", "inference", "metrics", "data"))
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would the processes that tests press it in.
 if threading.current_thread() is threading.main_thread():

@@ -78,7 +78,19 @@ EXTRAS = {
     "wandb": {"wandb"},
 }
 # Tools that no module imports, and JAX itself with the plugin of a machine.
-NOT_IMPORTED = {"beartype", "jax", "pip-licenses", "pyright", "pytest", "pytest-xdist", "ruff"}
+NOT_IMPORTED = {
+    *(
+        "beartype",
+        "jax",
+        "mkdocs",
+        "mkdocs-material",
+        "mkdocstrings",
+        "pip-licenses",
+        "pyright",
+        "pytest",
+    ),
+    *("pytest-xdist", "ruff"),
+}
 HEAVY = {"torch", "transformers"}.union(*EXTRAS.values())
 # The only places of lvm_jax that import one of them, and why it is there. Each does so when it is used, not when it is
 # imported; the page of the demo alone is Gradio's from its first line on.

@@ -1,6 +1,7 @@
 """What the page does, without the page: pictures in, their codes, and the next images. Nothing is written to disk.
 
-P: images of the prompt, B: candidates, N: tokens an image, G: sqrt(N), K: codes, H, W: pixels, C: the channels R, G, B.
+P: images of the prompt, B: candidates, N: tokens an image, G: sqrt(N), K: codes, H, W: pixels as the model sees them,
+h, w: as they were given, C: the channels R, G, B.
 """
 
 import dataclasses
@@ -38,9 +39,9 @@ class Item:
       given_HWC: the picture they were made of, squashed to a square; None for an image that began as codes.
     """
 
-    codes_N: Int[np.ndarray, "n"]
-    seen_HWC: UInt8[np.ndarray, "h w 3"]
-    given_HWC: UInt8[np.ndarray, "h2 w2 3"] | None = None
+    codes_N: Int[np.ndarray, " N"]
+    seen_HWC: UInt8[np.ndarray, "H W 3"]
+    given_HWC: UInt8[np.ndarray, "h w 3"] | None = None
 
 
 Strip = tuple[Item, ...]
@@ -93,7 +94,7 @@ class Studio:
             for item, picture in zip(self.from_codes(codes_PN), pictures)
         )
 
-    def from_codes(self, codes_PN: Int[np.ndarray, "p n"]) -> Strip:
+    def from_codes(self, codes_PN: Int[np.ndarray, "P N"]) -> Strip:
         """Images that are codes already."""
         if not len(codes_PN):
             return ()
@@ -141,7 +142,7 @@ class Studio:
         )
         return self.from_codes(codes_BIN[:, 0])
 
-    def code_map(self, item: Item) -> UInt8[np.ndarray, "g g 3"]:
+    def code_map(self, item: Item) -> UInt8[np.ndarray, "G G 3"]:
         """The codes where they lie in the image, each in its colour."""
         side = int(np.sqrt(len(item.codes_N)))
         return self.colours_K3[item.codes_N.reshape(side, side)]
@@ -169,7 +170,7 @@ def removed(strip: Strip, index: int) -> Strip:
     return strip[:index] + strip[index + 1 :]
 
 
-def code_colours(codebook_KD: np.ndarray) -> UInt8[np.ndarray, "k 3"]:
+def code_colours(codebook_KD: np.ndarray) -> UInt8[np.ndarray, "K 3"]:
     """A colour for each code: the ranks of its three principal components are red, green and blue."""
     centred_KD = codebook_KD.astype(np.float64) - codebook_KD.mean(axis=0)
     _, _, axes_DD = np.linalg.svd(centred_KD, full_matrices=False)
@@ -180,7 +181,7 @@ def code_colours(codebook_KD: np.ndarray) -> UInt8[np.ndarray, "k 3"]:
     return np.round(40 + 200 * ranks_K3 / max(1, len(codebook_KD) - 1)).astype(np.uint8)
 
 
-def _decode(name: str, content: bytes) -> UInt8[np.ndarray, "h w 3"]:
+def _decode(name: str, content: bytes) -> UInt8[np.ndarray, "H W 3"]:
     if len(content) > MAX_BYTES:
         raise UserError(
             f"{name} has {len(content) / 2**20:.1f} MB: at most {MAX_BYTES >> 20} MB are read; make it smaller"

@@ -80,7 +80,7 @@ class Engine:
 
     def generate_batch(
         self,
-        prompts: Sequence[Int[np.ndarray, "p n"]],
+        prompts: Sequence[Int[np.ndarray, "_ n"]],
         n_images: int = 1,
         *,
         n_candidates: int = 1,
@@ -133,7 +133,7 @@ class Engine:
 
     def start(
         self,
-        contexts: Sequence[Int[np.ndarray, "p n"]],
+        contexts: Sequence[Int[np.ndarray, "_ n"]],
         rows: int,
         images: int,
         first: int = 0,
@@ -160,7 +160,7 @@ class Engine:
         )
 
     def _slid(
-        self, prompts: Sequence[Int[np.ndarray, "p n"]], made_BIN: Int[np.ndarray, "b i n"]
+        self, prompts: Sequence[Int[np.ndarray, "_ n"]], made_BIN: Int[np.ndarray, "b i n"]
     ) -> list[Int[np.ndarray, "p n"]]:
         """The contexts once the longest rows are full: every row begins anew from its own last images."""
         kept, candidates = self.context_images - 1, len(made_BIN) // len(prompts)

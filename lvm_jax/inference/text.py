@@ -15,7 +15,7 @@ from lvm_jax.inference.sampling import Sampling
 
 def continue_ids(
     generator: Generator,
-    prompts: Sequence[Int[np.ndarray, "t"]],
+    prompts: Sequence[Int[np.ndarray, "_"]],
     max_new: int,
     *,
     allowed_V: Bool[np.ndarray, "v"],

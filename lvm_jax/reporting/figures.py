@@ -1,6 +1,6 @@
 """Images made of images: contact sheets and labelled strips. Pixels are uint8 RGB.
 
-H, W: height and width, C: the channels R, G, B.
+H, W: height and width of an image, h, w: of a sheet of them, C: the channels R, G, B, M: images.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ class Group:
     """
 
     label: str
-    images: Sequence[UInt8[np.ndarray, "h w c"]]
+    images: Sequence[UInt8[np.ndarray, "H W C"]]
     colour: tuple[int, int, int] | None = None
 
 
-def strip(groups: Sequence[Group], cell: int = 128) -> UInt8[np.ndarray, "h w c"]:
+def strip(groups: Sequence[Group], cell: int = 128) -> UInt8[np.ndarray, "H W C"]:
     """One row: the groups from left to right, a label above each, every image `cell` pixels high and wide."""
     groups = [group for group in groups if len(group.images)]
     if not groups:
@@ -66,11 +66,11 @@ def strip(groups: Sequence[Group], cell: int = 128) -> UInt8[np.ndarray, "h w c"
 
 
 def contact_sheet(
-    rows: Sequence[tuple[str, Sequence[UInt8[np.ndarray, "h w c"]]]],
+    rows: Sequence[tuple[str, Sequence[UInt8[np.ndarray, "H W C"]]]],
     *,
     columns: int = 8,
     cell: int = 128,
-) -> UInt8[np.ndarray, "h w c"]:
+) -> UInt8[np.ndarray, "h w C"]:
     """Rows of the same images in several states, such as originals and reconstructions, one below the other.
 
     Args:
@@ -98,8 +98,8 @@ def contact_sheet(
 
 
 def save_comparison(
-    originals: Float[np.ndarray, "m h w c"],
-    reconstructions: Float[np.ndarray, "m h w c"],
+    originals: Float[np.ndarray, "M H W C"],
+    reconstructions: Float[np.ndarray, "M H W C"],
     path: epath.PathLike,
 ) -> None:
     """Writes a PNG of images above what a tokenizer made of them; floats in [0, 1]."""
@@ -113,7 +113,7 @@ def save_comparison(
     save_png(path, contact_sheet(rows))
 
 
-def save_png(path: epath.PathLike, image: UInt8[np.ndarray, "h w c"]) -> None:
+def save_png(path: epath.PathLike, image: UInt8[np.ndarray, "H W C"]) -> None:
     """Writes a PNG, local or remote; under the final name there is never half a file."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

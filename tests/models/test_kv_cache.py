@@ -108,7 +108,7 @@ def test_rows_of_a_shared_prefix_equal_the_full_forward_pass(model, lengths):
 
     logits = decode(model, padded, own)
     for row in range(6):
-        sentence = np.concatenate([prompts[row // 3], own[row]])[None]
+        sentence = jnp.concatenate([prompts[row // 3], own[row]])[None]
         np.testing.assert_allclose(logits[row], model(sentence)[0, -4:], atol=1e-5)
 
 

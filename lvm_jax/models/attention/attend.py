@@ -123,21 +123,20 @@ def refuse_dropout(name: str, rate: float, key: jax.Array | None) -> None:
 def _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, drop=None):
     """Plain masked softmax over all keys: the reference, and the one that can drop weights."""
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    visible = jnp.arange(S) <= jnp.arange(T)[:, None] + query_start
+    visible_BTS = (jnp.arange(S)[None] <= jnp.arange(T)[:, None] + query_start)[None]
     if segment_ids_BT is not None:
-        same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-        visible = (visible & same_BTS)[:, None, None]
-    return masked_attention(q_BTNH, k_BSKH, v_BSKH, visible, drop)
+        visible_BTS &= segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+    return masked_attention(q_BTNH, k_BSKH, v_BSKH, visible_BTS[:, None, None], drop)
 
 
 def masked_attention(
     q_BTNH: Float[Array, "B T N H"],
     k_BSKH: Float[Array, "B S K H"],
     v_BSKH: Float[Array, "B S K H"],
-    visible: Bool[Array, "*x T S"],
+    visible: Bool[Array, "#B #K #G T S"],
     drop: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Float[Array, "B T N H"]:
-    """softmax(q k^T / sqrt(H)) v over the keys that `visible`, which broadcasts to (B, K, G, T, S), leaves a query.
+    """softmax(q k^T / sqrt(H)) v over the keys that `visible` leaves each query; G: queries a head of keys.
 
     `drop` is applied to the fp32 weights of the softmax.
     """
@@ -264,10 +263,11 @@ def _product(a, b, contract_a, contract_b):
 
 def _mask(segment_ids_BT, queries, keys):
     """What to add to scores, (B or 1, C, S): 0 where the query may see the key, else `MASKED`."""
-    visible = jnp.arange(queries.start, queries.stop)[:, None] >= jnp.arange(keys.start, keys.stop)
-    if segment_ids_BT is None:
-        visible = visible[None]
-    else:
+    visible = (
+        jnp.arange(queries.start, queries.stop)[None, :, None]
+        >= jnp.arange(keys.start, keys.stop)[None, None]
+    )
+    if segment_ids_BT is not None:
         visible &= segment_ids_BT[:, queries, None] == segment_ids_BT[:, None, keys]
     return jnp.where(visible, 0.0, MASKED)
 

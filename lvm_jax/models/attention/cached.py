@@ -68,7 +68,7 @@ def _attend_block(q_BKTGH, k_RKSH, k_scale_RKS, v_RKSH, v_scale_RKS, ends_RT):
     if k_scale_RKS is not None:
         scores_RKMS *= k_scale_RKS[:, :, None]
     scores = scores_RKMS.reshape(R, K, B // R, T, G, S)
-    visible_RTS = jnp.arange(S) < ends_RT[..., None]
+    visible_RTS = jnp.arange(S)[None, None] < ends_RT[..., None]
     scores = jnp.where(visible_RTS[:, None, None, :, None], scores, MASKED)
     top = jnp.max(scores, axis=-1)
     weights = jnp.exp(scores - top[..., None])

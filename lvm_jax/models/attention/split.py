@@ -59,8 +59,8 @@ def _local(axis, q_BTNH, k_BTKH, v_BTKH, ids_BT):
     @jax.checkpoint
     def chunk(part):
         start, q_BCNH, ids_BC = part
-        causal = keys <= (first + start + jnp.arange(C))[:, None]
-        visible_BCS = causal & (ids_BC[:, :, None] == ids_BS[:, None, :])
+        causal_1CS = (keys[None] <= (first + start + jnp.arange(C))[:, None])[None]
+        visible_BCS = causal_1CS & (ids_BC[:, :, None] == ids_BS[:, None, :])
         return masked_attention(q_BCNH, k_BSKH, v_BSKH, visible_BCS[:, None, None])
 
     starts = jnp.arange(0, T, C)

@@ -24,7 +24,7 @@ class RMSNorm(nnx.Module):
         """Normalises the last dimension."""
         x32 = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
-        return (x32 * inverse * self.scale[...]).astype(x.dtype)
+        return (x32 * inverse * _along_last(self.scale[...], x)).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
@@ -41,7 +41,8 @@ class LayerNorm(nnx.Module):
         # Centred before it is squared: mean(x^2) - mean(x)^2 cancels where the mean is large.
         centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.eps)
-        return (centred * inverse * self.scale[...] + self.bias[...]).astype(x.dtype)
+        scale, bias = (_along_last(vector[...], x) for vector in (self.scale, self.bias))
+        return (centred * inverse * scale + bias).astype(x.dtype)
 
 
 NORMS: Mapping[str, type[RMSNorm] | type[LayerNorm]] = {"rms": RMSNorm, "layer": LayerNorm}
@@ -50,3 +51,8 @@ NORMS: Mapping[str, type[RMSNorm] | type[LayerNorm]] = {"rms": RMSNorm, "layer":
 def make_norm(config: DecoderConfig) -> RMSNorm | LayerNorm:
     """The configured norm, over the hidden size."""
     return NORMS[config.norm](config.hidden_size, config.rms_norm_eps)
+
+
+def _along_last(vector_D: jax.Array, x: jax.Array) -> jax.Array:
+    """A vector with as many dimensions as `x`, so that nothing is broadcast by accident."""
+    return jnp.expand_dims(vector_D, tuple(range(x.ndim - 1)))

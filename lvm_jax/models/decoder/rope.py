@@ -32,7 +32,9 @@ def rope_table(
     """
     exponents_F = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
     frequencies_F = _scaled(1.0 / (theta**exponents_F), scaling)
-    angles_BT1F = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies_F
+    angles_BT1F = (
+        positions_BT[:, :, None, None].astype(jnp.float32) * frequencies_F[None, None, None]
+    )
     return jnp.cos(angles_BT1F), jnp.sin(angles_BT1F)
 
 

@@ -104,7 +104,8 @@ def features(
       net: which classifier.
     """
     _, _, layers, window = _NETS[net]
-    x = (2 * images_BHWC.astype(jnp.float32) - 1 - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    shift_111C, scale_111C = (jnp.array(c)[None, None, None] for c in (_SHIFT, _SCALE))
+    x = (2 * images_BHWC.astype(jnp.float32) - 1 - shift_111C) / scale_111C
     maps = []
     parameters = iter(zip(weights["kernels"], weights["biases"]))
     for layer in layers:
@@ -122,7 +123,7 @@ def features(
             ((padding, padding), (padding, padding)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        x = jax.nn.relu(x + bias)
+        x = jax.nn.relu(x + bias[None, None, None])
         if compared:
             maps.append(x)
     return maps

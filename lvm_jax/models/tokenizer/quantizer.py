@@ -132,7 +132,7 @@ class VectorQuantizer(nnx.Module):
         codes_KD = self._project(codes_KD)
         # An accelerator's default precision (bf16 or tf32) would change which code is nearest.
         products_TK = jnp.matmul(z_TD, codes_KD.T, precision=jax.lax.Precision.HIGHEST)
-        return 2 * products_TK - jnp.sum(codes_KD**2, axis=-1)
+        return 2 * products_TK - jnp.sum(codes_KD**2, axis=-1)[None]
 
     def _project(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         if not self.l2_normalize:
@@ -150,7 +150,7 @@ def _first_equal(x_TK: Float[Array, "T K"], values_T: Float[Array, " T"]) -> Int
     """Where each row first has its value. As two plain reductions CPUs do it many times as fast as `argmax`."""
     last = x_TK.shape[-1] - 1  # of a row of NaN, which equal nothing
     places_K = jnp.arange(last + 1, dtype=jnp.int32)
-    return jnp.min(jnp.where(x_TK == values_T[:, None], places_K, last), axis=-1)
+    return jnp.min(jnp.where(x_TK == values_T[:, None], places_K[None], last), axis=-1)
 
 
 def straight_through(

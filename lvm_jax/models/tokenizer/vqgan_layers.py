@@ -125,7 +125,7 @@ def _of_each_phase(kernel: Float[Array, "..."], axis: int) -> Float[Array, "..."
     return jnp.stack([jnp.stack(odd, axis), jnp.stack(even, axis)], axis)
 
 
-def depth_to_space(x: Float[Array, "B h w 4*C"]) -> Float[Array, "B 2*h 2*w C"]:
+def depth_to_space(x: Float[Array, "B h w D"]) -> Float[Array, "B 2*h 2*w D//4"]:
     """Each position's channels as 2x2 positions, in raster order."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
@@ -152,8 +152,8 @@ class GroupNorm(nnx.Module):
         mean_BC = self._group_mean(jnp.mean(x_fp32, axis=(1, 2)))
         square_BC = self._group_mean(jnp.mean(jnp.square(x_fp32), axis=(1, 2)))
         variance_BC = jnp.maximum(square_BC - jnp.square(mean_BC), 0)
-        scale_BC = jax.lax.rsqrt(variance_BC + self.epsilon) * self.scale[...]
-        shift_BC = self.bias[...] - mean_BC * scale_BC
+        scale_BC = jax.lax.rsqrt(variance_BC + self.epsilon) * self.scale[...][None]
+        shift_BC = self.bias[...][None] - mean_BC * scale_BC
         normed = x_fp32 * scale_BC[:, None, None] + shift_BC[:, None, None]
         return normed.astype(x.dtype)
 
@@ -201,4 +201,4 @@ class Conv(nnx.Module):
 
     def add_bias(self, y: Float[Array, "B h w O"]) -> Float[Array, "B h w O"]:
         """`y` and the bias, if there is one."""
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None, None, None]
