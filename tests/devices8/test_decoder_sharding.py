@@ -148,9 +148,11 @@ def test_the_training_step_lowers_for_a_mesh(name):
 
 def test_attention_dropout_of_a_split_sequence_is_refused():
     config = presets.opt("debug", **SMALL, attention_dropout=0.1)
-    model = Decoder.abstract(config)
+    graphdef, state = nnx.split(Decoder.abstract(config))
     with (
         jax.set_mesh(make_mesh(MeshConfig(fsdp=2, context=4))),
         pytest.raises(UserError, match=r"attention of a split sequence cannot draw"),
     ):
-        jax.eval_shape(lambda: model(TOKENS, dropout_key=jax.random.key(0)))
+        jax.eval_shape(
+            lambda p: nnx.merge(graphdef, p)(TOKENS, dropout_key=jax.random.key(0)), state
+        )
