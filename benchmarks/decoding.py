@@ -31,6 +31,7 @@ from lvm_jax.inference.images import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models import Llama, presets
 from lvm_jax.parallel import runtime
+from lvm_jax.vocabulary import Vocabulary
 
 SPREAD = 0.1  # of the random weights: far enough that rounding does not turn an argmax
 
@@ -66,7 +67,7 @@ def main() -> None:
     )
     N, B = args.tokens_per_image, args.candidates
     model = make_model(args.preset, args.images, N)
-    codes = model.config.vocab_size - presets.RESERVED_IDS
+    codes = len(Vocabulary.lvm_of_size(model.config.vocab_size)["codes"])
     prompt = np.random.default_rng(0).integers(0, codes, (args.images, N)).astype(np.int32)
     engine = Engine(model, N, codes)
     greedy = Sampling(temperature=0.0)

@@ -1,4 +1,4 @@
-r"""Photographs to shards without the encoder, on one core: the pipeline beside a plain loop of Pillow, in turns.
+r"""Photographs to shards without the encoder, on one core: the pipeline and a plain loop of Pillow, in turns.
 
     python benchmarks/pipeline_throughput.py --rounds=5
 
@@ -20,25 +20,28 @@ from PIL import Image
 from turns import in_turns
 
 from data_pipelines.build.composing import ItemCache
-from data_pipelines.build.encoding import BatchEncoder
-from data_pipelines.build.recipe import Entry, Recipe, plan
+from data_pipelines.build.encoding import VqganEncoder
+from data_pipelines.build.plan import plan
+from data_pipelines.build.recipe import Entry, Recipe
 from data_pipelines.build.shard_writer import ShardTask, ShardWriter
 from data_pipelines.sentences import Pairs, SingleImage
 from data_pipelines.sources import PairedFiles
 from lvm_jax import cli
+from lvm_jax.data.records.record_index import Schema
+from lvm_jax.data.sentences.sentence_record import schema_of
 
 SIZE, TOKENS, CROP = 256, 256, 0.6
 OURS, PEER = "pipeline", "Pillow loop"
 
 
-class NoEncoder(BatchEncoder):
-    """Codes of no meaning, at once."""
+class NoEncoder(VqganEncoder):
+    """Codes without meaning, at once."""
 
     def __init__(self) -> None:
-        self.image_size, self.tokens_per_image, self.codebook_size = SIZE, TOKENS, 8192
+        self.schema: Schema = schema_of(8192)  # there is no tokenizer to load
 
-    def encode(self, images):  # noqa: D102 (see `BatchEncoder`)
-        return np.zeros((len(images), TOKENS), np.uint16)
+    def encode(self, values):  # noqa: D102 (see `VqganEncoder`)
+        return np.zeros((len(values), TOKENS), np.uint16)
 
 
 def write_photographs(root: pathlib.Path, count: int) -> None:

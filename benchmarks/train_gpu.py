@@ -28,7 +28,7 @@ from flax import nnx
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
-from lvm_jax.models.decoder import hf_llama
+from lvm_jax.models.decoder import hf_folder
 from lvm_jax.models.decoder.config import train_flops_per_token
 from lvm_jax.parallel import runtime
 from lvm_jax.tasks.decoder import DecoderTask
@@ -64,7 +64,7 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
     """
     runtime.initialize(compile_cache=question["cache"])
     peak = peak_flops()
-    config = hf_llama.load_config(question["folder"], **question["compute"])
+    config = hf_folder.load_config(question["folder"], **question["compute"])
     tokens = np.load(question["tokens"])
     tx = optax.chain(
         optax.clip_by_global_norm(1.0),

@@ -1,15 +1,16 @@
-r"""Raw data -> visual sentences -> token shards.
+r"""Raw data -> sentences -> encoded shards.
 
     python -m data_pipelines.build_uvd --config=data_pipelines/configs/quickstart.py --config.root=CORPUS \
         --tokenizer=MODEL --output=SHARDS
 
-writes `SHARDS/NAME/VERSION/`: shards, indices, `manifest.json` and the metadata by which TFDS opens the folder. Stopped
-or killed, the same command writes the missing shards. By default it runs on this machine's cores; Beam's own options go
-into one flag and choose a cluster:
+writes `SHARDS/NAME/VERSION/`: shards, indices, `manifest.json` and the metadata by which TFDS opens the folder. After
+it was stopped or killed, the same command writes the missing shards. By default it runs on this machine's cores; Beam's
+own options go into one flag and choose a cluster:
 
     --beam="--runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp"
 """
 
+import dataclasses
 import logging
 import os
 import shlex
@@ -21,9 +22,10 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from data_pipelines import near_duplicates
-from data_pipelines.build import recipe as recipe_lib
-from data_pipelines.build.encoding import BatchEncoder, shared_encoder
-from data_pipelines.build.recipe import Recipe
+from data_pipelines.build import plan as plan_lib
+from data_pipelines.build.encoding import Encoder, shared_encoder
+from data_pipelines.build.plan import PlannedSentence
+from data_pipelines.build.recipe import Recipe, from_config
 from data_pipelines.build.shard_writer import (
     ShardSummary,
     ShardTask,
@@ -33,7 +35,6 @@ from data_pipelines.build.shard_writer import (
 from lvm_jax import cli, config, files
 from lvm_jax.data.records import manifest as manifest_lib
 from lvm_jax.data.records.manifest import Manifest
-from lvm_jax.data.sentences.sentence_record import SENTENCES
 from lvm_jax.errors import UserError
 
 NOTES = "build"  # the folder beside the shards with the recipe and the summaries
@@ -52,29 +53,26 @@ def build(
 
     Args:
       recipe: what to write.
-      tokenizer: folder of a VQGAN, readable by every worker.
+      tokenizer: folder of the encoding's model, a VQGAN by default; every worker must be able to read it.
       output: the data set becomes `output/NAME/VERSION`.
-      batch_size: images that the tokenizer encodes at a time.
+      batch_size: how many values are encoded at a time.
       beam_flags: Beam's pipeline options.
 
     Raises:
-      UserError: an output of another recipe or tokenizer, another image size than the tokenizer's, too many bad
-        items, an empty split, or a full disk.
+      UserError: the output belongs to another recipe or tokenizer, the encoding cannot encode such a recipe, there are
+        too many bad items, a split is empty, or the disk is full.
     """
-    encoder = shared_encoder(tokenizer, batch_size)
-    if encoder.image_size != recipe.image_size:
-        raise UserError(
-            f"config.image_size is {recipe.image_size}, the tokenizer {tokenizer} takes {encoder.image_size}: "
-            "make them equal"
-        )
+    encoder = shared_encoder(tokenizer, batch_size, recipe.encoding)
+    encoder.check(recipe)
     folder = manifest_lib.dataset_folder(output, recipe.name, recipe.version)
-    keys = recipe_lib.item_keys(recipe)
+    keys = plan_lib.item_keys(recipe)
     duplicates = _near_duplicates(recipe, keys, folder)
-    plans = recipe_lib.plan(recipe, keys, duplicates)
-    fingerprint = recipe_lib.fingerprint(recipe, plans, encoder.fingerprint)
+    plans = plan_lib.plan(recipe, keys, duplicates.left_out if duplicates else {})
+    fingerprint = plan_lib.fingerprint(recipe, plans, encoder.fingerprint)
     with needs_space(folder):
         _claim(folder, recipe, encoder.fingerprint, fingerprint)
-        _keep_duplicates(recipe, keys, duplicates, folder)
+        if duplicates:
+            files.write_json(folder / NOTES / DUPLICATES, dataclasses.asdict(duplicates))
     tasks = _tasks(recipe, plans, folder)
     missing = _missing(tasks, fingerprint, recipe.max_bad_items)
     print(
@@ -84,7 +82,7 @@ def build(
     for leftover in [*files.leftovers(folder), *files.leftovers(folder / NOTES)]:
         leftover.unlink()  # of a run that was killed
     if missing:
-        # A manifest is true only of a whole data set.
+        # A manifest tells the truth only of a whole data set.
         (folder / manifest_lib.FILE_NAME).unlink(missing_ok=True)
         _write_shards(missing, recipe, tokenizer, batch_size, fingerprint, beam_flags)
     summaries = {}
@@ -100,7 +98,9 @@ def build(
         for split in plans
     }
     with needs_space(folder):
-        manifest_lib.write_tfds_metadata(folder, recipe.name, recipe.version, lengths, SENTENCES)
+        manifest_lib.write_tfds_metadata(
+            folder, recipe.name, recipe.version, lengths, encoder.schema
+        )
         manifest.save(folder)
     return manifest
 
@@ -108,7 +108,7 @@ def build(
 def main() -> None:
     """The command line."""
     args = flags.FLAGS
-    recipe = recipe_lib.from_config(args.config)
+    recipe = from_config(args.config)
     manifest = build(
         recipe,
         args.tokenizer,
@@ -128,52 +128,58 @@ def main() -> None:
 
 def _define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "a file of data_pipelines/configs, or your own")
-    flags.DEFINE_string("tokenizer", None, "folder of the trained VQGAN")
-    flags.DEFINE_string("output", None, "the data set becomes OUTPUT/NAME/VERSION")
-    flags.DEFINE_integer(
-        "batch_size", 64, "images that the tokenizer encodes at a time", lower_bound=1
+    flags.DEFINE_string(
+        "tokenizer",
+        None,
+        "folder of the trained VQGAN, or of what else the recipe's encoding needs",
     )
-    flags.DEFINE_integer("workers", os.cpu_count(), "threads, each writing a shard", lower_bound=1)
+    flags.DEFINE_string("output", None, "the data set becomes OUTPUT/NAME/VERSION")
+    flags.DEFINE_integer("batch_size", 64, "images that are encoded at a time", lower_bound=1)
+    flags.DEFINE_integer(
+        "workers", os.cpu_count(), "threads; each writes a shard at a time", lower_bound=1
+    )
     flags.DEFINE_string("beam", "", "Beam's own options, such as '--runner=FlinkRunner'")
 
 
 def _local_workers(workers: int) -> list[str]:
-    # Threads are enough: image decoding and XLA leave the interpreter's lock.
+    # Threads are enough: image decoding and XLA release the interpreter's lock.
     return [f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Duplicates:
+    """The near-duplicates of a recipe's items, as they are noted beside its shards.
+
+    Attributes:
+      items: a digest of the recipe and its items: of others this says nothing.
+      left_out: item set -> key that goes -> key that stays.
+    """
+
+    items: str
+    left_out: dict[str, dict[str, str]]
 
 
 def _near_duplicates(
     recipe: Recipe, keys: Mapping[str, list[str]], folder: epath.Path
-) -> dict[str, dict[str, str]]:
-    """Item set -> key that goes -> key that stays; from `folder` if they were found there for the same items."""
+) -> _Duplicates | None:
+    """Near-duplicates, from `folder` if they were noted there for the same items; None if the recipe keeps them."""
     if recipe.near_duplicates is None:
-        return {}
-    known = files.read_json(folder / NOTES / DUPLICATES)
-    if known is not None and known["items"] == recipe_lib.digest(recipe, keys):
-        return known["left_out"]
+        return None
+    items = plan_lib.items_digest(recipe, keys)
+    noted = files.read_json(folder / NOTES / DUPLICATES)
+    if noted is not None and noted["items"] == items:
+        return _Duplicates(**noted)
     readers = [(entry.item_set, entry.source, keys[entry.name]) for entry in recipe.entries]
     found = near_duplicates.duplicates_of_sets(readers, recipe.near_duplicates, os.cpu_count() or 1)
     pairs = [f"{name}/{gone} (as {kept})" for name in found for gone, kept in found[name].items()]
     print(f"left out {len(pairs)} near-duplicates" + (f": {'; '.join(pairs[:5])}" if pairs else ""))
-    return found
-
-
-def _keep_duplicates(
-    recipe: Recipe,
-    keys: Mapping[str, list[str]],
-    duplicates: Mapping[str, Mapping[str, str]],
-    folder: epath.Path,
-) -> None:
-    """Writes what was left out, and of which items, beside the recipe."""
-    if recipe.near_duplicates is not None:
-        content = {"items": recipe_lib.digest(recipe, keys), "left_out": duplicates}
-        files.write_json(folder / NOTES / DUPLICATES, content)
+    return _Duplicates(items, found)
 
 
 def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str) -> None:
-    """Marks `folder` as this plan's; refuses one that is another's."""
+    """Marks `folder` as this plan's; refuses a folder of another plan."""
     (folder / NOTES).mkdir(parents=True, exist_ok=True)
-    mine = {"fingerprint": fingerprint, "tokenizer": tokenizer, "recipe": recipe.identity()}
+    mine = {"fingerprint": fingerprint, "tokenizer": tokenizer, "recipe": recipe.identity}
     path = folder / NOTES / "recipe.json"
     found = files.read_json(path)
     if found is None:
@@ -191,7 +197,7 @@ def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str)
 
 
 def _tasks(
-    recipe: Recipe, plans: dict[str, list[recipe_lib.SentencePlan]], folder: epath.Path
+    recipe: Recipe, plans: dict[str, list[PlannedSentence]], folder: epath.Path
 ) -> list[ShardTask]:
     tasks = []
     for split, planned in plans.items():
@@ -209,7 +215,7 @@ def _tasks(
 
 
 def _missing(tasks: list[ShardTask], fingerprint: str, max_bad_items: int) -> list[ShardTask]:
-    """Shards to write: absent, given up, or with bad items when these were too many and may be mended by now."""
+    """The shards to write: absent, given up, or with bad items if there were too many, which may be mended by now."""
     summaries = [read_summary(task, fingerprint) for task in tasks]
     too_many = len(_bad_items(s for s in summaries if s)) > max_bad_items
     return [
@@ -227,7 +233,7 @@ def _write_shards(
     fingerprint: str,
     beam_flags: Sequence[str],
 ) -> None:
-    logging.disable(logging.WARNING)  # Beam warns of cloud clients that are not installed
+    logging.disable(logging.WARNING)  # Beam warns about cloud clients that are not installed
     try:
         from data_pipelines.build import beam_runner
     except ImportError as error:
@@ -258,7 +264,7 @@ def _report_bad_items(summaries: Iterable[ShardSummary], limit: int) -> None:
 
 
 def _manifest(
-    recipe: Recipe, summaries: dict[ShardTask, ShardSummary], encoder: BatchEncoder
+    recipe: Recipe, summaries: dict[ShardTask, ShardSummary], encoder: Encoder
 ) -> Manifest:
     splits: dict[str, manifest_lib.SplitInfo] = {}
     for task, summary in summaries.items():
@@ -282,12 +288,7 @@ def _manifest(
         for entry in recipe.entries
     }
     return Manifest(
-        tokenizer_fingerprint=encoder.fingerprint,
-        codebook_size=encoder.codebook_size,
-        image_size=encoder.image_size,
-        tokens_per_image=encoder.tokens_per_image,
-        splits=splits,
-        sources=sources,
+        **encoder.manifest_fields(), splits=splits, sources=sources, encoding=recipe.encoding
     )
 
 

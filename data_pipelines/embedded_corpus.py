@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from data_pipelines import assets
 from data_pipelines.annotators.keypoints import draw_keypoints
-from data_pipelines.synthetic import renderer, scenes
+from data_pipelines.synthetic import cameras, renderer, scenes, toys
 from data_pipelines.synthetic.edges import true_edges
 from lvm_jax import cli, files
 from lvm_jax.data.splits import stable_fraction
@@ -135,7 +135,7 @@ def render_item(settings: Settings, sort: str, key: str) -> Pictures:
     """All pictures of one item of "scenes", "clips" or "turntables"."""
     rng = item_rng(settings, sort, key)
     if sort == "scenes":
-        scene, camera = scenes.random_scene(rng), scenes.random_camera(rng)
+        scene, camera = scenes.random_scene(rng), cameras.random_camera(rng)
         return _annotated(renderer.render(scene, camera, settings.size))
     if sort == "clips":
         pictures = {}
@@ -144,8 +144,8 @@ def render_item(settings: Settings, sort: str, key: str) -> Pictures:
             pictures[f"image/{i:03d}.png"] = frame.image
             pictures[f"segmentation/{i:03d}.png"] = _classes(frame)
         return pictures
-    kinds = list(scenes.KINDS)
-    body = scenes.random_body(rng, kinds[int(key) % len(kinds)])
+    kinds = list(toys.KINDS)
+    body = toys.random_body(rng, kinds[int(key) % len(kinds)])
     return {
         f"{i:03d}.png": renderer.render(scene, camera, settings.size).image
         for i, (scene, camera) in enumerate(scenes.turntable(body, rng, TURNTABLE_VIEWS))
@@ -155,7 +155,7 @@ def render_item(settings: Settings, sort: str, key: str) -> Pictures:
 def _annotated(frame: renderer.Frame) -> Pictures:
     size = len(frame.image)
     far_first = np.argsort(_distances(frame))[::-1]
-    ids = np.array([scenes.CLASS_IDS[kind] for kind in frame.kinds])
+    ids = np.array([toys.CLASS_IDS[kind] for kind in frame.kinds])
     return {
         "image.png": frame.image,
         "segmentation.png": _classes(frame),
@@ -175,7 +175,7 @@ def _distances(frame: renderer.Frame) -> list[float]:
 
 def _classes(frame: renderer.Frame) -> np.ndarray:
     """The segmentation in the colours of the bodies' classes: what a model can know from the image."""
-    ids = np.array([0, *(scenes.CLASS_IDS[kind] for kind in frame.kinds)])
+    ids = np.array([0, *(toys.CLASS_IDS[kind] for kind in frame.kinds)])
     return maps.ids_to_rgb(ids[frame.segmentation])
 
 
@@ -254,7 +254,7 @@ def _description(settings: Settings, counts: dict[str, int]) -> dict[str, Any]:
     return {
         "settings": dataclasses.asdict(settings),
         "counts": counts,
-        "classes": {kind: maps.PALETTE[i].tolist() for kind, i in scenes.CLASS_IDS.items()},
+        "classes": {kind: maps.PALETTE[i].tolist() for kind, i in toys.CLASS_IDS.items()},
         "depth": {"near": maps.DEPTH_NEAR, "far": maps.DEPTH_FAR},
         "keypoints": ["top", "centre", "foot"],
     }

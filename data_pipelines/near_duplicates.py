@@ -82,7 +82,8 @@ def hash_items(source: Source, keys: Sequence[str], threads: int) -> dict[str, H
             item = plain.load(key)
         except BadItem:
             return ()
-        images = next((item[role] for role in ANNOTATED_ROLES if role in item), [])
+        values = next((item[role] for role in ANNOTATED_ROLES if role in item), [])
+        images = [value for value in values if isinstance(value, np.ndarray)]  # the pictures
         chosen = sorted({0, len(images) // 2, len(images) - 1}) if images else []
         return tuple(perceptual_hash(images[i]) for i in chosen)
 

@@ -1,13 +1,13 @@
-r"""The pictures of some of a recipe's sentences, as PNGs: what a tokenizer for these sentences is to be trained on.
+r"""The pictures of some of a recipe's sentences, as PNGs: train a tokenizer for these sentences on them.
 
     python -m data_pipelines.sample_images --config=data_pipelines/configs/medium.py --config.images=PHOTOS ... \
         --images=20000 --output=PICTURES
     python experiments/train.py --config=experiments/configs/tokenizer.py:PRESET --workdir=DIR \
         --config.data.images=PICTURES --config.data.held_out=PICTURES/validation.txt
 
-They are the first sentences of the plan, which is shuffled over the entries, so each source has the share that it will
-have in the shards; sizes and cuts are those of the shards too. `PICTURES/train/ENTRY/NUMBER-PLACE.png` come from the
-training split, `PICTURES/validation/...` from the validation split.
+They come from the first sentences of the plan, which is shuffled over the entries: each source has the share that it
+will have in the shards, and pictures are resized and cut as they are there. `PICTURES/train/ENTRY/NUMBER-PLACE.png`
+come from the training split, `PICTURES/validation/...` from the validation split.
 """
 
 import os
@@ -21,30 +21,31 @@ from ml_collections import config_flags
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines.build import recipe as recipe_lib
 from data_pipelines.build.composing import Composed, ItemCache, SentenceMaker, TooManyBadItems
-from data_pipelines.build.recipe import SPLITS, Recipe, SentencePlan
+from data_pipelines.build.plan import PlannedSentence, plan
+from data_pipelines.build.recipe import SPLITS, Recipe, from_config
 from data_pipelines.build.shard_writer import needs_space
+from data_pipelines.items import pictures
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 
-HELD_OUT = "validation.txt"  # the list that the trainer of the tokenizer reads
+HELD_OUT = "validation.txt"  # the list that the tokenizer's training reads
 
 
 def sample_images(
     recipe: Recipe, output: epath.PathLike, *, images: int, workers: int = 1
 ) -> dict[str, int]:
-    """Writes the pictures of the first sentences of each split; the folder appears when all of them are there.
+    """Writes the pictures of the first sentences of each split; the folder appears once it has them all.
 
     Args:
       recipe: which sentences.
       output: a folder that does not exist yet.
-      images: at least so many of both splits together, or all; the validation split gives its share of them by
-        `validation_fraction`, at least one sentence. A sentence is written whole.
+      images: how many to write of both splits together, if there are so many. `validation_fraction` of them, at least
+        one sentence, come from the validation split. A sentence is written whole, so there may be a few more.
       workers: threads that read items.
 
     Returns:
-      split -> how many pictures.
+      split -> how many pictures were written.
 
     Raises:
       UserError: `output` exists, more bad items than the recipe allows, no usable sentence in a split, or a full disk.
@@ -57,7 +58,7 @@ def sample_images(
         shutil.rmtree(partial)  # of a run that was stopped
     held_out = max(1, round(recipe.validation_fraction * images))
     wanted = {"train": max(1, images - held_out), "validation": held_out}
-    plans = recipe_lib.plan(recipe)
+    plans = plan(recipe)
     counts = {}
     with needs_space(target), tqdm(total=images, desc="pictures", unit="picture") as bar:
         for split in SPLITS:
@@ -65,10 +66,12 @@ def sample_images(
             for number, sentence in enumerate(_made(recipe, plans[split], workers)):
                 folder = partial / split / sentence.entry.name
                 folder.mkdir(parents=True, exist_ok=True)
-                for place, image in enumerate(sentence.images):
+                what = f"sentence {sentence.planned.key!r}"
+                images_of_it = pictures(sentence.values, what, "a sample of images")
+                for place, image in enumerate(images_of_it):
                     Image.fromarray(image).save(folder / f"{number:06d}-{place:02d}.png")
-                counts[split] += len(sentence.images)
-                bar.update(len(sentence.images))
+                counts[split] += len(images_of_it)
+                bar.update(len(images_of_it))
                 if counts[split] >= wanted[split]:
                     break
             if not counts[split]:
@@ -78,14 +81,14 @@ def sample_images(
     return counts
 
 
-def _made(recipe: Recipe, plans: Sequence[SentencePlan], workers: int) -> Iterator[Composed]:
-    """The sentences that can be made, in their order; what is skipped is named at the end."""
+def _made(recipe: Recipe, plans: Sequence[PlannedSentence], workers: int) -> Iterator[Composed]:
+    """The sentences that can be made, in order; names what it skipped at the end."""
     maker, bad = SentenceMaker(recipe, ItemCache()), {}
     try:
         with ThreadPoolExecutor(workers) as pool:
             for begin in range(0, len(plans), 16 * workers):
                 chunk = plans[begin : begin + 16 * workers]
-                yield from _usable(pool.map(lambda plan: maker.make(plan, bad), chunk))
+                yield from _usable(pool.map(lambda planned: maker.make(planned, bad), chunk))
     except TooManyBadItems as error:
         raise UserError(
             f"{len(bad)} items cannot be used, config.max_bad_items is {recipe.max_bad_items}; such as "
@@ -103,7 +106,7 @@ def _usable(sentences: Iterable[Composed | None]) -> Iterator[Composed]:
 def main() -> None:
     """The command line."""
     args = flags.FLAGS
-    recipe = recipe_lib.from_config(args.config)
+    recipe = from_config(args.config)
     counts = sample_images(recipe, args.output, images=args.images, workers=args.workers)
     print(f"{args.output}: {counts['train']} pictures to train on, {counts['validation']} held out")
     print(

@@ -1,12 +1,13 @@
-"""Checks a data set of shards against what it says of itself, and draws a page of its sentences.
+"""Checks a data set of shards against its own manifest, and draws a page of its sentences.
 
     python -m data_pipelines.verify --shards=SHARDS --tokenizer=MODEL --page=page.png
 
-reads every record, and ends with a non-zero status at the first lie: a CRC, a code out of range, a layout of another
-number of images, a key used twice, an item in two splits, a count or a tokenizer that the manifest tells otherwise.
+reads every record, and ends with a non-zero status at the first lie: a wrong CRC, a code out of range, a layout with
+another number of images, a key used twice, an item in two splits, or a count or a tokenizer that the manifest denies.
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -18,13 +19,14 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from data_pipelines.build.recipe import key_items
+from data_pipelines.build.encoding import RecordSummary, encoding_named
+from data_pipelines.build.plan import key_items
 from lvm_jax import cli
 from lvm_jax.data.records.example import CorruptRecord
-from lvm_jax.data.records.manifest import FILE_NAME, Manifest, check_compatible
+from lvm_jax.data.records.manifest import FILE_NAME, SENTENCE_ENCODING, Manifest, check_compatible
 from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.data.records.shards import find_dataset, find_shards
-from lvm_jax.data.sentences.sentence_record import decode_example, schema_of
+from lvm_jax.data.sentences.sentence_record import decode_example
 from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import decode_codes
@@ -37,7 +39,7 @@ GAP = 4
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was found: sentences and images of each split and of each source."""
+    """What the shards hold: sentences and images (values) of each split and of each source."""
 
     sentences: dict[str, int]
     images: dict[str, int]
@@ -49,11 +51,11 @@ def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
     """Reads every record of the data set in `folder`.
 
     Args:
-      folder: with `manifest.json`.
-      tokenizer: compared with the manifest, if given.
+      folder: the one with `manifest.json`.
+      tokenizer: compared with the manifest, if there is one.
 
     Raises:
-      UserError: the first thing that is not as the manifest, the index or the record says.
+      UserError: the first thing that differs from what the manifest, the index or the record says.
     """
     folder = epath.Path(folder)
     manifest = Manifest.load(folder)
@@ -74,7 +76,7 @@ def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
         lengths[split] = []
         for shard in shards:
             before = found.sentences[split]
-            for sentence in _sentences(shard, manifest):
+            for sentence in _summaries(shard, manifest):
                 where = f"{shard.path.name}, sentence {sentence.key!r}"
                 _check_source(sentence, manifest, where)
                 if sentence.key in keys:
@@ -82,9 +84,9 @@ def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
                 keys.add(sentence.key)
                 _check_split(sentence, split, split_of_item, where)
                 found.sentences[split] += 1
-                found.images[split] += len(sentence.codes)
+                found.images[split] += sentence.values
                 found.source_sentences[sentence.source] += 1
-                found.source_images[sentence.source] += len(sentence.codes)
+                found.source_images[sentence.source] += sentence.values
             lengths[split].append(found.sentences[split] - before)
     _check_counts(found, manifest, folder)
     _check_tfds(folder, lengths)
@@ -92,10 +94,10 @@ def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
 
 
 def split_shards(folder: epath.Path, manifest: Manifest, split: str) -> list[RecordFile]:
-    """The record files of a split, in order, as many as the manifest says.
+    """The record files of a split in order; as many as the manifest says.
 
     Raises:
-      UserError: files are missing or left over.
+      UserError: there are fewer files, or more.
     """
     count = manifest.splits[split]["shards"]
     paths = find_shards(folder, split)[folder]
@@ -103,13 +105,14 @@ def split_shards(folder: epath.Path, manifest: Manifest, split: str) -> list[Rec
         raise UserError(
             f"{folder} has {len(paths)} shards of {split!r}, the manifest says {count}: build them again"
         )
-    return [RecordFile(path, schema_of(manifest.codebook_size)) for path in paths]
+    schema = encoding_named(manifest.encoding).schema(manifest)
+    return [RecordFile(path, schema) for path in paths]
 
 
 def render_page(
     sentences: list[VisualSentence], tokenizer: VQGAN
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Decoded sentences, one a row, under their source, key and the role of each image."""
+    """Decoded sentences, one a row, under their source and key; each image under its role."""
     size = tokenizer.config.resolution
     font = ImageFont.load_default(LABEL_HEIGHT - 4)
     longest = max(len(sentence.codes) for sentence in sentences)
@@ -129,8 +132,16 @@ def render_page(
 
 
 def sample(folder: epath.PathLike, count: int, seed: int) -> list[VisualSentence]:
-    """At most `count` sentences, drawn over all splits without repetition."""
+    """At most `count` sentences, drawn from all splits without repetition.
+
+    Raises:
+      UserError: the data set does not hold visual sentences.
+    """
     manifest = Manifest.load(folder)
+    if manifest.encoding != SENTENCE_ENCODING:
+        raise UserError(
+            f"{folder} is in the encoding {manifest.encoding!r}: a page shows {SENTENCE_ENCODING!r}; omit --page"
+        )
     splits = [split_shards(epath.Path(folder), manifest, split) for split in manifest.splits]
     places = [(shard, i) for shards in splits for shard in shards for i in range(len(shard))]
     chosen = [places[i] for i in np.random.default_rng(seed).permutation(len(places))[:count]]
@@ -162,25 +173,35 @@ def _define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "of the choice of sentences")
 
 
-def _sentences(shard: RecordFile, manifest: Manifest) -> Iterator[VisualSentence]:
+def _summaries(shard: RecordFile, manifest: Manifest) -> Iterator[RecordSummary]:
+    read = encoding_named(manifest.encoding).read
     for i in tqdm(range(len(shard)), desc=shard.path.name, unit="sentence", leave=False):
-        yield _decode(shard, i, manifest)
+        with _told(shard, i):
+            summary = read(shard[i], manifest)
+        yield summary
 
 
 def _decode(shard: RecordFile, i: int, manifest: Manifest) -> VisualSentence:
-    try:
+    with _told(shard, i):
         return decode_example(
             shard[i],
             codebook_size=manifest.codebook_size,
             tokens_per_image=manifest.tokens_per_image,
         )
+
+
+@contextlib.contextmanager
+def _told(shard: RecordFile, i: int) -> Iterator[None]:
+    """Turns a corrupt record into one line that says which it is."""
+    try:
+        yield
     except CorruptRecord as error:
         raise UserError(
             f"{shard.path.name}, record {i}: {error}; build that shard again"
         ) from error
 
 
-def _check_source(sentence: VisualSentence, manifest: Manifest, where: str) -> None:
+def _check_source(sentence: RecordSummary, manifest: Manifest, where: str) -> None:
     info = manifest.sources.get(sentence.source)
     if info is None:
         raise UserError(f"{where}: its source {sentence.source!r} is not in the manifest")
@@ -191,7 +212,7 @@ def _check_source(sentence: VisualSentence, manifest: Manifest, where: str) -> N
 
 
 def _check_split(
-    sentence: VisualSentence, split: str, split_of_item: dict[tuple[str, str], str], where: str
+    sentence: RecordSummary, split: str, split_of_item: dict[tuple[str, str], str], where: str
 ) -> None:
     for item in key_items(sentence.key):
         other = split_of_item.setdefault((sentence.source, item), split)

@@ -28,8 +28,8 @@ from lvm_jax.inference.image_generator import ImageGenerator
 from lvm_jax.inference.prompt_batches import Request, answer_all
 from lvm_jax.inference.prompt_files import FileCase, read_prompts
 from lvm_jax.inference.sampling import Sampling
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.kv_cache import CACHE_DTYPES
-from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
 
@@ -86,7 +86,7 @@ def main() -> None:
     sampling = Sampling(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, _MIN_P.value)
     sampling.filters()  # names a value out of range before a model is read
     request = Request(_N_IMAGES.value, _CANDIDATES.value, sampling, _SEED.value, _ASPECT.value)
-    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Llama.from_pretrained(_MODEL.value)
+    vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Decoder.from_pretrained(_MODEL.value)
     engine = ImageGenerator(model, vqgan, cache_dtype=_CACHE_DTYPE.value).engine
     engine.check_request(0, _N_IMAGES.value, _CANDIDATES.value)
     cases = _cases(vqgan, engine.context_images)

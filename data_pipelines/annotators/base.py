@@ -1,4 +1,4 @@
-"""What an annotator is: from the images of an item to one annotation each, as pictures."""
+"""What an annotator is: from each picture of an item to an annotation of it, a picture too."""
 
 import functools
 import threading
@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
 
-Image = UInt8[np.ndarray, "H W 3"]
+from data_pipelines.items import Picture
+
 T = TypeVar("T")
 
 
 class CannotAnnotate(Exception):
-    """The images allow no such annotation, such as the motion of a clip of one frame; makes a bad item."""
+    """The pictures allow no such annotation, as one frame allows no motion; the item is a bad one."""
 
 
 class Annotator(Protocol):
-    """A small frozen dataclass, named by its kind in a recipe."""
+    """A small frozen dataclass; a recipe names it by its kind."""
 
-    def annotate(self, images: Sequence[Image], rng: np.random.Generator) -> list[Image]:
-        """One annotation an image, of the image's size.
+    def annotate(self, images: Sequence[Picture], rng: np.random.Generator) -> list[Picture]:
+        """One annotation for each image, of the image's size.
 
         Args:
           images: one picture, or the frames of a clip in order.
@@ -33,19 +33,19 @@ class Annotator(Protocol):
 
 
 class ImageAnnotator:
-    """Base of annotators that look at each image by itself."""
+    """Base of annotators that look at one image at a time."""
 
-    def annotate(self, images: Sequence[Image], rng: np.random.Generator) -> list[Image]:
+    def annotate(self, images: Sequence[Picture], rng: np.random.Generator) -> list[Picture]:
         """See `Annotator`."""
         return [self.one(image, rng) for image in images]
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """The annotation of one image."""
         raise NotImplementedError
 
 
 def once_per_process(load: Callable[..., T]) -> Callable[..., T]:
-    """Keeps what `load` returned for its last few arguments; threads wait for each other and do not load twice."""
+    """Remembers what `load` returned for its last few arguments; threads wait for each other, so none loads twice."""
     cached, lock = functools.lru_cache(maxsize=8)(load), threading.Lock()
 
     @functools.wraps(load)

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from data_pipelines.annotators.base import Image, ImageAnnotator
+from data_pipelines.annotators.base import ImageAnnotator
+from data_pipelines.items import Picture
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.pixels import to_float, to_uint8
 
@@ -33,7 +34,7 @@ class Noise(ImageAnnotator):
         _check_range("read", self.read, 0.0)
         _check_range("shot", self.shot, 0.0)
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         signal = to_float(image)
         variance = _drawn(self.read, rng) ** 2 + _drawn(self.shot, rng) * signal
@@ -60,7 +61,7 @@ class Rain(ImageAnnotator):
         _check_range("density", self.density, 0.0)
         _check_range("length", self.length, 0.0)
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         height, width = image.shape[:2]
         drops = (rng.random((height, width)) < _drawn(self.density, rng)).astype(np.float32)
@@ -87,7 +88,7 @@ class LowLight(ImageAnnotator):
     def __post_init__(self):
         _check_range("exposure", self.exposure, 0.0)
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         dark = to_float(image) ** 2.2 * _drawn(self.exposure, rng)
         noise = rng.standard_normal(image.shape, dtype=np.float32)
@@ -107,7 +108,7 @@ class Blur(ImageAnnotator):
     def __post_init__(self):
         _check_range("radius", self.radius, 0.0)
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         radius = max(0.5, _drawn(self.radius, rng) * min(image.shape[:2]))
         shaken, angle = bool(rng.integers(2)), rng.uniform(0, np.pi)
@@ -130,7 +131,7 @@ class Posterise(ImageAnnotator):
     def __post_init__(self):
         _check_range("levels", self.levels, 2)
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         levels = int(rng.integers(self.levels[0], self.levels[1] + 1))
         smooth = cv2.medianBlur(cv2.bilateralFilter(image, 7, 60, 5), 3).astype(np.float32)

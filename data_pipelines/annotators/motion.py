@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from data_pipelines.annotators.base import CannotAnnotate, Image
+from data_pipelines.annotators.base import CannotAnnotate
+from data_pipelines.items import Picture
 from lvm_jax.pictures import annotation_maps as maps
 
 _LEAST_SIDE = 16  # of the estimator's coarsest patches
@@ -26,7 +27,7 @@ class OpticalFlow:
 
     largest: float = maps.FLOW_LARGEST
 
-    def annotate(self, images: Sequence[Image], rng: np.random.Generator) -> list[Image]:
+    def annotate(self, images: Sequence[Picture], rng: np.random.Generator) -> list[Picture]:
         """See `Annotator`."""
         if len(images) < 2:
             raise CannotAnnotate(f"has {len(images)} frame: motion needs 2")
@@ -39,7 +40,7 @@ class OpticalFlow:
         return [maps.flow_to_rgb(flow, self.largest) for flow in (*flows, last)]
 
 
-def optical_flow(here: Image, there: Image) -> Float32[np.ndarray, "H W 2"]:
+def optical_flow(here: Picture, there: Picture) -> Float32[np.ndarray, "H W 2"]:
     """(x, y) motion of each pixel of `here` towards `there`, as fractions of width and height."""
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (here, there)]

@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Float32
 
-from data_pipelines.annotators.base import Image, ImageAnnotator, once_per_process
+from data_pipelines.annotators.base import ImageAnnotator, once_per_process
+from data_pipelines.items import Picture
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.pixels import to_float
@@ -68,7 +69,7 @@ class OnnxModel(ImageAnnotator):
             raise UserError(f"near is {self.near} and far {self.far}: near must be smaller")
         maps.palette(self.n_ids)  # refuses a number that is none
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`.
 
         Raises:
@@ -86,7 +87,7 @@ class OnnxModel(ImageAnnotator):
         smooth = cv2.resize(value.astype(np.float32), (width, height))
         return self._draw(smooth)
 
-    def _draw(self, value: Float32[np.ndarray, "H W ..."]) -> Image:
+    def _draw(self, value: Float32[np.ndarray, "H W ..."]) -> Picture:
         match self.meaning:
             case "normals":
                 normals = value * np.array(self.axes, np.float32)
@@ -101,7 +102,7 @@ class OnnxModel(ImageAnnotator):
                 grey = 1 / (1 + np.exp(-value)) if self.activation == "sigmoid" else value
         return maps.level_to_rgb(grey)
 
-    def _run(self, image: Image) -> Float[np.ndarray, "..."]:
+    def _run(self, image: Picture) -> Float[np.ndarray, "..."]:
         """The output as (h, w) or (channels, h, w)."""
         height, width = self.input_size
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

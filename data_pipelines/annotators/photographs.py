@@ -5,7 +5,8 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data_pipelines.annotators.base import Image, ImageAnnotator
+from data_pipelines.annotators.base import ImageAnnotator
+from data_pipelines.items import Picture
 from lvm_jax.pictures import annotation_maps as maps
 
 
@@ -13,7 +14,7 @@ from lvm_jax.pictures import annotation_maps as maps
 class Grey(ImageAnnotator):
     """Luma, see `annotation_maps.grey`: the question of colorization."""
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         return maps.grey(image)
 
@@ -22,7 +23,7 @@ class Grey(ImageAnnotator):
 class Canny(ImageAnnotator):
     """Canny edges, white on black; thresholds follow the spread of the picture's gradients."""
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         luma = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0)
         gradient = np.hypot(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
@@ -35,7 +36,7 @@ class Canny(ImageAnnotator):
 class Holes(ImageAnnotator):
     """One to three black boxes with sides of 15 to 45 % of the picture's: the question of inpainting."""
 
-    def one(self, image: Image, rng: np.random.Generator) -> Image:
+    def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         result = image.copy()
         height, width = image.shape[:2]

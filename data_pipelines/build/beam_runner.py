@@ -1,7 +1,7 @@
-"""The Beam side of building shards: an element is one shard, and each is written by one call in one worker.
+"""The Beam side of building shards: an element is one shard, which one worker writes in one call.
 
-Beam's own DirectRunner first looks for Prism, a Go engine that it would download; this module asks for the engine
-inside the process instead, unless a runner is named (Dataflow, Flink, Spark).
+Beam's own DirectRunner first looks for Prism, a Go engine that it would download. This module asks for the engine
+inside the process instead, unless the user names a runner (Dataflow, Flink, Spark).
 """
 
 import contextlib
@@ -23,17 +23,17 @@ from lvm_jax.errors import UserError
 IN_PROCESS = "FnApiRunner"
 STOP_SECONDS = 60.0
 
-_cache = ItemCache()  # of the process: its worker threads share it
+_cache = ItemCache()  # one a process: its worker threads share it
 
 
 class Stopped(Exception):
-    """Ends a shard because the launcher is ending."""
+    """Ends a shard because the launcher is stopping."""
 
 
 class Launcher:
-    """What the launcher shares with the workers of its own process: progress one way, the order to stop the other.
+    """What the launcher shares with the workers of its own process: they report progress, it tells them to stop.
 
-    Workers elsewhere have one that nobody listens to.
+    Workers in other processes have a launcher of their own that nobody listens to.
     """
 
     def __init__(self):
@@ -43,9 +43,9 @@ class Launcher:
         self.error: UserError | None = None
 
     def fail(self, error: UserError) -> None:
-        """A worker's word that the user must mend something: the launcher stops the others and raises it.
+        """A worker reports what the user must mend; the launcher stops the others and raises it.
 
-        Beam would wrap it in a traceback. Where nobody listens it is raised here.
+        If the worker raised it itself, Beam would wrap it in a traceback. If nobody listens, it is raised here.
         """
         with self._lock:
             if self._on_sentence is None:
@@ -54,20 +54,20 @@ class Launcher:
             self.error = self.error or error
 
     def listen(self, on_sentence: Callable[[int], object] | None) -> None:
-        """Begins (or with None, ends) to be told of each number of sentences done."""
+        """Starts calling `on_sentence` with each number of sentences done; None stops it."""
         with self._lock:
             self._on_sentence, self._stopping, self.error = on_sentence, False, None
 
     def stop(self) -> None:
-        """Has the workers put down their shards, and begin no other."""
+        """Makes the workers drop their shards and start no other."""
         with self._lock:
             self._stopping = True
 
     def report(self, sentences: int) -> None:
-        """A worker's word that so many more sentences are done.
+        """A worker reports that so many more sentences are done.
 
         Raises:
-          Stopped: the launcher is ending.
+          Stopped: the launcher is stopping.
         """
         with self._lock:
             if self._stopping:
@@ -80,7 +80,7 @@ _launcher = Launcher()
 
 
 class WriteShards(beam.DoFn):
-    """Writes each `ShardTask` it is given; the tokenizer is loaded once a process."""
+    """Writes each `ShardTask` that it gets; the encoder is loaded once a process."""
 
     def __init__(self, recipe: Recipe, tokenizer: str, batch_size: int, fingerprint: str):
         self._recipe = recipe
@@ -89,8 +89,8 @@ class WriteShards(beam.DoFn):
         self._fingerprint = fingerprint
 
     def setup(self) -> None:
-        """Beam calls it once a worker thread."""
-        encoder = shared_encoder(self._tokenizer, self._batch_size)
+        """Beam calls this once in each worker thread."""
+        encoder = shared_encoder(self._tokenizer, self._batch_size, self._recipe.encoding)
         self._writer = ShardWriter(
             self._recipe, encoder, self._fingerprint, _cache, _launcher.report
         )
@@ -117,12 +117,12 @@ def write_shards(
 
     Args:
       tasks: the shards to write.
-      writing: how.
+      writing: what writes them.
       beam_flags: Beam's pipeline options, such as `--runner=FlinkRunner`.
-      on_sentence: told of each number of sentences done, where the workers live in this process.
+      on_sentence: called with each number of sentences done, by workers in this process.
 
     Raises:
-      UserError: a worker met something that the user must mend.
+      UserError: a worker met what the user must mend.
     """
     options = PipelineOptions(list(beam_flags))
     standard = options.view_as(StandardOptions)
@@ -139,16 +139,16 @@ def write_shards(
 
 
 def _run(options: PipelineOptions, tasks: Sequence[ShardTask], writing: WriteShards) -> None:
-    """Runs the pipeline in a thread of its own, so that Ctrl-C interrupts this one and not the engine.
+    """Runs the pipeline in another thread, so that Ctrl-C interrupts this one and not the engine.
 
-    The engine's threads cannot be left behind: an interpreter that exits while one of them computes aborts.
+    The engine's threads must end first: an interpreter that exits while one of them computes aborts.
     """
     done: Future[None] = Future()
 
     def run() -> None:
         try:
             with beam.Pipeline(options=options) as pipeline:
-                # Beam's folder for what other languages need: a run that is killed would leave it.
+                # Beam makes a folder for what other languages need; a run that is killed would leave it behind.
                 os.rmdir(pipeline.local_tempdir)
                 _ = (
                     pipeline
@@ -165,5 +165,5 @@ def _run(options: PipelineOptions, tasks: Sequence[ShardTask], writing: WriteSha
         done.result()
     except KeyboardInterrupt:
         _launcher.stop()
-        wait([done], STOP_SECONDS)  # a cluster does not hear of it and goes on
+        wait([done], STOP_SECONDS)  # a cluster hears nothing of it and goes on
         raise

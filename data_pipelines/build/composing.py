@@ -1,14 +1,16 @@
-"""One planned sentence: its items are read, its composer chooses among their images, each is brought to size."""
+"""One planned sentence: its items are read, its composer chooses among their values, pictures are brought to size."""
 
 import dataclasses
 import threading
 from collections import OrderedDict
 
 import numpy as np
-from jaxtyping import UInt8
 
-from data_pipelines.build.recipe import Entry, Recipe, SentencePlan, rng_of
-from data_pipelines.sentences import Item, Unfit
+from data_pipelines.build.plan import PlannedSentence
+from data_pipelines.build.recipe import Entry, Recipe
+from data_pipelines.chance import rng_of
+from data_pipelines.items import Item, Value, num_bytes
+from data_pipelines.sentences import Unfit
 from data_pipelines.sources.base import BadItem, Source
 from lvm_jax.pictures.resize import resize_and_crop
 
@@ -16,7 +18,7 @@ CACHE_BYTES = 1 << 29
 
 
 class ItemCache:
-    """The most recently loaded items of the process, up to a number of bytes: sentences share photographs and clips."""
+    """The items of this process that were used last, up to a number of bytes: sentences share photographs and clips."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES):
         self._max_bytes = max_bytes
@@ -31,7 +33,7 @@ class ItemCache:
                 self._items.move_to_end((source, key))
                 return self._items[source, key][0]
         item = source.load(key)  # outside the lock: workers decode side by side
-        size = sum(image.nbytes for images in item.values() for image in images)
+        size = sum(num_bytes(value) for values in item.values() for value in values)
         with self._lock:
             if (source, key) not in self._items:
                 self._items[source, key] = (item, size)
@@ -43,57 +45,67 @@ class ItemCache:
 
 @dataclasses.dataclass(frozen=True)
 class Composed:
-    """A sentence of images at the recipe's size."""
+    """A sentence, ready to be encoded.
 
-    plan: SentencePlan
+    Attributes:
+      planned: what the plan says of it.
+      entry: of the recipe.
+      values: in order; pictures are squares of the recipe's size.
+      layout: the role of each value, such as `image,depth,image,depth`.
+    """
+
+    planned: PlannedSentence
     entry: Entry
-    images: list[UInt8[np.ndarray, "size size 3"]]
+    values: list[Value]
     layout: str
 
 
 class TooManyBadItems(Exception):
-    """More items than the recipe allows cannot be used."""
+    """More items cannot be used than the recipe allows."""
 
 
 class SentenceMaker:
-    """Makes the sentences of a recipe's plan; safe to share between threads."""
+    """Makes the sentences of a recipe's plan; threads may share it."""
 
     def __init__(self, recipe: Recipe, cache: ItemCache):
         self._recipe = recipe
         self._entries = {entry.name: entry for entry in recipe.entries}
         self._cache = cache
 
-    def make(self, plan: SentencePlan, bad: dict[str, str]) -> Composed | None:
+    def make(self, planned: PlannedSentence, bad: dict[str, str]) -> Composed | None:
         """The sentence; None if an item of it cannot be used.
 
         Args:
-          plan: one of `recipe.plan`.
-          bad: `source:key` -> why it was skipped; an item that cannot be used is added.
+          planned: a sentence of the recipe's plan.
+          bad: `source:key` -> why it was skipped; an item that cannot be used is added here.
 
         Raises:
-          TooManyBadItems: `bad` has more than the recipe allows.
+          TooManyBadItems: `bad` has more entries than the recipe allows.
+          UserError: the composer does not take a kind of value that the source gives.
         """
-        entry = self._entries[plan.entry]
-        # What one epoch uses once would only push out what others use again.
+        entry = self._entries[planned.entry]
+        # What an entry of one pass uses once would only push out what others use again.
         load = self._cache.load if entry.epochs > 1 else _load
         position = 0
         try:
             items = []
-            for position, key in enumerate(plan.items):  # noqa: B007 (the handler reads it)
+            for position, key in enumerate(planned.items):  # noqa: B007 (the handler reads it)
                 items.append(load(entry.source, key))
-            rng = rng_of(self._recipe.seed, "compose", plan.key)
-            images, layout = entry.composer.compose(items, rng)
+            rng = rng_of(self._recipe.seed, "compose", planned.key)
+            values, layout = entry.composer.compose(items, rng)
         except (BadItem, Unfit) as error:
             if isinstance(error, Unfit):
                 position = error.position
-            bad[f"{entry.source.name}:{plan.items[position]}"] = error.why
+            bad[f"{entry.source.name}:{planned.items[position]}"] = error.why
             if len(bad) > self._recipe.max_bad_items:
                 raise TooManyBadItems from error
             return None
-        size, mode = self._recipe.image_size, self._recipe.resize
-        return Composed(
-            plan, entry, [resize_and_crop(image, size, mode) for image in images], layout
-        )
+        return Composed(planned, entry, [self._to_size(value) for value in values], layout)
+
+    def _to_size(self, value: Value) -> Value:
+        if isinstance(value, np.ndarray):
+            return resize_and_crop(value, self._recipe.image_size, self._recipe.resize)
+        return value
 
 
 def _load(source: Source, key: str) -> Item:

@@ -1,85 +1,183 @@
-"""Images -> codes, in bulk: one tokenizer a process, one compiled batch shape.
+"""Encodings: how the values of a sentence become the bytes of its record. A recipe names one of `ENCODINGS`.
 
-Shape legend: B batch, H height, W width, C channels (3), N tokens per image.
+The shard writer knows none of them: it collects values, has an encoder encode each distinct one once, and writes the
+record that the encoder makes of a sentence. Another system's records are one more entry of the table.
 """
 
+import dataclasses
+import difflib
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt
 
+from data_pipelines.build.composing import Composed
+from data_pipelines.build.recipe import DEFAULT_ENCODING, Recipe
+from data_pipelines.items import Kind, Value, pictures
+from lvm_jax.data.records.manifest import Manifest
+from lvm_jax.data.records.record_index import Facts, Schema
+from lvm_jax.data.sentences.sentence_record import decode_example, encode_with_facts, schema_of
+from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
+from lvm_jax.inference.codec import encode_images
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 
-MAX_CODEBOOK = 2**16  # codes are stored as uint16
+
+class Encoder(Protocol):
+    """An encoding with its model loaded; the threads of a process share one.
+
+    Attributes:
+      takes: the kinds of values that it encodes.
+      fingerprint: of all that decides what it writes; for the manifest, and to tell two builds apart.
+      schema: of the records that it makes.
+    """
+
+    takes: frozenset[Kind]
+    fingerprint: str
+    schema: Schema
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises a `UserError` if it cannot encode the recipe's sentences."""
+        ...
+
+    def manifest_fields(self) -> dict[str, Any]:
+        """The manifest's fields that describe the encoding, from `tokenizer_fingerprint` to `tokens_per_image`."""
+        ...
+
+    def encode(self, values: Sequence[Value]) -> Iterable[Any]:
+        """What becomes of each value, in order, in a form that `record` understands."""
+        ...
+
+    def record(self, sentence: Composed, encoded: Sequence[Any]) -> tuple[bytes, Facts]:
+        """The record of a sentence whose values became `encoded`, and what the index says of it."""
+        ...
 
 
-class BatchEncoder:
-    """A VQGAN that encodes any number of images in batches of one shape, so that it compiles once.
+@dataclasses.dataclass(frozen=True)
+class RecordSummary:
+    """What every record tells, whatever its encoding."""
+
+    key: str
+    source: str
+    category: int
+    values: int  # how many
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """An entry of the table.
+
+    Attributes:
+      load: (folder of the model, values to encode at a time) -> encoder.
+      read: a record, and the manifest of its data set -> what it tells; raises `CorruptRecord` for one that is wrong.
+      schema: the schema of the records that a manifest describes.
+    """
+
+    load: Callable[[str, int], Encoder]
+    read: Callable[[bytes, Manifest], RecordSummary]
+    schema: Callable[[Manifest], Schema]
+
+
+class VqganEncoder:
+    """Pictures to codes, and sentences to records of codes.
 
     Attributes:
       vqgan: the tokenizer.
-      image_size, tokens_per_image, codebook_size, fingerprint: its own.
-      compilations: how many batch shapes have been compiled: one, once anything was encoded.
+      takes, fingerprint, schema: see `Encoder`.
     """
+
+    takes = frozenset({Kind.PICTURE})
 
     def __init__(self, vqgan_dir: str, batch_size: int = 64):
         """Loads the tokenizer of a model folder.
 
         Raises:
-          UserError: no tokenizer there, or a codebook that uint16 cannot index.
+          UserError: there is no tokenizer in it.
         """
         self.vqgan = VQGAN.from_pretrained(vqgan_dir)
-        self.batch_size = batch_size
-        self.image_size = self.vqgan.config.resolution
-        self.tokens_per_image = self.vqgan.tokens_per_image
-        self.codebook_size = self.vqgan.codebook_size
         self.fingerprint = self.vqgan.fingerprint()
-        if self.codebook_size > MAX_CODEBOOK:
+        sentences = schema_of(self.vqgan.codebook_size)
+        self.schema: Schema = sentences
+        self._id_type = sentences.id_type
+        self._folder, self._batch_size = vqgan_dir, batch_size
+
+    def check(self, recipe: Recipe) -> None:
+        """See `Encoder`: pictures must come in the tokenizer's size."""
+        size = self.vqgan.config.resolution
+        if size != recipe.image_size:
             raise UserError(
-                f"{vqgan_dir} has {self.codebook_size} codes: shards store uint16, at most {MAX_CODEBOOK}"
+                f"config.image_size is {recipe.image_size}, the tokenizer {self._folder} takes {size}: "
+                "make them equal"
             )
-        self.compilations = 0
-        graphdef, self._state = nnx.split(self.vqgan)
 
-        def encode(state: nnx.State, images_BHWC: jax.Array) -> jax.Array:
-            self.compilations += 1  # runs while JAX traces, not when the compiled program does
-            return nnx.merge(graphdef, state).encode(images_BHWC.astype(jnp.float32) / 255)
+    def manifest_fields(self) -> dict[str, Any]:
+        """See `Encoder`."""
+        return {
+            "tokenizer_fingerprint": self.fingerprint,
+            "codebook_size": self.vqgan.codebook_size,
+            "image_size": self.vqgan.config.resolution,
+            "tokens_per_image": self.vqgan.tokens_per_image,
+        }
 
-        self._encode = jax.jit(encode)
+    def encode(self, values: Sequence[Value]) -> UInt[np.ndarray, "M N"]:
+        """The codes of M pictures of the tokenizer's size, N each, in raster order."""
+        images = pictures(values, "a sentence", "a VQGAN")
+        # Full batches only: a shard of another size must not compile another program, whose codes might differ.
+        codes_MN = encode_images(self.vqgan, images, self._batch_size, full_batches=True)
+        return codes_MN.astype(self._id_type)
 
-    def encode(
-        self, images: Sequence[UInt8[np.ndarray, "H W 3"]]
-    ) -> UInt16[np.ndarray, "n_images N"]:
-        """Codes in raster order; the last batch is padded.
+    def record(self, sentence: Composed, encoded: Sequence[np.ndarray]) -> tuple[bytes, Facts]:
+        """See `Encoder`."""
+        return encode_with_facts(
+            VisualSentence(
+                codes=np.stack(encoded),
+                source=sentence.entry.source.name,
+                category=sentence.entry.source.category,
+                key=sentence.planned.key,
+                layout=sentence.layout,
+            )
+        )
 
-        Args:
-          images: already at `image_size`.
-        """
-        codes = np.empty((len(images), self.tokens_per_image), np.uint16)
-        batch_BHWC = np.zeros((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
-            batch_BHWC[: len(batch)] = batch
-            ids_BN = np.asarray(self._encode(self._state, batch_BHWC))
-            codes[start : start + len(batch)] = ids_BN[: len(batch)]
-        return codes
+
+def _read_sentence(record: bytes, manifest: Manifest) -> RecordSummary:
+    sentence = decode_example(
+        record, codebook_size=manifest.codebook_size, tokens_per_image=manifest.tokens_per_image
+    )
+    return RecordSummary(sentence.key, sentence.source, sentence.category, len(sentence.codes))
+
+
+# What a recipe's `encoding` can name.
+ENCODINGS: dict[str, Encoding] = {
+    DEFAULT_ENCODING: Encoding(
+        VqganEncoder, _read_sentence, lambda manifest: schema_of(manifest.codebook_size)
+    ),
+}
+
+
+def encoding_named(name: str) -> Encoding:
+    """The entry of the table.
+
+    Raises:
+      UserError: there is no such encoding.
+    """
+    if name not in ENCODINGS:
+        close = difflib.get_close_matches(name, ENCODINGS, n=1) or [", ".join(sorted(ENCODINGS))]
+        raise UserError(f"config.encoding is {name!r}; did you mean {close[0]}?")
+    return ENCODINGS[name]
 
 
 _LOADING = threading.Lock()
 
 
-def shared_encoder(vqgan_dir: str, batch_size: int) -> BatchEncoder:
-    """The one encoder of this process: worker threads share its weights and its compilation."""
+def shared_encoder(folder: str, batch_size: int, name: str = DEFAULT_ENCODING) -> Encoder:
+    """The one encoder of this process: worker threads share its weights and its compiled program."""
     with _LOADING:
-        return _load(vqgan_dir, batch_size)
+        return _load(folder, batch_size, name)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(vqgan_dir: str, batch_size: int) -> BatchEncoder:
-    return BatchEncoder(vqgan_dir, batch_size)
+def _load(folder: str, batch_size: int, name: str) -> Encoder:
+    return encoding_named(name).load(folder, batch_size)

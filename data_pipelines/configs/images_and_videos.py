@@ -28,6 +28,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.videos = ""
     config.pairs = ""
     config.image_size = 32 if small else 256
+    config.encoding = "vqgan"  # how pictures become records, see `build.encoding`
     config.resize = "squash"
     config.max_images = 4 if small else 16
     config.train_shards = 2 if small else 16

@@ -14,6 +14,7 @@ a small part of it.
 import ml_collections
 
 from lvm_jax.config import parse_arg
+from lvm_jax.data.sentences.visual_sentence import Category
 
 PHOTOGRAPHS = {"licence": "a licence a file", "origin": "the folder given as --config.images"}
 DAMAGE = {
@@ -38,6 +39,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.backgrounds = ""
     config.meshes = ""
     config.image_size = 64
+    config.encoding = "vqgan"  # how pictures become records, see `build.encoding`
     config.resize = "center"
     config.max_images = 16
     config.train_shards = 2 if small else 32
@@ -132,7 +134,7 @@ def _walks(small: bool) -> dict:
                 "name": name,
                 "episodes": 1 if small else 36,
                 "n_frames": n_frames,
-                "category": 4 if composer["kind"] == "annotated_video" else 3,
+                "category": _video_category(composer["kind"] == "annotated_video"),
             },
             "composer": composer,
             "items": "doom",
@@ -159,7 +161,7 @@ def _bodies(small: bool) -> dict:
                 "n_frames": 8 if role else 16,
                 "size": 128,
                 "annotations": (role,) if role else (),
-                "category": 4 if role else 3,
+                "category": _video_category(bool(role)),
             },
             "composer": {**annotated, "order": "either"}
             if role
@@ -173,3 +175,7 @@ def _bodies(small: bool) -> dict:
         "bodies_depth": clips("depth", 40),
         "bodies_parts": clips("segmentation", 40),
     }
+
+
+def _video_category(annotated: bool) -> int:
+    return int(Category.ANNOTATED_VIDEO if annotated else Category.UNLABELLED_VIDEO)

@@ -8,6 +8,7 @@ sentences for training. `--config=...quickstart.py:runlocal` is for a much small
 import ml_collections
 
 from lvm_jax.config import parse_arg
+from lvm_jax.data.sentences.visual_sentence import Category
 
 PHOTOGRAPHS = {
     "licence": "a licence a file, see data_pipelines/assets/LICENSES.md",
@@ -29,6 +30,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.version = "1.0.0"
     config.root = "runs/quickstart/corpus"
     config.image_size = 32
+    config.encoding = "vqgan"  # how pictures become records, see `build.encoding`
     config.resize = "center"
     config.max_images = 4 if small else 8  # BOS + 8 x 64 codes: a row of 513 tokens
     config.train_shards = 2 if small else 8
@@ -110,7 +112,7 @@ def _entries(root: ml_collections.FieldReference, small: bool) -> dict:
             "epochs": epochs(2),
         },
         "turntables": {
-            "source": {**turns, "role": "view", "category": 5},
+            "source": {**turns, "role": "view", "category": int(Category.OBJECT_3D)},
             "composer": {"kind": "turntable", "n_views": n_frames},
             "epochs": epochs(2),
         },

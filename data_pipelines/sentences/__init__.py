@@ -1,14 +1,14 @@
-"""Composers: how the images of one or several items become one visual sentence.
+"""Composers: how the pictures of one or several items become one visual sentence.
 
-A composer is a frozen dataclass with two pure methods. `plan` decides from their keys alone which items stand together;
-`compose` picks and orders their images. All chance comes from the `np.random.Generator` of the call, so the same seed
+A composer is a frozen dataclass with two pure methods. `group` decides from the keys alone which items stand together;
+`compose` picks and orders their values. All chance comes from the `np.random.Generator` of the call, so the same seed
 gives the same sentence anywhere. The kinds of sentence are those of Bai et al., arXiv 2312.00785, section 3.
 
-An item is what a source loads: role -> images, uint8 (height, width, 3), of any size; resizing comes later.
+Items are what a source loads (`data_pipelines.items`), at any size; pictures are resized after they were composed.
 """
 
 from data_pipelines.sentences.annotations import MultiAnnotation
-from data_pipelines.sentences.base import Composer, Item, Unfit
+from data_pipelines.sentences.base import Composer, Unfit
 from data_pipelines.sentences.category import CategoryGroup
 from data_pipelines.sentences.pairs import Pairs
 from data_pipelines.sentences.single import SingleImage
@@ -31,7 +31,6 @@ __all__ = [
     "AnnotatedVideo",
     "CategoryGroup",
     "Composer",
-    "Item",
     "MultiAnnotation",
     "Pairs",
     "SingleImage",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.sentences.base import Groups, Image, Item, filled, first_of_each, shuffled
+from data_pipelines.items import Item, Picture
+from data_pipelines.sentences.base import Groups, filled, first_of_each, shuffled
 from lvm_jax.data.sentences.visual_sentence import compact_layout
 from lvm_jax.errors import UserError
 
@@ -38,7 +39,7 @@ class MultiAnnotation:
         """See `Composer`."""
         return self.images_per_sentence // 2
 
-    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
+    def group(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
         """See `Composer`."""
         order = shuffled(keys, rng)
         groups = []
@@ -50,12 +51,12 @@ class MultiAnnotation:
             groups.append(filled(group, size, keys, rng))
         return groups
 
-    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""
-        # `plan` sees keys only, so a group carries its m as its size; sizes that give equal groups are drawn between.
+        # `group` sees keys only, so a group carries its m as its size; sizes that give equal groups are drawn between.
         fitting = [m for m in self._subset_sizes() if self.images_per_sentence // m == len(items)]
         if not fitting:
-            raise ValueError(f"{len(items)} items were not grouped by this composer's plan")
+            raise ValueError(f"{len(items)} items were not grouped by this composer's group")
         roles = ("image", *self.annotations)
         roles = tuple(rng.permutation(roles)[: int(rng.choice(fitting))].tolist())
         images = []

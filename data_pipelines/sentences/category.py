@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipelines.items import Item, Picture
 from data_pipelines.sentences.base import (
     Groups,
-    Image,
-    Item,
     check_crop,
     check_positive,
     first_of_each,
@@ -61,7 +60,7 @@ class CategoryGroup:
         """See `Composer`; as many of one class, that is."""
         return self.n_images
 
-    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
+    def group(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
         """See `Composer`; sentences of different classes alternate at random."""
         classes: dict[str, list[str]] = {}
         for key in keys:
@@ -75,7 +74,7 @@ class CategoryGroup:
                 groups += permuted_groups(members, min(self.n_images, len(members)), rng)
         return shuffled(groups, rng)
 
-    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""
         images = []
         for position in range(len(items)):

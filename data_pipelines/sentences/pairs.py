@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipelines.items import Item, Picture
 from data_pipelines.sentences.base import (
     Groups,
-    Image,
-    Item,
     check_crop,
     check_positive,
     first_of_each,
@@ -49,11 +48,11 @@ class Pairs:
         """See `Composer`."""
         return self.n_pairs
 
-    def plan(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
+    def group(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
         """See `Composer`."""
         return permuted_groups(keys, self.n_pairs, rng)
 
-    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""
         roles = (self.annotation, "image") if self.annotation_first else ("image", self.annotation)
         images = []

@@ -5,14 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.sentences.base import (
-    Image,
-    Item,
-    OneItem,
-    check_crop,
-    first_of_each,
-    random_crop,
-)
+from data_pipelines.items import Item, Picture
+from data_pipelines.sentences.base import OneItem, check_crop, first_of_each, random_crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +27,6 @@ class SingleImage(OneItem):
         """See `Composer`."""
         return 1
 
-    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""
         return random_crop(first_of_each(items, 0, ("image",)), self.crop, rng), "image"

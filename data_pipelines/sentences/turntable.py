@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.sentences.base import Image, Item, OneItem, Unfit, check_positive, images_of
+from data_pipelines.items import Item, Picture
+from data_pipelines.sentences.base import OneItem, Unfit, check_positive, images_of
 from lvm_jax.data.sentences.visual_sentence import compact_layout
 
 
@@ -23,7 +24,7 @@ class Turntable(OneItem):
         """See `Composer`."""
         return self.n_views
 
-    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""
         views = images_of(items, 0, "view")
         if len(views) < self.n_views:

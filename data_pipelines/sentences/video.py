@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from data_pipelines.sentences.base import Image, Item, OneItem, Unfit, check_positive, images_of
+from data_pipelines.items import Item, Picture
+from data_pipelines.sentences.base import OneItem, Unfit, check_positive, images_of
 from lvm_jax.data.sentences.visual_sentence import compact_layout
 from lvm_jax.errors import UserError
 
@@ -30,7 +31,7 @@ class Video(OneItem):
         """See `Composer`."""
         return self.n_frames
 
-    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""
         frames = images_of(items, 0, "frame")
         chosen = _window(len(frames), self.n_frames, self.strides, rng)
@@ -62,7 +63,7 @@ class AnnotatedVideo(OneItem):
         """See `Composer`."""
         return 2 * self.n_frames
 
-    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Image], str]:
+    def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""
         frames, marks = images_of(items, 0, "frame"), images_of(items, 0, self.annotation)
         if len(frames) != len(marks):

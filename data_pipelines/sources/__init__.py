@@ -1,7 +1,7 @@
 """Sources of raw data: folders of images, videos and clips, annotated sets in the usual layouts, archives."""
 
 from data_pipelines.sources.annotated import AnnotatedImages
-from data_pipelines.sources.base import BadItem, Item, Source
+from data_pipelines.sources.base import BadItem, Source
 from data_pipelines.sources.coco import CocoImages
 from data_pipelines.sources.control_suite import DmControlClips
 from data_pipelines.sources.cutouts import Cutouts
@@ -43,7 +43,6 @@ __all__ = [
     "DoomClips",
     "FrameFolders",
     "ImageFolder",
-    "Item",
     "MeshFolder",
     "PairedClips",
     "PairedFiles",

@@ -4,8 +4,10 @@ import dataclasses
 
 from etils import epath
 
-from data_pipelines.sources.base import BadItem, Item, list_folders
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.base import BadItem, list_folders
 from data_pipelines.sources.images import read_image
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.pictures.decode import EXTENSIONS
 
 
@@ -22,13 +24,13 @@ class AnnotatedImages:
     name: str = "annotated_images"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def keys(self) -> list[str]:
         """Names of the folders; see `Source`."""
         return list_folders(self.root, "annotated images")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """The image and its annotations; see `Source`."""
         try:
             files = {

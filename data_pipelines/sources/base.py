@@ -1,23 +1,19 @@
-"""What a source of raw data is: named items, each a few images by role."""
+"""What a source of raw data is: named items, each a few values by role."""
 
 from typing import Protocol
 
-import numpy as np
 from etils import epath
-from jaxtyping import UInt8
 
+from data_pipelines.items import Item
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.listing import existing_folder
 
-Image = UInt8[np.ndarray, "height width 3"]
-Item = dict[str, list[Image]]
-
 
 class BadItem(Exception):
-    """An item that cannot be read; the pipeline counts it, names it, and skips it up to its limit."""
+    """An item that cannot be read. The pipeline skips it and names it at the end, up to the recipe's limit."""
 
     def __init__(self, key: str, why: str):
-        super().__init__(key, why)  # both, so that it survives pickling
+        super().__init__(key, why)  # both, or it would not survive pickling
         self.key = key
         self.why = why
 
@@ -26,26 +22,26 @@ class BadItem(Exception):
 
 
 class Source(Protocol):
-    """A set of items. Implementations are small frozen dataclasses of paths and options: they pickle to workers."""
+    """A set of items. Implementations are small frozen dataclasses of paths and options, which pickle to workers."""
 
     @property
     def name(self) -> str:
-        """Unique in a recipe; written into each record."""
+        """Unique in a recipe; each record carries it."""
         ...
 
     @property
     def category(self) -> int:
-        """1 unlabelled image, 2 annotated image, 3 unlabelled video, 4 annotated video, 5 3D object."""
+        """One of `Category`; each record carries it."""
         ...
 
     @property
     def licence(self) -> str:
-        """Written into the manifest."""
+        """Goes into the manifest."""
         ...
 
     @property
     def origin(self) -> str:
-        """Written into the manifest."""
+        """Goes into the manifest."""
         ...
 
     def keys(self) -> list[str]:
@@ -57,16 +53,16 @@ class Source(Protocol):
         ...
 
     def load(self, key: str) -> Item:
-        """Role -> images, RGB, of any size: `{"image": [x], "depth": [d]}`, `{"frame": [x] * 48}`.
+        """The item: `{"image": [x], "depth": [d]}`, `{"frame": [x] * 48}`. All sources of this package give pictures.
 
         Raises:
-          BadItem: unreadable, or its roles do not agree in number.
+          BadItem: unreadable, or its roles have different numbers of values.
         """
         ...
 
 
 def list_folders(root: str, what: str) -> list[str]:
-    """Names of the folders in `root`, hidden ones left out.
+    """Sorted names of the folders in `root`; hidden ones are skipped.
 
     Raises:
       UserError: no such folder, or no folder in it.
@@ -78,5 +74,5 @@ def list_folders(root: str, what: str) -> list[str]:
 
 
 def child_folders(folder: epath.Path) -> list[str]:
-    """Names of the folders in a folder, sorted, hidden ones left out."""
+    """Sorted names of the folders in a folder; hidden ones are skipped."""
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())

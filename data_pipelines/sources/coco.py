@@ -10,9 +10,11 @@ from jaxtyping import Float, Int32, UInt8
 
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.annotators.keypoints import draw_keypoints
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import shrink_ids
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures import skeletons
@@ -54,7 +56,7 @@ class CocoImages:
     name: str = "coco"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         if not self.roles:
@@ -76,7 +78,7 @@ class CocoImages:
             )
         return found
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """The image and its drawings; see `Source`."""
         listed = self._index()[key]
         if not listed.width:
@@ -90,7 +92,7 @@ class CocoImages:
             )
         if self.short_side is not None:
             image = shrink(image, self.short_side)
-        item: Item = {"image": [image]}
+        item: PictureItem = {"image": [image]}
         for role in self.roles:
             draw = {"boxes": self._boxes, "keypoints": _keypoints, "segmentation": self._segments}
             mine = [a for a in listed.annotations if _FIELD[role] in a]

@@ -3,7 +3,6 @@
 import atexit
 import dataclasses
 import functools
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.chance import hash64
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.base import BadItem
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
@@ -58,7 +60,7 @@ class DmControlClips:
     name: str = "dm_control"
     licence: str = "Apache-2.0"
     origin: str = "the dm_control suite"
-    category: int = 4
+    category: int = Category.ANNOTATED_VIDEO
 
     def __post_init__(self):
         if not self.tasks or min(self.episodes, self.n_frames, self.size) < 1 or self.every <= 0:
@@ -71,13 +73,12 @@ class DmControlClips:
         """`domain/task/episode`; see `Source`."""
         return sorted(f"{task}/{i:03d}" for task in self.tasks for i in range(self.episodes))
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One clip; see `Source`."""
         return _drawing.submit(self._draw, key).result()
 
-    def _draw(self, key: str) -> Item:
-        digest = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-        rng = np.random.default_rng([self.seed, digest])
+    def _draw(self, key: str) -> PictureItem:
+        rng = np.random.default_rng([self.seed, hash64(key) >> 32])
         env, renderer = _stage(key.rpartition("/")[0], self.size)
         env.task.random.seed(int(rng.integers(2**31)))
         env.reset()
@@ -88,7 +89,7 @@ class DmControlClips:
         action = _swings(env.action_spec(), rng)
         tick = env.control_timestep()
         steps = max(1, round(self.every / tick))
-        item: Item = {"frame": []}
+        item: PictureItem = {"frame": []}
         depths: list[Float32[np.ndarray, "H W"]] = []
         for step in range((self.n_frames - 1) * steps + 1):
             if step:

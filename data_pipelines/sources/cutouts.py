@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import io
 
 import numpy as np
@@ -11,8 +10,11 @@ from jaxtyping import Float32
 from PIL import Image as PILImage
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Image, Item
+from data_pipelines.chance import hash64
+from data_pipelines.items import Picture, PictureItem
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import shrink
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
@@ -45,7 +47,7 @@ class Cutouts:
     name: str = "cutouts"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         if min(self.variants, self.size) < 1:
@@ -61,10 +63,9 @@ class Cutouts:
         _list_backgrounds(self.backgrounds)
         return sorted(f"{path}#{i}" for path in paths for i in range(self.variants))
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One composite; see `Source`."""
-        digest = hashlib.sha256(key.encode()).digest()
-        rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")])
+        rng = np.random.default_rng([self.seed, hash64(key)])
         photographs = _list_backgrounds(self.backgrounds)
         chosen = photographs[int(rng.integers(len(photographs)))]
         try:
@@ -118,7 +119,7 @@ def _list_backgrounds(folder: str) -> list[str]:
 
 # What is pasted, and on what, at twice the size that is needed: each is used many times.
 @functools.lru_cache(maxsize=256)
-def _background(path: str, short_side: int) -> Image:
+def _background(path: str, short_side: int) -> Picture:
     """A photograph, brought down.
 
     Raises:

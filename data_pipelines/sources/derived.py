@@ -1,26 +1,32 @@
 """Any source, with annotations computed from its images."""
 
 import dataclasses
-import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from data_pipelines.annotators.base import Annotator, CannotAnnotate
-from data_pipelines.sources.base import BadItem, Item, Source
+from data_pipelines.chance import hash64
+from data_pipelines.items import Item, Value, pictures
+from data_pipelines.sources.base import BadItem, Source
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
 ANNOTATED_ROLES = ("image", "frame", "view")  # the first that an item has is what annotators see
-_ANNOTATED_CATEGORY = {1: 2, 3: 4}  # images, videos
+_ANNOTATED_CATEGORY = {
+    Category.UNLABELLED_IMAGE: Category.ANNOTATED_IMAGE,
+    Category.UNLABELLED_VIDEO: Category.ANNOTATED_VIDEO,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotated:
-    """The items of `source`, each with a role more for every annotator. An entry's `annotators` make one.
+    """The items of `source`, with one more role for each annotator. An entry with `annotators` builds one.
 
     Attributes:
-      source: what is annotated.
+      source: where the items come from.
       annotators: (role, annotator).
-      seed: of the annotators' chance, which depends on it, the key and the role alone.
+      seed: what annotators draw depends on the seed, the key and the role alone.
     """
 
     source: Source
@@ -35,7 +41,8 @@ class Annotated:
     @property
     def category(self) -> int:
         """Annotated images where the source has images, annotated videos where it has videos."""
-        return _ANNOTATED_CATEGORY.get(self.source.category, self.source.category)
+        plain = Category(self.source.category)
+        return _ANNOTATED_CATEGORY.get(plain, plain)
 
     @property
     def licence(self) -> str:
@@ -53,27 +60,24 @@ class Annotated:
 
     def load(self, key: str) -> Item:
         """The item, and its annotations; see `Source`."""
-        item = dict(self.source.load(key))
+        item: dict[str, Sequence[Value]] = dict(self.source.load(key))
         seen = next((role for role in ANNOTATED_ROLES if role in item), None)
         if seen is None:
             raise BadItem(key, f"has nothing to annotate: it has {', '.join(sorted(item))}")
+        images = pictures(item[seen], f"role {seen!r} of source {self.name!r}", "an annotator")
         for role, annotator in self.annotators:
             if role in item:
                 raise UserError(
                     f"source {self.name!r} has {role!r} already: name the annotator otherwise"
                 )
-            rng = np.random.default_rng([self.seed, _hash64(key), _hash64(role)])
+            rng = np.random.default_rng([self.seed, hash64(key), hash64(role)])
             try:
-                item[role] = annotator.annotate(item[seen], rng)
+                item[role] = annotator.annotate(images, rng)
             except CannotAnnotate as error:
                 raise BadItem(key, str(error)) from error
         return item
 
 
 def plain_source(source: Source) -> Source:
-    """What `source` reads from: the source itself, or that which it annotates."""
+    """The source that reads the files: `source` itself, or the one that it annotates."""
     return source.source if isinstance(source, Annotated) else source
-
-
-def _hash64(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import dataclasses
-import hashlib
 import shutil
 import tempfile
 import threading
@@ -12,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.sources.base import BadItem, Image, Item
+from data_pipelines.chance import hash64
+from data_pipelines.items import Picture, PictureItem
+from data_pipelines.sources.base import BadItem
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.pixels import to_float
@@ -44,7 +46,7 @@ class DoomClips:
     name: str = "doom"
     licence: str = "BSD-3-Clause"
     origin: str = "Freedoom 2 in ViZDoom"
-    category: int = 4
+    category: int = Category.ANNOTATED_VIDEO
 
     def __post_init__(self):
         if not self.maps or min(self.episodes, self.n_frames, self.every) < 1:
@@ -57,11 +59,10 @@ class DoomClips:
         """`map/episode`; see `Source`."""
         return sorted(f"{name}/{i:03d}" for name in self.maps for i in range(self.episodes))
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One walk; see `Source`."""
-        digest = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-        rng = np.random.default_rng([self.seed, digest])
-        item: Item = {"frame": [], "depth": [], "segmentation": []}
+        rng = np.random.default_rng([self.seed, hash64(key) >> 32])
+        item: PictureItem = {"frame": [], "depth": [], "segmentation": []}
         with _game(key.partition("/")[0], int(rng.integers(2**31))) as game:
             for _ in range(self.n_frames):
                 state = game.get_state()
@@ -125,7 +126,7 @@ def _start() -> Any:
     return game
 
 
-def _grey(depth_HW: np.ndarray) -> Image:
+def _grey(depth_HW: np.ndarray) -> Picture:
     return maps.level_to_rgb(1 - np.sqrt(to_float(depth_HW)))
 
 

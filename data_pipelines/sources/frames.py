@@ -6,8 +6,10 @@ from typing import Literal
 
 from etils import epath
 
-from data_pipelines.sources.base import BadItem, Item, child_folders, list_folders
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.base import BadItem, child_folders, list_folders
 from data_pipelines.sources.images import read_image
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.pictures.decode import EXTENSIONS
 
 
@@ -29,13 +31,13 @@ class FrameFolders:
     name: str = "clips"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 4
+    category: int = Category.ANNOTATED_VIDEO
 
     def keys(self) -> list[str]:
         """Names of the folders; see `Source`."""
         return list_folders(self.root, "clips")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """All frames of a clip; see `Source`."""
         folder = epath.Path(self.root) / key
         try:

@@ -7,7 +7,9 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import Image
 
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.base import BadItem
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
 from lvm_jax.pictures.listing import list_files
@@ -49,7 +51,7 @@ class ImageFolder:
     name: str = "images"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 1
+    category: int = Category.UNLABELLED_IMAGE
 
     def __post_init__(self):
         check_short_side(self.short_side)
@@ -58,7 +60,7 @@ class ImageFolder:
         """Relative paths of the images; see `Source`."""
         return list_files(self.root, EXTENSIONS, "images")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One image; see `Source`."""
         return {"image": [read_image(epath.Path(self.root) / key, key, self.short_side)]}
 

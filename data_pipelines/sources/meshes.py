@@ -1,7 +1,6 @@
 """Folders of meshes, rendered as turntables."""
 
 import dataclasses
-import hashlib
 import math
 from typing import Any, Literal
 
@@ -9,9 +8,12 @@ import numpy as np
 from etils import epath
 from PIL import Image as PILImage
 
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.chance import hash64
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.base import BadItem
+from data_pipelines.synthetic.geometry import Camera
 from data_pipelines.synthetic.mesh_renderer import Surface, render_mesh
-from data_pipelines.synthetic.renderer import Camera
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.listing import list_files
 from lvm_jax.pictures.pixels import to_float
@@ -53,7 +55,7 @@ class MeshFolder:
     name: str = "meshes"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 5
+    category: int = Category.OBJECT_3D
 
     def __post_init__(self):
         if min(self.n_views, self.size) < 1:
@@ -69,13 +71,12 @@ class MeshFolder:
         """Relative paths of the meshes; see `Source`."""
         return list_files(self.root, EXTENSIONS, "meshes")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """All views of one mesh; see `Source`."""
         surfaces = _normalised(
             _load(str(epath.Path(self.root) / key), key, self.max_faces), self.up, key
         )
-        digest = hashlib.sha256(key.encode()).digest()
-        rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")])
+        rng = np.random.default_rng([self.seed, hash64(key)])
         radius = rng.uniform(self.radius[0], self.radius[1])
         elevation = math.radians(rng.uniform(self.elevation[0], self.elevation[1]))
         views = []

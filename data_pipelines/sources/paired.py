@@ -4,11 +4,13 @@ import dataclasses
 
 from etils import epath
 
+from data_pipelines.items import Picture, PictureItem
 from data_pipelines.sources import templates
-from data_pipelines.sources.base import BadItem, Image, Item
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.frames import by_numbers
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import draw_mask, read_mask, shrink_ids
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
@@ -46,7 +48,7 @@ class PairedFiles:
     name: str = "paired_files"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         templates.check_roles(self.roles, ("key",))
@@ -58,7 +60,7 @@ class PairedFiles:
         listed = self.roles[1:] or self.roles
         return sorted({key for _, path in listed for key in templates.list_keys(self.root, path)})
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """One file of each role; see `Source`."""
         files = {
             role: epath.Path(self.root) / path.replace("{key}", key) for role, path in self.roles
@@ -92,7 +94,7 @@ class PairedClips:
     name: str = "paired_clips"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 4
+    category: int = Category.ANNOTATED_VIDEO
 
     def __post_init__(self):
         templates.check_roles(self.roles, ("key", "frame"))
@@ -104,14 +106,14 @@ class PairedClips:
         listed = self.roles[1:] or self.roles
         return sorted({key for _, path in listed for key in templates.list_clips(self.root, path)})
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """All frames of a clip that every role has; see `Source`."""
         frames = {role: templates.list_frames(self.root, path, key) for role, path in self.roles}
         shared = set.intersection(*(set(of_role) for of_role in frames.values()))
         if not shared:
             told = ", ".join(f"{len(of_role)} of {role}" for role, of_role in frames.items())
             raise BadItem(key, f"has no frame with every role, but {told}")
-        item: Item = {role: [] for role in frames}
+        item: PictureItem = {role: [] for role in frames}
         for frame in sorted(shared, key=by_numbers):
             files = {role: of_role[frame] for role, of_role in frames.items()}
             for role, image in _read(self, files, key).items():
@@ -121,7 +123,7 @@ class PairedClips:
 
 def _read(
     source: PairedFiles | PairedClips, files: dict[str, epath.Path], key: str
-) -> dict[str, Image]:
+) -> dict[str, Picture]:
     """The pictures of one image and its annotations, masks at the image's size."""
     absent = [role for role, path in files.items() if not path.is_file()]
     if absent:

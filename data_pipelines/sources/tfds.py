@@ -6,11 +6,13 @@ import functools
 from etils import epath
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
 from lvm_jax.data.records import example
 from lvm_jax.data.records.record_file import RecordFile
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.listing import existing_folder
@@ -43,7 +45,7 @@ class TfdsFolder:
     name: str = "tfds"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         if not self.roles or any(len(role) != 2 for role in self.roles):
@@ -73,14 +75,14 @@ class TfdsFolder:
             found += [self._class_of(shard, i) + f"{path.name}/{i:07d}" for i in range(len(shard))]
         return sorted(found)
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """The pictures of one example; see `Source`."""
         *_, shard, number = key.split("/")
         try:
             features = example.decode(_open(str(epath.Path(self.root) / shard))[int(number)])
         except example.CorruptRecord as error:
             raise BadItem(key, f"is damaged ({error})") from error
-        item: Item = {}
+        item: PictureItem = {}
         for role, feature in self.roles:
             values = features.get(feature, [None])
             encoded = [value for value in values if isinstance(value, bytes)]

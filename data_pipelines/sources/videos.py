@@ -6,10 +6,11 @@ import av
 import av.error
 import numpy as np
 from etils import epath
-from jaxtyping import UInt8
 
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import Picture, PictureItem
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.video_frames import BadVideo, every_nth
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.listing import list_files
 
@@ -33,7 +34,7 @@ class VideoFolder:
     name: str = "videos"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 3
+    category: int = Category.UNLABELLED_VIDEO
 
     def __post_init__(self):
         for field in ("max_frames", "every", "short_side"):
@@ -44,9 +45,9 @@ class VideoFolder:
         """Relative paths of the videos; see `Source`."""
         return list_files(self.root, EXTENSIONS, "videos")
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """The first video stream; a file damaged before the last frame that is wanted is a bad item. See `Source`."""
-        frames: list[UInt8[np.ndarray, "height width 3"]] = []
+        frames: list[Picture] = []
         try:
             content = (epath.Path(self.root) / key).read_bytes()
             for frame in every_nth(content, self.every, self.max_frames):

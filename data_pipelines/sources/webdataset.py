@@ -7,10 +7,12 @@ from typing import Literal
 from etils import epath
 
 from data_pipelines.annotators.base import once_per_process
-from data_pipelines.sources.base import BadItem, Item
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
 from lvm_jax.data.records.tar_members import Place, list_members, read_member
+from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.decode import EXTENSIONS
@@ -42,7 +44,7 @@ class WebDataset:
     name: str = "webdataset"
     licence: str = "unknown"
     origin: str = ""
-    category: int = 2
+    category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
         maps.palette(self.n_ids)  # refuses a number that is none
@@ -67,7 +69,7 @@ class WebDataset:
             )
         return sorted(found)
 
-    def load(self, key: str) -> Item:
+    def load(self, key: str) -> PictureItem:
         """The pictures of one sample; see `Source`."""
         rest = key.partition("/")[2] if self.class_from else key
         shard, _, sample = rest.partition(".tar/")
@@ -82,7 +84,7 @@ class WebDataset:
             raise BadItem(
                 key, f"has no {absent[0] if absent else 'image'}, but {', '.join(members)}"
             )
-        item: Item = {}
+        item: PictureItem = {}
         for role in wanted:
             content = read_member(path, members[pictures[role]])
             if role in self.masks:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
-from data_pipelines.synthetic.renderer import SUPERSAMPLING, Camera, Vector
+from data_pipelines.synthetic.geometry import Camera, Vector
+from data_pipelines.synthetic.renderer import SUPERSAMPLING
 from lvm_jax.pictures.pixels import to_uint8
 
 SAMPLES_AT_ONCE = 1 << 20

@@ -12,11 +12,11 @@ from unittest import mock
 
 import numpy as np
 from flax import nnx
-from lvm_jax.models.decoder.hf_family import Family, Place, named
 
 from lvm_jax.errors import UserError
 from lvm_jax.models import Decoder, DecoderConfig
 from lvm_jax.models.decoder import hf_folder
+from lvm_jax.models.decoder.hf_family import Family, Place, named
 
 
 # --8<-- [start:family]

@@ -60,6 +60,17 @@ def _model(config: Any, size: str) -> None:
     config.model.attention_head_dim = 0  # 0: hidden_size / num_attention_heads
     config.model.qkv_bias = False  # queries, keys and values with biases, as in Qwen2
 
+    config.model.dense_bias = (
+        shape.dense_bias
+    )  # so have attention's output and MLPs, as in OPT, GPT-2
+    config.model.norm = shape.norm  # "rms", or "layer"
+    config.model.positions = shape.positions  # "rotary", or "learned"
+    config.model.position_offset = shape.position_offset  # rows before position 0's; 2 in OPT
+    config.model.mlps = shape.mlps  # of consecutive blocks, repeated: "swiglu", "relu", "gelu_tanh"
+    config.model.dropout = shape.dropout  # of what blocks add to the residual stream
+    config.model.embedding_dropout = shape.embedding_dropout
+    config.model.attention_dropout = shape.attention_dropout  # needs attention="xla"
+
     # For rows longer than the decoder was trained on.
     config.model.rope_scaling = ConfigDict()
     config.model.rope_scaling.rope_type = "none"  # or "linear", "llama3"

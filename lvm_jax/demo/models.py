@@ -11,7 +11,7 @@ from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
 from lvm_jax.inference.cases import Case, held_out_cases
 from lvm_jax.inference.prompt_files import read_prompts
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.release.folder import exists, verify
 from lvm_jax.weights.model_folder import named_parameters
@@ -24,7 +24,7 @@ class Found:
     """A tokenizer and a decoder, prompts to start from, and the words of the page's label."""
 
     vqgan: VQGAN
-    model: Llama
+    model: Decoder
     cases: Sequence[Case]
     model_words: str
     data_words: str
@@ -60,11 +60,11 @@ def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
     return Found(vqgan, model, cases, described(run, vqgan, model), data_words(store.manifest))
 
 
-def _load(tokenizer: epath.Path, decoder: epath.Path) -> tuple[VQGAN, Llama]:
-    return VQGAN.from_pretrained(tokenizer), Llama.from_pretrained(decoder)
+def _load(tokenizer: epath.Path, decoder: epath.Path) -> tuple[VQGAN, Decoder]:
+    return VQGAN.from_pretrained(tokenizer), Decoder.from_pretrained(decoder)
 
 
-def described(folder: epath.Path, vqgan: VQGAN, model: Llama) -> str:
+def described(folder: epath.Path, vqgan: VQGAN, model: Decoder) -> str:
     """What the two are, in a line."""
     side, n = vqgan.config.resolution, vqgan.tokens_per_image
     images = model.config.max_position_embeddings // n

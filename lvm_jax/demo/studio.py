@@ -15,7 +15,7 @@ from lvm_jax.inference.cases import Case
 from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.image_generator import ImageGenerator
 from lvm_jax.inference.sampling import Sampling
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image
 from lvm_jax.pictures.pixels import to_uint8
@@ -71,7 +71,7 @@ class Studio:
       UserError: the two do not match, or hold weights that are not numbers.
     """
 
-    def __init__(self, vqgan: VQGAN, model: Llama) -> None:
+    def __init__(self, vqgan: VQGAN, model: Decoder) -> None:
         self.vqgan = vqgan
         self._engine = ImageGenerator(model, vqgan).engine
         self.max_prompt = self._engine.context_images - 1

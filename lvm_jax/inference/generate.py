@@ -25,7 +25,7 @@ from lvm_jax.parallel.sharding import constrain
 
 
 class CachedDecoder(Protocol):
-    """An NNX module that reads prompts into a cache and continues them; `lvm_jax.models.Llama` is one."""
+    """An NNX module that reads prompts into a cache and continues them; `lvm_jax.models.Decoder` is one."""
 
     def prefill(
         self,
@@ -248,7 +248,7 @@ def _decode(
             ids_B = jnp.where(stopped_B, stop.pad, ids_B)
             stopped_B = stopped_B | jnp.isin(ids_B, jnp.array(stop.ids, jnp.int32))
         rows = Rows(dataclasses.replace(cache, prefix=None), ids_B, stopped_B, rows.made + 1)
-        return n + 1, rows, ids_SB.at[n].set(ids_B)
+        return n + 1, rows, jax.lax.dynamic_update_index_in_dim(ids_SB, ids_B, n, axis=0)
 
     blank_SB = jnp.full((count, len(keys_B)), 0 if stop is None else stop.pad, jnp.int32)
     _, rows, ids_SB = jax.lax.while_loop(goes_on, step, (jnp.int32(0), rows, blank_SB))

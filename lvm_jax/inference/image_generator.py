@@ -11,7 +11,7 @@ from lvm_jax.inference.codec import decode_codes
 from lvm_jax.inference.images import Engine, vocabulary_of
 from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
 from lvm_jax.inference.sampling import Sampling
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.weights.memo import WeightsMemo
 from lvm_jax.weights.model_folder import check_finite
@@ -39,7 +39,7 @@ class ImageGenerator:
 
     def __init__(
         self,
-        model: Llama,
+        model: Decoder,
         vqgan: VQGAN,
         *,
         context_images: int | None = None,
@@ -77,7 +77,7 @@ class ImageGenerator:
 
 
 def generate_images(
-    model: Llama,
+    model: Decoder,
     vqgan: VQGAN,
     prompt: VisualPrompt,
     n_images: int = 1,
@@ -118,7 +118,7 @@ def generate_images(
     return generator(prompt, n_images, n_candidates=n_candidates, sampling=sampling, seed=seed)
 
 
-def check_pair(model: Llama, vqgan: VQGAN) -> None:
+def check_pair(model: Decoder, vqgan: VQGAN) -> None:
     """Requires a decoder and a tokenizer that belong together, and finite weights of the tokenizer.
 
     The decoder's vocabulary must be that of the codebook, and where its folder names the tokenizer that it was trained

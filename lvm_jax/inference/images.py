@@ -15,8 +15,8 @@ from jaxtyping import Int
 from lvm_jax.errors import UserError
 from lvm_jax.inference.generate import Continuation, Generator, candidate_keys
 from lvm_jax.inference.sampling import Sampling
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.kv_cache import check_dtype
-from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.vocabulary import Vocabulary
 from lvm_jax.weights.model_folder import check_finite
 
@@ -41,7 +41,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Llama,
+        model: Decoder,
         tokens_per_image: int,
         codebook_size: int,
         *,
@@ -197,7 +197,7 @@ class Engine:
             )
 
 
-def vocabulary_of(model: Llama, codebook_size: int) -> Vocabulary:
+def vocabulary_of(model: Decoder, codebook_size: int) -> Vocabulary:
     """The ids of a decoder of images.
 
     Raises:

@@ -20,7 +20,7 @@ from lvm_jax.inference.cases import Case
 from lvm_jax.inference.images import Engine
 from lvm_jax.inference.prompt_files import FileCase
 from lvm_jax.inference.sampling import Sampling
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 RECORD = "prompt.json"
@@ -52,13 +52,13 @@ class Request:
         if self.aspect not in ("square", "original"):
             raise UserError(f"aspect is {self.aspect!r}: it must be 'square' or 'original'")
 
-    def described(self, vqgan: VQGAN, model: Llama) -> dict[str, Any]:
+    def described(self, vqgan: VQGAN, model: Decoder) -> dict[str, Any]:
         """Everything the answers depend on besides the prompt, for `prompt.json`."""
         weights = {"tokenizer": vqgan.fingerprint(), "model": decoder_fingerprint(model)}
         return weights | dataclasses.asdict(self)
 
 
-def decoder_fingerprint(model: Llama) -> str:
+def decoder_fingerprint(model: Decoder) -> str:
     """16 hex digits over the config and evenly spaced weights of every tensor: another training step changes them.
 
     It reads little, because decoders are large. The tokenizer's fingerprint, which guards shards, reads every weight.

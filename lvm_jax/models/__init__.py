@@ -1,6 +1,6 @@
 """Flax NNX modules, each usable alone: `from lvm_jax.models import Llama, VQGAN, presets`.
 
-Names are imported when first used, so that a program with only a tokenizer never loads the decoder.
+Names are imported when first used: a program with only a tokenizer never loads the decoder.
 """
 
 import importlib
@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvm_jax.models import presets
-    from lvm_jax.models.decoder.llama import Llama, LlamaConfig
+    from lvm_jax.models.decoder.config import DecoderConfig, LlamaConfig
+    from lvm_jax.models.decoder.decoder import Decoder
+    from lvm_jax.models.decoder.llama import Llama
     from lvm_jax.models.tokenizer.vqgan import VQGAN, VQGANConfig
 
-__all__ = ["VQGAN", "Llama", "LlamaConfig", "VQGANConfig", "presets"]
+__all__ = ["VQGAN", "Decoder", "DecoderConfig", "Llama", "LlamaConfig", "VQGANConfig", "presets"]
 
 _HOMES = {
     "Llama": "lvm_jax.models.decoder.llama",
-    "LlamaConfig": "lvm_jax.models.decoder.llama",
+    "LlamaConfig": "lvm_jax.models.decoder.config",
+    "Decoder": "lvm_jax.models.decoder.decoder",
+    "DecoderConfig": "lvm_jax.models.decoder.config",
     "VQGAN": "lvm_jax.models.tokenizer.vqgan",
     "VQGANConfig": "lvm_jax.models.tokenizer.vqgan",
 }

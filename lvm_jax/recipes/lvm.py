@@ -16,7 +16,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.evaluation.held_out_loss import held_out_loss
 from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
 from lvm_jax.models.attention.attend import check_backend, choose
-from lvm_jax.models.decoder.config import LlamaConfig
+from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.recipes.base import Recipe, Run
@@ -75,7 +75,7 @@ class Experiment:
       recipe: names this module.
     """
 
-    model: LlamaConfig
+    model: DecoderConfig
     data: DataConfig
     train: TrainConfig
     optimizer: OptimizerConfig
@@ -192,7 +192,7 @@ def _say_what_is_read(config: Experiment, batches: TokenLoader) -> None:
         print(f"{name}: {epochs:.3g} epochs in {steps:,} steps")
 
 
-def _check_vocabulary(model: LlamaConfig, manifest: Manifest) -> None:
+def _check_vocabulary(model: DecoderConfig, manifest: Manifest) -> None:
     needed = Vocabulary.lvm(manifest.codebook_size).size
     if model.vocab_size != needed:
         raise UserError(

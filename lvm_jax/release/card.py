@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.reporting.inputs import RunFiles
 from lvm_jax.reporting.numbers import number as n
@@ -16,7 +16,7 @@ from lvm_jax.weights.model_folder import named_parameters
 def model_card(
     name: str,
     files: RunFiles,
-    models: tuple[VQGAN, Llama],
+    models: tuple[VQGAN, Decoder],
     stored: Mapping[str, str],
     cost: Mapping[str, Any],
 ) -> str:
@@ -70,7 +70,7 @@ images = generate_images(model, vqgan, VisualPrompt.sequential(["1.png", "2.png"
 """
 
 
-def _what(models: tuple[VQGAN, Llama], stored: Mapping[str, str]) -> str:
+def _what(models: tuple[VQGAN, Decoder], stored: Mapping[str, str]) -> str:
     vqgan, model = models
     sizes = [sum(v.size for v in named_parameters(m).values()) / 1e6 for m in models]
     side, tokens = vqgan.config.resolution, vqgan.tokens_per_image
@@ -131,7 +131,7 @@ def _scores(files: RunFiles) -> list[str]:
     return [words + "\n", _table(("nats a held-out code", ""), [(a, n(b)) for a, b in rows])]
 
 
-def _limits(files: RunFiles, models: tuple[VQGAN, Llama]) -> str:
+def _limits(files: RunFiles, models: tuple[VQGAN, Decoder]) -> str:
     """What the numbers say it cannot do."""
     side = models[0].config.resolution
     lines = [

@@ -1,6 +1,6 @@
 """The folder of a release, its checksums and its archive.
 
-FOLDER/tokenizer, FOLDER/decoder     model folders (`VQGAN.from_pretrained`, `Llama.from_pretrained`)
+FOLDER/tokenizer, FOLDER/decoder     model folders (`VQGAN.from_pretrained`, `Decoder.from_pretrained`)
 FOLDER/prompts/NAME                  held-out prompts as pictures (`generate.py --prompt=FOLDER/prompts`)
 FOLDER/MODEL_CARD.md, LICENSES.md, manifest.json
 FOLDER/SHA256SUMS                    of all the other files, for `sha256sum -c` and `verify`

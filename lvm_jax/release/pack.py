@@ -17,7 +17,7 @@ from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.tokenizer.images import held_out_squares
 from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.release import folder as release_folder
 from lvm_jax.release.card import model_card
@@ -95,15 +95,15 @@ def pack(
     return cost
 
 
-def _load(tokenizer: Path, decoder: Path) -> tuple[VQGAN, Llama]:
-    return VQGAN.from_pretrained(tokenizer), Llama.from_pretrained(decoder)
+def _load(tokenizer: Path, decoder: Path) -> tuple[VQGAN, Decoder]:
+    return VQGAN.from_pretrained(tokenizer), Decoder.from_pretrained(decoder)
 
 
 def _measure(
     run: Path,
     store: SentenceStore,
-    exact: tuple[VQGAN, Llama],
-    rounded: tuple[VQGAN, Llama],
+    exact: tuple[VQGAN, Decoder],
+    rounded: tuple[VQGAN, Decoder],
     n_sentences: int,
     n_images: int,
 ) -> Cost:

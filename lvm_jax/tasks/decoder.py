@@ -15,9 +15,9 @@ from flax import nnx
 
 from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy
 from lvm_jax.metrics.states import Mean
-from lvm_jax.models.decoder import hf_llama
-from lvm_jax.models.decoder.config import LlamaConfig, LoRAConfig, train_flops_per_token
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder import hf_folder
+from lvm_jax.models.decoder.config import DecoderConfig, LoRAConfig, train_flops_per_token
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.tasks import trained
 from lvm_jax.tasks.accumulation import cut
 from lvm_jax.tasks.base import Batch, State
@@ -61,7 +61,7 @@ class DecoderTask:
 
     def __init__(
         self,
-        config: LlamaConfig,
+        config: DecoderConfig,
         tx: optax.GradientTransformation,
         *,
         seq_len: int,
@@ -75,7 +75,7 @@ class DecoderTask:
         self.z_loss, self.loss_chunk, self.accumulation = z_loss, loss_chunk, accumulation
         self.optimizer_args = optimizer_args
         self.constants: dict[str, jax.Array] = {}
-        abstract = Llama.abstract(config)
+        abstract = Decoder.abstract(config)
         self._graphdef, self._params = nnx.graphdef(abstract), nnx.state(abstract, nnx.Param)
         trained.check_patterns(frozen, self._params)
         is_trained = trained.all_but(frozen)
@@ -87,7 +87,7 @@ class DecoderTask:
 
     def init(self, key: jax.Array) -> State:
         """Fresh parameters, and moments of the trained ones, at step 0."""
-        params = self._split.apart(nnx.state(Llama(self.config, rngs=nnx.Rngs(key)), nnx.Param))
+        params = self._split.apart(nnx.state(Decoder(self.config, rngs=nnx.Rngs(key)), nnx.Param))
         opt = self.tx.init(self._split.trained(params))
         return {"step": jnp.zeros((), jnp.int32), "params": params, "opt": opt}
 
@@ -98,8 +98,8 @@ class DecoderTask:
           UserError: no such folder, or weights of another decoder.
         """
         plain = dataclasses.replace(self.config, lora=LoRAConfig())
-        hf_llama.check_fits(directory, plain)
-        weights = hf_llama.load(directory, plain, nnx.state(Llama.abstract(plain)))
+        hf_folder.check_fits(directory, plain)
+        weights = hf_folder.load(directory, plain, nnx.state(Decoder.abstract(plain)))
         if self.config.lora.rank:  # folders have no adapters: fresh ones join the weights
             params = nnx.to_flat_state(self._split.together(state["params"]))
             adapters = [(path, p) for path, p in params if trained.only_adapters(path, p)]
@@ -108,8 +108,7 @@ class DecoderTask:
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
         """One update by the gradient of the mean loss over all counted labels of the global batch."""
-        del key  # no dropout: the published recipe has none
-        (total, weight), grads = self._gradients(state["params"], batch)
+        (total, weight), grads = self._gradients(state["params"], batch, key)
         now = self._split.trained(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
         moved: Any = optax.apply_updates(now, updates)
@@ -118,42 +117,47 @@ class DecoderTask:
         return {"step": state["step"] + 1, "params": params, "opt": opt}, metrics
 
     def _gradients(
-        self, params: trained.Params, batch: Batch
+        self, params: trained.Params, batch: Batch, key: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
         """(sum, weight) of the batch's loss, and the gradient of their quotient by the trained parameters."""
         weight = jnp.maximum(jnp.sum(batch["loss_weights"][:, 1:]), 1.0)
 
-        def share(now: nnx.State, rows: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            total, counted = self.loss(self._split.updated(params, now), rows)
+        def share(
+            now: nnx.State, rows: Batch, key: jax.Array
+        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            total, counted = self.loss(self._split.updated(params, now), rows, dropout_key=key)
             # By the weight of the whole batch: microbatches count different numbers of labels.
             return total / weight, (total, counted)
 
         gradient, now = jax.grad(share, has_aux=True), self._split.trained(params)
         if self.accumulation == 1:
-            grads, sums = gradient(now, batch)
+            grads, sums = gradient(now, batch, key)
             return sums, grads
         rows = {name: batch[name] for name in ROWS if name in batch}
         microbatches = jax.tree.map(lambda x: cut(x, self.accumulation), rows)
 
-        def add(carry: Any, rows: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, carry, gradient(now, rows)), None
+        def add(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, carry, gradient(now, *microbatch)), None
 
         zero = jnp.zeros((), jnp.float32)
         start = (jax.tree.map(jnp.zeros_like, now), (zero, zero))
-        (grads, sums), _ = jax.lax.scan(add, start, microbatches)
+        keys = jax.random.split(key, self.accumulation)
+        (grads, sums), _ = jax.lax.scan(add, start, (microbatches, keys))
         return sums, grads
 
-    def loss(self, params: trained.Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def loss(
+        self, params: trained.Params, batch: Batch, *, dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """The summed weighted cross-entropy in nats, and the sum of the weights; both global, fp32 scalars.
 
         The batch says what each label weighs: `loss_weights[:, t]` is the weight of predicting token t, and column 0,
         which nothing predicts, is not read. Without segment_ids and positions every row is one sentence, and attention
-        needs no mask.
+        needs no mask. Without a dropout key nothing is dropped, as in evaluation.
         """
         model = self._merge(params)
         tokens = batch["tokens"]
         sentences = [batch[n][:, :-1] if n in batch else None for n in ("segment_ids", "positions")]
-        hidden_BTD = model.hidden(tokens[:, :-1], *sentences)
+        hidden_BTD = model.hidden(tokens[:, :-1], *sentences, dropout_key=dropout_key)
         labels_BT, weights_BT = tokens[:, 1:], batch["loss_weights"][:, 1:]
         if self.loss_chunk:
             return chunked_cross_entropy(
@@ -166,11 +170,11 @@ class DecoderTask:
             )
         return cross_entropy(model.logits(hidden_BTD), labels_BT, weights_BT, self.z_loss)
 
-    def model(self, state: State) -> Llama:
+    def model(self, state: State) -> Decoder:
         """The decoder with the state's parameters."""
         return self._merge(state["params"])
 
-    def _merge(self, params: trained.Params) -> Llama:
+    def _merge(self, params: trained.Params) -> Decoder:
         return nnx.merge(self._graphdef, self._split.together(params))
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -199,7 +203,9 @@ class DecoderTask:
         total = 0
         for path, parameter in nnx.to_flat_state(frozen):
             axes = parameter.get_metadata()["axes"]
-            looked_up = path[0] == "embedding" and not self.config.tie_word_embeddings
+            looked_up = path[0] == "positions" or (
+                path[0] == "embedding" and not self.config.tie_word_embeddings
+            )
             if looked_up or len([axis for axis in axes if axis != "layers"]) < 2:
                 continue
             padded = "vocab" in axes  # the formula counts the published rows only

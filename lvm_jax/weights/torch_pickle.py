@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from lvm_jax.errors import UserError
+from lvm_jax.weights.restricted_pickle import RestrictedUnpickler
 
 _DTYPES: dict[str, Any] = {
     "FloatStorage": np.float32,
@@ -134,28 +135,10 @@ class _Inert:
         del state
 
 
-class _TensorUnpickler(pickle.Unpickler):
+class _TensorUnpickler(RestrictedUnpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str, name: epath.Path):
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
+        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")), name, _stand_in)
         self._archive, self._root, self._name = archive, root, name
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        found = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("torch._utils", "_rebuild_parameter"): _parameter,
-            ("torch", "Size"): tuple,
-        }.get((module_name, global_name))
-        if found is not None:
-            return found
-        if module_name == "torch" and global_name in _DTYPES:
-            return _StorageType(_DTYPES[global_name])
-        if module_name.split(".")[0] in _INERT:
-            return _Inert
-        raise UserError(
-            f"{self._name} asks for {module_name}.{global_name}, which is no tensor: nothing of it was run; "
-            "get the weights from a source you trust, as safetensors if there are any"
-        )
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage, key, _, numel = pid
@@ -165,6 +148,21 @@ class _TensorUnpickler(pickle.Unpickler):
         if entry.file_size != numel * storage.dtype.itemsize:
             raise UserError(f"{self._name}: storage {key} is cut short; download it again")
         return _Storage(self._name, entry.filename, storage.dtype, numel)
+
+
+def _stand_in(module_name: str, global_name: str) -> Any:
+    """Our own function or class for a name of PyTorch's, an inert one for a training framework's; None for others."""
+    found = {
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): _parameter,
+        ("torch", "Size"): tuple,
+    }.get((module_name, global_name))
+    if found is None and module_name == "torch" and global_name in _DTYPES:
+        return _StorageType(_DTYPES[global_name])
+    if found is None and module_name.split(".")[0] in _INERT:
+        return _Inert
+    return found
 
 
 def _tensor(

@@ -18,7 +18,7 @@ from data_pipelines.annotators import (
     Rain,
 )
 from data_pipelines.annotators.keypoints import draw_keypoints
-from data_pipelines.synthetic import renderer, scenes
+from data_pipelines.synthetic import cameras, renderer, scenes, toys
 from data_pipelines.synthetic.edges import true_edges
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
@@ -30,7 +30,7 @@ from lvm_jax.pictures.decode import load_image
 @pytest.fixture(scope="module")
 def frame():
     rng = np.random.default_rng(2)
-    return renderer.render(scenes.random_scene(rng), scenes.random_camera(rng), 64)
+    return renderer.render(scenes.random_scene(rng), cameras.random_camera(rng), 64)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -38,7 +38,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def test_every_kind_of_body_has_a_colour():
-    assert len(scenes.KINDS) < len(maps.PALETTE)
+    assert len(toys.KINDS) < len(maps.PALETTE)
 
 
 def test_boxes_survive_a_drawing():

@@ -19,15 +19,17 @@ from pipe_fakes import FakePhotos, save_tokenizer, small_recipe
 from data_pipelines import build_uvd, near_duplicates
 from data_pipelines.build import shard_writer
 from data_pipelines.build.composing import ItemCache
-from data_pipelines.build.encoding import BatchEncoder, shared_encoder
-from data_pipelines.build.recipe import Entry, Recipe, from_config, key_items, plan
+from data_pipelines.build.encoding import VqganEncoder, shared_encoder
+from data_pipelines.build.plan import key_items, plan
+from data_pipelines.build.recipe import Entry, Recipe, from_config
 from data_pipelines.build_uvd import build
 from data_pipelines.configs import images_and_videos, medium, quickstart
 from data_pipelines.sentences import Pairs
 from data_pipelines.sources import PairedFiles
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.records.record_file import RecordFile
-from lvm_jax.data.sentences.sentence_record import SentenceWriter, decode_example
+from lvm_jax.data.records.writer import TFRecordWriter
+from lvm_jax.data.sentences.sentence_record import decode_example
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.resize import resize_and_crop
 
@@ -91,7 +93,7 @@ def test_every_planned_sentence_is_written_with_the_codes_of_its_images(built, t
     found = {sentence.key: sentence for sentence in records(built, manifest)}
     planned = [sentence for split in plan(recipe).values() for sentence in split]
     assert set(found) == {sentence.key for sentence in planned}
-    encoder = BatchEncoder(tokenizer, batch_size=8)
+    encoder = VqganEncoder(tokenizer, batch_size=8)
     pairs = [sentence for sentence in found.values() if sentence.key.startswith("depth/")]
     for sentence in pairs[:3]:
         items = [FakePhotos().load(key) for key in key_items(sentence.key)]
@@ -166,7 +168,7 @@ def whole_shards(folder: Path) -> list[Path]:
 
 
 def test_a_shard_stopped_in_its_middle_is_absent(built, tmp_path, tokenizer, monkeypatch):
-    encode, calls = BatchEncoder.encode, []
+    encode, calls = VqganEncoder.encode, []
 
     def dying(self, images):
         calls.append(len(images))
@@ -175,21 +177,21 @@ def test_a_shard_stopped_in_its_middle_is_absent(built, tmp_path, tokenizer, mon
         return encode(self, images)
 
     monkeypatch.setattr(shard_writer, "IMAGES_AT_ONCE", 8)
-    monkeypatch.setattr(BatchEncoder, "encode", dying)
+    monkeypatch.setattr(VqganEncoder, "encode", dying)
     with pytest.raises(RuntimeError, match="power cut"):
         build(small_recipe(), tokenizer, tmp_path / "cut", batch_size=8)
     assert list(contents(tmp_path / "cut" / "small" / "1.0.0")) == ["build/recipe.json"]
 
 
 def test_a_picture_is_encoded_once_a_shard(built, tmp_path, tokenizer, monkeypatch):
-    encode, seen = BatchEncoder.encode, []
+    encode, seen = VqganEncoder.encode, []
 
     def counting(self, images):
         seen.extend(image.tobytes() for image in images)
         return encode(self, images)
 
     monkeypatch.setattr(shard_writer, "IMAGES_AT_ONCE", 8)
-    monkeypatch.setattr(BatchEncoder, "encode", counting)
+    monkeypatch.setattr(VqganEncoder, "encode", counting)
     recipe = small_recipe(train_shards=1)
     manifest = build(recipe, tokenizer, tmp_path / "once", batch_size=8)
     assert len(seen) == len(set(seen)), "one shard a split, and no picture is in both"
@@ -320,7 +322,7 @@ def full_disk(monkeypatch, after: int, what: str) -> None:
         return call
 
     if what == "record":
-        monkeypatch.setattr(SentenceWriter, "add", failing(SentenceWriter.add))
+        monkeypatch.setattr(TFRecordWriter, "write", failing(TFRecordWriter.write))
     else:
         monkeypatch.setattr(os, "replace", failing(os.replace))
 

@@ -13,7 +13,7 @@ from PIL import Image
 from data_pipelines import assets, embedded_corpus
 from data_pipelines.embedded_corpus import Settings
 from data_pipelines.sources import AnnotatedImages, FrameFolders, ImageFolder, VideoFolder
-from data_pipelines.synthetic import scenes
+from data_pipelines.synthetic import scenes, toys
 from lvm_jax import files
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
@@ -65,7 +65,7 @@ def test_description_tells_how_to_read_it(corpus):
     assert {tuple(c) for c in segmentation.reshape(-1, 3).tolist()} <= colours
     ids = set(np.unique(maps.rgb_to_ids(segmentation))) - {0}
     rng = embedded_corpus.item_rng(SMALL, "scenes", "00000")
-    kinds = {scenes.CLASS_IDS[body.kind] for body in scenes.random_scene(rng).bodies}
+    kinds = {toys.CLASS_IDS[body.kind] for body in scenes.random_scene(rng).bodies}
     assert ids <= kinds
     assert ids
 

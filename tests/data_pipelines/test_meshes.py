@@ -7,8 +7,8 @@ import pytest
 import trimesh
 
 from data_pipelines.sources import BadItem, MeshFolder
+from data_pipelines.synthetic.geometry import Camera
 from data_pipelines.synthetic.mesh_renderer import Surface, render_mesh
-from data_pipelines.synthetic.renderer import Camera
 from lvm_jax.errors import UserError
 
 FRONT = Camera((0.0, -2.0, 0.0), (0.0, 0.0, 0.0), 49.0)

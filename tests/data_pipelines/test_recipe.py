@@ -11,7 +11,8 @@ from pipe_fakes import FakePhotos, FakeVideos, small_recipe
 
 from data_pipelines.annotators import Blur, Canny, Grey
 from data_pipelines.build import recipe as recipe_lib
-from data_pipelines.build.recipe import Entry, Recipe, fingerprint, from_config, key_items, plan
+from data_pipelines.build.plan import fingerprint, key_items, plan
+from data_pipelines.build.recipe import Entry, Recipe, from_config
 from data_pipelines.sentences import CategoryGroup, MultiAnnotation, Pairs, SingleImage, Video
 from data_pipelines.sources import Annotated
 from lvm_jax.errors import UserError
@@ -217,7 +218,7 @@ def test_annotators_of_an_entry_are_built_checked_and_part_of_the_identity(confi
     (entry,) = (entry for entry in recipe.entries if entry.name == "depth")
     source = FakePhotos(root="/data/photos")
     assert entry.source == Annotated(source, (("soft", Blur(radius=(0.1, 0.2))),))
-    told = recipe.identity()["entries"]["depth"]["source"]
+    told = recipe.identity["entries"]["depth"]["source"]
     assert told["source"]["kind"] == "FakePhotos"
     assert told["annotators"][0][1] == {"kind": "Blur", "radius": [0.1, 0.2]}
     config.entries.depth.annotators.soft.kind = "blurr"

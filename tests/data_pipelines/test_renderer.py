@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import renderer, scenes, shapes
-from data_pipelines.synthetic.renderer import Background, Body, Camera, Part, Scene
+from data_pipelines.synthetic import cameras, geometry, ray_casting, renderer, scenes, shapes, toys
+from data_pipelines.synthetic.geometry import Background, Body, Camera, Scene, Solid
 
 RED = (0.9, 0.1, 0.1)
 SKY = Background("outdoor")
@@ -24,7 +24,7 @@ def rays_of(camera: Camera, size: int) -> np.ndarray:
 def test_sphere_agrees_with_its_equation():
     centre, radius, size = np.array([0.3, 0.2, 0.8]), 0.8, 48
     ball = Body(
-        "ball", (Part("sphere", (0, 0, 0.4), (0.4, 0.4, 0.4), RED),), (0.3, 0.2, 0.0), size=2.0
+        "ball", (Solid("sphere", (0, 0, 0.4), (0.4, 0.4, 0.4), RED),), (0.3, 0.2, 0.0), size=2.0
     )
     camera = Camera((1.0, -5.0, 2.0), (0.0, 0.0, 0.5))
     frame = renderer.render(Scene((ball,), PLAIN), camera, size)
@@ -47,7 +47,7 @@ def test_sphere_agrees_with_its_equation():
 
 
 def test_floor_depth_is_where_rays_reach_z_0():
-    ball = Body("ball", (Part("sphere", (0, 0, 9.0), (0.1, 0.1, 0.1), RED),))  # out of sight
+    ball = Body("ball", (Solid("sphere", (0, 0, 9.0), (0.1, 0.1, 0.1), RED),))  # out of sight
     camera = Camera((0.0, -5.0, 2.0), (0.0, 0.0, 1.0))
     frame = renderer.render(Scene((ball,), SKY), camera, 32)
     z = rays_of(camera, 32)[..., 2]
@@ -105,10 +105,10 @@ def test_shape_is_met_where_a_march_enters_it(shape):
 
 def test_windows_cut_no_solid(monkeypatch):
     rng = np.random.default_rng(1)
-    pairs = [(scenes.random_scene(rng), scenes.random_camera(rng)) for _ in range(4)]
+    pairs = [(scenes.random_scene(rng), cameras.random_camera(rng)) for _ in range(4)]
     cut = [renderer.render(scene, camera, 32) for scene, camera in pairs]
     whole = (slice(None), slice(None))
-    monkeypatch.setattr(renderer, "_window", lambda solid, camera, size: whole)
+    monkeypatch.setattr(ray_casting, "_window", lambda solid, camera, size: whole)
     for (scene, camera), frame in zip(pairs, cut, strict=True):
         full = renderer.render(scene, camera, 32)
         np.testing.assert_array_equal(full.segmentation, frame.segmentation)
@@ -118,7 +118,7 @@ def test_windows_cut_no_solid(monkeypatch):
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_nearer_body_hides_the_farther(order):
     def box(y):
-        return Body("box", (Part("box", (0, 0, 0.5), (0.5, 0.5, 0.5), RED),), (0.0, y, 0.0))
+        return Body("box", (Solid("box", (0, 0, 0.5), (0.5, 0.5, 0.5), RED),), (0.0, y, 0.0))
 
     near, far = order
     scene = Scene(tuple(box(-1.0 if i == near else 1.5) for i in range(2)), SKY)
@@ -135,7 +135,7 @@ def test_nearer_body_hides_the_farther(order):
 
 
 def test_keypoints_are_projected_landmarks():
-    body = Body("column", (Part("cylinder", (0, 0, 1.0), (0.2, 0.2, 1.0), RED),))
+    body = Body("column", (Solid("cylinder", (0, 0, 1.0), (0.2, 0.2, 1.0), RED),))
     frame = renderer.render(Scene((body,), SKY), Camera((0, -5, 1.0), (0, 0, 1.0)), 64)
     half = 32 / (5 * math.tan(math.radians(20)))  # pixels a unit at a distance of 5
     np.testing.assert_allclose(
@@ -144,7 +144,7 @@ def test_keypoints_are_projected_landmarks():
 
 
 def test_shadow_falls_away_from_the_sun():
-    ball = Body("ball", (Part("sphere", (0, 0, 1.0), (0.3, 0.3, 0.3), RED),))
+    ball = Body("ball", (Solid("sphere", (0, 0, 1.0), (0.3, 0.3, 0.3), RED),))
     floor = Background("outdoor", floor=(0.5, 0.5, 0.5), floor2=(0.5, 0.5, 0.5))
     sun = (0.6, 0.0, 0.8)
     camera = Camera((0, -6, 4.0), (0, 0, 0.0))
@@ -155,21 +155,21 @@ def test_shadow_falls_away_from_the_sun():
 
 
 def test_parts_along_another_axis():
-    lying = Part("cylinder", (0, 0, 0.2), (0.2, 0.2, 1.0), RED, axis="x")
+    lying = Solid("cylinder", (0, 0, 0.2), (0.2, 0.2, 1.0), RED, axis="x")
     frame = renderer.render(
         Scene((Body("column", (lying,)),), PLAIN), Camera((0, -6, 0.2), (0, 0, 0.2)), 64
     )
     x0, y0, x1, y1 = frame.boxes[0]
     assert (x1 - x0) / (y1 - y0) == pytest.approx(5.0, rel=0.1)
     body = Body("column", (lying,))
-    assert renderer.body_height(body) == pytest.approx(0.4)
-    assert renderer.body_reach(body) >= 1.0
+    assert geometry.body_height(body) == pytest.approx(0.4)
+    assert geometry.body_reach(body) >= 1.0
 
 
 def test_scenes_are_functions_of_the_seed():
     def picture(seed):
         rng = np.random.default_rng(seed)
-        return renderer.render(scenes.random_scene(rng), scenes.random_camera(rng), 24).image
+        return renderer.render(scenes.random_scene(rng), cameras.random_camera(rng), 24).image
 
     np.testing.assert_array_equal(picture(3), picture(3))
     assert (picture(3) != picture(4)).any()
@@ -182,11 +182,11 @@ def test_bodies_stand_apart_and_every_kind_fits_its_reach():
         for i, a in enumerate(bodies):
             for b in bodies[:i]:
                 apart = math.dist(a.position, b.position)
-                assert apart > renderer.body_reach(a) + renderer.body_reach(b)
+                assert apart > geometry.body_reach(a) + geometry.body_reach(b)
     camera = Camera((0, -8, 0.0), (0, 0, 0.0), field_of_view=30)
-    for kind in scenes.KINDS:
-        body = scenes.random_body(np.random.default_rng(0), kind)
-        height, reach = renderer.body_height(body), renderer.body_reach(body)
+    for kind in toys.KINDS:
+        body = toys.random_body(np.random.default_rng(0), kind)
+        height, reach = geometry.body_height(body), geometry.body_reach(body)
         x0, y0, x1, _ = renderer.render(Scene((body,), PLAIN), camera, 64).boxes[0]
         ground, side = camera.project(np.array([[0, 0, height], [reach, -reach, 0]]), 64)
         assert ground[1] - 2 <= y0
@@ -196,7 +196,7 @@ def test_bodies_stand_apart_and_every_kind_fits_its_reach():
 
 def test_turntable_goes_once_around():
     rng = np.random.default_rng(5)
-    views = scenes.turntable(scenes.random_body(rng, "car"), rng, n_views=8)
+    views = scenes.turntable(toys.random_body(rng, "car"), rng, n_views=8)
     positions = np.array([camera.position for _, camera in views])
     assert np.ptp(positions[:, 2]) < 1e-6  # one elevation
     distance = np.linalg.norm(positions, axis=-1)
@@ -227,7 +227,7 @@ def test_room_walls_bound_the_depth():
     scene = dataclasses.replace(
         scenes.random_scene(np.random.default_rng(0)), background=Background("room", half_size=5.0)
     )
-    camera = scenes.stage_camera(0.0, 0.4, 4.5)
+    camera = cameras.stage_camera(0.0, 0.4, 4.5)
     frame = renderer.render(scene, camera, 32)
     assert np.isfinite(frame.depth).all()
     world = np.array(camera.position) + frame.depth[..., None] * rays_of(camera, 32)

@@ -9,7 +9,7 @@ from pipe_fakes import FakePhotos, small_recipe
 
 from data_pipelines import sample_images as sampling
 from data_pipelines.build.composing import ItemCache, SentenceMaker
-from data_pipelines.build.recipe import plan
+from data_pipelines.build.plan import plan
 from data_pipelines.sample_images import sample_images
 from lvm_jax.data.images.sources import open_images, split_source
 from lvm_jax.data.splits import read_held_out
@@ -36,7 +36,7 @@ def test_they_are_the_images_of_the_first_sentences_of_each_split(tmp_path):
         for number, sentence in enumerate(planned):
             made = maker.make(sentence, {})
             assert made is not None
-            for place, image in enumerate(made.images):
+            for place, image in enumerate(made.values):
                 expected[f"{split}/{made.entry.name}/{number:06d}-{place:02d}.png"] = image
             if len(expected) == counts[split]:
                 break

@@ -63,7 +63,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_the_same_seed_plans_and_composes_the_same_and_another_seed_does_not(composer):
     def everything(seed: int) -> list:
         generator = rng(seed)
-        groups = composer.plan(KEYS, generator)
+        groups = composer.group(KEYS, generator)
         told = []
         for group in groups:
             items = [annotated(int(key[-1])) | clip(20) for key in group]
@@ -80,7 +80,7 @@ def test_the_same_seed_plans_and_composes_the_same_and_another_seed_does_not(com
 
 @pytest.mark.parametrize("composer", [SingleImage(), Pairs("depth", 3), Pairs("depth", 10)])
 def test_a_pass_uses_every_item_and_none_twice_in_a_sentence(composer):
-    groups = composer.plan(KEYS, rng())
+    groups = composer.group(KEYS, rng())
     assert {key for group in groups for key in group} == set(KEYS)
     assert all(len(set(group)) == len(group) == len(groups[0]) for group in groups)
     assert len(groups) == -(-len(KEYS) // len(groups[0]))
@@ -90,7 +90,7 @@ def test_a_category_group_shows_one_class_and_a_pass_shows_every_image():
     classes = {"cat": 11, "dog": 5, "eel": 2, "fox": 1}
     keys = [f"train/{name}/{i}.jpg" for name, count in classes.items() for i in range(count)]
     composer = CategoryGroup(n_images=4)
-    groups = composer.plan([*keys, "stray.jpg"], rng())
+    groups = composer.group([*keys, "stray.jpg"], rng())
     for group in groups:
         assert len({key.split("/")[1] for key in group}) == 1
         assert len(set(group)) == len(group) == min(4, classes[group[0].split("/")[1]])
@@ -99,8 +99,8 @@ def test_a_category_group_shows_one_class_and_a_pass_shows_every_image():
     assert sorted(order) == ["cat"] * 3 + ["dog"] * 2 + ["eel"]
     images, layout = composer.compose([annotated(i) for i in (3, 1, 2, 0)], rng())
     assert (layout, values(images)) == ("image*4", [30, 10, 20, 0])
-    assert CategoryGroup(4, fewest=3).plan(keys, rng(1)) != groups
-    assert not any("/eel/" in k for g in CategoryGroup(4, fewest=3).plan(keys, rng()) for k in g)
+    assert CategoryGroup(4, fewest=3).group(keys, rng(1)) != groups
+    assert not any("/eel/" in k for g in CategoryGroup(4, fewest=3).group(keys, rng()) for k in g)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_annotation_belongs_to_the_image_it_stands_for(composer):
     """Whatever the seed: in the k-th place of its role, an annotation is that of the k-th image."""
     for seed in range(15):
         generator = rng(seed)
-        for group in composer.plan(KEYS, generator):
+        for group in composer.group(KEYS, generator):
             numbers = [int(key[-1]) for key in group]
             items = [annotated(n) | clip(20) for n in numbers]
             images, layout = composer.compose(items, generator)
@@ -136,7 +136,7 @@ def test_an_annotation_belongs_to_the_image_it_stands_for(composer):
 
 
 def test_too_few_items_for_one_sentence_give_none():
-    assert Pairs("depth", 11).plan(KEYS, rng()) == []
+    assert Pairs("depth", 11).group(KEYS, rng()) == []
 
 
 def test_pairs_ask_with_the_image_unless_the_annotation_comes_first():
@@ -168,7 +168,7 @@ def test_multi_annotation_shows_the_same_roles_of_every_item_in_one_order():
     composer = MultiAnnotation(("depth", "edges", "normals"), 8)
     sizes = set()
     for seed in range(40):
-        for group in composer.plan(KEYS, rng(seed)):
+        for group in composer.group(KEYS, rng(seed)):
             items = [annotated(int(key[-1])) for key in group]
             images, layout = composer.compose(items, rng(seed))
             roles = expand_layout(layout)

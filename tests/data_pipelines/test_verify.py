@@ -12,7 +12,7 @@ from pipe_fakes import save_tokenizer, small_recipe
 from data_pipelines import build_uvd
 from data_pipelines.build import shard_writer
 from data_pipelines.build.composing import ItemCache
-from data_pipelines.build.encoding import BatchEncoder, shared_encoder
+from data_pipelines.build.encoding import VqganEncoder, shared_encoder
 from data_pipelines.verify import render_page, sample, verify
 from lvm_jax.data.records.manifest import Manifest, shard_name
 from lvm_jax.data.records.record_file import RecordFile
@@ -23,7 +23,7 @@ from lvm_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory) -> BatchEncoder:
+def encoder(tmp_path_factory) -> VqganEncoder:
     return shared_encoder(save_tokenizer(tmp_path_factory.mktemp("tokenizer")), 8)
 
 
@@ -146,7 +146,7 @@ def test_lengths_that_tfds_would_believe_are_checked(dataset):
 
 
 def test_a_missing_shard_and_another_tokenizer_are_found(dataset, tmp_path):
-    other = BatchEncoder(save_tokenizer(tmp_path / "other", seed=1), 8)
+    other = VqganEncoder(save_tokenizer(tmp_path / "other", seed=1), 8)
     with pytest.raises(UserError, match="tokenizer_fingerprint is"):
         verify(dataset, other.vqgan)
     first_shard(dataset).unlink()

@@ -3,8 +3,9 @@ import pytest
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.models import Llama, presets
+from lvm_jax.models import Decoder, Llama, presets
 from lvm_jax.models.decoder.config import count_parameters, train_flops_per_token
+from lvm_jax.vocabulary import Vocabulary
 
 # Computed from the official configurations: name, parameters, parameters without vocabulary tables,
 # KV cache bytes a token in bf16, GFLOP a token of training at 4096 tokens with causal attention.
@@ -37,6 +38,35 @@ def test_published_sizes(name, total, inner, cache_bytes, gflop):
     assert sum(leaf.size * 2 for leaf in jax.tree.leaves(cache.layers)) == cache_bytes
 
 
+# As transformers counts them: vocabulary, learned positions, and a tied head once.
+LANGUAGE = [
+    (presets.opt, "125m", 125_239_296),
+    (presets.opt, "1.3b", 1_315_758_080),
+    (presets.opt, "2.7b", 2_651_596_800),
+    (presets.opt, "6.7b", 6_658_473_984),
+    (presets.gpt2, "small", 124_439_808),
+    (presets.gpt2, "medium", 354_823_168),
+    (presets.gpt2, "large", 774_030_080),
+    (presets.gpt2, "xl", 1_557_611_200),
+]
+
+
+@pytest.mark.parametrize(("preset", "name", "total"), LANGUAGE)
+def test_published_sizes_of_language_models(preset, name, total):
+    config = preset(name)
+    assert count_parameters(config) == total
+    state = nnx.state(Decoder.abstract(config))
+    padding = (config.padded_vocab_size - config.vocab_size) * config.hidden_size
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == total + padding
+
+
+def test_vocabulary_and_positions_of_language_models_may_be_others():
+    """Vary reads 4096 tokens and has words of its own."""
+    config = presets.opt("125m", vocab_size=50268, max_position_embeddings=4096)
+    assert count_parameters(config) == 126_809_088
+    assert Decoder.abstract(config).positions.table.shape == (4098, 768)
+
+
 def test_special_ids_follow_the_codes():
     config = presets.llama("quickstart")
     assert (config.vocab_size, config.bos_token_id, config.eos_token_id, config.pad_token_id) == (
@@ -63,7 +93,7 @@ def test_our_own_sizes_are_small_enough_for_two_cores():
 @pytest.mark.parametrize("name", ["quickstart", "small"])
 def test_our_own_decoder_reads_the_codes_of_our_own_tokenizer(name: str):
     vqgan, llama = presets.vqgan(name), presets.llama(name)
-    assert llama.vocab_size == vqgan.num_embeddings + presets.RESERVED_IDS
+    assert llama.vocab_size == Vocabulary.lvm(vqgan.num_embeddings).size
     assert llama.max_position_embeddings % vqgan.tokens_per_image == 0
 
 
@@ -77,3 +107,7 @@ def test_unknown_names_are_refused():
         presets.llama("2b")
     with pytest.raises(UserError, match=r"no field 'hiden_size'"):
         presets.llama("debug", hiden_size=1)
+    with pytest.raises(UserError, match=r"OPT preset '350m' does not exist; known: debug, 125m"):
+        presets.opt("350m")
+    with pytest.raises(UserError, match=r"GPT-2 preset 'small' has no field 'n_embd'"):
+        presets.gpt2("small", n_embd=1)

@@ -1,7 +1,7 @@
 """Writes fixtures/hf_*.npz and fixtures/hf_llama_bin with transformers' own models: run it where torch and
 transformers are installed.
 
-python tests/interop/make_hf_llama.py
+python tests/weights/make_hf_llama.py
 """
 
 import json

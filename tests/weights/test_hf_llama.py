@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from lvm_jax.errors import UserError
 from lvm_jax.models import Llama, presets
-from lvm_jax.models.decoder import hf_llama
+from lvm_jax.models.decoder import hf_config, hf_folder, hf_tensors
 from lvm_jax.models.decoder.config import RopeScaling
 from lvm_jax.models.decoder.published_lvm import from_published
 from lvm_jax.weights.tensor_files import TensorFiles
@@ -68,7 +68,7 @@ def test_settings_of_the_family_come_from_the_folder(tmp_path):
     configs = {}
     for name in ("llama3", "llama_linear", "qwen2"):
         (tmp_path / name).mkdir()
-        configs[name] = hf_llama.load_config(_unpack(name, tmp_path / name)[0])
+        configs[name] = hf_folder.load_config(_unpack(name, tmp_path / name)[0])
     llama3, linear, qwen2 = configs.values()
     assert (llama3.head_dim, llama3.hidden_size, llama3.tie_word_embeddings) == (16, 24, True)
     assert llama3.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 32)
@@ -104,7 +104,7 @@ def test_no_read_is_larger_than_a_tensor_of_the_file(own, saved, monkeypatch):
 
 def test_the_released_7b_fits_by_its_shapes():
     """The header of Emma02/LVM_ckpts as its config.json implies it; no weight is read."""
-    config = hf_llama.config_from_json(
+    config = hf_config.config_from_json(
         {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -129,8 +129,11 @@ def test_the_released_7b_fits_by_its_shapes():
             "vocab_size": 8292,
         },
         "LVM_ckpts",
+        families=Llama.FAMILIES,
+        reader="Llama",
     )
-    shapes = hf_llama.tensor_shapes(config)
+    parameters = hf_folder.parameter_shapes(nnx.state(Llama.abstract(config)))
+    shapes = hf_tensors.tensor_shapes(hf_folder.family_of(config), config, parameters)
     assert sum(2 * math.prod(shape) for shape in shapes.values()) == 13_088_399_360
     assert len(shapes) == 3 + 32 * 9
 

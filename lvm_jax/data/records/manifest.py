@@ -18,6 +18,7 @@ from lvm_jax.data.records.record_index import Schema
 from lvm_jax.errors import UserError
 
 FILE_NAME = "manifest.json"
+SENTENCE_ENCODING = "vqgan"  # what a manifest that names no encoding means: older ones name none
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -42,7 +43,7 @@ class SourceInfo(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The contents of `manifest.json`."""
+    """The contents of `manifest.json`; `encoding` says how a record is to be read."""
 
     tokenizer_fingerprint: str
     codebook_size: int
@@ -50,6 +51,7 @@ class Manifest:
     tokens_per_image: int
     splits: dict[str, SplitInfo]
     sources: dict[str, SourceInfo]
+    encoding: str = SENTENCE_ENCODING
 
     def __post_init__(self) -> None:
         for kind, schema in (("splits", SplitInfo), ("sources", SourceInfo)):
@@ -78,7 +80,10 @@ class Manifest:
 
     def save(self, folder: epath.PathLike) -> None:
         """Writes `folder/manifest.json`, all of it or nothing."""
-        _write_json(epath.Path(folder) / FILE_NAME, to_dict(self))
+        content = to_dict(self)
+        if self.encoding == SENTENCE_ENCODING:
+            del content["encoding"]  # sentences keep the bytes of their manifest
+        _write_json(epath.Path(folder) / FILE_NAME, content)
 
 
 def check_compatible(
@@ -122,7 +127,13 @@ def merge(manifests: Mapping[str, Manifest]) -> Manifest:
     splits = {name: dict(info) for name, info in first.splits.items()}
     sources = {name: dict(info) for name, info in first.sources.items()}
     for folder, manifest in rest:
-        for name in ("tokenizer_fingerprint", "codebook_size", "tokens_per_image", "image_size"):
+        for name in (
+            "encoding",
+            "tokenizer_fingerprint",
+            "codebook_size",
+            "tokens_per_image",
+            "image_size",
+        ):
             mine, theirs = getattr(first, name), getattr(manifest, name)
             if mine != theirs:
                 raise UserError(

@@ -124,17 +124,21 @@ class SentenceWriter(TFRecordWriter):
                 f"codes of {sentence.key!r} are {sentence.codes.dtype}: those of {self.path} are "
                 f"{np.dtype(self._id_type).name}; convert them"
             )
-        record = encode_example(sentence)
-        codes = sentence.codes.astype(self._id_type, copy=False).tobytes()
-        # Any place where these very bytes lie will do.
-        outline = Outline(
-            record.index(codes),
-            len(codes),
-            int(sentence.codes.max()),
-            sentence.source,
-            int(sentence.category),
-        )
-        self.write(record, outline.facts())
+        self.write(*encode_with_facts(sentence))
+
+
+def encode_with_facts(sentence: VisualSentence) -> tuple[bytes, Facts]:
+    """`encode_example`, and what the index says of the record, without parsing it again."""
+    record = encode_example(sentence)
+    codes = sentence.codes.astype(sentence.codes.dtype.newbyteorder("<"), copy=False).tobytes()
+    outline = Outline(
+        record.index(codes),  # any place where these very bytes lie will do
+        len(codes),
+        int(sentence.codes.max()),
+        sentence.source,
+        int(sentence.category),
+    )
+    return record, outline.facts()
 
 
 def encode_example(sentence: VisualSentence) -> bytes:

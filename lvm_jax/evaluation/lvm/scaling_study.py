@@ -17,7 +17,7 @@ from lvm_jax.analysis.power_law import MIN_POINTS, fit_power_law, frontier
 from lvm_jax.config import from_mapping
 from lvm_jax.errors import UserError
 from lvm_jax.files import read_jsonl
-from lvm_jax.models.decoder.config import LlamaConfig, count_parameters, train_flops_per_token
+from lvm_jax.models.decoder.config import DecoderConfig, count_parameters, train_flops_per_token
 
 EVERYTHING = "all"  # the mixture of the scaling runs: every sentence once in each pass
 NEXT_FRAME = "next frame"
@@ -53,7 +53,7 @@ def read_run(workdir: epath.PathLike) -> Record:
             f"{folder} holds no finished training with its evaluation: run experiments/scaling_study.py again"
         )
     config = json.loads((folder / "config.json").read_text())
-    model, seq_len = from_mapping(LlamaConfig, config["model"]), config["data"]["seq_len"]
+    model, seq_len = from_mapping(DecoderConfig, config["model"]), config["data"]["seq_len"]
     batch, steps = config["train"]["batch_size"] * seq_len, config["train"]["steps"]
     logged = [line for line in lines if "train/loss" in line]
     frames = {

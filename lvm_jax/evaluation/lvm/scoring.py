@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.parallel.sharding import constrain
 from lvm_jax.vocabulary import Vocabulary
 from lvm_jax.weights.model_folder import check_finite
@@ -55,7 +55,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: Llama,
+        model: Decoder,
         codebook_size: int,
         *,
         context_images: int | None = None,

@@ -28,13 +28,13 @@ from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
 from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Subject
 from lvm_jax.inference.images import Engine
-from lvm_jax.models.decoder.llama import Llama
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 _BENCHMARKS = "benchmarks"
 NAMES = ("next_token", "in_context", "annotations", _BENCHMARKS)
 State = dict[str, Any]
-ModelOf = Callable[[State], Llama]
+ModelOf = Callable[[State], Decoder]
 
 
 @dataclasses.dataclass(frozen=True)

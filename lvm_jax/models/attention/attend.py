@@ -1,12 +1,13 @@
 """Causal attention within the sentences of a row.
 
-`attend` is the one entrance; `IMPLEMENTATIONS` lists what computes it: the plain forms are here, the accelerators'
-kernels in `kernel_attention`.
+`attend` is the one entrance; `IMPLEMENTATIONS` lists what computes it: the plain forms are here, the accelerators' own
+in `kernels`. Rows split over devices go by `split`, rows that continue a cache by `cached`.
 
 Shapes: B batch, T queries, S keys, N query heads, K key-value heads, G = N/K query heads a key-value head,
 H head dimension, C queries of a chunk.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lvm_jax.errors import UserError
 from lvm_jax.models.attention.kernels import SAVED, attend_cudnn, attend_splash
+from lvm_jax.models.dropout import dropout
 
 # Finite, so that a masked score minus a masked maximum is 0 and never NaN.
 MASKED = -1e30
@@ -35,6 +37,8 @@ def attend(
     segment_ids_BT: Int[Array, "B T"] | None = None,
     query_start: int | Int[Array, ""] = 0,
     implementation: str = "chunked",
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
 ) -> Float[Array, "B T N H"]:
     """softmax(q k^T / sqrt(H)) v over the keys that a query may see.
 
@@ -47,11 +51,19 @@ def attend(
       v_BSKH: values.
       segment_ids_BT: sentence of each token; None when a row is one sentence.
       query_start: the key index of the first query: 0 without a cache, the cache's length with one.
-      implementation: a key of `IMPLEMENTATIONS`, or "auto" (see `choose`).
+      implementation: a key of `IMPLEMENTATIONS`, or "auto" (see `choose`; with dropout it is "xla").
+      dropout_rate: of the softmax's weights, in [0, 1).
+      dropout_key: of the draw; None, as in evaluation, drops nothing.
 
     Raises:
       UserError: an unknown implementation, or one that cannot serve these arguments.
     """
+    if dropout_key is not None and dropout_rate:
+        # The others never hold the weights that dropout draws on.
+        if implementation not in ("auto", "xla"):
+            refuse_dropout(f"{implementation!r}", dropout_rate, dropout_key)
+        drop = functools.partial(dropout, rate=dropout_rate, key=dropout_key)
+        return _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, drop)
     implementation = choose(implementation, q_BTNH.dtype)
     if implementation not in IMPLEMENTATIONS:
         raise UserError(
@@ -90,13 +102,31 @@ def check_backend(implementation: str) -> None:
         )
 
 
-def _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
-    """Plain masked softmax over all keys: the reference, and the right choice for decoding."""
+def refuse_dropout(name: str, rate: float, key: jax.Array | None) -> None:
+    """Requires that attention draws no dropout.
+
+    Args:
+      name: of the attention that cannot.
+      rate: of the dropout.
+      key: of its draw; None: nothing is drawn.
+
+    Raises:
+      UserError: it would have to.
+    """
+    if key is not None and rate:
+        raise UserError(
+            f"attention {name} cannot draw attention_dropout={rate}: set attention=xla on whole rows, or "
+            "attention_dropout=0"
+        )
+
+
+def _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, drop=None):
+    """Plain masked softmax over all keys: the reference, and the one that can drop weights."""
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     visible_BTS = (jnp.arange(S)[None] <= jnp.arange(T)[:, None] + query_start)[None]
     if segment_ids_BT is not None:
         visible_BTS &= segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-    return masked_attention(q_BTNH, k_BSKH, v_BSKH, visible_BTS[:, None, None])
+    return masked_attention(q_BTNH, k_BSKH, v_BSKH, visible_BTS[:, None, None], drop)
 
 
 def masked_attention(
@@ -104,8 +134,12 @@ def masked_attention(
     k_BSKH: Float[Array, "B S K H"],
     v_BSKH: Float[Array, "B S K H"],
     visible: Bool[Array, "#B #K #G T S"],
+    drop: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Float[Array, "B T N H"]:
-    """softmax(q k^T / sqrt(H)) v over the keys that `visible` leaves each query; G: queries a head of keys."""
+    """softmax(q k^T / sqrt(H)) v over the keys that `visible` leaves each query; G: queries a head of keys.
+
+    `drop` is applied to the fp32 weights of the softmax.
+    """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
@@ -113,7 +147,10 @@ def masked_attention(
         "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
     )
     scores_BKGTS = jnp.where(visible, scores_BKGTS / math.sqrt(H), MASKED)
-    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
+    if drop is not None:
+        weights_BKGTS = drop(weights_BKGTS)
+    weights_BKGTS = weights_BKGTS.astype(v_BSKH.dtype)
     return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)
 
 
@@ -186,12 +223,12 @@ def _chunked_backward(saved, dy_BKGTH):
         dv.append(_product(weights, dy, 3, 2))
         dk.append(_product(dscores, q, 3, 2))
         dq.append(_product(dscores, k, 2, 2).reshape(*q_BKGTH.shape[:3], T - start, -1))
-    # The parts of a chunk of queries: one from each chunk of keys up to its own.
+    # The gradient of a chunk of queries is a sum: one summand from each chunk of keys up to its own.
     dq_BKGTH = jnp.concatenate(
         [
             sum(
-                part[..., start - first : stop - first, :]
-                for (first, _), part in zip(_chunks(stop), dq)
+                summand[..., start - first : stop - first, :]
+                for (first, _), summand in zip(_chunks(stop), dq)
             )
             for start, stop in _chunks(T)
         ],

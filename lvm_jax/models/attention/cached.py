@@ -7,6 +7,7 @@ H head dimension, R rows of keys, M queries that share a row of keys.
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,32 +15,50 @@ from jaxtyping import Array, Float
 
 from lvm_jax.models.attention.attend import MASKED
 
-# Keys, their scales, values, their scales, and how many of the slots each query sees. Scales may be None.
-Part = tuple[Array, Array | None, Array, Array | None, Array]
+
+class KeyBlock(NamedTuple):
+    """Keys and values that lie together: a shared prefix, or a row's own slots.
+
+    Attributes:
+      k_RKSH: keys. R divides B, and row b of the queries reads row b // (B/R).
+      k_scale_RKS: what keys stored in 8 bits are multiplied by; None for others.
+      v_RKSH: values.
+      v_scale_RKS: of the values, as for keys.
+      ends_RT: query t sees slots 0 .. ends - 1. (R or 1, T or 1).
+    """
+
+    k_RKSH: Array
+    k_scale_RKS: Array | None
+    v_RKSH: Array
+    v_scale_RKS: Array | None
+    ends_RT: Array
 
 
-def attend_parts(q_BTNH: Float[Array, "B T N H"], parts: Sequence[Part]) -> Float[Array, "B T N H"]:
-    """Attention over keys that lie in several places, joined by their log-normalisers; each place is read once.
+def attend_key_blocks(
+    q_BTNH: Float[Array, "B T N H"], blocks: Sequence[KeyBlock]
+) -> Float[Array, "B T N H"]:
+    """Attention over keys that lie in several blocks, joined by their log-normalisers; each block is read once.
+
+    Queries that share keys meet them in one matrix product.
 
     Args:
       q_BTNH: queries.
-      parts: (k_RKSH, k_scale_RKS, v_RKSH, v_scale_RKS, ends_R'T'). R divides B, and row b reads row b // (B/R) of the
-        part: queries that share keys meet them in one matrix product. Scales multiply keys and values that are stored
-        in 8 bits. Query t sees slots 0 .. ends - 1 (R' is R or 1, T' is T or 1), and at least one slot in all.
+      blocks: the keys; every query sees at least one slot in all of them together.
     """
     B, T, N, H = q_BTNH.shape
-    K = parts[0][0].shape[1]
+    K = blocks[0].k_RKSH.shape[1]
     q_BKTGH = (q_BTNH / math.sqrt(H)).reshape(B, T, K, N // K, H).swapaxes(1, 2)
-    tops, totals, sums = zip(*(_attend_part(q_BKTGH, *part) for part in parts))
+    tops, totals, sums = zip(*(_attend_block(q_BKTGH, *block) for block in blocks))
+    # Each block normalised by its own largest score; rescaled to the largest of all, sums can be added.
     top = functools.reduce(jnp.maximum, tops)
-    factors = [jnp.exp(part_top - top) for part_top in tops]
-    total = jnp.stack([factor * part for factor, part in zip(factors, totals)]).sum(0)
-    y_BKTGH = jnp.stack([factor[..., None] * part for factor, part in zip(factors, sums)]).sum(0)
+    factors = [jnp.exp(block_top - top) for block_top in tops]
+    total = jnp.stack([factor * one for factor, one in zip(factors, totals)]).sum(0)
+    y_BKTGH = jnp.stack([factor[..., None] * one for factor, one in zip(factors, sums)]).sum(0)
     y_BKTGH = y_BKTGH / total[..., None]
     return y_BKTGH.astype(q_BTNH.dtype).swapaxes(1, 2).reshape(B, T, N, H)
 
 
-def _attend_part(q_BKTGH, k_RKSH, k_scale_RKS, v_RKSH, v_scale_RKS, ends_RT):
+def _attend_block(q_BKTGH, k_RKSH, k_scale_RKS, v_RKSH, v_scale_RKS, ends_RT):
     """The largest score of each query, the sum of its weights relative to it, and the weighted sum of the values."""
     B, K, T, G, H = q_BKTGH.shape
     R, S = len(k_RKSH), k_RKSH.shape[2]

@@ -71,34 +71,45 @@ class LoRAConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LlamaConfig:
-    """Shape of a decoder, in Hugging Face's names, and how to compute it.
+class DecoderConfig:
+    """Shape of a decoder, in Hugging Face's names, and how to compute it. The defaults are LLaMA's.
 
     Attributes:
-      vocab_size: published vocabulary: the codes and the reserved ids behind them.
+      vocab_size: published vocabulary: all ids, reserved ones included.
       hidden_size: width D of the residual stream.
-      intermediate_size: width F of the SwiGLU MLP.
+      intermediate_size: width F of the MLPs.
       num_hidden_layers: blocks.
       num_attention_heads: query heads.
       num_key_value_heads: divides num_attention_heads; equal to it in every published LVM.
-      bos_token_id: begins a visual sentence.
+      bos_token_id: begins a sentence.
       eos_token_id: ends it.
       pad_token_id: fills a row.
-      rms_norm_eps: added to the mean square.
+      rms_norm_eps: added to the mean square of an RMSNorm, and to the variance of a LayerNorm.
       rope_theta: base of the rotary wavelengths.
       initializer_range: standard deviation of every matrix at initialisation.
-      max_position_embeddings: context length the model is meant for; recorded for other libraries, not enforced.
+      max_position_embeddings: context length. Rotary positions only record it for other libraries; learned ones have
+        that many vectors and refuse longer rows.
       tie_word_embeddings: the head is the transposed embedding.
-      attention_head_dim: dimensions of a head, even; 0: hidden_size / num_attention_heads.
-      qkv_bias: queries, keys and values have biases, as in Qwen2.
+      attention_head_dim: dimensions of a head; 0: hidden_size / num_attention_heads. Rotary positions need them even.
+      qkv_bias: queries, keys and values have biases, as in Qwen2, OPT and GPT-2.
       rope_scaling: for rows longer than the decoder was trained on.
       lora: adapters, for fine-tuning.
       quantization: of the products with the matrices of blocks, in training and outside: int8, or fp8 (e4m3 forward,
         e5m2 gradients); needs qwix. Attention, norms and the head are not quantised.
       dtype: what activations and products are computed in; parameters, norms, softmax and logits are fp32.
-      scan_layers: compile one block and loop over it, instead of all blocks in a row; parameters are the same.
-      remat: what the backward pass computes again: nothing, all of a block, or all but its products with weights.
-      attention: "auto", or a key of `lvm_jax.models.attention.IMPLEMENTATIONS`.
+      scan_layers: compile one period and loop over it, instead of all blocks in a row; parameters are the same.
+      remat: what the backward pass computes again: nothing, all of a period, or all but its products with weights.
+      attention: "auto", or a key of `lvm_jax.models.attention.attend.IMPLEMENTATIONS`.
+      norm: RMSNorm, or LayerNorm with a bias.
+      positions: rotations of queries and keys, or learned vectors added to the embeddings.
+      position_offset: rows of the table of learned positions before that of position 0; 2 in OPT.
+      mlps: kinds of MLP of consecutive blocks, a period that repeats until the last block: ("swiglu",) in all blocks,
+        ("gelu_tanh", "experts") in every second one. Keys of the table that the decoder is built with.
+      dense_bias: attention's output and the MLPs have biases, as in OPT and GPT-2.
+      dropout: rate of what attention and MLPs add to the residual stream, in [0, 1). All three rates act only where a
+        caller hands over a dropout key.
+      embedding_dropout: rate of the embeddings.
+      attention_dropout: rate of attention's weights; only the plain implementation ("xla") draws it.
     """
 
     vocab_size: int
@@ -124,50 +135,87 @@ class LlamaConfig:
     scan_layers: bool = True
     remat: Literal["none", "full", "dots"] = "dots"
     attention: Literal["auto", "xla", "chunked", "splash", "cudnn"] = "auto"
+    norm: Literal["rms", "layer"] = "rms"
+    positions: Literal["rotary", "learned"] = "rotary"
+    position_offset: int = 0
+    mlps: tuple[str, ...] = ("swiglu",)
+    dense_bias: bool = False
+    dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
+        self._check_sizes()
+        self._check_heads()
+        self._check_ids()
+        self._check_choices()
+
+    def _check_sizes(self) -> None:
+        for name, size in (
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("max_position_embeddings", self.max_position_embeddings),
         ):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: it must be at least 1")
-        if self.attention_head_dim % 2 or self.attention_head_dim < 0:
+            if size < 1:
+                raise UserError(f"{name}={size}: it must be at least 1")
+        if self.position_offset < 0:
+            raise UserError(f"position_offset={self.position_offset}: it must be at least 0")
+        if not self.mlps or self.num_hidden_layers % len(self.mlps):
+            raise UserError(
+                f"mlps={self.mlps} has {len(self.mlps)} places and num_hidden_layers={self.num_hidden_layers}: "
+                "the period must have at least one place and divide the layers"
+            )
+
+    def _check_heads(self) -> None:
+        # A rotation turns dimensions in pairs.
+        pairs = 2 if self.positions == "rotary" else 1
+        if self.attention_head_dim % pairs or self.attention_head_dim < 0:
             raise UserError(
                 f"attention_head_dim={self.attention_head_dim}: it must be even, or 0 for "
                 "hidden_size / num_attention_heads"
             )
-        divisible = self.attention_head_dim or not self.hidden_size % (2 * self.num_attention_heads)
-        if not divisible:
+        if not self.attention_head_dim and self.hidden_size % (pairs * self.num_attention_heads):
             raise UserError(
                 f"hidden_size={self.hidden_size} over num_attention_heads={self.num_attention_heads} heads: "
-                "it must split into an even number of dimensions a head"
+                f"it must split into an{' even' if pairs == 2 else ' equal'} number of dimensions a head"
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"num_key_value_heads={self.num_key_value_heads} must divide "
                 f"num_attention_heads={self.num_attention_heads}"
             )
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            if not 0 <= getattr(self, name) < self.vocab_size:
-                raise UserError(
-                    f"{name}={getattr(self, name)} is not an id below vocab_size={self.vocab_size}"
-                )
-        choices = {
-            "quantization": ("none", "int8", "fp8"),
-            "dtype": ("float32", "bfloat16"),
-            "remat": ("none", "full", "dots"),
-            "attention": ("auto", "xla", "chunked", "splash", "cudnn"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f"{name}={getattr(self, name)!r} does not exist; known: {', '.join(known)}"
-                )
+
+    def _check_ids(self) -> None:
+        for name, id in (
+            ("bos_token_id", self.bos_token_id),
+            ("eos_token_id", self.eos_token_id),
+            ("pad_token_id", self.pad_token_id),
+        ):
+            if not 0 <= id < self.vocab_size:
+                raise UserError(f"{name}={id} is not an id below vocab_size={self.vocab_size}")
+
+    def _check_choices(self) -> None:
+        for name, value, known in (
+            ("quantization", self.quantization, ("none", "int8", "fp8")),
+            ("dtype", self.dtype, ("float32", "bfloat16")),
+            ("remat", self.remat, ("none", "full", "dots")),
+            ("attention", self.attention, ("auto", "xla", "chunked", "splash", "cudnn")),
+            ("norm", self.norm, ("rms", "layer")),
+            ("positions", self.positions, ("rotary", "learned")),
+        ):
+            if value not in known:
+                raise UserError(f"{name}={value!r} does not exist; known: {', '.join(known)}")
+        for name, rate in (
+            ("dropout", self.dropout),
+            ("embedding_dropout", self.embedding_dropout),
+            ("attention_dropout", self.attention_dropout),
+        ):
+            if not 0 <= rate < 1:
+                raise UserError(f"{name}={rate}: it must be at least 0 and below 1")
 
     @property
     def head_dim(self) -> int:
@@ -180,38 +228,89 @@ class LlamaConfig:
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
-def count_parameters(config: LlamaConfig, *, embeddings: bool = True) -> int:
+# LLaMA is what the defaults say.
+LlamaConfig = DecoderConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class _MLPSize:
+    """How many matrices of D x F an MLP has, and how many of them give F results: as many biases are of F."""
+
+    matrices: int
+    wide: int
+
+
+_MLP_SIZES = {
+    "swiglu": _MLPSize(3, 2),
+    "relu": _MLPSize(2, 1),
+    "gelu_tanh": _MLPSize(2, 1),
+}
+
+
+def count_parameters(config: DecoderConfig, *, embeddings: bool = True) -> int:
     """Parameters of the published model: the vocabulary tables count their `vocab_size` rows, not the padding.
 
     Args:
       config: the decoder.
-      embeddings: count the input table and the head; without them, blocks and norms only.
+      embeddings: count the input table, the head and learned positions; without them, blocks and norms only.
+
+    Raises:
+      UserError: an MLP whose size is not known here.
     """
     D = config.hidden_size
-    norms = (2 * config.num_hidden_layers + 1) * D
-    heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    biases = config.num_hidden_layers * heads * config.head_dim if config.qkv_bias else 0
-    tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size * D
-    weights = config.num_hidden_layers * _block_weights(config)
-    return weights + norms + biases + (tables if embeddings else 0)
+    norms = (2 * config.num_hidden_layers + 1) * D * (2 if config.norm == "layer" else 1)
+    inner = _matrix_weights(config) + _biases(config) + norms
+    if not embeddings:
+        return inner
+    tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size
+    if config.positions == "learned":
+        tables += config.max_position_embeddings + config.position_offset
+    return inner + tables * D
 
 
-def train_flops_per_token(config: LlamaConfig, seq_len: int) -> float:
+def train_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """Floating-point operations of a forward and backward pass for one token of a row of `seq_len`.
 
-    Six for each weight of a matrix product (the head's published rows included, the input table not), and causal
+    Six for each weight of a matrix product (the head's published rows included, the input tables not), and causal
     attention at 6 * layers * heads * head_dim * seq_len, half of what every query against every key would take. Beside
     adapters weights have no gradient: four for each; the adapters themselves are not counted.
+
+    Raises:
+      UserError: an MLP whose size is not known here.
     """
-    weights = (
-        config.num_hidden_layers * _block_weights(config) + config.vocab_size * config.hidden_size
-    )
+    weights = _matrix_weights(config) + config.vocab_size * config.hidden_size
     width = config.num_attention_heads * config.head_dim
     per_weight = 4.0 if config.lora.rank else 6.0
     return per_weight * weights + 6.0 * config.num_hidden_layers * width * seq_len
 
 
-def _block_weights(config: LlamaConfig) -> int:
+def _matrix_weights(config: DecoderConfig) -> int:
+    """Weights of all blocks' matrices."""
     D, H = config.hidden_size, config.head_dim
     attention = 2 * D * H * (config.num_attention_heads + config.num_key_value_heads)
-    return attention + 3 * D * config.intermediate_size
+    mlps = sum(size.matrices * D * config.intermediate_size for size in _mlp_sizes(config))
+    return config.num_hidden_layers * attention + mlps
+
+
+def _biases(config: DecoderConfig) -> int:
+    """Biases of all blocks' matrices."""
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    total = config.num_hidden_layers * heads * config.head_dim if config.qkv_bias else 0
+    if config.dense_bias:
+        narrow = (
+            2 * config.num_hidden_layers * config.hidden_size
+        )  # of attention's output, and of MLPs'
+        total += narrow + sum(size.wide * config.intermediate_size for size in _mlp_sizes(config))
+    return total
+
+
+def _mlp_sizes(config: DecoderConfig) -> list[_MLPSize]:
+    """The MLP of every block."""
+    unknown = [kind for kind in config.mlps if kind not in _MLP_SIZES]
+    if unknown:
+        raise UserError(
+            f"the size of the MLP {unknown[0]!r} is not known; known: {', '.join(_MLP_SIZES)}"
+        )
+    return [_MLP_SIZES[kind] for kind in config.mlps] * (
+        config.num_hidden_layers // len(config.mlps)
+    )

@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from lvm_jax.errors import UserError
-from lvm_jax.models.attention.cached import attend_parts
+from lvm_jax.models.attention.cached import KeyBlock, attend_key_blocks
 from lvm_jax.parallel.sharding import constrain
 
 # What keys and values are stored in -> the largest magnitude of a quantised one; None where nothing is quantised.
@@ -176,12 +176,14 @@ class KVCache:
             for slots, new in zip(self.layers[layer], (k_BTKH, v_BTKH))
         )
         ends_T = self.length + 1 + jnp.arange(q_BTNH.shape[1])
-        parts = [(keys.x_BKSH, keys.scale_BKS, values.x_BKSH, values.scale_BKS, ends_T[None])]
+        blocks = [
+            KeyBlock(keys.x_BKSH, keys.scale_BKS, values.x_BKSH, values.scale_BKS, ends_T[None])
+        ]
         if self.prefix is not None:
             k, v = self.prefix.layers[layer]
             ends_R1 = self.prefix.lengths_R[:, None]
-            parts.append((k.x_BKSH, k.scale_BKS, v.x_BKSH, v.scale_BKS, ends_R1))
-        return attend_parts(q_BTNH, parts), (keys, values)
+            blocks.append(KeyBlock(k.x_BKSH, k.scale_BKS, v.x_BKSH, v.scale_BKS, ends_R1))
+        return attend_key_blocks(q_BTNH, blocks), (keys, values)
 
     def advance(self, tokens: int, layers: Sequence[Layer]) -> "KVCache":
         """The cache once every layer has taken `tokens` tokens."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al., arXiv 2106.09685): x W + (alpha / rank) (x A) B, with W frozen and B zero at first.
+"""Low-rank adapters (Hu et al., arXiv 2106.09685, section 4.1): x W + (alpha / rank) (x A) B, W frozen, B from zero.
 
 A module keeps the adapter of its matrix `name` as `name_a` and `name_b`, parameters of a type of their own.
 
@@ -7,12 +7,17 @@ Shapes: L layers, I inputs and O outputs of a matrix (each may be several dimens
 
 import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import LoRAConfig
+from lvm_jax.models.decoder.linear import linear
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 class LoRAParam(nnx.Param):
@@ -20,10 +25,27 @@ class LoRAParam(nnx.Param):
 
 
 class Adaptable(nnx.Module):
-    """A module whose matrices may have adapters (see `add_adapters`), and be quantised in their products."""
+    """A module that multiplies by matrices of its own, each perhaps with a bias `name_bias` and an adapter."""
 
     adapter_scale: float = 1.0
     quantization: str = "none"
+
+    def product(self, name: str, x_BTD: jax.Array, inputs: int = 1) -> jax.Array:
+        """x times the matrix `name`, and what its adapter and its bias add, where it has them.
+
+        Args:
+          name: of the matrix.
+          x_BTD: activations; their last `inputs` dimensions are the matrix's first ones.
+          inputs: how many dimensions are contracted.
+        """
+        y = linear(x_BTD, getattr(self, name)[...], inputs, quantization=self.quantization)
+        if hasattr(self, f"{name}_a"):
+            a, b = (getattr(self, f"{name}_{side}")[...] for side in "ab")
+            y = y + self.adapter_scale * linear(linear(x_BTD, a, inputs), b)
+        if hasattr(self, f"{name}_bias"):
+            bias = getattr(self, f"{name}_bias")[...]
+            y = y + bias.astype(y.dtype).reshape(y.shape[2:])
+        return y
 
     def add_adapters(self, inputs: Mapping[str, int], config: LoRAConfig, rngs: nnx.Rngs) -> None:
         """Gives the matrices that the config names their adapters.
@@ -49,10 +71,34 @@ class Adaptable(nnx.Module):
         setattr(self, f"{name}_a", LoRAParam(a, axes=(*axes[:inputs], None)))
         setattr(self, f"{name}_b", LoRAParam(b, axes=(None, *axes[inputs:])))
 
+    def drop_adapters(self) -> None:
+        """Forgets all adapters, and is then as if it had been built without."""
+        for name, value in list(vars(self).items()):
+            if isinstance(value, LoRAParam) or name == "adapter_scale":
+                delattr(self, name)
 
-def merge_adapters(state: nnx.State, config: LoRAConfig) -> nnx.State:
-    """The parameters of a stacked decoder with each adapter's product added to its matrix, and no adapters."""
-    flat = dict(nnx.to_flat_state(state))
+
+def check_targets(module: nnx.Module, config: LoRAConfig) -> None:
+    """Requires every target to name a matrix that `module` has an adapter for.
+
+    Raises:
+      UserError: a matrix that no block has, such as the gate of an MLP without one: nothing would be trained.
+    """
+    if not config.rank:
+        return
+    adapted = {str(path[-1]) for path, _ in nnx.to_flat_state(nnx.state(module, LoRAParam))}
+    missing = [name for name in config.targets if f"{name}_a" not in adapted]
+    if missing:
+        have = [name.removesuffix("_a") for name in sorted(adapted) if name.endswith("_a")]
+        raise UserError(
+            f"lora targets={config.targets}: no block of this decoder has a matrix {missing[0]!r}; "
+            f"leave it out (found: {', '.join(have) or 'none'})"
+        )
+
+
+def merge_adapters(module: Module, config: LoRAConfig) -> Module:
+    """A copy of a stacked decoder with each adapter's product added to its matrix, and without adapters."""
+    flat = dict(nnx.to_flat_state(nnx.state(module)))
     merged = []
     for path, variable in flat.items():
         if isinstance(variable, LoRAParam):
@@ -66,4 +112,8 @@ def merge_adapters(state: nnx.State, config: LoRAConfig) -> nnx.State:
             kernel = variable[...] + config.alpha / config.rank * product.reshape(variable.shape)
             variable = variable.replace(kernel)
         merged.append((path, variable))
-    return nnx.from_flat_state(merged)
+    copy = nnx.merge(*nnx.split(module))
+    for _, part in nnx.iter_modules(copy):
+        if isinstance(part, Adaptable):
+            part.drop_adapters()
+    return nnx.merge(nnx.graphdef(copy), nnx.from_flat_state(merged))

@@ -10,24 +10,24 @@ from typing import Any
 from etils import epath
 
 from lvm_jax.models.decoder.llama import Llama
-from lvm_jax.models.presets import RESERVED_IDS
+from lvm_jax.vocabulary import Vocabulary
 
 
 def from_published(directory: epath.PathLike, **overrides: Any) -> Llama:
-    """Reads a published LVM folder and gives it the special ids behind its codes: BOS K, EOS K + 1, PAD K + 2.
+    """Reads a published LVM folder and gives it the special ids of `Vocabulary.lvm_of_size`, which follow its codes.
 
     `save_pretrained` then writes a folder that transformers generates from correctly.
 
     Args:
-      directory: as `Llama.from_pretrained`; its vocabulary is K codes and 100 reserved ids.
+      directory: as `Llama.from_pretrained`; its vocabulary is the codes and 100 reserved ids.
       **overrides: as `Llama.from_pretrained`.
 
     Raises:
-      UserError: as `Llama.from_pretrained`.
+      UserError: as `Llama.from_pretrained`, or a vocabulary without a code.
     """
     model = Llama.from_pretrained(directory, **overrides)
-    codes = model.config.vocab_size - RESERVED_IDS
+    ids = Vocabulary.lvm_of_size(model.config.vocab_size)
     model.config = dataclasses.replace(
-        model.config, bos_token_id=codes, eos_token_id=codes + 1, pad_token_id=codes + 2
+        model.config, bos_token_id=ids.bos, eos_token_id=ids.eos, pad_token_id=ids.pad
     )
     return model

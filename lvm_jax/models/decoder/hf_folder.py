@@ -1,0 +1,183 @@
+"""A decoder's folder in Hugging Face's layout: config.json beside tensors, of any of the families in `FAMILIES`.
+
+Weights go from files straight into the shards of their parameters: no host ever holds the model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from flax import nnx
+from jax.sharding import SingleDeviceSharding
+
+from lvm_jax.errors import UserError
+from lvm_jax.models.decoder import hf_config
+from lvm_jax.models.decoder.config import DecoderConfig
+from lvm_jax.models.decoder.hf_family import Family
+from lvm_jax.models.decoder.hf_gpt2 import GPT2
+from lvm_jax.models.decoder.hf_llama import LLAMA, QWEN2
+from lvm_jax.models.decoder.hf_opt import OPT
+from lvm_jax.models.decoder.hf_tensors import Reader, tensor_shapes, to_hugging_face
+from lvm_jax.parallel.sharding import state_shardings
+from lvm_jax.weights.model_folder import CONFIG_FILE, check_tensors, read_config, save_folder
+from lvm_jax.weights.tensor_files import TensorFiles
+
+# model_type of config.json -> its layout.
+FAMILIES: Mapping[str, Family] = {"llama": LLAMA, "qwen2": QWEN2, "opt": OPT, "gpt2": GPT2}
+
+
+def family_of(config: DecoderConfig) -> Family:
+    """The family that a decoder belongs to.
+
+    Raises:
+      UserError: none of them has such a decoder.
+    """
+    for family in FAMILIES.values():
+        if family.describes(config):
+            return family
+    names = ", ".join(family.name for family in FAMILIES.values())
+    raise UserError(
+        f"no folder of {names} holds a decoder with norm={config.norm!r}, positions={config.positions!r}, "
+        f"mlps={config.mlps}, qkv_bias={config.qkv_bias}, dense_bias={config.dense_bias}: keep its checkpoint instead"
+    )
+
+
+def save(
+    directory: epath.PathLike,
+    config: DecoderConfig,
+    tensors: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+    tokenizer_fingerprint: str = "",
+) -> None:
+    """Writes the folder, in the layout of the decoder's family.
+
+    Args:
+      directory: made if missing.
+      config: the decoder.
+      tensors: its parameters by dotted path, block parameters stacked over layers.
+      dtype: of the tensors.
+      tokenizer_fingerprint: of the tokenizer whose codes it was trained on; "" for unknown.
+
+    Raises:
+      UserError: see `family_of`.
+    """
+    family = family_of(config)
+    fields = hf_config.config_to_json(family, config) | {"torch_dtype": dtype}
+    if tokenizer_fingerprint:
+        fields[hf_config.TOKENIZER] = tokenizer_fingerprint
+    save_folder(directory, fields, to_hugging_face(family, config, tensors))
+
+
+def load_config(
+    directory: epath.PathLike,
+    *,
+    families: Mapping[str, Family] = FAMILIES,
+    reader: str = "Decoder",
+    **overrides: Any,
+) -> DecoderConfig:
+    """The configuration of a folder.
+
+    Args:
+      directory: holds config.json.
+      families: model_type -> its layout, for those that are read.
+      reader: how messages call who reads.
+      **overrides: fields about how to compute, those of `hf_config.COMPUTE`; most are not stored.
+
+    Raises:
+      UserError: no such file, another kind of model, or a variant that the decoder does not have.
+    """
+    return hf_config.config_from_json(
+        read_config(directory),
+        f"{directory}/{CONFIG_FILE}",
+        families=families,
+        reader=reader,
+        **overrides,
+    )
+
+
+def load_tokenizer_fingerprint(directory: epath.PathLike) -> str:
+    """Of the tokenizer that the decoder in a folder was trained with; "" where the folder does not say."""
+    return str(read_config(directory).get(hf_config.TOKENIZER, ""))
+
+
+def check_fits(directory: epath.PathLike, config: DecoderConfig) -> None:
+    """Requires a folder to hold weights of the decoder `config`, whatever its special ids are.
+
+    Raises:
+      UserError: names the first setting in which they differ; or see `load_config`.
+    """
+    theirs = _shape(load_config(directory))
+    for name, here in _shape(config).items():
+        if here != (there := theirs.get(name)):
+            raise UserError(
+                f"{directory} has {name}={there} and config.model.{name} is {here}: set it to {there}, or choose the "
+                "size that the folder was trained with"
+            )
+
+
+def _shape(config: DecoderConfig) -> dict[str, Any]:
+    """What the weights of a decoder depend on."""
+    shape: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "rms_norm_eps": config.rms_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "head_dim": config.head_dim,
+        "qkv_bias": config.qkv_bias,
+        "dense_bias": config.dense_bias,
+        "norm": config.norm,
+        "mlps": config.mlps,
+        "positions": config.positions,
+    }
+    if config.positions == "rotary":
+        return shape | {"rope_theta": config.rope_theta, "rope_scaling": config.rope_scaling}
+    positions = {"max_position_embeddings": config.max_position_embeddings}
+    return shape | positions | {"position_offset": config.position_offset}
+
+
+def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) -> nnx.State:
+    """The parameters of a folder, each in the sharding that the rules give it on the mesh of `jax.set_mesh`, if any.
+
+    One parameter at a time, and of it only the slices of this host's devices, is in the host's memory.
+
+    Args:
+      directory: of the files.
+      config: the decoder.
+      abstract: its state, of shapes.
+
+    Raises:
+      UserError: a file is missing or damaged; names every tensor that is missing, extra or misshapen.
+    """
+    mesh = jax.sharding.get_mesh()
+    device = SingleDeviceSharding(jax.devices()[0])
+    shardings = {} if mesh.empty else dict(nnx.to_flat_state(state_shardings(abstract, mesh)))
+    family = family_of(config)
+    loaded = []
+    with TensorFiles(directory) as files:
+        reader = Reader(files, family, config)
+        expected = tensor_shapes(family, config, parameter_shapes(abstract), reader.prefix)
+        check_tensors(expected, reader.stored_parameters(), str(directory))
+        for path, variable in nnx.to_flat_state(abstract):
+            sharding = shardings[path].get_raw_value() if shardings else device
+            name = ".".join(map(str, path))
+
+            def block(index: Any, name: str = name, variable: Any = variable) -> np.ndarray:
+                slices = tuple(
+                    slice(*part.indices(size)) for part, size in zip(index, variable.shape)
+                )
+                return reader.read(name, variable.shape, slices).astype(variable.dtype)
+
+            array = jax.make_array_from_callback(variable.shape, sharding, block)
+            loaded.append((path, variable.replace(array)))
+    return nnx.from_flat_state(loaded)
+
+
+def parameter_shapes(state: nnx.State) -> dict[str, tuple[int, ...]]:
+    """Shapes of a decoder's parameters by dotted path."""
+    return {".".join(map(str, path)): v.shape for path, v in nnx.to_flat_state(state)}

@@ -1,0 +1,176 @@
+"""Parameters of a decoder out of the tensors of a family's folder, slice by slice, and back.
+
+Shapes: V published vocabulary, P the vocabulary table (V padded), D hidden size, L repeats of a stacked parameter.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from lvm_jax.models.decoder.config import DecoderConfig
+from lvm_jax.models.decoder.hf_family import HEAD, Family, Place
+from lvm_jax.weights.tensor_files import TensorFiles
+
+_LAYERS = "layers."  # how paths of ours begin inside blocks
+
+
+def tensor_shapes(
+    family: Family,
+    config: DecoderConfig,
+    parameters: Mapping[str, tuple[int, ...]],
+    prefix: str | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the folder.
+
+    Args:
+      family: its layout.
+      config: the decoder.
+      parameters: shapes of ours by dotted path, those of blocks stacked.
+      prefix: one of the family's; default: the one that is written.
+    """
+    prefix = family.prefixes[0] if prefix is None else prefix
+    table = (config.vocab_size, config.hidden_size)
+    shapes: dict[str, tuple[int, ...]] = {prefix + family.embedding: table}
+    if not config.tie_word_embeddings:
+        shapes[HEAD] = table
+    for path, place in family.top.items():
+        shapes[prefix + place.name] = parameters[path]
+    for path, place in family.block.items():
+        repeats, *inner = parameters[_LAYERS + path]
+        shape = _their_shape(place, tuple(inner))
+        for layer in range(repeats):
+            shapes[prefix + family.layer.format(layer) + place.name] = shape
+    return shapes
+
+
+def _their_shape(place: Place, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a layer's tensor, from our shape."""
+    outputs = math.prod(shape[place.inputs :]) * place.pieces
+    if not place.inputs:
+        return (outputs,)
+    inputs = math.prod(shape[: place.inputs])
+    return (outputs, inputs) if place.transposed else (inputs, outputs)
+
+
+def to_hugging_face(
+    family: Family, config: DecoderConfig, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Their tensors from ours: renamed, unstacked, transposed, fused, and cut to V rows; the values stay.
+
+    Args:
+      family: the layout.
+      config: the decoder.
+      tensors: our parameters by dotted path, those of blocks stacked.
+    """
+    rows, prefix = config.vocab_size, family.prefixes[0]
+    theirs = {prefix + family.embedding: tensors["embedding"][:rows]}
+    if not config.tie_word_embeddings:
+        theirs[HEAD] = tensors["head"][:, :rows].T
+    for path, place in family.top.items():
+        theirs[prefix + place.name] = tensors[path]
+    fused: dict[str, dict[int, np.ndarray]] = {}
+    for path, place in family.block.items():
+        for layer, tensor in enumerate(tensors[_LAYERS + path]):
+            name = prefix + family.layer.format(layer) + place.name
+            fused.setdefault(name, {})[place.piece] = _matrix_of(place, tensor)
+    for name, pieces in fused.items():
+        # Fused tensors are stored (inputs, outputs), and vectors have outputs only: the last axis.
+        inner = [pieces[piece] for piece in range(len(pieces))]
+        theirs[name] = inner[0] if len(inner) == 1 else np.concatenate(inner, axis=-1)
+    return theirs
+
+
+def _matrix_of(place: Place, tensor: np.ndarray) -> np.ndarray:
+    if not place.inputs:
+        return tensor
+    matrix = tensor.reshape(math.prod(tensor.shape[: place.inputs]), -1)
+    return matrix.T if place.transposed else matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Reads blocks of our parameters out of open files.
+
+    Attributes:
+      files: of the folder.
+      family: its layout.
+      config: the decoder.
+    """
+
+    files: TensorFiles
+    family: Family
+    config: DecoderConfig
+
+    @property
+    def prefix(self) -> str:
+        """The one of the family's prefixes that the files use: exports of the bare model leave part of it out."""
+        table = self.family.embedding
+        found = (p for p in self.family.prefixes if p + table in self.files.shapes)
+        return next(found, self.family.prefixes[0])
+
+    def stored_parameters(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that are parameters. Others follow from the configuration: rotary frequencies and
+        causal masks of older exports, and the head of a tied decoder.
+        """
+        tied = {HEAD} if self.config.tie_word_embeddings else set()
+        return {
+            name: shape
+            for name, shape in self.files.shapes.items()
+            if name not in tied and not name.endswith(self.family.no_parameters)
+        }
+
+    def read(self, path: str, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
+        """The block `index` of our parameter `path`, of `shape`."""
+        if path == "embedding":
+            return self._read_rows(self.prefix + self.family.embedding, *index)
+        if path == "head":
+            columns, rows = index
+            return self._read_rows(HEAD, rows, columns).T
+        if not path.startswith(_LAYERS):
+            return self.files.read(self.prefix + self.family.top[path].name, index)
+        place = self.family.block[path.removeprefix(_LAYERS)]
+        layers, *inner = index
+        names = [
+            self.prefix + self.family.layer.format(i) for i in range(layers.start, layers.stop)
+        ]
+        return np.stack(
+            [self._read_layer(name + place.name, place, shape[1:], tuple(inner)) for name in names]
+        )
+
+    def _read_rows(self, name: str, rows: slice, columns: slice) -> np.ndarray:
+        """Rows of a vocabulary table; zeros beyond its end, where ours is padded."""
+        first, last = (min(end, self.config.vocab_size) for end in (rows.start, rows.stop))
+        padding = rows.stop - rows.start - (last - first)
+        if first == last:
+            return np.zeros((padding, columns.stop - columns.start), np.float32)
+        block = self.files.read(name, (slice(first, last), columns))
+        return np.pad(block, ((0, padding), (0, 0)))
+
+    def _read_layer(
+        self, name: str, place: Place, shape: tuple[int, ...], index: tuple[slice, ...]
+    ) -> np.ndarray:
+        """A block of a layer's parameter: theirs has two dimensions at most, ours several for each of them."""
+        before = place.piece * math.prod(shape[place.inputs :])  # outputs of the pieces before ours
+        columns = _outermost(shape[place.inputs :], index[place.inputs :], before)
+        if not place.inputs:
+            return self.files.read(name, (columns,))
+        rows = _outermost(shape[: place.inputs], index[: place.inputs])
+        if place.transposed:
+            block = self.files.read(name, (columns, rows)).T
+        else:
+            block = self.files.read(name, (rows, columns))
+        # The outermost dimension of either side is cut in the file, the others here.
+        sizes = [
+            s.stop - s.start if i in (0, place.inputs) else size
+            for i, (s, size) in enumerate(zip(index, shape))
+        ]
+        cut = [slice(None) if i in (0, place.inputs) else s for i, s in enumerate(index)]
+        return block.reshape(sizes)[tuple(cut)]
+
+
+def _outermost(dims: tuple[int, ...], index: tuple[slice, ...], before: int = 0) -> slice:
+    """Along the one dimension that theirs has for several of ours: what the first slice takes, `before` further on."""
+    step = math.prod(dims[1:])
+    return slice(before + index[0].start * step, before + index[0].stop * step)

@@ -1,0 +1,103 @@
+"""What a block computes for each token by itself: SwiGLU of LLaMA, two layers with ReLU (OPT) or GELU (GPT-2).
+
+A kind of MLP is a class whose instances map (x_BTD, key) to (y_BTD, losses); `MLPS` names the house's. `key` is for
+what an MLP draws while it is trained, and None in evaluation. `losses` are what its parameters should make small beside
+the loss of the task (the load balance of a mixture of experts): fp32 scalars by name, which the stack sums over its
+blocks. They are plain numbers, not pairs of (sum, weight): a load balance is a product of means over tokens, so no sum
+over tokens stands for it.
+
+Shapes: B batch, T tokens, D hidden size, F MLP size.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lvm_jax.models.decoder.config import DecoderConfig
+from lvm_jax.models.decoder.linear import bias, matrix
+from lvm_jax.models.decoder.lora import Adaptable
+from lvm_jax.parallel.sharding import constrain
+
+# Auxiliary losses by name: fp32 scalars.
+Losses = dict[str, Float[Array, ""]]
+
+
+class MLPClass(Protocol):
+    """A class of modules that a block can have as its MLP."""
+
+    def __call__(
+        self, config: DecoderConfig, *, rngs: nnx.Rngs
+    ) -> Callable[[jax.Array, jax.Array | None], tuple[jax.Array, Losses]]:
+        """A fresh one."""
+        ...
+
+
+class SwiGLU(Adaptable):
+    """down(silu(gate x) * up x) (Shazeer, arXiv 2002.05202, equation 6)."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
+        D, F = config.hidden_size, config.intermediate_size
+        self.gate = matrix(rngs, config, (D, F), ("embed", "mlp"))
+        self.up = matrix(rngs, config, (D, F), ("embed", "mlp"))
+        self.down = matrix(rngs, config, (F, D), ("mlp", "embed"))
+        if config.dense_bias:
+            self.gate_bias, self.up_bias = bias(F, "mlp"), bias(F, "mlp")
+            self.down_bias = bias(D, None)
+        self.quantization = config.quantization
+        self.add_adapters({"gate": 1, "up": 1, "down": 1}, config.lora, rngs)
+
+    def __call__(
+        self, x_BTD: Float[Array, "B T D"], key: jax.Array | None = None
+    ) -> tuple[Float[Array, "B T D"], Losses]:
+        """Applies the MLP to each token."""
+        gate_BTF, up_BTF = (
+            constrain(self.product(name, x_BTD), "batch", "seq", "act_mlp")
+            for name in ("gate", "up")
+        )
+        return self.product("down", jax.nn.silu(gate_BTF) * up_BTF), {}
+
+
+class TwoLayers(Adaptable):
+    """down(activation(up x)); a subclass names the activation."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
+        D, F = config.hidden_size, config.intermediate_size
+        self.up = matrix(rngs, config, (D, F), ("embed", "mlp"))
+        self.down = matrix(rngs, config, (F, D), ("mlp", "embed"))
+        if config.dense_bias:
+            self.up_bias, self.down_bias = bias(F, "mlp"), bias(D, None)
+        self.quantization = config.quantization
+        self.add_adapters({"up": 1, "down": 1}, config.lora, rngs)
+
+    def activation(self, x: jax.Array) -> jax.Array:
+        """What lies between the two products."""
+        raise NotImplementedError
+
+    def __call__(
+        self, x_BTD: Float[Array, "B T D"], key: jax.Array | None = None
+    ) -> tuple[Float[Array, "B T D"], Losses]:
+        """Applies the MLP to each token."""
+        up_BTF = constrain(self.product("up", x_BTD), "batch", "seq", "act_mlp")
+        return self.product("down", self.activation(up_BTF)), {}
+
+
+class ReLUMLP(TwoLayers):
+    """max(x, 0) between the products, as in OPT (Zhang et al., arXiv 2205.01068, section 2.1)."""
+
+    def activation(self, x: jax.Array) -> jax.Array:
+        """max(x, 0)."""
+        return jax.nn.relu(x)
+
+
+class TanhGELUMLP(TwoLayers):
+    """GELU between the products (Hendrycks and Gimpel, arXiv 1606.08415, section 2), by its tanh as in GPT-2."""
+
+    def activation(self, x: jax.Array) -> jax.Array:
+        """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+        return jax.nn.gelu(x, approximate=True)
+
+
+MLPS: Mapping[str, MLPClass] = {"swiglu": SwiGLU, "relu": ReLUMLP, "gelu_tanh": TanhGELUMLP}

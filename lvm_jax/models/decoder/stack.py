@@ -1,0 +1,133 @@
+"""All blocks of a decoder as one module whose parameters have a leading axis, and the loop over them.
+
+A stack repeats one period: a single block, or several that differ in their MLP. Each place of the period has its own
+parameters, stacked over the repeats, so that a scan has arrays of one shape to walk along.
+
+Shapes: B batch, T tokens, D hidden size.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lvm_jax.errors import UserError
+from lvm_jax.models.attention.kernels import CUDNN_FORWARD, SAVED
+from lvm_jax.models.decoder.block import Attend, Block, Period, add_losses
+from lvm_jax.models.decoder.config import DecoderConfig
+from lvm_jax.models.decoder.mlp import Losses, MLPClass
+from lvm_jax.models.decoder.positions import Rotate
+
+_save_matrix_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_save_attention = jax.checkpoint_policies.save_only_these_names(SAVED)
+
+
+def _save_dots(primitive: Any, *values: Any, **params: Any) -> Any:
+    return (
+        primitive.name == CUDNN_FORWARD
+        or _save_matrix_products(primitive, *values, **params)
+        or _save_attention(primitive, *values, **params)
+    )
+
+
+# What the backward pass finds stored; it computes the rest again.
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "none": None,  # everything: no rematerialisation
+    "full": jax.checkpoint_policies.nothing_saveable,  # only each block's input
+    # products with weights, and attention: what is left is cheap
+    "dots": _save_dots,
+}
+
+
+def make_stack(
+    config: DecoderConfig, mlps: Mapping[str, MLPClass], rngs: nnx.Rngs
+) -> Block | Period:
+    """Fresh blocks, stacked over the repeats of their period.
+
+    Args:
+      config: the decoder.
+      mlps: kind of MLP -> its class.
+      rngs: of the parameters; every repeat gets keys of its own.
+
+    Raises:
+      UserError: `config.mlps` names a kind that `mlps` lacks.
+    """
+    unknown = [kind for kind in config.mlps if kind not in mlps]
+    if unknown:
+        raise UserError(
+            f"mlps={config.mlps} names the MLP {unknown[0]!r}, which does not exist; known: {', '.join(mlps)}"
+        )
+    classes = [mlps[kind] for kind in config.mlps]
+
+    @nnx.split_rngs(splits=repeats(config))
+    @nnx.vmap
+    def stacked(rngs: nnx.Rngs) -> Block | Period:
+        # A period of one is the block itself: parameters keep the path layers/attention/query.
+        if len(classes) == 1:
+            return Block(config, classes[0], rngs=rngs)
+        return Period(config, classes, rngs=rngs)
+
+    layers = stacked(rngs)
+    for _, variable in nnx.to_flat_state(nnx.state(layers, nnx.Param)):
+        variable.set_metadata(axes=("layers", *variable.get_metadata()["axes"]))
+    return layers
+
+
+def repeats(config: DecoderConfig) -> int:
+    """How often the period occurs in the decoder."""
+    return config.num_hidden_layers // len(config.mlps)
+
+
+def unstack(layers: Block | Period, count: int) -> list[Block | Period]:
+    """The periods one by one, cut out of a stack of `count`."""
+    graphdef, stacked = nnx.split(layers)
+    return [
+        nnx.merge(graphdef, jax.tree.map(lambda stack, index=index: stack[index], stacked))
+        for index in range(count)
+    ]
+
+
+def run_stack(
+    layers: Block | Period,
+    config: DecoderConfig,
+    x_BTD: Float[Array, "B T D"],
+    rotate: Rotate,
+    attend: Attend,
+    dropout_key: jax.Array | None = None,
+) -> tuple[Float[Array, "B T D"], Losses]:
+    """Applies all blocks, by a scan or one after the other, with the configured rematerialisation.
+
+    Args:
+      layers: from `make_stack`.
+      config: the decoder.
+      x_BTD: embeddings.
+      rotate: gives queries and keys their positions.
+      attend: attention over whole rows.
+      dropout_key: None in evaluation.
+
+    Returns:
+      the residual stream behind the last block, and the auxiliary losses summed over all blocks.
+    """
+    graphdef, stacked = nnx.split(layers)
+
+    def period(x_BTD: jax.Array, layer: nnx.State, key: jax.Array | None) -> Any:
+        return nnx.merge(graphdef, layer)(x_BTD, rotate, attend, key)
+
+    policy = REMAT_POLICIES[config.remat]
+    if policy is not None:
+        # Inside a loop the compiler cannot merge the two computations: a barrier would only be in the way.
+        period = jax.checkpoint(period, policy=policy, prevent_cse=not config.scan_layers)
+    count = repeats(config)
+    keys = None if dropout_key is None else jax.random.split(dropout_key, count)
+    if config.scan_layers:
+        x_BTD, losses = jax.lax.scan(lambda x, xs: period(x, *xs), x_BTD, (stacked, keys))
+        return x_BTD, {name: jnp.sum(values) for name, values in losses.items()}
+    total: Losses = {}
+    for index in range(count):
+        layer = jax.tree.map(lambda stack, index=index: stack[index], stacked)
+        x_BTD, losses = period(x_BTD, layer, None if keys is None else keys[index])
+        total = add_losses(total, losses)
+    return x_BTD, total

@@ -1,0 +1,101 @@
+"""Decoders of text by name, in the shapes of OPT and GPT-2; their vocabularies and positions may be overridden."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lvm_jax.errors import UserError
+from lvm_jax.models.decoder.config import DecoderConfig
+from lvm_jax.models.presets.overrides import check_fields
+
+# What is the same in every size of a family. Biases are everywhere, and key-value heads are the query heads.
+_OPT: dict[str, Any] = {
+    "vocab_size": 50272,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+    "max_position_embeddings": 2048,
+    "position_offset": 2,
+    "rms_norm_eps": 1e-5,
+    "mlps": ("relu",),
+}
+_GPT2: dict[str, Any] = {
+    "vocab_size": 50257,
+    "bos_token_id": 50256,
+    "eos_token_id": 50256,
+    "pad_token_id": 50256,  # it has none; nothing is learned of what fills a row
+    "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-5,
+    "mlps": ("gelu_tanh",),
+}
+_BOTH: dict[str, Any] = {
+    "norm": "layer",
+    "positions": "learned",
+    "qkv_bias": True,
+    "dense_bias": True,
+    "tie_word_embeddings": True,
+}
+
+# (layers, width, heads): OPT's Table 1 (arXiv 2205.01068) without 350m, which normalises after each layer; GPT-2's
+# Table 2.
+_OPT_SIZES = {
+    "debug": (2, 128, 4),
+    "125m": (12, 768, 12),
+    "1.3b": (24, 2048, 32),
+    "2.7b": (32, 2560, 32),
+    "6.7b": (32, 4096, 32),
+    "13b": (40, 5120, 40),
+}
+_GPT2_SIZES = {
+    "debug": (2, 128, 4),
+    "small": (12, 768, 12),
+    "medium": (24, 1024, 16),
+    "large": (36, 1280, 20),
+    "xl": (48, 1600, 25),
+}
+
+
+def opt(name: str, **overrides: Any) -> DecoderConfig:
+    """The OPT decoder `name`: debug, 125m, 1.3b, 2.7b, 6.7b, 13b.
+
+    Args:
+      name: a key of the table.
+      **overrides: fields of `DecoderConfig` that replace the preset's. The MLP's width is four times the hidden size,
+        and key-value heads are as many as query heads, unless given.
+
+    Raises:
+      UserError: an unknown preset or field.
+    """
+    return _config("OPT", name, _OPT_SIZES, _OPT, overrides)
+
+
+def gpt2(name: str, **overrides: Any) -> DecoderConfig:
+    """The GPT-2 decoder `name`: debug, small, medium, large, xl.
+
+    Matrices start from one normal distribution; GPT-2's own start scaled down those that write to the residual stream.
+
+    Args:
+      name: a key of the table.
+      **overrides: as in `opt`.
+
+    Raises:
+      UserError: an unknown preset or field.
+    """
+    return _config("GPT-2", name, _GPT2_SIZES, _GPT2, overrides)
+
+
+def _config(
+    family: str,
+    name: str,
+    sizes: Mapping[str, tuple[int, int, int]],
+    shared: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> DecoderConfig:
+    if name not in sizes:
+        raise UserError(f"{family} preset {name!r} does not exist; known: {', '.join(sizes)}")
+    check_fields(f"{family} preset {name!r}", DecoderConfig, overrides)
+    layers, width, heads = sizes[name]
+    shape = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
+    fields: dict[str, Any] = {**_BOTH, **shared, **shape, **overrides}
+    fields.setdefault("intermediate_size", 4 * fields["hidden_size"])
+    fields.setdefault("num_key_value_heads", fields["num_attention_heads"])
+    return DecoderConfig(**fields)

@@ -1,0 +1,92 @@
+"""Tokenizers by name: the released ones, and our own for two CPU cores."""
+
+from typing import Any
+
+from lvm_jax.errors import UserError
+from lvm_jax.models.presets.overrides import check_fields
+from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
+
+# `lvm-f16-8192` is the released tokenizer (and open-muse's vqgan-f16-8192-laion), `maskgit-f16-8192` the paper-era one,
+# `taming-f16-1024` taming-transformers' on ImageNet. `quickstart` and `small` are our own, for two CPU cores.
+_NO_ATTENTION: dict[str, Any] = {"attn_resolutions": (), "no_attn_mid_block": True}
+_VQGAN: dict[str, dict[str, Any]] = {
+    "lvm-f16-8192": {
+        **_NO_ATTENTION,
+        "channel_mult": (1, 2, 2, 4, 6),
+        "z_channels": 64,
+        "num_embeddings": 8192,
+        "quantized_embed_dim": 64,
+    },
+    "maskgit-f16-8192": {
+        **_NO_ATTENTION,
+        "architecture": "maskgit",
+        "channel_mult": (1, 1, 2, 2, 4),
+        "z_channels": 32,
+        "num_embeddings": 8192,
+        "quantized_embed_dim": 32,
+    },
+    "taming-f16-1024": {
+        "channel_mult": (1, 1, 2, 2, 4),
+        "attn_resolutions": (16,),
+        "z_channels": 256,
+        "num_embeddings": 1024,
+        "quantized_embed_dim": 256,
+        "pixel_range": "-1_1",
+    },
+    "debug": {
+        **_NO_ATTENTION,
+        "resolution": 16,
+        "hidden_channels": 8,
+        "channel_mult": (1, 2),
+        "num_res_blocks": 1,
+        "z_channels": 8,
+        "num_embeddings": 32,
+        "quantized_embed_dim": 4,
+        "norm_groups": 4,
+    },
+    # Pooling and depth to space spend few FLOPs at full resolution; codes of 4 dimensions on the sphere stay in use.
+    "quickstart": {
+        **_NO_ATTENTION,
+        "architecture": "maskgit",
+        "resolution": 32,
+        "hidden_channels": 16,
+        "channel_mult": (1, 2, 4),
+        "num_res_blocks": 1,
+        "z_channels": 4,
+        "num_embeddings": 512,
+        "quantized_embed_dim": 4,
+        "pixel_range": "-1_1",
+        "l2_normalize": True,
+        "norm_groups": 4,
+    },
+    "small": {
+        **_NO_ATTENTION,
+        "architecture": "maskgit",
+        "resolution": 64,
+        "hidden_channels": 16,
+        "channel_mult": (1, 2, 4, 8),
+        "num_res_blocks": 1,
+        "z_channels": 8,
+        "num_embeddings": 1024,
+        "quantized_embed_dim": 8,
+        "pixel_range": "-1_1",
+        "l2_normalize": True,
+        "norm_groups": 4,
+    },
+}
+
+
+def vqgan(name: str, **overrides: Any) -> VQGANConfig:
+    """The tokenizer `name`: lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small.
+
+    Args:
+      name: a key of the table.
+      **overrides: fields of `VQGANConfig` that replace the preset's.
+
+    Raises:
+      UserError: an unknown preset or field.
+    """
+    if name not in _VQGAN:
+        raise UserError(f"tokenizer preset {name!r} does not exist; known: {', '.join(_VQGAN)}")
+    check_fields(f"tokenizer preset {name!r}", VQGANConfig, overrides)
+    return VQGANConfig(**{**_VQGAN[name], **overrides})
