@@ -17,8 +17,9 @@ import numpy as np
 
 def install(rooms: Sequence[str]) -> None:
     """Checks these rooms of lvm_jax, which nothing may have imported yet."""
-    # What takes JAX arrays takes NumPy's as well, under jit and outside of it, and many tests pass them.
-    jaxtyping.Array = jax.Array | np.ndarray  # pyright: ignore[reportAttributeAccessIssue]
+    # What takes JAX arrays takes NumPy's as well, under jit and outside of it, and many tests pass them. Outside of jit
+    # jax.checkpoint gives constants back as NumPy scalars.
+    jaxtyping.Array = jax.Array | np.ndarray | np.generic  # pyright: ignore[reportAttributeAccessIssue]
     jaxtyping.install_import_hook([f"lvm_jax.{room}" for room in rooms], f"{__name__}.checked")
 
 

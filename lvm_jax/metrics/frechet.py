@@ -9,7 +9,7 @@ Shape suffixes: M images, D features.
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from lvm_jax.errors import UserError
 
@@ -23,7 +23,7 @@ class Gaussian:
     outer_DD: Float[np.ndarray, "D D"]
 
     @classmethod
-    def of(cls, features_MD: Float[np.ndarray, "M D"]) -> "Gaussian":
+    def of(cls, features_MD: Float[Array | np.ndarray, "M D"]) -> "Gaussian":
         """The sums of some images' features."""
         x_MD = np.asarray(features_MD, np.float64)
         return cls(len(x_MD), x_MD.sum(axis=0), x_MD.T @ x_MD)

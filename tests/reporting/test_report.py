@@ -335,7 +335,7 @@ def test_a_benchmarks_page_escapes_and_groups_its_cases(tmp_path):
     ]
     page = task_page("single_object", results, cases)
     assert "<script" not in page
-    # Twice in a key of the results that had to lose its "/", once as its value; each picture has it as text and caption.
+    # Twice in a key of the results that lost its "/", once as its value, and by each picture as text and caption.
     assert page.count("&lt;script&gt;") == 2 + 1 + 2 * 2
     assert "In context: single object" in page
     assert page.index("The best answers") < page.index("The worst answers")

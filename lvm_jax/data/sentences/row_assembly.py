@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Int, Int32, Int64
 
 from lvm_jax.data.step_loader import HostBatch
 from lvm_jax.vocabulary import Vocabulary
@@ -130,7 +130,7 @@ def assemble(
     }
 
 
-def label_weights(segment_ids: Int32[np.ndarray, "*rows t"]) -> Float32[np.ndarray, "*rows t"]:
+def label_weights(segment_ids: Int[np.ndarray, "*rows t"]) -> Float32[np.ndarray, "*rows t"]:
     """What predicting each token weighs: 1 where it continues the segment of the token before it, else 0.
 
     So neither padding (segment 0) counts, nor the first token of a sentence, which nothing in it predicts; the first

@@ -22,7 +22,7 @@ from lvm_jax.models.decoder.lora import Adaptable
 from lvm_jax.parallel.sharding import constrain
 
 # Auxiliary losses by name: fp32 scalars.
-Losses = dict[str, jax.Array]
+Losses = dict[str, Float[Array, ""]]
 
 
 class MLPClass(Protocol):
