@@ -25,6 +25,7 @@ from lvm_jax import cli
 from lvm_jax.inference.images import Engine
 from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder.config import LlamaConfig, count_parameters
+from lvm_jax.vocabulary import Vocabulary
 
 
 def copy_bandwidth(megabytes: int) -> float:
@@ -78,7 +79,7 @@ def main() -> None:
     for preset in args.presets:
         context = (args.images + 1) * N
         config = presets.llama(preset, dtype="bfloat16", max_position_embeddings=context)
-        codes = config.vocab_size - presets.RESERVED_IDS
+        codes = len(Vocabulary.lvm_of_size(config.vocab_size)["codes"])
         prompt = np.random.default_rng(0).integers(0, codes, (args.images, N)).astype(np.int32)
         engine = Engine(random_model(config), N, codes, cache_dtype=args.cache_dtype)
         for rows in map(int, args.rows):
@@ -126,10 +127,10 @@ def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[
 
 def ask_peer(python: str, config: LlamaConfig, prompt: np.ndarray, rows: int, rounds: int) -> float:
     """Median tokens/s of transformers, its prefill subtracted."""
-    codes = config.vocab_size - presets.RESERVED_IDS
+    vocabulary = Vocabulary.lvm_of_size(config.vocab_size)
     shared = {
-        "tokens": [codes, *prompt.reshape(-1).tolist()],
-        "codes": codes,
+        "tokens": [vocabulary.bos, *prompt.reshape(-1).tolist()],
+        "codes": len(vocabulary["codes"]),
         "candidates": rows,
         "way": "static",
         "sample": True,
