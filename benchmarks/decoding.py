@@ -67,14 +67,15 @@ def main() -> None:
     )
     N, B = args.tokens_per_image, args.candidates
     model = make_model(args.preset, args.images, N)
-    codes = len(Vocabulary.lvm_of_size(model.config.vocab_size)["codes"])
+    vocabulary = Vocabulary.lvm_of_size(model.config.vocab_size)
+    codes = len(vocabulary["codes"])
     prompt = np.random.default_rng(0).integers(0, codes, (args.images, N)).astype(np.int32)
     engine = Engine(model, N, codes)
     greedy = Sampling(temperature=0.0)
     print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
 
     def question(way: str, sample: bool = True) -> dict[str, object]:
-        bos = [] if way == "one_by_one" else [codes]
+        bos = [] if way == "one_by_one" else [vocabulary.bos]
         tokens = bos + prompt.reshape(-1).tolist()
         shared = {"new": N, "codes": codes, "candidates": B, "compile": False}
         return {"tokens": tokens, "way": way, "sample": sample, **shared}

@@ -127,10 +127,10 @@ def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[
 
 def ask_peer(python: str, config: LlamaConfig, prompt: np.ndarray, rows: int, rounds: int) -> float:
     """Median tokens/s of transformers, its prefill subtracted."""
-    codes = len(Vocabulary.lvm_of_size(config.vocab_size)["codes"])
+    vocabulary = Vocabulary.lvm_of_size(config.vocab_size)
     shared = {
-        "tokens": [codes, *prompt.reshape(-1).tolist()],
-        "codes": codes,
+        "tokens": [vocabulary.bos, *prompt.reshape(-1).tolist()],
+        "codes": len(vocabulary["codes"]),
         "candidates": rows,
         "way": "static",
         "sample": True,
