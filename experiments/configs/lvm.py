@@ -59,16 +59,14 @@ def _model(config: Any, size: str) -> None:
     config.model.tie_word_embeddings = shape.tie_word_embeddings  # the head is the embedding
     config.model.attention_head_dim = 0  # 0: hidden_size / num_attention_heads
     config.model.qkv_bias = False  # queries, keys and values with biases, as in Qwen2
-
-    config.model.dense_bias = (
-        shape.dense_bias
-    )  # so have attention's output and MLPs, as in OPT, GPT-2
+    # Attention's output and the MLPs with biases, as in OPT and GPT-2.
+    config.model.dense_bias = shape.dense_bias
     config.model.norm = shape.norm  # "rms", or "layer"
     config.model.positions = shape.positions  # "rotary", or "learned"
     config.model.position_offset = shape.position_offset  # rows before position 0's; 2 in OPT
     config.model.mlps = shape.mlps  # of consecutive blocks, repeated: "swiglu", "relu", "gelu_tanh"
     config.model.dropout = shape.dropout  # of what blocks add to the residual stream
-    config.model.embedding_dropout = shape.embedding_dropout
+    config.model.embedding_dropout = shape.embedding_dropout  # of the embeddings
     config.model.attention_dropout = shape.attention_dropout  # needs attention="xla"
 
     # For rows longer than the decoder was trained on.
@@ -161,9 +159,8 @@ def _evaluation(config: Any) -> None:
     config.evaluators.next_token = 0  # loss by source, category and annotation, beside baselines
     config.evaluators.in_context = 0  # perplexity of the last frame against the images before it
     config.evaluators.annotations = 0  # perplexity of each annotation type after some pairs
-    config.evaluators.benchmarks = (
-        0  # answers in context; needs evaluation.benchmarks and .tokenizer
-    )
+    # Answers in context; needs evaluation.benchmarks and evaluation.tokenizer.
+    config.evaluators.benchmarks = 0
 
     config.evaluation = ConfigDict()
     config.evaluation.split = "validation"  # of the shards

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.pixels import to_float
@@ -43,7 +43,7 @@ def encode_images(
 
 
 def decode_codes(
-    vqgan: VQGAN, codes_MN: Int[np.ndarray, "M N"], batch_size: int = DEFAULT_BATCH
+    vqgan: VQGAN, codes_MN: Integer[np.ndarray, "M N"], batch_size: int = DEFAULT_BATCH
 ) -> Float[np.ndarray, "M H W C"]:
     """The images of codes: float32 RGB in [0, 1]."""
     graphdef, state = nnx.split(vqgan)

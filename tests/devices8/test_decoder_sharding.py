@@ -12,7 +12,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.models import Decoder, presets
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import batch_sharding, state_shardings
-from lvm_jax.tasks.decoder import NextTokenTask
+from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.ahead_of_time import lower_step
 from lvm_jax.training.loop import TrainConfig
 
@@ -139,7 +139,7 @@ def test_only_the_slices_of_each_device_are_read(name, tmp_path):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_training_step_lowers_for_a_mesh(name):
     """What experiments/compile_only.py asks for."""
-    task = NextTokenTask(CONFIGS[name], optax.adamw(1e-3), seq_len=20)
+    task = DecoderTask(CONFIGS[name], optax.adamw(1e-3), seq_len=20)
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     text = lower_step(task, TrainConfig(steps=1, batch_size=8), mesh).as_text()
     assert '"fsdp"' in text

@@ -44,7 +44,7 @@ class Adaptable(nnx.Module):
             y = y + self.adapter_scale * linear(linear(x_BTD, a, inputs), b)
         if hasattr(self, f"{name}_bias"):
             bias = getattr(self, f"{name}_bias")[...]
-            y = y + bias.astype(y.dtype).reshape(y.shape[2:])
+            y = y + bias.astype(y.dtype).reshape(1, 1, *y.shape[2:])
         return y
 
     def add_adapters(self, inputs: Mapping[str, int], config: LoRAConfig, rngs: nnx.Rngs) -> None:
