@@ -7,6 +7,7 @@ makes resuming at step 1,000,000 as cheap as starting, and no list of all items 
 """
 
 import bisect
+import functools
 
 import numpy as np
 from jaxtyping import Int64
@@ -18,29 +19,32 @@ class EvenDealer:
     Attributes:
       counts: items of each type in a pass.
       blocks: number of blocks in a pass.
+      begin: (block) to the number of items, of all types together, that lie before it in a pass.
     """
 
     def __init__(self, counts: Int64[np.ndarray, " types"], block_items: int, seed: int):
         self.counts = np.asarray(counts, np.int64)
         self.blocks = max(1, round(int(self.counts.sum()) / block_items))
+        self._whole, self._rest = np.divmod(self.counts, self.blocks)
         # Without a phase of its own, every type that is rarer than a block would come in the last block.
         self._phase = np.random.default_rng((seed, 0)).integers(0, self.blocks, len(self.counts))
         self._seed = seed
+        # One batch after another lies in the same block, and asks for the same begins.
+        self.begin = functools.lru_cache(maxsize=64)(self._begin)
 
     def before(self, block: int) -> Int64[np.ndarray, " types"]:
         """Items of each type before `block` of a pass, 0..blocks."""
         # `counts * block // blocks`, in two steps so that no product leaves 64 bits.
-        whole, rest = np.divmod(self.counts, self.blocks)
-        return whole * block + (rest * block + self._phase) // self.blocks
+        return self._whole * block + (self._rest * block + self._phase) // self.blocks
 
-    def find(self, place: int, size: Int64[np.ndarray, " types"] | int = 1) -> int:
+    def _begin(self, block: int) -> int:
+        """Items of a pass before `block`, of all types together."""
+        return int(self.before(block).sum())
+
+    def find(self, place: int, size: Int64[np.ndarray, " types"] | None = None) -> int:
         """The block in which `place` of a pass lies, where an item takes `size` places."""
-        return (
-            bisect.bisect_right(
-                range(self.blocks), place, key=lambda block: int((self.before(block) * size).sum())
-            )
-            - 1
-        )
+        begin = self.begin if size is None else lambda block: int((self.before(block) * size).sum())
+        return bisect.bisect_right(range(self.blocks), place, key=begin) - 1
 
     def types(self, number: int, block: int) -> Int64[np.ndarray, " items"]:
         """The types of the items of `block` of pass `number`, in their order."""

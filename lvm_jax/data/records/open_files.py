@@ -14,15 +14,17 @@ from lvm_jax.errors import UserError
 MAX_OPEN_FILES = 256
 
 
+class Bytes(Protocol):
+    """`file[begin:end]`: a copy of these bytes of a file, fewer where it ends before; several threads may ask."""
+
+    def __getitem__(self, where: slice, /) -> bytes: ...
+
+
 class OpenFile(Protocol):
-    """A file of which any bytes can be read, by several threads at once."""
+    """A file that stays open."""
 
-    def refresh(self) -> None:
-        """Called each time before the file is handed out."""
-        ...
-
-    def read(self, size: int, offset: int) -> bytes:
-        """`size` bytes from `offset` on, fewer where the file ends before."""
+    def refreshed(self) -> Bytes:
+        """What to read it by from now on; asked for anew before each batch of reads."""
         ...
 
 
@@ -34,7 +36,7 @@ class OpenFiles:
         self._files: OrderedDict[tuple[str, int], OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, path: str, version: int) -> OpenFile:
+    def get(self, path: str, version: int) -> Bytes:
         """The file at `path`; another `version` of it is another file (see `stat`)."""
         key = (path, version)
         with self._lock:
@@ -45,8 +47,7 @@ class OpenFiles:
                     self._files.popitem(last=False)
             self._files.move_to_end(key)
             file = self._files[key]
-        file.refresh()
-        return file
+        return file.refreshed()
 
 
 class _LocalFile:
@@ -57,13 +58,14 @@ class _LocalFile:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._size = len(self._map)
 
-    def refresh(self) -> None:
+    def refreshed(self) -> Bytes:
         """Notices that the file has been cut: to touch a mapped page behind its end would kill the process."""
         self._size = min(self._size, self._map.size())
+        # A whole file is its map, sliced without a call of Python's: a loader does that for each piece of a row.
+        return self._map if self._size == len(self._map) else self
 
-    def read(self, size: int, offset: int) -> bytes:
-        end = offset + size
-        return self._map[offset : end if end <= self._size else self._size]
+    def __getitem__(self, where: slice) -> bytes:
+        return self._map[where.start : min(where.stop, self._size)]
 
 
 class _RemoteFile:
@@ -73,13 +75,14 @@ class _RemoteFile:
         self._file = epath.Path(path).open("rb")
         self._lock = threading.Lock()
 
-    def refresh(self) -> None:
-        """Nothing to do: a stored object is replaced as a whole, never cut."""
+    def refreshed(self) -> Bytes:
+        """Itself: a stored object is replaced as a whole, never cut."""
+        return self
 
-    def read(self, size: int, offset: int) -> bytes:
+    def __getitem__(self, where: slice) -> bytes:
         with self._lock:
-            self._file.seek(offset)
-            return self._file.read(size)
+            self._file.seek(where.start)
+            return self._file.read(where.stop - where.start)
 
 
 OPEN_FILES = OpenFiles(MAX_OPEN_FILES)

@@ -24,7 +24,7 @@ from lvm_jax.data.records.framing import (
     checked_length,
     is_sound,
 )
-from lvm_jax.data.records.open_files import OpenFile
+from lvm_jax.data.records.open_files import Bytes
 from lvm_jax.data.records.record_index import (
     BARE,
     NOTHING,
@@ -120,13 +120,13 @@ class FrameReader:
 
         `crc` is that of the index. Errors as in `RecordFile`.
         """
-        framed = self.open().read(size, begin)
+        framed = self.open()[begin : begin + size]
         if google_crc32c.value(framed) != crc:
             self.explain(framed, begin, size, i)
         return framed
 
-    def open(self) -> OpenFile:
-        """The file, for `read(size, begin)` of many frames; do not keep it, or its descriptor stays open."""
+    def open(self) -> Bytes:
+        """The file, for `[begin:end]` of many frames; do not keep it, or its descriptor stays open."""
         return open_files.OPEN_FILES.get(*self._file)
 
     def explain(self, framed: bytes, begin: int, size: int, i: int) -> NoReturn:

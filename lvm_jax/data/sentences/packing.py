@@ -85,7 +85,7 @@ class PackedRows:
         """Rows first..first + count - 1; O(1) in `first`."""
         number, place = divmod(first, self.rows_per_pass)
         block = self._dealer.find(place)
-        at = place - int(self._dealer.before(block).sum())
+        at = place - self._dealer.begin(block)
         found: list[Row] = []
         while len(found) < count:
             rows = self._block(number, block)

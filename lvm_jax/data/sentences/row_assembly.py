@@ -142,6 +142,10 @@ def label_weights(segment_ids: Int[np.ndarray, "*rows t"]) -> Float32[np.ndarray
     return weights
 
 
+# segments, positions and loss_weights of a row's tokens
+_Segments = tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"], Float32[np.ndarray, " t"]]
+
+
 class _Blank(NamedTuple):
     """A row before its codes: all that its template says.
 
@@ -174,35 +178,37 @@ def _blank_maker(row_len: int, vocabulary: Vocabulary, id_type: str) -> Any:
 
 
 def _blank(template: RowTemplate, row_len: int, vocabulary: Vocabulary, id_type: str) -> _Blank:
-    tokens = np.full(row_len, vocabulary.pad, np.int32)
-    segments, positions = np.zeros(row_len, np.int32), np.zeros(row_len, np.int32)
+    # Looked up once: a concatenated row makes its blank anew, of many pieces.
+    bos, eos, pad = vocabulary.bos, vocabulary.eos, vocabulary.pad
+    tokens = np.full(row_len, pad, np.int32)
     is_code = np.zeros(row_len, bool)
     places, begin = [], 0
     edges = [0]  # where codes begin and end, in turn
-    for number, piece in enumerate(template.pieces, start=1):
+    for piece in template.pieces:
         end = begin + piece.tokens
-        segments[begin:end] = number if template.isolated else 1
-        positions[begin:end] = (
-            np.arange(end - begin) if template.isolated else np.arange(begin, end)
-        )
         if piece.bos:
-            tokens[begin] = vocabulary.bos
+            tokens[begin] = bos
         if piece.eos:
-            tokens[end - 1] = vocabulary.eos
+            tokens[end - 1] = eos
         places.append(slice(begin, end))
         edges += [begin + piece.bos, end - piece.eos]
         is_code[edges[-2] : edges[-1]] = True
         begin = end
+    stored, width = tokens.astype(id_type).tobytes(), np.dtype(id_type).itemsize
     around_codes = [
-        b"" if number % 2 else tokens[first:last].astype(id_type).tobytes()
+        b"" if number % 2 else stored[width * first : width * last]
         for number, (first, last) in enumerate(itertools.pairwise([*edges, row_len]))
     ]
+    if template.isolated:
+        segments, positions, loss_weights = _segment_each(places, row_len)
+    else:
+        segments, positions, loss_weights = _one_segment(begin, row_len)
     starts = np.array([piece.start for piece in template.pieces])
     special_at = np.flatnonzero(~is_code)
     return _Blank(
         segments=segments,
         positions=positions,
-        loss_weights=label_weights(segments),
+        loss_weights=loss_weights,
         starts=starts,
         counts=np.array([piece.stop for piece in template.pieces]) - starts,
         places=places,
@@ -210,6 +216,24 @@ def _blank(template: RowTemplate, row_len: int, vocabulary: Vocabulary, id_type:
         special_at=special_at,
         special=tokens[special_at],
     )
+
+
+def _segment_each(places: Sequence[slice], row_len: int) -> _Segments:
+    """Of a row with a segment for the tokens of each place."""
+    segments, positions = np.zeros(row_len, np.int32), np.zeros(row_len, np.int32)
+    for number, place in enumerate(places, start=1):
+        segments[place] = number
+        positions[place] = np.arange(place.stop - place.start)
+    return segments, positions, label_weights(segments)
+
+
+# All concatenated rows are full, but for the last of a pass: they share these arrays, though not their blanks.
+@functools.lru_cache(maxsize=8)
+def _one_segment(tokens: int, row_len: int) -> _Segments:
+    """Of a row with one segment, of its first `tokens` tokens."""
+    positions = np.arange(row_len, dtype=np.int32)
+    segments = (positions < tokens).astype(np.int32)
+    return segments, positions * segments, label_weights(segments)
 
 
 def _read_all(
@@ -246,7 +270,7 @@ def _tokens(
         begin += len(blank.places)
         joined += row
     tokens = np.frombuffer(b"".join(joined), id_type)
-    if max(vocabulary.bos, vocabulary.eos, vocabulary.pad) <= np.iinfo(id_type).max:
+    if max(vocabulary.bos, vocabulary.eos, vocabulary.pad) < 1 << 8 * tokens.itemsize:
         return tokens
     # Codes of two bytes beside special ids of more, as a codebook of 65,536 codes has them.
     wide = tokens.astype(np.int32)
