@@ -1,4 +1,4 @@
-"""Files held open for reading, a bounded number of them: a pod's shards can outnumber a process's descriptors."""
+"""A bounded number of files held open for reading: a pod's shards can outnumber a process's file descriptors."""
 
 import mmap
 import os
@@ -15,19 +15,19 @@ MAX_OPEN_FILES = 256
 
 
 class OpenFile(Protocol):
-    """A file of which any bytes can be read, by several threads at once."""
+    """A file that several threads read at once, at any offset."""
 
     def refresh(self) -> None:
-        """Called each time before the file is handed out."""
+        """Runs each time before the file is handed out."""
         ...
 
     def read(self, size: int, offset: int) -> bytes:
-        """`size` bytes from `offset` on, fewer where the file ends before."""
+        """`size` bytes from `offset` on; fewer if the file ends first."""
         ...
 
 
 class OpenFiles:
-    """The files of the process that were read last."""
+    """The files that this process read last."""
 
     def __init__(self, limit: int):
         self._limit = limit
@@ -35,13 +35,13 @@ class OpenFiles:
         self._lock = threading.Lock()
 
     def get(self, path: str, version: int) -> OpenFile:
-        """The file at `path`; another `version` of it is another file (see `stat`)."""
+        """Opens the file at `path`; another `version` of it (see `stat`) is another file."""
         key = (path, version)
         with self._lock:
             if key not in self._files:
                 self._files[key] = _LocalFile(path) if files.is_local(path) else _RemoteFile(path)
                 if len(self._files) > self._limit:
-                    # Not closed: another thread may be reading. It closes when the last reader lets go of it.
+                    # Do not close it: another thread may be reading. It closes when its last reader lets go.
                     self._files.popitem(last=False)
             self._files.move_to_end(key)
             file = self._files[key]
@@ -50,7 +50,7 @@ class OpenFiles:
 
 
 class _LocalFile:
-    """A mapped file; what is read is copied out, so that it stays as it was checked."""
+    """A mapped file; `read` copies the bytes out, so that they stay what the CRC check saw."""
 
     def __init__(self, path: str):
         with open(path, "rb") as file:
@@ -58,7 +58,7 @@ class _LocalFile:
         self._size = len(self._map)
 
     def refresh(self) -> None:
-        """Notices that the file has been cut: to touch a mapped page behind its end would kill the process."""
+        """Notices that the file has shrunk: touching a mapped page behind its end kills the process (SIGBUS)."""
         self._size = min(self._size, self._map.size())
 
     def read(self, size: int, offset: int) -> bytes:
@@ -67,14 +67,14 @@ class _LocalFile:
 
 
 class _RemoteFile:
-    """A remote file read by seeking, one thread at a time."""
+    """A remote file, read by seeking, one thread at a time."""
 
     def __init__(self, path: str):
         self._file = epath.Path(path).open("rb")
         self._lock = threading.Lock()
 
     def refresh(self) -> None:
-        """Nothing to do: a stored object is replaced as a whole, never cut."""
+        """Does nothing: an object store replaces an object as a whole and never shrinks it."""
 
     def read(self, size: int, offset: int) -> bytes:
         with self._lock:
@@ -86,7 +86,7 @@ OPEN_FILES = OpenFiles(MAX_OPEN_FILES)
 
 
 def stat(path: epath.Path) -> tuple[int, int]:
-    """Size in bytes, and a version: a number that changes when the file is replaced.
+    """The size in bytes, and a version: the time of the last change, so that a replaced file has another.
 
     Raises:
       UserError: no such file.
