@@ -1,4 +1,4 @@
-"""What launch scripts share: flags, one line for a user's mistake, a clean end on Ctrl-C, commands that run others."""
+"""What launch scripts share: flags, one-line errors for users, a clean end on Ctrl-C, commands that run others."""
 
 import contextlib
 import fcntl
@@ -16,13 +16,13 @@ from lvm_jax.errors import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-EXIT_HUNG = 75  # EX_TEMPFAIL of sysexits.h: nothing was wrong with the input, start it again
+EXIT_HUNG = 75  # EX_TEMPFAIL of sysexits.h: the input was fine, start it again
 
 
 def run(main: Callable[[], None], *, required_flags: Sequence[str] = ()) -> None:
-    """Parses flags and calls `main()`; ends the process.
+    """Parses flags, calls `main()` and ends the process.
 
-    A `UserError` prints one line on stderr and exits with 2. Ctrl-C prints one line and exits with 130.
+    A `UserError` prints one line on stderr and exits with 2; Ctrl-C prints one line and exits with 130.
     """
     for name in required_flags:
         flags.mark_flag_as_required(name)
@@ -40,14 +40,14 @@ def run(main: Callable[[], None], *, required_flags: Sequence[str] = ()) -> None
             sys.exit(EXIT_INTERRUPTED)
 
     def parse(argv: Sequence[str]) -> list[str]:
-        # A config file is executed, and its overrides are applied, while flags are parsed.
+        # Parsing flags runs the config file and applies its overrides, so a user's mistakes there surface here.
         try:
             rest = flags.FLAGS(list(argv))
             if "config" in flags.FLAGS:
                 _ = flags.FLAGS.config.to_dict()  # a file that cannot be found raises here
             return rest
         except flags.Error as error:
-            # An exception inside a config file arrives as a whole traceback: its last line says what is wrong.
+            # An exception inside a config file arrives as a whole traceback, whose last line says what is wrong.
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             last = lines[-1] if "Traceback" in str(error) else lines[0]
             _fail(f"{last.removeprefix('lvm_jax.errors.UserError: ')}; see --help")
@@ -61,10 +61,12 @@ def run(main: Callable[[], None], *, required_flags: Sequence[str] = ()) -> None
 
 
 def run_python(command: str, lock: TextIO) -> None:
-    """Runs `python COMMAND` in a session of its own, so that a Ctrl-C reaches it once: from here.
+    """Runs `python COMMAND` in a session of its own, so that Ctrl-C reaches it only once: from here.
 
-    It inherits the lock of `only_one_run`. Where it fails, this process ends with its exit code: it has said why.
+    The command inherits the lock of `only_one_run`. If it fails, it has said why, and this process ends with its exit
+    code.
     """
+    # SIGINT and SIGTERM are handed on: the command may want to save before it ends.
     process = subprocess.Popen(
         [sys.executable, *shlex.split(command)], start_new_session=True, pass_fds=[lock.fileno()]
     )
@@ -83,10 +85,10 @@ def run_python(command: str, lock: TextIO) -> None:
 
 @contextlib.contextmanager
 def only_one_run(workdir: os.PathLike) -> Iterator[TextIO]:
-    """Holds W/.lock, which a running command inherits: the orphan of a killed run still holds it.
+    """Holds W/.lock. The running command inherits it, so that the orphan of a killed run keeps others out.
 
     Raises:
-      UserError: another run holds it.
+      UserError: another run holds the lock.
     """
     with open(os.path.join(workdir, ".lock"), "w") as lock:
         try:

@@ -1,7 +1,7 @@
 """From a configuration file to frozen dataclasses: `ml_collections` stops here.
 
-A config file defines `get_config(arg)`; `parse_arg` reads the part after the colon of `--config=file.py:arg`.
-Below the launch scripts everything takes a frozen dataclass, which `from_mapping` builds and checks.
+A config file defines `get_config(arg)`; `parse_arg` reads what follows the colon of `--config=file.py:arg`. Below the
+launch scripts everything takes a frozen dataclass, which `from_mapping` builds and checks.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ T = TypeVar("T")
 def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
     """Reads `"name,key=value,flag"` into a dict over `defaults`, each value in its default's type.
 
-    A part without `=` sets a boolean of that name to True, or, when it comes first and no default has its name,
-    it is the value of the first default: `parse_arg("3b,runlocal", size="debug", runlocal=False)`
-    gives `{"size": "3b", "runlocal": True}`.
+    An entry without `=` sets the boolean of that name to True. If it comes first and no default has its name, it is
+    the value of the first default instead: `parse_arg("3b,runlocal", size="debug", runlocal=False)` gives
+    `{"size": "3b", "runlocal": True}`.
 
     Raises:
       UserError: an unknown name, or a value that its default's type cannot read.
@@ -47,11 +47,11 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "config"
     Args:
       cls: a dataclass type.
       mapping: field name -> value; a missing field takes the dataclass's default.
-      where: how errors name the place, such as "config.model".
+      where: what errors call the place, such as "config.model".
 
     Raises:
-      UserError: an unknown key (the nearest known one is named), a missing field without default,
-        or a value of another type than the field's.
+      UserError: an unknown key (the message suggests the nearest known one), a missing field without default, or a
+        value of the wrong type.
     """
     if not isinstance(mapping, Mapping) and hasattr(mapping, "to_dict"):
         mapping = mapping.to_dict()  # a ConfigDict
@@ -76,7 +76,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "config"
 
 
 def to_dict(config: Any) -> Any:
-    """A dataclass as plain dicts, lists and scalars, ready for JSON."""
+    """Converts a dataclass to plain dicts, lists and scalars, ready for JSON."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -87,7 +87,7 @@ def to_dict(config: Any) -> Any:
 
 
 def differences(old: Any, new: Any, where: str = "config") -> list[str]:
-    """The leaves in which two plain nested dicts differ, a line each: `config.seed: 0 -> 1`."""
+    """Lists the leaves in which two plain nested dicts differ: `config.seed: 0 -> 1`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         missing = "(absent)"
@@ -118,6 +118,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
+        # The first type that fits wins, in the order of the annotation.
         first, *rest = [a for a in args if a is not type(None)]
         try:
             return _coerce(value, first, where)
@@ -132,6 +133,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return origin(_coerce(v, item, f"{where}[{i}]") for i, v in enumerate(value))
     if origin in (dict, Mapping) or hint in (dict, Mapping):
         return value.to_dict() if hasattr(value, "to_dict") else dict(value)
+    # Python counts bool as int, but `lr = True` is a mistake.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and (

@@ -1,8 +1,10 @@
 """The ids of a decoder: named ranges, and which of them may be drawn.
 
-A system's vocabulary is an ordered list of ranges, such as `codes`, or `text | image | specials | bins`. Ids inside a
-range are counted from 0 where they mean something (a code of the tokenizer, a piece of text, a bin), and from the
-range's start in the decoder. No other module adds a number to the size of a codebook.
+A system's vocabulary is an ordered list of ranges, such as `codes`, or `text | image | specials | bins`. Outside the
+decoder, ids of a range count from 0 (a code of the tokenizer, a word piece, a bin); the decoder adds the range's start.
+No other module adds a number to the size of a codebook.
+
+Shape legend: V ids of the vocabulary.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from jaxtyping import Bool
 
 from lvm_jax.errors import UserError
 
-# Ids behind the codes in the published LVM vocabulary of 8292: BOS, EOS, PAD, and 97 that nothing uses.
+# The ids behind the codes in the published LVM vocabulary of 8292: BOS, EOS, PAD, and 97 unused ones.
 _LVM_RESERVED = 100
 
 
@@ -27,7 +29,7 @@ class IdRange:
     stop: int
 
     def __len__(self) -> int:
-        """How many ids."""
+        """Number of ids."""
         return self.stop - self.start
 
     def __contains__(self, id: int) -> bool:
@@ -37,11 +39,11 @@ class IdRange:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Named, adjacent ranges of ids from 0, and the ids with a meaning of their own.
+    """Named, adjacent ranges of ids from 0, and the ids with names of their own.
 
     Attributes:
       ranges: in the order of their ids; together they are 0 .. size - 1.
-      specials: (name, id) of single ids, such as ("bos", 8192); every id lies in one of the ranges.
+      specials: (name, id) of single ids, such as ("bos", 8192); each lies in one of the ranges.
     """
 
     ranges: tuple[IdRange, ...]
@@ -69,7 +71,7 @@ class Vocabulary:
     def of(
         cls, sizes: Mapping[str, int], specials: Mapping[str, int] | None = None
     ) -> "Vocabulary":
-        """Ranges of the given sizes, one after the other.
+        """Makes adjacent ranges of the given sizes.
 
         Args:
           sizes: name -> number of ids, in the order of the ids.
@@ -86,13 +88,13 @@ class Vocabulary:
 
     @classmethod
     def lvm(cls, codebook_size: int) -> "Vocabulary":
-        """The published LVM vocabulary: codes, then BOS, EOS, PAD and 97 ids that nothing uses.
+        """The published LVM vocabulary: codes, then BOS, EOS, PAD and 97 unused ids.
 
         Args:
           codebook_size: codes of the tokenizer, at least 1.
 
         Raises:
-          UserError: no code.
+          UserError: there is no code.
         """
         if codebook_size < 1:
             raise UserError(f"codebook_size is {codebook_size}: it must be at least 1")
@@ -101,10 +103,10 @@ class Vocabulary:
 
     @classmethod
     def lvm_of_size(cls, vocab_size: int) -> "Vocabulary":
-        """The published LVM vocabulary of `vocab_size` ids in all; inverse of `Vocabulary.lvm(codes).size`.
+        """The published LVM vocabulary with `vocab_size` ids in all: the inverse of `Vocabulary.lvm(codes).size`.
 
         Raises:
-          UserError: too few ids for one code beside the reserved ones.
+          UserError: too few ids for a code besides the reserved ones.
         """
         if vocab_size <= _LVM_RESERVED:
             raise UserError(
@@ -130,11 +132,11 @@ class Vocabulary:
 
     @property
     def pad(self) -> int:
-        """The id that fills a row where there is no sentence."""
+        """The id that fills a row after its sentences."""
         return self.special("pad")
 
     def special(self, name: str) -> int:
-        """The id of a special.
+        """The id of a special name.
 
         Raises:
           UserError: no special of that name.
@@ -145,7 +147,7 @@ class Vocabulary:
         raise UserError(_unknown("special id", name, (known for known, _ in self.specials)))
 
     def __getitem__(self, name: str) -> IdRange:
-        """The range of a name.
+        """The range with a name.
 
         Raises:
           UserError: no range of that name.
@@ -159,7 +161,7 @@ class Vocabulary:
         """The range that an id lies in.
 
         Raises:
-          UserError: an id outside the vocabulary.
+          UserError: the id lies outside the vocabulary.
         """
         for found in self.ranges:
             if id in found:
@@ -167,10 +169,10 @@ class Vocabulary:
         raise UserError(f"id {id} is not in the vocabulary: ids are 0..{self.size - 1}")
 
     def mask(self, *names: str) -> Bool[np.ndarray, " V"]:
-        """True for the ids that may be drawn: those of the named ranges and specials; read-only, made once.
+        """True for the ids that may be drawn: those of the named ranges and specials. Read-only, made once.
 
         Raises:
-          UserError: a name that is neither a range nor a special.
+          UserError: a name is neither a range nor a special.
         """
         return _mask(self, names)
 
@@ -185,7 +187,7 @@ def _mask(vocabulary: Vocabulary, names: tuple[str, ...]) -> Bool[np.ndarray, " 
             mask[found.start : found.stop] = True
         else:
             mask[vocabulary.special(name)] = True
-    mask.setflags(write=False)
+    mask.setflags(write=False)  # cached: every caller gets this very array
     return mask
 
 

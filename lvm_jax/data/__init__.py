@@ -2,8 +2,8 @@
 
 Import the room you need, such as `from lvm_jax.data.sentences.token_loader import TokenLoader`. From the bottom up:
 
-- `shuffle`, `splits`, `dealing`, `mixture`: arithmetic of order and shares, which knows no file;
+- `shuffle`, `splits`, `dealing`, `mixture`: the arithmetic of order and shares; no files;
 - `step_loader`: order and resume, for every loader;
-- `records`: record files, their index, shards and the manifest; they know bytes and named columns;
-- `sentences`, `images`: what records mean, and the loader of each. They do not know each other.
+- `records`: record files, their index, shards and the manifest: bytes and named columns, no meaning;
+- `sentences`, `images`: what records mean, and a loader for each. Neither imports the other.
 """

@@ -1,9 +1,11 @@
 """An endless series of items of several types, dealt evenly: any stretch of it is found in O(types).
 
-The series runs in passes: one round over the data, in which type t comes `counts[t]` times. A pass is cut into blocks
-of about `block_items` items, each with its share of every type; within a block the order is random. So how many items
-of each type lie before a block is a formula, whatever the block, and the series can be entered anywhere at once: that
-makes resuming at step 1,000,000 as cheap as starting, and no list of all items has to be shuffled, or to exist.
+The series runs in passes, rounds over the data in which type k comes `counts[k]` times. A pass is cut into blocks of
+about `block_items` items, each with its share of every type; within a block the order is random. A formula gives the
+number of items of each type before any block, so the series can be entered anywhere: resuming at step 1,000,000 is as
+cheap as starting, and nobody has to shuffle, or even hold, a list of all items.
+
+Shape legend: K types, N items.
 """
 
 import bisect
@@ -14,7 +16,7 @@ from jaxtyping import Int64
 
 
 class EvenDealer:
-    """Deals the items of a pass so that any stretch of it holds its share of each type; see the module.
+    """Deals a pass so that every stretch of it holds its share of each type; see the module.
 
     Attributes:
       counts: items of each type in a pass.
@@ -22,7 +24,7 @@ class EvenDealer:
       begin: (block) to the number of items, of all types together, that lie before it in a pass.
     """
 
-    def __init__(self, counts: Int64[np.ndarray, " types"], block_items: int, seed: int):
+    def __init__(self, counts: Int64[np.ndarray, " K"], block_items: int, seed: int):
         self.counts = np.asarray(counts, np.int64)
         self.blocks = max(1, round(int(self.counts.sum()) / block_items))
         self._whole, self._rest = np.divmod(self.counts, self.blocks)
@@ -32,7 +34,7 @@ class EvenDealer:
         # One batch after another lies in the same block, and asks for the same begins.
         self.begin = functools.lru_cache(maxsize=64)(self._begin)
 
-    def before(self, block: int) -> Int64[np.ndarray, " types"]:
+    def before(self, block: int) -> Int64[np.ndarray, " K"]:
         """Items of each type before `block` of a pass, 0..blocks."""
         # `counts * block // blocks`, in two steps so that no product leaves 64 bits.
         return self._whole * block + (self._rest * block + self._phase) // self.blocks
@@ -46,16 +48,17 @@ class EvenDealer:
         begin = self.begin if size is None else lambda block: int((self.before(block) * size).sum())
         return bisect.bisect_right(range(self.blocks), place, key=begin) - 1
 
-    def types(self, number: int, block: int) -> Int64[np.ndarray, " items"]:
-        """The types of the items of `block` of pass `number`, in their order."""
+    def types(self, number: int, block: int) -> Int64[np.ndarray, " N"]:
+        """The types of the items in `block` of pass `number`, in order."""
         inside = self.before(block + 1) - self.before(block)
         types = np.repeat(np.arange(len(self.counts)), inside)
+        # The 1 keeps this stream of random numbers apart from that of the phases, (seed, 0).
         return np.random.default_rng((self._seed, 1, number, block)).permutation(types)
 
 
-def occurrence(items: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """How many equal elements lie before each element: `[5, 7, 5, 5]` gives `[0, 0, 1, 2]`."""
-    # A stable sort puts equal elements side by side in their order; an element's number is its distance to the first.
+def occurrence(items: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """Counts the equal elements before each element: `[5, 7, 5, 5]` gives `[0, 0, 1, 2]`."""
+    # A stable sort puts equal elements side by side in order; an element's number is its distance from the first.
     order = np.argsort(items, kind="stable")
     ordered = items[order]
     begins = np.flatnonzero(np.diff(ordered, prepend=-1))

@@ -1,15 +1,16 @@
-"""Which share of what is trained on comes from where: weights by data set, by source, or by category.
+"""How much of the training data comes from where: weights by data set, by source, or by category.
 
 A weight is a share of the images, relative to the other weights: `{"laion": 9, "coco": 1}` draws nine images of laion
-for one of coco, however many each has. A data set that is too small for its share is passed through more often; how
-often each has been is known at every step. A weight of 0 leaves a group out. Without weights everything is seen once
-before anything is seen again.
+for one of coco, however many each has. A data set too small for its share is repeated more often, and every step knows
+how often. A weight of 0 leaves a group out. Without weights, everything is seen once before anything is seen again.
 
-A weight's name is a data set (NAME of `uvd_NAME-train.tfrecord-...`), a source of the manifest, or `category/NAME`.
-Where a data set and a source share a name but not their contents, write `dataset/NAME` or `source/NAME`. Everything
-must be under exactly one of the names.
+A weight names a data set (NAME of `uvd_NAME-train.tfrecord-...`), a source of the manifest, or `category/NAME`. If a
+data set and a source share a name but not their contents, write `dataset/NAME` or `source/NAME`. Exactly one of the
+names must cover each origin.
 
-This module knows names and counts; what a category is, and what has an origin, is up to the schema of the records.
+This module knows names and counts only; the schema of the records says what categories and origins are.
+
+Shape legend: O origins, G groups.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from lvm_jax.errors import UserError
 
 
 class Origin(NamedTuple):
-    """The least that can be weighed: what is of one source and category in one data set."""
+    """The smallest unit that can be weighted: one source and category within one data set."""
 
     dataset: str
     source: str
@@ -33,20 +34,20 @@ class Origin(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Groups of origins, and the share of the images that each is to have.
+    """Groups of origins, and the share of the images that each group gets.
 
     Attributes:
-      names: of the groups; one group named "all" where nothing is weighed.
+      names: of the groups; without weights, one group named "all".
       group_of: the group of each origin.
-      shares: of the images, by group; they sum to 1. None: as many as there are, each once a pass.
+      shares: of the images, by group; they sum to 1. None: the natural shares, each image once a pass.
     """
 
     names: tuple[str, ...]
     group_of: tuple[int, ...]
     shares: tuple[float, ...] | None
 
-    def rates(self, images: Int64[np.ndarray, " origins"]) -> Float64[np.ndarray, " groups"]:
-        """How many times each group is seen while as many images are drawn as there are; all 1 without weights.
+    def rates(self, images: Int64[np.ndarray, " O"]) -> Float64[np.ndarray, " G"]:
+        """How often each group is seen in as many draws as there are images; 1 without weights.
 
         Args:
           images: number of images of each origin.
@@ -58,7 +59,7 @@ class Mixture:
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """`"laion=9,category/unlabelled_video=1"` as a mapping; an empty text is no weights.
+    """Parses `"laion=9,category/unlabelled_video=1"`; empty text means no weights.
 
     Raises:
       UserError: an entry that is not NAME=NUMBER, or a name given twice.
@@ -80,19 +81,19 @@ def parse_weights(text: str) -> dict[str, float]:
 
 def make_mixture(
     origins: Sequence[Origin],
-    images: Int64[np.ndarray, " origins"],
+    images: Int64[np.ndarray, " O"],
     weights: Mapping[str, float],
 ) -> Mixture:
     """Groups origins by the names of the weights.
 
     Args:
       origins: all there are.
-      images: number of images of each.
+      images: number of images of each origin.
       weights: name -> weight; empty: everything once a pass.
 
     Raises:
-      UserError: a weight is negative or no number, or all are 0; a name matches no origin, or origins without an image;
-        two names match one origin; an origin with images has no weight.
+      UserError: a weight is negative or not a number, or all are 0; a name matches no origin, or none with images; two
+        names match one origin; an origin with images has no weight.
     """
     if not weights:
         return Mixture(("all",), (0,) * len(origins), None)
@@ -114,14 +115,15 @@ def make_mixture(
             if other is not None:
                 raise UserError(
                     f"the weights {names[other]!r} and {name!r} both hold {_described(origins[member])}: "
-                    "weigh what does not overlap"
+                    "weight names that do not overlap"
                 )
             group_of[member] = group
+    # An origin without images draws nothing, so it needs no weight.
     left = [o for o, group, n in zip(origins, group_of, images, strict=True) if group is None and n]
     if left:
         raise UserError(
-            f"{_described(left[0])} has no weight: weigh its data set, its source or its category too, "
-            "or do not name it in shards"
+            f"{_described(left[0])} has no weight: weight its data set, its source or its category too, "
+            "or leave it out of shards"
         )
     total = sum(weights.values())
     return Mixture(
@@ -132,13 +134,14 @@ def make_mixture(
 
 
 def _members(name: str, origins: Sequence[Origin]) -> list[int]:
-    """The origins that a name means."""
+    """The numbers of the origins that a weight's name covers."""
     prefix, _, rest = name.partition("/")
     by_dataset = [i for i, origin in enumerate(origins) if origin.dataset == name]
     by_source = [i for i, origin in enumerate(origins) if origin.source == name]
+    # A data set often has one source of the same name: then both readings mean the same origins.
     if by_dataset and by_source and by_dataset != by_source:
         raise UserError(
-            f"the weight {name!r} names a data set and a source of other sentences: "
+            f"the weight {name!r} names a data set and a source with other sentences: "
             f"write 'dataset/{name}' or 'source/{name}'"
         )
     members = by_dataset or by_source

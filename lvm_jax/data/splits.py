@@ -1,8 +1,8 @@
 """Which items are held out: by a list that comes with the data, or by a stable hash of the item's name.
 
-A list is a text file of paths relative to the data's root, one a line, such as `photos/cat.webp` or `scenes/00007`;
-a folder's name stands for all that is in it. Tokenizer, shards and evaluation read the same list, so that nothing that
-is evaluated has been trained on.
+A list is a text file of paths relative to the data's root, one a line, such as `photos/cat.webp` or `scenes/00007`; a
+folder stands for everything in it. Tokenizer, shards and evaluation read the same list, so nothing is evaluated on what
+it was trained on.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from lvm_jax.errors import UserError
 
 
 def stable_fraction(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone: the same on every machine, and as a set grows."""
+    """A number in [0, 1) that depends on the name alone: the same on every machine, even as the set grows."""
+    # Not `hash`: Python salts it anew in each process.
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -41,19 +42,20 @@ def read_held_out(path: epath.PathLike) -> frozenset[str]:
 def split_numbers(
     files: Sequence[str], root: epath.PathLike, held_out: frozenset[str] | None, fraction: float
 ) -> tuple[list[int], list[int]]:
-    """Numbers of the files for training and of those held out, each ascending.
+    """The numbers of the training files and of the held-out ones, each ascending.
 
     Args:
       files: paths below `root`, each once.
       root: what the list's paths are relative to.
-      held_out: the list; None takes `fraction` of the files by hash, at least four or half of them.
+      held_out: the list; None takes `fraction` of the files by hash: at least four, or half if there are fewer than 8.
       fraction: of the files, without a list; in (0, 1).
 
     Raises:
-      UserError: one of the two would be empty.
+      UserError: a side of the split would be empty.
     """
     names = [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
     if held_out is None:
+        # The lowest hashes, not all below `fraction`: that gives the exact number, and never none of a small set.
         by_hash = sorted(range(len(files)), key=lambda number: stable_fraction(names[number]))
         at_least = max(1, min(4, len(files) // 2))  # one image says little, and may be broken
         chosen = set(by_hash[: max(at_least, round(fraction * len(files)))])
@@ -68,13 +70,13 @@ def split_numbers(
 
 
 def spread(total: int, limit: int) -> np.ndarray:
-    """At most `limit` indices of `total`, evenly spaced; all of them if `limit` is 0."""
+    """At most `limit` evenly spaced indices of 0..total - 1; all of them if `limit` is 0."""
     if limit <= 0 or total <= limit:
         return np.arange(total)
     return np.linspace(0, total - 1, limit).round().astype(int)
 
 
 def _is_listed(name: str, held_out: frozenset[str]) -> bool:
-    """Whether the name, or a folder above it, is in the list."""
+    """Whether the list has the name or a folder above it."""
     parts = name.split("/")
     return any("/".join(parts[: i + 1]) in held_out for i in range(len(parts)))

@@ -1,6 +1,6 @@
-"""Order and resume: the batch of step s is a pure function of (seed, s), and the state of a loader is s.
+"""Order and resume: the batch of step s is a pure function of (seed, s), and a loader's state is s.
 
-grain is imported where it is used: importing it takes half a second, which a program that only decodes images need not
+grain is imported where it is used: the import takes half a second, which a program that only decodes images need not
 pay.
 """
 
@@ -18,16 +18,16 @@ HostBatch = dict[str, np.ndarray]  # the rows of a global batch that this proces
 
 
 def shuffled_index(index: int, length: int, seed: int) -> int:
-    """Element `index` of an endless stream of passes over 0..length-1, each shuffled anew; memory and time O(1)."""
+    """Element `index` of an endless stream of passes over 0..length-1, each shuffled anew; O(1) memory and time."""
     number, position = divmod(index, length)
     return int(shuffle.shuffled(np.array([position]), length, shuffle.keys(seed, number))[0])
 
 
 def slice_of_batch(global_batch: int, process_index: int, process_count: int) -> range:
-    """Which rows of a global batch are this process's.
+    """The rows of a global batch that belong to this process.
 
     Raises:
-      UserError: the batch does not divide over the processes, or this process is none of them.
+      UserError: the batch does not divide over the processes, or `process_index` is out of range.
     """
     if global_batch < 1 or global_batch % process_count:
         raise UserError(
@@ -40,10 +40,10 @@ def slice_of_batch(global_batch: int, process_index: int, process_count: int) ->
 
 
 class StepLoader(abc.ABC):
-    """An endless iterator of host-local batches with one integer of state; grain reads ahead of the training step.
+    """An endless iterator of host-local batches whose state is one integer; grain reads ahead of the training step.
 
-    A global batch is `global_batch` consecutive elements of one global order; this process takes its slice of it, so
-    the global batch of a step does not depend on the number of processes.
+    A global batch is `global_batch` consecutive elements of one global order, and each process takes its slice: the
+    global batch of a step does not depend on the number of processes.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class StepLoader(abc.ABC):
         options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=max(prefetch, threads)
         )
-        # Prefetched elements are whole batches: handing single rows between threads costs more than reading them.
+        # Prefetch whole batches: handing single rows between threads costs more than reading them.
         self._batches: Any = iter(grain.MapDataset.source(_Steps(self)).to_iter_dataset(options))
 
     @abc.abstractmethod
@@ -75,7 +75,7 @@ class StepLoader(abc.ABC):
         """This process's rows of the global batch of `step`; safe to call from any thread."""
 
     def indices_at(self, step: int) -> range:
-        """Where this process's rows of `step` lie in the global order."""
+        """The places of this process's rows of `step` in the global order."""
         first = step * self.global_batch
         return range(first + self._slice.start, first + self._slice.stop)
 
@@ -86,7 +86,7 @@ class StepLoader(abc.ABC):
         try:
             batch = next(self._batches)
         except BaseException:  # also Ctrl-C
-            # grain has moved on. The next call must meet the same step, and so the same error.
+            # grain has already moved on. Rewind it, so that the next call meets the same step and the same error.
             self.set_state(self._step)
             raise
         self._step += 1
@@ -97,7 +97,7 @@ class StepLoader(abc.ABC):
         return self._step
 
     def set_state(self, step: int) -> None:
-        """Continues at `step`, whatever has been read before.
+        """Continues at `step`, whatever was read before.
 
         Raises:
           UserError: a negative step.
@@ -124,13 +124,13 @@ class StepLoader(abc.ABC):
 
 
 class _Steps:
-    """grain's view of a loader: element s is the batch of step s."""
+    """A loader as grain sees it: element s is the batch of step s."""
 
     def __init__(self, loader: StepLoader):
         self._loader = loader
 
     def __len__(self) -> int:
-        return sys.maxsize
+        return sys.maxsize  # grain asks for a length; the series has no end
 
     def __getitem__(self, index: int) -> HostBatch:
         return self._loader.batch_at(index)

@@ -11,23 +11,23 @@ from lvm_jax.pictures import annotation_maps as maps
 
 def draw_boxes(
     boxes: Float[np.ndarray, "N 4"],
-    ids: Int[np.ndarray, "N"],
+    ids: Int[np.ndarray, " N"],
     size: int | tuple[int, int],
     canvas: UInt8[np.ndarray, "H W 3"] | None = None,
     *,
     n_ids: int = len(maps.PALETTE),
     thickness: int = 1,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Boxes in the colours of `ids`, later ones on top; a box with NaN is not drawn.
+    """Draws boxes in the colours of `ids`, later ones on top; skips a box with NaN.
 
-    Without a canvas they are filled, on black; with one they are outlines on a copy of it.
+    Fills them on black, or draws outlines on a copy of the canvas if there is one.
 
     Args:
-      boxes: (x0, y0, x1, y1), the ends excluded; what lies outside the picture is cut off.
+      boxes: (x0, y0, x1, y1), the ends excluded, cut off at the picture's edges.
       ids: the boxes' ids; `annotation_maps.ids_to_rgb` gives each its colour.
-      size: the picture's side, or its (height, width); not used with a canvas.
+      size: the picture's side, or its (height, width); unused with a canvas.
       canvas: the picture to draw outlines on.
-      n_ids: how many colours are told apart.
+      n_ids: number of colours.
       thickness: of an outline in pixels; it grows inwards.
     """
     height, width = (size, size) if isinstance(size, int) else size
@@ -39,6 +39,7 @@ def draw_boxes(
         rows, columns = (
             slice(a + thickness, max(a, b - thickness)) for a, b in ((y0, y1), (x0, x1))
         )
+        # An outline is a filled box with its inside put back.
         inside = picture[rows, columns].copy()
         picture[y0:y1, x0:x1] = colour
         if canvas is not None:
@@ -48,15 +49,15 @@ def draw_boxes(
 
 def boxes_from_drawing(
     picture: UInt8[np.ndarray, "H W 3"], n_ids: int, min_pixels: int = 4
-) -> tuple[Float32[np.ndarray, "N 4"], Int32[np.ndarray, "N"]]:
-    """Bounding boxes and ids of the connected regions of one colour, the largest first.
+) -> tuple[Float32[np.ndarray, "N 4"], Int32[np.ndarray, " N"]]:
+    """Bounding boxes and ids of the connected regions of one colour, largest first.
 
     Exact for filled boxes that no other box covers.
 
     Args:
       picture: the drawing.
       n_ids: as in `draw_boxes`.
-      min_pixels: smaller regions are taken for noise.
+      min_pixels: smaller regions count as noise.
     """
     ids_HW = maps.rgb_to_ids(picture, n_ids)
     found = [

@@ -1,4 +1,4 @@
-"""COCO's json: what it says of each image, and its boxes and keypoints as numbers.
+"""COCO's JSON: what it says of each image, and its boxes and keypoints as numbers.
 
 Shape legend: K keypoints of an object, 2 the (x, y) in pixels.
 """
@@ -19,11 +19,11 @@ FIELDS = ("category_id", "iscrowd", "bbox", "keypoints", "segmentation")
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """What the json says of an image; width and height are 0 if it does not list the image of an annotation.
+    """What the JSON says of an image.
 
     Attributes:
-      width, height: in pixels.
-      annotations: for each object, the `FIELDS` that the json has.
+      width, height: in pixels; 0 if annotations refer to an image that the JSON does not list.
+      annotations: for each object, the `FIELDS` that the JSON has.
     """
 
     width: int
@@ -32,12 +32,12 @@ class Listed:
 
 
 def read_coco(path: epath.PathLike) -> tuple[dict[str, Listed], dict[int, str]]:
-    """Images by their file names, and the names of the categories.
+    """Reads the images, by file name, and the names of the categories, by id.
 
-    Annotations of an image that is not listed are kept under the name `image_id N`.
+    Annotations of an unlisted image go under the name `image_id N`.
 
     Raises:
-      UserError: the file is not a COCO json, or lists a file name twice.
+      UserError: the file is not a COCO JSON, or lists a file name twice.
     """
     try:
         content = json.loads(epath.Path(path).read_text())
@@ -48,7 +48,7 @@ def read_coco(path: epath.PathLike) -> tuple[dict[str, Listed], dict[int, str]]:
         listed = dict(named.values())
         for a in content["annotations"]:
             kept = {field: a[field] for field in FIELDS if a.get(field) is not None}
-            # COCO writes zeros for an object whose joints nobody marked: that is no annotation.
+            # COCO writes zeros for an object whose joints nobody marked: drop them, they are no annotation.
             if not any(kept.get("keypoints", [1])):
                 del kept["keypoints"]
             unknown = f"image_id {a['image_id']}"
@@ -72,6 +72,6 @@ def corners(bbox: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def marked_keypoints(numbers: Sequence[float]) -> Float64[np.ndarray, "K 2"]:
-    """(x, y) of COCO's flat list of x, y, visibility; NaN where the visibility is 0, which means "not marked"."""
+    """(x, y) from COCO's flat list of x, y, visibility; NaN where the visibility is 0, "not marked"."""
     x_y_v = np.array(numbers, np.float64).reshape(-1, 3)
     return np.where(x_y_v[:, 2:] > 0, x_y_v[:, :2], np.nan)

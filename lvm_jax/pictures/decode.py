@@ -1,4 +1,7 @@
-"""Picture files to arrays: 8-bit RGB as a person would see it, or the ids of a mask."""
+"""Picture files to arrays: 8-bit RGB as a person would see it, or the ids of a mask.
+
+Shape legend: H, W the picture in pixels.
+"""
 
 import contextlib
 import io
@@ -11,7 +14,7 @@ from jaxtyping import Int32, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-MAX_PIXELS = 80_000_000  # below the size at which Pillow suspects a decompression bomb
+MAX_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
 _DECODE_ERRORS = (
     OSError,
     ValueError,
@@ -23,7 +26,7 @@ _DECODE_ERRORS = (
 
 
 class BadImage(ValueError):
-    """A file that cannot be read as an image: its `path`, and `why`."""
+    """A file that cannot be read as an image; `path` names it, `why` says the reason."""
 
     def __init__(self, path: str, why: str):
         super().__init__(f"{path}: {why}")
@@ -37,34 +40,35 @@ def load_image(
     *,
     enough: int = 0,
     formats: tuple[str, ...] | None = None,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes a file, or its bytes, to 8-bit RGB as a person would see it.
 
-    The EXIF orientation is applied, transparency is composited on white, palettes and CMYK are converted, 16-bit grey
-    is scaled to 8 bits. Of an animation, this is the first frame.
+    Applies the EXIF orientation, composites transparency on white, converts palettes and CMYK, and scales 16-bit grey
+    to 8 bits. Takes the first frame of an animation.
 
     Args:
       source: a local or remote path, or the content of a file.
-      max_pixels: larger images are refused before they are decoded.
+      max_pixels: larger images are refused before decoding.
       enough: the short side that the caller needs. A JPEG of 2, 4 or 8 times that size is decoded that much smaller, in
         a fraction of the time. 0 decodes it whole.
-      formats: Pillow's names of the formats that may be opened; by default all that it knows. Name them if the file
-        comes from a stranger: Pillow reads some formats, such as EPS, by starting another program.
+      formats: Pillow's names of the formats that may be opened; by default all. Name them if the file comes from a
+        stranger: Pillow starts another program to read some formats, such as EPS.
 
     Raises:
-      BadImage: unreadable, truncated, too large, or with pixels that have no fixed range (32-bit, float).
+      BadImage: unreadable, truncated, too large, or its pixels have no fixed range (32-bit, float).
     """
     with _opened(source, formats) as (image, name):
         width, height = image.size
         if width * height > max_pixels:
             raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}")
         if enough:
+            # draft scales inside the JPEG decoder, before the pixels exist; other formats ignore it.
             image.draft(None, (enough, enough))
         return to_rgb(image, name)
 
 
-def load_ids(source: epath.PathLike | bytes) -> Int32[np.ndarray, "h w"]:
-    """The ids of a mask, not its colours: palette indices, or grey levels of 1, 8 or 16 bits.
+def load_ids(source: epath.PathLike | bytes) -> Int32[np.ndarray, "H W"]:
+    """Decodes the ids of a mask, not its colours: palette indices, or grey levels of 1, 8 or 16 bits.
 
     Raises:
       BadImage: unreadable, or a picture in true colours.
@@ -75,16 +79,16 @@ def load_ids(source: epath.PathLike | bytes) -> Int32[np.ndarray, "h w"]:
         return np.asarray(image).astype(np.int32)
 
 
-def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "h w 3"]:
-    """A Pillow image of any mode as 8-bit RGB; see `load_image`.
+def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "H W 3"]:
+    """Converts a Pillow image of any mode to 8-bit RGB; see `load_image`.
 
     Raises:
-      BadImage: as `load_image`; what Pillow raises for a damaged file passes through.
+      BadImage: as in `load_image`; Pillow's own errors for a damaged file pass through.
     """
     image.load()
     if (
         image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    ):  # exif_transpose copies even if it has nothing to turn
+    ):  # exif_transpose copies even when there is nothing to turn
         image = ImageOps.exif_transpose(image)
     return _to_rgb(image, name)
 
@@ -93,7 +97,7 @@ def to_rgb(image: Image.Image, name: str = "<image>") -> UInt8[np.ndarray, "h w 
 def _opened(
     source: epath.PathLike | bytes, formats: tuple[str, ...] | None = None
 ) -> Iterator[tuple[Image.Image, str]]:
-    """An opened picture and its name; turns what goes wrong in the block into a `BadImage`."""
+    """Opens a picture and gives it a name; turns errors in the block into `BadImage`."""
     name = "<bytes>" if isinstance(source, bytes) else str(source)
     try:
         content = source if isinstance(source, bytes) else epath.Path(source).read_bytes()
@@ -101,7 +105,7 @@ def _opened(
             yield image, name
     except BadImage:
         raise
-    except UnidentifiedImageError as error:  # whose own message names a buffer's address
+    except UnidentifiedImageError as error:  # its own message names the address of a buffer
         raise BadImage(name, "cannot be decoded (not an image of a known kind)") from error
     except _DECODE_ERRORS as error:
         raise BadImage(name, f"cannot be decoded ({error})") from error
@@ -114,6 +118,7 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 0xFFFF:
             raise BadImage(name, "its pixels are 32-bit integers, which have no fixed range")
+        # 65535 / 257 is 255.
         return np.repeat(np.rint(grey / 257).astype(np.uint8)[..., None], 3, axis=-1)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")

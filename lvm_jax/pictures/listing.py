@@ -23,8 +23,8 @@ def list_files(root: epath.PathLike, suffixes: Sequence[str], what: str) -> list
 
     Args:
       root: the folder.
-      suffixes: in lower case; names are compared without regard to case. What ends in one with a dot is taken for a
-        file, unasked.
+      suffixes: in lower case; case is ignored. If all of them have a dot, a name that ends in one is taken for a file
+        without looking.
       what: the user's word for these files.
 
     Raises:
@@ -39,10 +39,10 @@ def list_files(root: epath.PathLike, suffixes: Sequence[str], what: str) -> list
 
 
 def existing_folder(root: epath.PathLike, what: str) -> epath.Path:
-    """`root`, if it is a folder.
+    """Returns `root` if it is a folder.
 
     Raises:
-      UserError: it is not one; `what` says what it should hold.
+      UserError: it is not; `what` says what it should hold.
     """
     folder = epath.Path(root)
     if not folder.is_dir():
@@ -51,8 +51,8 @@ def existing_folder(root: epath.PathLike, what: str) -> epath.Path:
 
 
 def _walk(folder: epath.Path, within: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    # Not epath's walk: it loses the gs:// of what it finds (etils 1.15), and does not follow links to folders.
-    # Nor is each path asked whether it is a folder: of a bucket with a million images that would take a day.
+    # Not epath's walk: it drops the gs:// of what it finds (etils 1.15) and does not follow links to folders. And not
+    # is_dir for every path: in a bucket with a million images that would take a day.
     dotted = all("." in suffix for suffix in suffixes)
     for path in folder.iterdir():
         if path.name.startswith("."):

@@ -1,4 +1,7 @@
-"""Pixels as bytes and as floats: the one place that says how 0..255 becomes [0, 1], and back."""
+"""Pixels as bytes and as floats: the one place that turns 0..255 into [0, 1], and back.
+
+Shape legend: *shape any dimensions.
+"""
 
 from typing import overload
 
@@ -14,9 +17,9 @@ def to_float(images: UInt8[jax.Array, "*shape"]) -> Float32[jax.Array, "*shape"]
 def to_float(
     images: UInt8[np.ndarray | jax.Array, "*shape"],
 ) -> Float32[np.ndarray | jax.Array, "*shape"]:
-    """Bytes as floats in [0, 1]; NumPy stays NumPy, JAX stays JAX, also inside `jit`.
+    """Converts bytes to floats in [0, 1]; NumPy stays NumPy and JAX stays JAX, also inside `jit`.
 
-    The two may differ in the last bit: XLA multiplies by the reciprocal of 255 where NumPy divides.
+    The two may differ in the last bit: XLA multiplies by the reciprocal of 255, NumPy divides.
     """
     return images.astype(np.float32) / 255
 
@@ -28,5 +31,5 @@ def to_uint8(images: Float[jax.Array, "*shape"]) -> UInt8[jax.Array, "*shape"]: 
 def to_uint8(
     images: Float[np.ndarray | jax.Array, "*shape"],
 ) -> UInt8[np.ndarray | jax.Array, "*shape"]:
-    """Floats as bytes, rounded to the nearest (a half to the even one); what lies outside [0, 1] is clipped."""
+    """Clips floats to [0, 1] and rounds them to bytes (halves to even)."""
     return (images.clip(0.0, 1.0) * 255).round().astype(np.uint8)

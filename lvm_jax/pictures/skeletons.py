@@ -1,6 +1,6 @@
-"""Skeletons: how keypoints are drawn as discs joined by limbs, and how they are read back from the picture.
+"""Skeletons: keypoints as discs joined by limbs, and back from the picture.
 
-Shape legend: N bodies, K kinds of keypoints, 2 the (x, y) in pixels.
+Shape legend: N bodies, 2 the (x, y) in pixels; H, W the picture.
 """
 
 import colorsys
@@ -16,12 +16,12 @@ Colour = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """How the keypoints of a body are drawn.
+    """How to draw the keypoints of a body.
 
     Attributes:
       colours: of the discs, one for each kind of keypoint.
       limbs: pairs of kinds that a line joins.
-      limb_colours: one for each limb. No disc has one of them, so that discs can be found again.
+      limb_colours: one for each limb; no disc has the same, so that discs can be found again.
     """
 
     colours: tuple[Colour, ...]
@@ -40,8 +40,8 @@ def _hue(i: int, value: float) -> Colour:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
-# OpenPose's 18 joints in its order: nose, neck, right shoulder, elbow and wrist, then the left ones; right hip, knee
-# and ankle, then the left ones; right eye, left eye, right ear, left ear. Limbs are darker than discs: 60 % of the hue.
+# OpenPose's 18 joints in its order: nose, neck; right shoulder, elbow, wrist, then left; right hip, knee, ankle, then
+# left; right eye, left eye, right ear, left ear. Limbs have 60% of a disc's brightness, which tells them apart.
 _LIMBS = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10)),
     *((1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
@@ -51,14 +51,14 @@ OPENPOSE = Skeleton(
     limbs=_LIMBS,
     limb_colours=tuple(_hue(i, 0.6) for i in range(len(_LIMBS))),
 )
-# Where each of OpenPose's joints stands among COCO's 17 keypoints, which are the nose, then left before right: eyes,
-# ears, shoulders, elbows, wrists, hips, knees, ankles. COCO has no neck.
+# The place of each of OpenPose's joints among COCO's 17 keypoints: nose, then left before right of eyes, ears,
+# shoulders, elbows, wrists, hips, knees, ankles. COCO has no neck.
 _COCO_OF_OPENPOSE = (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 _SHOULDERS = (5, 6)
 
 
 def openpose_from_coco(keypoints: Float[np.ndarray, "N 17 2"]) -> Float[np.ndarray, "N 18 2"]:
-    """OpenPose's joints from COCO's keypoints; the neck lies halfway between the shoulders. NaN stays NaN."""
+    """Converts COCO's keypoints to OpenPose's joints, with the neck halfway between the shoulders. NaN stays NaN."""
     neck = keypoints[:, _SHOULDERS].mean(1)
     joints = [neck if i is None else keypoints[:, i] for i in _COCO_OF_OPENPOSE]
     return np.stack(joints, axis=1)
@@ -67,5 +67,5 @@ def openpose_from_coco(keypoints: Float[np.ndarray, "N 17 2"]) -> Float[np.ndarr
 def keypoints_from_drawing(
     picture: UInt8[np.ndarray, "H W 3"], skeleton: Skeleton = LANDMARKS
 ) -> list[Float64[np.ndarray, "N 2"]]:
-    """The centres (x, y) of the discs of each kind, in pixels; off by at most a pixel where nothing covers the disc."""
+    """The centres (x, y) of the discs of each kind, in pixels; off by a pixel at most if nothing covers the disc."""
     return maps.rgb_to_keypoints(picture, skeleton.colours, skeleton.limb_colours)

@@ -1,4 +1,4 @@
-"""Pascal VOC's own files: its classes, its lists of image names, its XML annotations."""
+"""Pascal VOC's own files: classes, lists of image names, XML annotations."""
 
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -7,7 +7,7 @@ from etils import epath
 
 from lvm_jax.errors import UserError
 
-# The id of a class in a segmentation mask is its place here plus 1; 0 is background, 255 is void.
+# In a segmentation mask a class has its place here plus 1 as its id; 0 is background, 255 is void.
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -15,14 +15,14 @@ VOC_CLASSES = (
 
 
 class VocObject(NamedTuple):
-    """An annotated object: its class and its box (x0, y0, x1, y1) in pixels, the ends excluded."""
+    """An annotated object: its class, and its box (x0, y0, x1, y1) in pixels, the ends excluded."""
 
     label: str
     box: tuple[float, float, float, float]
 
 
 class VocImage(NamedTuple):
-    """What an XML annotation says of its image; sizes in pixels, 0 where it does not say."""
+    """What an XML annotation says of its image; sizes in pixels, 0 if unknown."""
 
     width: float
     height: float
@@ -30,7 +30,7 @@ class VocImage(NamedTuple):
 
 
 def read_list(path: epath.PathLike) -> list[str]:
-    """The lines of a list file without blank ones, such as ImageSets/Main/val.txt: a name each.
+    """The lines of a list such as ImageSets/Main/val.txt, one name each, without blank lines.
 
     Raises:
       UserError: no such file.
@@ -42,7 +42,7 @@ def read_list(path: epath.PathLike) -> list[str]:
 
 
 def read_annotation(path: epath.PathLike) -> VocImage:
-    """The objects of one file of Annotations/.
+    """Reads one file of Annotations/.
 
     Raises:
       UserError: the file is missing, or is not an annotation.

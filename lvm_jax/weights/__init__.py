@@ -1,1 +1,1 @@
-"""Weights as files: model folders, safetensors, and PyTorch's pickles, read without running anything that they name."""
+"""Weights as files: model folders, safetensors, and PyTorch's pickles, read without running code in them."""

@@ -1,4 +1,4 @@
-"""Results that depend on a module's weights, computed once for as long as the weights stay what they are."""
+"""Results that depend on a module's weights, computed again only when the weights change."""
 
 import weakref
 from collections.abc import Callable, Hashable
@@ -12,8 +12,8 @@ Result = TypeVar("Result")
 class WeightsMemo(Generic[Result]):
     """Remembers one result for each module; keeps neither the module nor its weights alive.
 
-    A training step, or an assignment to a parameter, puts another array into the module, and the result is then
-    computed anew. Whether an array is the same one takes no look at its contents, so asking costs next to nothing.
+    A training step or an assignment to a parameter puts another array into the module, and the result is computed
+    anew. Arrays are compared by identity, not by contents, so asking costs next to nothing.
     """
 
     def __init__(self) -> None:
@@ -22,18 +22,18 @@ class WeightsMemo(Generic[Result]):
         ] = weakref.WeakKeyDictionary()
 
     def of(self, module: nnx.Module, compute: Callable[[], Result], key: Hashable = None) -> Result:
-        """The result of `compute()` for the module and its weights of now.
+        """The result of `compute()` for the module and its current weights.
 
         Args:
-          module: whose parameters the result depends on.
-          compute: makes it; must not keep the module. What it raises is raised, and nothing is remembered.
-          key: what else the result depends on; only the last key of a module is remembered.
+          module: the result depends on its parameters.
+          compute: makes the result; must not keep the module. Its errors pass through, and nothing is remembered.
+          key: whatever else the result depends on; only a module's last key is remembered.
         """
         arrays = [variable[...] for _, variable in nnx.to_flat_state(nnx.state(module, nnx.Param))]
         known = self._known.get(module)
         if known is not None:
             old_key, references, result = known
-            # A reference to an array that is gone gives None, so an address used again is no match.
+            # Weak references, not id(): the address of a freed array may be used again.
             if old_key == key and _are(references, arrays):
                 return result
         result = compute()
@@ -42,7 +42,7 @@ class WeightsMemo(Generic[Result]):
 
 
 def _are(references: list[weakref.ref[Any]], arrays: list[Any]) -> bool:
-    """Whether the references lead to these very arrays."""
+    """Whether the references point to these very arrays."""
     return len(references) == len(arrays) and all(
         reference() is array for reference, array in zip(references, arrays)
     )

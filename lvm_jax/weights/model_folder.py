@@ -1,13 +1,11 @@
-"""Models as folders: `config.json` beside `model.safetensors`, the layout Hugging Face uses.
+"""Models as folders: `config.json` beside `model.safetensors`, Hugging Face's format.
 
-Two levels. The folder level (`save_folder`, `read_config`, `read_tensors`) moves named numpy arrays
-and knows no model. The state level (`to_tensors`, `from_tensors`) names the parameters of an NNX
-module by their path, `encoder.down.0.block.1.conv1.kernel`, and fills an abstract module, so that
-loading never initialises weights first. A model whose published names differ (the LLaMA layout)
-translates between the two levels.
+Two levels. The folder level (`save_folder`, `read_config`, `read_tensors`) moves named numpy arrays and knows no model.
+The state level (`to_tensors`, `from_tensors`) names the parameters of an NNX module by their path,
+`encoder.down.0.block.1.conv1.kernel`, and fills an abstract module, so loading never initialises weights first. A model
+that is published under other names, such as LLaMA's, translates between the two levels.
 
-Files are written under a temporary name and renamed, the configuration last: a folder with a
-`config.json` is whole.
+Files are written under a temporary name and renamed, the configuration last: a folder with a `config.json` is complete.
 """
 
 import json
@@ -35,7 +33,7 @@ STORED_DTYPES = ("float32", "bfloat16", "float16")
 
 Module = TypeVar("Module", bound=nnx.Module)
 
-# Modules that have passed: an engine, a scorer and a pair of models all ask for the same weights.
+# Modules that have passed: a generator, a scorer and a pair of models all ask about the same weights.
 _FINITE: WeightsMemo[None] = WeightsMemo()
 
 
@@ -44,7 +42,7 @@ def save_folder(
 ) -> None:
     """Writes `config` and `tensors` into `directory` (made if missing), each file atomically.
 
-    The bytes depend on the arguments only: equal weights give equal files.
+    Equal arguments give equal bytes.
     """
     directory = epath.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -55,7 +53,8 @@ def save_folder(
         config_path.write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
         # transformers refuses files whose metadata does not name the framework that wrote them.
         save_file(whole, tensors_path, metadata={"format": "pt"})
-        shutil.copymode(config_path, tensors_path)  # safetensors hides its files from other users
+        # safetensors makes its files private to the user.
+        shutil.copymode(config_path, tensors_path)
         for path in (tensors_path, config_path):
             _publish(path, directory / path.name)
 
@@ -81,7 +80,7 @@ def read_config(directory: epath.PathLike) -> dict[str, Any]:
 
 
 def read_tensors(directory: epath.PathLike) -> dict[str, np.ndarray]:
-    """All tensors of a model folder, at once; see `TensorFiles`.
+    """Reads all tensors of a model folder at once; see `TensorFiles`.
 
     Raises:
       UserError: a file is missing or damaged.
@@ -91,7 +90,7 @@ def read_tensors(directory: epath.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
-    """All tensors of one safetensors file.
+    """Reads all tensors of one safetensors file.
 
     Raises:
       UserError: it is missing or damaged.
@@ -105,7 +104,7 @@ def check_tensors(
     tensors: Mapping[str, np.ndarray | tuple[int, ...]],
     where: str,
 ) -> None:
-    """Requires `tensors`, arrays or their shapes, to have exactly the names and shapes of `expected`.
+    """Checks that `tensors`, arrays or their shapes, have exactly the names and shapes of `expected`.
 
     Raises:
       UserError: names the missing, the unexpected and the misshapen tensors of `where`.
@@ -125,14 +124,14 @@ def check_tensors(
 
 
 def to_tensors(module: nnx.Module) -> dict[str, np.ndarray]:
-    """The parameters of `module` on the host, by dotted path, sorted by name."""
+    """Copies the parameters of `module` to the host, by dotted path, sorted by name."""
     flat = named_parameters(module)
     values = jax.device_get({name: variable[...] for name, variable in flat.items()})
     return {name: np.asarray(values[name]) for name in sorted(values)}
 
 
 def rounded(tensors: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
-    """The tensors in the type that a file stores.
+    """Rounds tensors to the type that a file stores.
 
     Args:
       tensors: by name.
@@ -156,7 +155,7 @@ def rounded(tensors: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarr
 
 
 def from_tensors(abstract: Module, tensors: Mapping[str, np.ndarray], where: str) -> Module:
-    """A copy of `abstract` (from `nnx.eval_shape`) with `tensors` cast to its parameters' dtypes.
+    """Fills a copy of `abstract` (from `nnx.eval_shape`) with `tensors`, cast to its parameters' dtypes.
 
     Raises:
       UserError: see `check_tensors`.
@@ -172,14 +171,14 @@ def from_tensors(abstract: Module, tensors: Mapping[str, np.ndarray], where: str
 
 
 def check_finite(module: nnx.Module, what: str) -> None:
-    """Requires every parameter to be finite; reads them on their devices, once for as long as they stay the same.
+    """Checks that every parameter is finite, on its device, and again only after the weights have changed.
 
     Args:
       module: the model.
-      what: how the message calls it.
+      what: what the message calls the model.
 
     Raises:
-      UserError: names the first tensor with NaN or infinity.
+      UserError: names the first tensors with NaN or infinity.
     """
     _FINITE.of(module, lambda: _check_finite(module, what))
 
@@ -215,14 +214,15 @@ def _some(names: list[str], limit: int = 4) -> str:
 
 
 def _staging(directory: epath.Path) -> str | None:
-    """Where temporary files go: into a local target, so that a rename stays in its file system."""
+    """Where temporary files go: inside a local target, because a rename works only within one file system."""
     return os.fspath(directory) if is_local(directory) else None
 
 
 def _publish(source: epath.Path, target: epath.Path) -> None:
     if not is_local(target):
-        source.copy(target, overwrite=True)  # object stores show an object only when it is whole
+        source.copy(target, overwrite=True)  # object stores show an object only when it is complete
         return
     with open(source, "rb") as file:
+        # Before the rename: else a power cut may leave the name on an empty file.
         os.fsync(file.fileno())
     os.replace(source, target)

@@ -1,8 +1,8 @@
-"""Pickles of weights, read without running what they ask for.
+"""Pickles of weights, read without running the code that they name.
 
-A pickle may name any function of any module and have it called with any arguments: whoever loads a stranger's file with
-plain `pickle` runs the stranger's program. Here every name is looked up in a short list that the caller gives, and a
-name that is not on it ends the reading before anything was called.
+A pickle can call any function of any module with any arguments: loading a stranger's file with plain `pickle` runs the
+stranger's program. Here the caller gives a short list of names, and any other name stops the reading before anything
+is called.
 """
 
 import pickle
@@ -14,19 +14,19 @@ from etils import epath
 
 from lvm_jax.errors import UserError
 
-Resolve = Callable[[str, str], Any]  # (module, name) -> what stands for it, or None to refuse
+Resolve = Callable[[str, str], Any]  # (module, name) -> the object to use for it, or None to refuse
 
 
 class RestrictedUnpickler(pickle.Unpickler):
     """An unpickler that calls only what `resolve` gives it."""
 
     def __init__(self, file: IO[bytes], name: epath.PathLike, resolve: Resolve):
-        """`name` is that of the file, for messages."""
+        """`name` is the file's, for messages."""
         super().__init__(file)
         self._file, self._resolve = str(name), resolve
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """What stands for a name in the pickle.
+        """The object to use for a name in the pickle.
 
         Raises:
           UserError: the name is not on the caller's list.
@@ -34,14 +34,14 @@ class RestrictedUnpickler(pickle.Unpickler):
         found = self._resolve(module_name, global_name)
         if found is None:
             raise UserError(
-                f"{self._file} asks for {module_name}.{global_name}, which is no tensor: nothing of it was run; "
-                "get the weights from a source you trust, as safetensors if there are any"
+                f"{self._file} asks for {module_name}.{global_name}, which is not a tensor: nothing of it was run; "
+                "get the weights from a source you trust, if possible as safetensors"
             )
         return found
 
 
 def read_arrays(path: epath.PathLike) -> Any:
-    """The contents of a pickle of NumPy arrays in lists and dicts.
+    """Reads a pickle of NumPy arrays in lists and dicts.
 
     Raises:
       UserError: it asks for anything else.
@@ -52,7 +52,7 @@ def read_arrays(path: epath.PathLike) -> Any:
 
 def _numpys_own(module_name: str, global_name: str) -> Any:
     if global_name == "_reconstruct" and module_name.endswith("core.multiarray"):
-        # NumPy has moved this function between modules: taken from an array, it is this NumPy's.
+        # NumPy 2 moved this function to another module: an array knows the installed one.
         return np.empty(0).__reduce__()[0]
     return {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}.get(
         (module_name, global_name)

@@ -1,4 +1,4 @@
-"""The files of tensors in a model folder, opened without reading them: `files.shapes`, then slices one by one.
+"""The tensor files of a model folder, opened without reading them: `files.shapes`, then slices one by one.
 
 One safetensors file, several with Hugging Face's index, or PyTorch's .bin files with theirs.
 """
@@ -21,22 +21,22 @@ from lvm_jax.files import is_local
 from lvm_jax.weights import torch_pickle
 
 TENSORS_FILE = "model.safetensors"
-# What a folder may hold, the first one found: one file, or the index of several.
+# What a folder may hold, one file or the index of several; the first one found counts.
 _LAYOUTS = (TENSORS_FILE, f"{TENSORS_FILE}.index.json")
 _LAYOUTS += ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class TensorFiles:
-    """Open files of tensors; `with TensorFiles(directory) as files: files.read(name, (slice(0, 8),))`.
+    """Open tensor files: `with TensorFiles(directory) as files: files.read(name, (slice(0, 8),))`.
 
-    Remote files are copied to a local scratch folder first, one after the other.
+    Remote files are first copied to a local scratch folder, one after the other.
 
     Args:
       directory: of the files.
-      names: which; default: `model.safetensors`, its parts by their index, or the same of `pytorch_model.bin`.
+      names: of the files; default: `model.safetensors`, or the files in its index, or the same of `pytorch_model.bin`.
 
     Attributes:
-      shapes: of every tensor by name.
+      shapes: of every tensor, by name.
 
     Raises:
       UserError: a file is missing or damaged.
@@ -50,7 +50,7 @@ class TensorFiles:
         try:
             for name in self._names() if names is None else names:
                 self._open(self._directory / name)
-        except BaseException:
+        except BaseException:  # the caller gets no object whose `with` could close them
             self._closing.close()
             raise
 
@@ -66,7 +66,7 @@ class TensorFiles:
         self._closing.close()
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
-        """A tensor, or the block of it that `index` cuts out, in the dtype of its file.
+        """Reads a tensor, or the block of it that `index` cuts out, in the dtype of its file.
 
         Raises:
           UserError: the file is damaged.
@@ -87,17 +87,18 @@ class TensorFiles:
             return [found]
         path = self._directory / found
         try:
+            # The index maps each tensor to its file: several tensors share one.
             return sorted(set(json.loads(path.read_text())["weight_map"].values()))
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path} is no index of tensors ({error!r}): download it again"
+                f"{path} is not an index of tensors ({error!r}): download it again"
             ) from error
 
     def _open(self, path: epath.Path) -> None:
         if not path.exists():
             raise UserError(f"{path} is missing: download the folder again")
         local = pathlib.Path(os.fspath(path))
-        if not is_local(path):
+        if not is_local(path):  # safetensors maps files, which takes a local one
             scratch = self._closing.enter_context(tempfile.TemporaryDirectory())
             local = pathlib.Path(os.fspath(path.copy(epath.Path(scratch) / path.name)))
         if path.suffix == ".bin":

@@ -1,8 +1,8 @@
-"""PyTorch's files of tensors as numpy arrays, without PyTorch and without running anything that they name.
+"""PyTorch's tensor files as numpy arrays, without PyTorch and without running the code that they name.
 
 A file of `torch.save` (1.6 and later) is a zip: `NAME/data.pkl` is a pickle whose tensors refer to storages, the files
-`NAME/data/KEY`. A pickle may ask for any function to be called; this reader answers to a short list of names by its own
-functions, gives the classes of training frameworks an inert stand-in, and refuses every other name.
+`NAME/data/KEY`. A pickle can call any function. This reader has its own functions for a short list of names, gives the
+classes of training frameworks an inert stand-in, and refuses every other name.
 """
 
 import collections
@@ -32,20 +32,20 @@ _DTYPES: dict[str, Any] = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-# Checkpoints name their callbacks and configurations; none of that is needed for the weights.
+# Training checkpoints also hold callbacks and configurations of these packages, which the weights do not need.
 _INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "taming", "muse")
 
 
 def read_tensors(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """The tensors of `open_tensors`, all read."""
+    """Reads all tensors of `open_tensors`."""
     return {name: tensor[...] for name, tensor in open_tensors(path).items()}
 
 
 def open_tensors(path: epath.PathLike) -> dict[str, "StoredTensor"]:
-    """The tensors of a state dict, or of the `state_dict` in a training checkpoint; other values are left out.
+    """The tensors of a state dict, or of the `state_dict` in a training checkpoint; skips other values.
 
     Raises:
-      UserError: no such file, one of an older format or damaged, or a pickle that asks for anything but tensors.
+      UserError: the file is missing, damaged or of an older format, or its pickle asks for anything but tensors.
     """
     path = epath.Path(path)
     try:
@@ -70,7 +70,7 @@ def open_tensors(path: epath.PathLike) -> dict[str, "StoredTensor"]:
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """A file of numbers inside the archive, not yet read."""
+    """A file of numbers in the archive, not yet read."""
 
     path: epath.Path
     entry: str
@@ -90,7 +90,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in its file: `tensor[index]` reads its storage and keeps a copy of the block only."""
+    """A tensor in its file: `tensor[index]` reads the whole storage but keeps only a copy of the block."""
 
     storage: _Storage
     offset: int
@@ -98,13 +98,13 @@ class StoredTensor:
     stride: tuple[int, ...]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """The block as an array of its own."""
+        """Reads the block into an array of its own."""
         if not math.prod(self.shape):
             return np.zeros(self.shape, self.storage.dtype)[index]
         steps = tuple(step * self.storage.dtype.itemsize for step in self.stride)
         numbers = self.storage.read()[self.offset :]
         view = np.lib.stride_tricks.as_strided(numbers, self.shape, steps, writeable=False)
-        return np.array(view[index])
+        return np.array(view[index])  # a copy: a view would keep the whole storage in memory
 
 
 def _read(archive: zipfile.ZipFile, name: epath.Path) -> Any:
@@ -119,14 +119,14 @@ def _read(archive: zipfile.ZipFile, name: epath.Path) -> Any:
 
 
 class _StorageType:
-    """A storage's type as the pickle names it."""
+    """A storage's type, as the pickle names it."""
 
     def __init__(self, dtype: Any):
         self.dtype = np.dtype(dtype)
 
 
 class _Inert:
-    """Stands for an object of a training framework: made, filled and called without effect."""
+    """Stands in for an object of a training framework: constructing and filling it does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         del args, kwargs
@@ -151,7 +151,7 @@ class _TensorUnpickler(RestrictedUnpickler):
 
 
 def _stand_in(module_name: str, global_name: str) -> Any:
-    """Our own function or class for a name of PyTorch's, an inert one for a training framework's; None for others."""
+    """Our own function or class for PyTorch's names, an inert class for a training framework's; None for others."""
     found = {
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -168,7 +168,7 @@ def _stand_in(module_name: str, global_name: str) -> Any:
 def _tensor(
     storage: _Storage, offset: int, size: tuple, stride: tuple, *unused: Any
 ) -> StoredTensor:
-    """torch._utils._rebuild_tensor_v2; sizes are checked, as strides could otherwise point outside the storage."""
+    """torch._utils._rebuild_tensor_v2, with a check: strides of a damaged file could point outside the storage."""
     del unused
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(not isinstance(n, int) or n < 0 for n in numbers):

@@ -1,1 +1,1 @@
-"""Raw images for the tokenizer: where they lie, and their batches."""
+"""Raw images for the tokenizer: their sources and batches."""

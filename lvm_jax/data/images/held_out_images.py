@@ -1,4 +1,7 @@
-"""The images that a tokenizer was not trained on."""
+"""The images that a tokenizer was not trained on.
+
+Shape legend: N images, R the side of each square.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +20,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import BadImage
 from lvm_jax.pictures.resize import resize
 
-_DEFAULT_FRACTION = 0.01  # of the recipe for tokenizers
+_DEFAULT_FRACTION = 0.01  # as in the tokenizer recipe
 
 
 def held_out_images(
@@ -26,20 +29,20 @@ def held_out_images(
     held_out: str | None = None,
     fraction: float | None = None,
 ) -> Subset:
-    """The images of `images` that training held out.
+    """The images that the tokenizer's training held out.
 
     Args:
-      images: what the training read (see `lvm_jax.data.images.sources`), or what it never saw.
-      tokenizer: the model's folder. Where the training's config.json lies beside it, that says what was held out.
-      held_out: a list of paths that was held out, in place of the training's own.
-      fraction: the fraction that was held out by hash, in place of the training's own; 1 takes all, for images that
-        the training never saw.
+      images: the training images (see `lvm_jax.data.images.sources`), or ones that training never saw.
+      tokenizer: the model's folder. If the training's config.json lies beside it, that says what was held out.
+      held_out: a list of held-out paths, instead of the training's own.
+      fraction: the fraction held out by hash, instead of the training's own; 1 takes all, for images that training
+        never saw.
 
     Raises:
-      UserError: no image there, or nothing held out.
+      UserError: no image, or nothing held out.
     """
     trained = _training_data(epath.Path(tokenizer).parent / "config.json")
-    # A tokenizer that was trained on tars may be judged on a folder, which has no features.
+    # A tokenizer trained on tars may be scored on a folder, and folders have no features.
     folder = epath.Path(images).is_dir()
     source = open_images(images, "" if folder else trained.get("feature", ""))
     if fraction is not None and not 0 < fraction <= 1:
@@ -56,12 +59,11 @@ def held_out_images(
 
 def load_images(
     images: Sequence[str] | Images, resolution: int, *, max_bad: int = 16
-) -> UInt8[np.ndarray, "m r r 3"]:
-    """Squares of files or of a source's images, the aspect ratio ignored as in the shards; what cannot be decoded is
-    named and left out.
+) -> UInt8[np.ndarray, "N R R 3"]:
+    """Images squashed to squares, as in the shards. Logs and leaves out what cannot be decoded.
 
     Raises:
-      UserError: more than `max_bad` images cannot be decoded, or all.
+      UserError: more than `max_bad` images cannot be decoded, or none can.
     """
     source = as_source(images)
     squares, bad, count = [], 0, len(source.names)
@@ -70,7 +72,7 @@ def load_images(
             squares.append(resize(source.load(i), resolution))
         except BadImage as error:
             bad += 1
-            logging.warning("left out an image (%d of at most %d): %s", bad, max_bad, error)
+            logging.warning("skipped an image (%d of at most %d): %s", bad, max_bad, error)
             if bad > max_bad or bad == count:
                 raise UserError(
                     f"{bad} of {count} images cannot be decoded, the limit is {max_bad}; last: {error}"
@@ -79,5 +81,5 @@ def load_images(
 
 
 def _training_data(config: epath.Path) -> dict[str, Any]:
-    """The "data" part of a training's config.json; empty for a tokenizer that was trained elsewhere."""
+    """The "data" section of a training's config.json; empty for a tokenizer trained elsewhere."""
     return (files.read_json(config) or {}).get("data", {})

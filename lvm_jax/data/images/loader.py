@@ -1,4 +1,7 @@
-"""Raw image files to tokenizer batches `{"images": uint8 (rows of this process, H, W, 3)}`, RGB."""
+"""Raw image files to tokenizer batches `{"images": uint8 (B, R, R, 3)}`, RGB.
+
+Shape legend: B images of this process, R the resolution; H, W a source image.
+"""
 
 import os
 import threading
@@ -18,31 +21,31 @@ from lvm_jax.pictures.resize import CROPS, MAX_ASPECT, Crop, cut, resize
 
 
 class FileImages:
-    """Image files as a source (see `lvm_jax.data.images.sources`); a name is the path."""
+    """Image files as a source (see `lvm_jax.data.images.sources`); an image's name is its path."""
 
     def __init__(self, files: Sequence[epath.PathLike]):
         self.names = [str(file) for file in files]
 
-    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+    def load(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Decodes file `index`."""
         return load_image(self.names[index])
 
 
 class Images(Protocol):
-    """What the loader reads: images by number, each with a name; `lvm_jax.data.images.sources` opens all kinds."""
+    """What the loader reads: numbered images with names; `lvm_jax.data.images.sources` opens every format."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Stable and unique, by number."""
+        """The name of each image, stable and unique."""
         ...
 
-    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Image `index`, or `BadImage`."""
+    def load(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Decodes image `index`; raises `BadImage` if it cannot."""
         ...
 
 
 def as_source(images: "epath.PathLike | Sequence[epath.PathLike] | Images") -> Images:
-    """A folder or a list of files as a source; a source as it is."""
+    """Makes a source of a folder or a list of files; returns a source unchanged."""
     if isinstance(images, str | os.PathLike):
         return FileImages(find_images(images))
     return FileImages(images) if isinstance(images, Sequence) else images
@@ -51,11 +54,11 @@ def as_source(images: "epath.PathLike | Sequence[epath.PathLike] | Images") -> I
 class ImageLoader(StepLoader):
     """Endless batches of images; the batch of step s is a pure function of the files, the arguments and s.
 
-    A file that cannot be decoded is counted and named in a warning, and the next one in name order takes its turn: the
-    result is the same on every run and for any number of processes.
+    A file that cannot be decoded is counted and logged, and the next file in name order takes its place: the result is
+    the same on every run and for any number of processes.
 
     Attributes:
-      files: names of all of them, in the order that the seed permutes.
+      files: all names, in the order that the seed permutes.
     """
 
     def __init__(
@@ -78,17 +81,17 @@ class ImageLoader(StepLoader):
 
         Args:
           images: a folder (`find_images`), files, or a source.
-          resolution: side of the square.
-          global_batch: images a step, of all processes together.
+          resolution: side of the square in pixels.
+          global_batch: images a step, over all processes.
           seed: of the order, the cuts and the flips.
           crop: see `resize_and_crop`.
-          flip: mirrors every other image, drawn from the seed.
+          flip: mirrors half of the images, drawn from the seed.
           process_index: which slice of the global batch this process reads.
           process_count: number of slices.
-          max_bad: undecodable files that may be passed over, each process for itself.
-          cache_bytes: resized images up to this size stay in memory and are decoded once.
-          threads: that read ahead; 0 reads when asked.
-          prefetch: batches to read ahead, one a thread at least.
+          max_bad: how many undecodable files each process may skip.
+          cache_bytes: up to so many bytes of resized images stay in memory and are decoded only once.
+          threads: threads that read ahead; 0 reads on demand.
+          prefetch: batches to read ahead, at least one a thread.
 
         Raises:
           UserError: no image, an unknown crop, or a batch that does not divide.
@@ -120,7 +123,7 @@ class ImageLoader(StepLoader):
 
     @property
     def bad(self) -> int:
-        """Distinct undecodable files that this process has met so far."""
+        """How many different undecodable files this process has met so far."""
         return len(self._bad)
 
     def batch_at(self, step: int) -> HostBatch:
@@ -130,12 +133,14 @@ class ImageLoader(StepLoader):
     def _image(self, index: int) -> np.ndarray:
         """Element `index` of the global order."""
         resized = self._resized(shuffled_index(index, len(self.files), self.seed))
+        # Keyed by the place in the global order: a file is cut anew in every pass, and alike on any number of hosts.
         rng = np.random.default_rng((self.seed, index))
         image = cut(resized, self._resolution, self._crop, rng)
         return image[:, ::-1] if self._flip and rng.random() < 0.5 else image
 
     def _resized(self, first: int) -> np.ndarray:
-        """File `first`, or the next one that can be decoded, before the cut."""
+        """File `first`, or the next one that decodes, before the cut."""
+        # The neighbour in name order, not the next of the shuffled order: it depends on nothing but the files.
         for turn in range(len(self.files)):
             file = (first + turn) % len(self.files)
             if file in self._cache:
@@ -147,6 +152,7 @@ class ImageLoader(StepLoader):
             except BadImage as error:
                 self._count_bad(file, error)
                 continue
+            # Two threads may have decoded the same file: only one may spend the room. Nothing is ever evicted.
             with self._lock:
                 if file not in self._cache and resized.nbytes <= self._cache_room:
                     self._cache[file] = resized
@@ -159,18 +165,19 @@ class ImageLoader(StepLoader):
     def _decode(self, file: int) -> np.ndarray:
         image = self._source.load(file)
         height, width = image.shape[:2]
+        # Crops scale by the short side, so a very long image would grow huge; a squash cannot.
         if self._crop != "squash" and max(height, width) > MAX_ASPECT * min(height, width):
             raise BadImage(self.files[file], f"{width}x{height} is longer than {MAX_ASPECT} to 1")
         return resize(image, self._resolution, self._crop)
 
     def _count_bad(self, file: int, error: BadImage) -> None:
         with self._lock:
-            if file in self._bad:
+            if file in self._bad:  # another thread met it first
                 return
             if len(self._bad) == self._max_bad:
                 raise UserError(
-                    f"more images that cannot be decoded than the limit of {self._max_bad}; the last: {error}"
+                    f"more undecodable images than the limit of {self._max_bad}; the last: {error}"
                 )
             self._bad.add(file)
             count = len(self._bad)
-        logging.warning("passed over an image (%d of at most %d): %s", count, self._max_bad, error)
+        logging.warning("skipped an image (%d of at most %d): %s", count, self._max_bad, error)

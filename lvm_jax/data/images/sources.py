@@ -1,16 +1,18 @@
-"""Where images lie: folders, tar files in WebDataset layout, TFRecords of encoded images, TFDS datasets.
+"""Sources of images: folders, WebDataset tar files, TFRecords of encoded images, TFDS datasets.
 
-A source is a fixed sequence of encoded images, each with a name that is stable and unique in it; order, cuts and
-sharding belong to the loader. `open_images` tells the kind from one string:
+A source is a fixed sequence of encoded images, each with a stable, unique name; order, cuts and sharding are the
+loader's business. `open_images` tells the format from one string:
 
-| string | kind |
+| string | format |
 |---|---|
 | `photos/` | a folder, sub-folders included |
-| `shards/train-*.tar`, `shards/train-{000..127}.tar` | tar files; each member with an image's extension is an image |
+| `shards/train-*.tar`, `shards/train-{000..127}.tar` | tar files; members with an image extension are images |
 | `shards/train.tfrecord-*` | TFRecords; a feature holds an encoded image |
-| `tfds://NAME:SPLIT`, such as `tfds://imagenet2012:train[:90%]` | TensorFlow Datasets, by its own package |
+| `tfds://NAME:SPLIT`, such as `tfds://imagenet2012:train[:90%]` | TensorFlow Datasets, if installed |
 
-Members of uncompressed tars and records of indexed TFRecords are read where they lie, in any order.
+Members of uncompressed tars and records of indexed TFRecords are read in place, in any order.
+
+Shape legend: H, W an image in pixels.
 """
 
 import importlib
@@ -37,22 +39,22 @@ _RECORD_FEATURE, _TFDS_FEATURE = "image/encoded", "image"
 
 
 def open_images(where: epath.PathLike, feature: str = "") -> Images:
-    """The source that `where` names, see above.
+    """Opens the source that `where` names; see the module.
 
     Args:
       where: a folder, a pattern of tars or TFRecords, or `tfds://NAME:SPLIT`.
-      feature: which images, where an item has several. Of a tar the member's extension ("jpg"), by default every image;
-        of TFRecords the feature's name, by default "image/encoded"; of TFDS likewise, by default "image".
+      feature: which image, if an item has several. For tars, a member's extension ("jpg"; default: every image); for
+        TFRecords, a feature's name (default: "image/encoded"); for TFDS too (default: "image").
 
     Raises:
-      UserError: nothing there, or nothing that holds images.
+      UserError: nothing there, or no images in it.
     """
     text = str(where)
     if text.startswith(_TFDS):
         return TfdsImages(text.removeprefix(_TFDS), feature or _TFDS_FEATURE)
     last = text.rstrip("/").rsplit("/", 1)[-1]
     if last.endswith((".tar.gz", ".tgz")):
-        raise UserError(f"{text} is compressed: its members cannot be read in any order; unpack it")
+        raise UserError(f"{text} is compressed: its members cannot be read in any order; gunzip it")
     if last.endswith(".tar"):
         return TarImages(expand(text), feature)
     if "tfrecord" in last and not epath.Path(text).is_dir():
@@ -65,7 +67,7 @@ def open_images(where: epath.PathLike, feature: str = "") -> Images:
 
 
 def expand(pattern: str) -> list[str]:
-    """The files of a pattern with `{000..127}` ranges, `*` and `?` in its last part, sorted.
+    """The sorted files that match a pattern: `{000..127}` ranges, and `*` and `?` in the file name.
 
     Raises:
       UserError: no file matches.
@@ -75,6 +77,7 @@ def expand(pattern: str) -> list[str]:
         parent, name = epath.Path(path).parent, epath.Path(path).name
         if "*" in name or "?" in name:
             found = sorted(str(file) for file in parent.glob(name))
+            # `train.tfrecord-*` also matches the indices beside the shards.
             files += [file for file in found if not file.endswith(".index")]
         elif epath.Path(path).exists():
             files.append(path)
@@ -86,18 +89,18 @@ def expand(pattern: str) -> list[str]:
 
 
 class Subset:
-    """Some images of a source, by their numbers; one may be named more than once.
+    """Some images of a source, by number; an image may occur more than once.
 
     Attributes:
-      numbers: of the images, in the source.
-      names: of the images, as the source calls them.
+      numbers: each image's number in the source.
+      names: each image's name in the source.
     """
 
     def __init__(self, source: Images, numbers: Iterable[int]):
         self._source, self.numbers = source, list(numbers)
         self.names = [source.names[number] for number in self.numbers]
 
-    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+    def load(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Decodes image `index` of the subset."""
         return self._source.load(self.numbers[index])
 
@@ -105,31 +108,32 @@ class Subset:
 def split_source(
     source: Images, where: epath.PathLike, held_out: frozenset[str] | None, fraction: float
 ) -> tuple[Subset, Subset]:
-    """Images for training and images held out, as `split_numbers` splits them; an image's name decides.
+    """Splits a source into training and held-out images, by name; see `split_numbers`.
 
     Args:
       source: all images.
-      where: what they were opened by; the names in a list are relative to it where it is a folder.
+      where: the string that opened them; if it is a folder, the names in a list are relative to it.
       held_out: the list; None takes `fraction` by hash.
       fraction: of the images, without a list.
 
     Raises:
-      UserError: two images of one name, or one of the two sets would be empty.
+      UserError: two images of one name, or a side of the split would be empty.
     """
     if len(set(source.names)) != len(source.names):
         raise UserError(f"{where} names an image twice: which of the two is held out is undecided")
+    # Names of files are whole paths; those in tars and TFRecords are relative already.
     root = where if isinstance(source, FileImages) else "."
     train, validation = split_numbers(source.names, root, held_out, fraction)
     return Subset(source, train), Subset(source, validation)
 
 
 class TarImages:
-    """Members of uncompressed tar files; a name is `FILE.tar/MEMBER`.
+    """Members of uncompressed tar files, named `FILE.tar/MEMBER`.
 
-    Opening reads the headers of all members, not their contents.
+    Opening reads the members' headers, not their contents.
 
     Raises:
-      UserError: a file is no tar or is cut short, or no member is an image.
+      UserError: a file is not a tar or is cut short, or no member is an image.
     """
 
     def __init__(self, files: Sequence[str], extension: str = ""):
@@ -147,18 +151,18 @@ class TarImages:
                 f"{files[0]} and {len(files) - 1} more hold no image ({', '.join(wanted)}): check the path"
             )
 
-    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """As `Images`."""
+    def load(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Decodes image `index`; see `Images`."""
         file, place = self._places[index]
         name = f"{file}/{self.names[index].split('/', 1)[1]}"
         return _decoded(read_member(file, place), name)
 
 
 class RecordImages:
-    """A bytes feature of TFRecords of `tf.train.Example`; a name is `FILE/NUMBER`.
+    """Images in a bytes feature of TFRecords of `tf.train.Example`, named `FILE/NUMBER`.
 
     Raises:
-      UserError: as `RecordFile`.
+      UserError: see `RecordFile`.
     """
 
     def __init__(self, files: Sequence[str], feature: str):
@@ -169,11 +173,11 @@ class RecordImages:
         if not self.names:
             raise UserError(f"{files[0]} and {len(files) - 1} more hold no record: check the path")
 
-    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """As `Images`; a damaged record is a bad image.
+    def load(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Decodes image `index`; a damaged record is a bad image.
 
         Raises:
-          UserError: records have no such feature.
+          UserError: the record has no such feature.
         """
         file, record = self._records[index]
         name = f"{self._files[file].path}/{record:06d}"
@@ -193,14 +197,14 @@ class RecordImages:
 
 
 class TfdsImages:
-    """An image feature of a TFDS dataset; a name is `SPLIT/NUMBER`.
+    """An image feature of a TFDS dataset; images are named `SPLIT/NUMBER`.
 
     Args:
-      where: `NAME:SPLIT`; the data folder is TFDS's own (`TFDS_DATA_DIR`).
-      feature: the image's.
+      where: `NAME:SPLIT`; TFDS finds its data folder itself (`TFDS_DATA_DIR`).
+      feature: the name of the image feature.
 
     Raises:
-      UserError: TFDS is not installed, does not know the dataset, or cannot read it in any order.
+      UserError: TFDS is not installed, does not know the dataset, or cannot read it in random order.
     """
 
     def __init__(self, where: str, feature: str):
@@ -208,12 +212,14 @@ class TfdsImages:
         if not split:
             raise UserError(f"{_TFDS}{where} names no split: write {_TFDS}{where}:train")
         try:
+            # An optional dependency: importing it on top would make it everyone's.
             tfds: Any = importlib.import_module("tensorflow_datasets")
         except ImportError as error:
             raise UserError(
                 f"{_TFDS}{where} needs TensorFlow Datasets ({error}): pip install tensorflow-datasets"
             ) from error
         try:
+            # Bytes as stored: our decoder handles EXIF and transparency the same way for every source.
             decoders = {feature: tfds.decode.SkipDecoding()}
             self._items: Any = tfds.data_source(
                 name, split=split, decoders=decoders, download=False
@@ -227,18 +233,19 @@ class TfdsImages:
         self._feature, self._where = feature, where
         self.names = [f"{split}/{i:08d}" for i in range(len(self._items))]
 
-    def load(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """As `Images`."""
+    def load(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Decodes image `index`; see `Images`."""
         value, name = self._items[index][self._feature], f"{_TFDS}{self._where}/{index:08d}"
         if isinstance(value, bytes):
             return _decoded(value, name)
         if value.dtype != np.uint8 or value.ndim != 3 or value.shape[-1] not in (1, 3):
-            raise BadImage(name, f"{value.dtype}{value.shape} is no 8-bit grey or RGB image")
+            raise BadImage(name, f"{value.dtype}{value.shape} is not an 8-bit grey or RGB image")
+        # A view with the grey channel three times; RGB stays as it is.
         return np.broadcast_to(value, (*value.shape[:2], 3))
 
 
 def _ranges(pattern: str) -> list[str]:
-    """`a-{08..10}.tar` as a-08.tar, a-09.tar, a-10.tar; several ranges multiply."""
+    """Expands `a-{08..10}.tar` to a-08.tar, a-09.tar, a-10.tar; several ranges multiply."""
     found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if found is None:
         return [pattern]
@@ -252,7 +259,7 @@ def _ranges(pattern: str) -> list[str]:
     return [path for number in numbers for path in _ranges(head + number + tail)]
 
 
-def _decoded(content: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+def _decoded(content: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
     try:
         return load_image(content)
     except BadImage as error:

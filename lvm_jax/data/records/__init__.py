@@ -1,1 +1,1 @@
-"""Record files: framing, offset index, `tf.train.Example`, tar members, manifest; what a record means is a schema's."""
+"""Record files: framing, index, `tf.train.Example`, tar members, manifest. A schema says what a record means."""

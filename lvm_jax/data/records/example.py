@@ -1,7 +1,7 @@
-"""`tf.train.Example` without TensorFlow.
+"""`tf.train.Example` without TensorFlow, byte for byte the same.
 
-The message classes are built from a descriptor written here, in a descriptor pool of their own: a TensorFlow in the
-same process registers the same names in the default pool, and the two do not collide. The bytes are TensorFlow's.
+The message classes come from a descriptor written here, in a descriptor pool of their own: TensorFlow registers the
+same names in the default pool, and the two can share a process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ FeatureValue = bytes | int | Sequence[bytes] | Sequence[int]
 
 
 class CorruptRecord(ValueError):
-    """A record whose bytes are not what was written, or not what its schema promises."""
+    """A record whose bytes are damaged, or do not fit its schema."""
 
 
 def encode(features: Mapping[str, FeatureValue]) -> bytes:
-    """Serializes features, a bytes or int64 value or list of them each, into a `tf.train.Example`.
+    """Serializes features, each a bytes or int64 value or a list of them, into a `tf.train.Example`.
 
-    The result is deterministic: equal features give equal bytes, whatever the order of the mapping.
+    Equal features give equal bytes, whatever the order of the mapping.
     """
     example = _Example()
     for name, value in features.items():
@@ -30,11 +30,12 @@ def encode(features: Mapping[str, FeatureValue]) -> bytes:
             feature.bytes_list.value.extend(values)
         else:
             feature.int64_list.value.extend(values)
+    # Otherwise protobuf may order map entries as it likes.
     return example.SerializeToString(deterministic=True)
 
 
 def decode(data: bytes) -> dict[str, list[bytes] | list[int] | list[float]]:
-    """The features of a serialized `tf.train.Example`, each a list.
+    """Parses the features of a serialized `tf.train.Example`, each a list.
 
     Raises:
       CorruptRecord: the bytes are not an Example.
@@ -57,7 +58,7 @@ def _parse(data: bytes) -> Any:
 
 
 def _message_class() -> Any:
-    """Builds `tensorflow.Example` and the messages within it: field names and numbers are TensorFlow's."""
+    """Builds `tensorflow.Example` and its inner messages, with TensorFlow's field names and numbers."""
     file = descriptor_pb2.FileDescriptorProto(
         name="lvm_jax/example.proto", package="tensorflow", syntax="proto3"
     )

@@ -1,7 +1,7 @@
-"""What a data set of token ids says of itself, and the names of its files.
+"""The manifest of a data set of token ids, and the names of its files.
 
 A data set is a folder `OUT/NAME/VERSION/` of shards `uvd_NAME-SPLIT.tfrecord-00000-of-00016`, an index beside each,
-`manifest.json`, and the two JSON files by which `tfds.builder_from_directory` opens the folder.
+`manifest.json`, and the two JSON files that `tfds.builder_from_directory` needs to open the folder.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ from lvm_jax.data.records.record_index import Schema
 from lvm_jax.errors import UserError
 
 FILE_NAME = "manifest.json"
-SENTENCE_ENCODING = "vqgan"  # what a manifest that names no encoding means: older ones name none
+SENTENCE_ENCODING = "vqgan"  # also of older manifests, which name no encoding
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class SplitInfo(TypedDict):
-    """What a split holds."""
+    """How much a split holds."""
 
     sentences: int
     images: int
@@ -32,7 +32,7 @@ class SplitInfo(TypedDict):
 
 
 class SourceInfo(TypedDict):
-    """One source of a data set: its kind (`Category`), its terms, and what it gave."""
+    """One source of a data set: its `Category`, its terms, and how much it gave."""
 
     category: int
     licence: str
@@ -43,7 +43,7 @@ class SourceInfo(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The contents of `manifest.json`; `encoding` says how a record is to be read."""
+    """The contents of `manifest.json`; `encoding` says how to read a record."""
 
     tokenizer_fingerprint: str
     codebook_size: int
@@ -67,7 +67,7 @@ class Manifest:
         """Reads `folder/manifest.json`.
 
         Raises:
-          UserError: it is missing, is not JSON, or has other keys than this class.
+          UserError: it is missing, is not JSON, or its keys are not those of this class.
         """
         path = epath.Path(folder) / FILE_NAME
         try:
@@ -79,10 +79,11 @@ class Manifest:
         return from_mapping(cls, content, where=str(path))
 
     def save(self, folder: epath.PathLike) -> None:
-        """Writes `folder/manifest.json`, all of it or nothing."""
+        """Writes `folder/manifest.json` atomically."""
         content = to_dict(self)
         if self.encoding == SENTENCE_ENCODING:
-            del content["encoding"]  # sentences keep the bytes of their manifest
+            # Sentences built again get the same manifest, byte for byte, as older versions wrote.
+            del content["encoding"]
         _write_json(epath.Path(folder) / FILE_NAME, content)
 
 
@@ -93,7 +94,7 @@ def check_compatible(
     tokenizer_fingerprint: str | None = None,
     tokens_per_image: int | None = None,
 ) -> None:
-    """Refuses shards that another tokenizer wrote; what is None is not compared.
+    """Refuses shards that another tokenizer wrote; None is not compared.
 
     Raises:
       UserError: names what differs, both values and the fix.
@@ -115,13 +116,13 @@ def check_compatible(
 
 
 def merge(manifests: Mapping[str, Manifest]) -> Manifest:
-    """One manifest for several data sets of one tokenizer; counts of a split or source in two of them add up.
+    """Merges the manifests of data sets of one tokenizer; counts of a split or source in several of them add up.
 
     Args:
-      manifests: by the folder they were read from, for the error.
+      manifests: by the folder they were read from, which errors name.
 
     Raises:
-      UserError: two of them disagree on the tokenizer or the image size.
+      UserError: two of them disagree on the tokenizer, the image size, or a source's terms.
     """
     (first_folder, first), *rest = manifests.items()
     splits = {name: dict(info) for name, info in first.splits.items()}
@@ -146,10 +147,10 @@ def merge(manifests: Mapping[str, Manifest]) -> Manifest:
 
 
 def shard_name(name: str, split: str, index: int, count: int) -> str:
-    """File name of a shard: `uvd_NAME-SPLIT.tfrecord-00000-of-00016`.
+    """A shard's file name: `uvd_NAME-SPLIT.tfrecord-00000-of-00016`.
 
     Raises:
-      UserError: a name or split that TFDS could not parse back out of it, or an index outside the count.
+      UserError: a name or split that TFDS could not parse back, or an index outside the count.
     """
     for what, value in (("name", name), ("split", split)):
         if not _NAME.fullmatch(value):
@@ -164,7 +165,7 @@ def shard_name(name: str, split: str, index: int, count: int) -> str:
 
 
 def dataset_folder(output: epath.PathLike, name: str, version: str) -> epath.Path:
-    """`OUTPUT/NAME/VERSION`; a version is three numbers such as 1.0.0."""
+    """`OUTPUT/NAME/VERSION`; a version is three numbers, such as 1.0.0."""
     if not VERSION.fullmatch(version):
         raise UserError(f"version {version!r}: write three numbers, such as 1.0.0")
     return epath.Path(output) / name / version
@@ -177,14 +178,14 @@ def write_tfds_metadata(
     splits: Mapping[str, Sequence[int]],
     schema: Schema,
 ) -> None:
-    """Writes `dataset_info.json` and `features.json`, by which `tfds.builder_from_directory(folder)` opens it.
+    """Writes `dataset_info.json` and `features.json`, so that `tfds.builder_from_directory(folder)` works.
 
     Args:
-      folder: where the shards lie; their sizes are read from it.
+      folder: of the finished shards, whose sizes it needs.
       name: NAME of `uvd_NAME`.
       version: such as "1.0.0".
-      splits: split -> the number of records of each of its shards.
-      schema: of the records: their features and what to say of them.
+      splits: split -> the number of records in each of its shards.
+      schema: of the records: their features and their description.
 
     Raises:
       UserError: a shard is missing from the folder.

@@ -1,4 +1,4 @@
-"""Files held open for reading, a bounded number of them: a pod's shards can outnumber a process's descriptors."""
+"""A bounded number of files held open for reading: a pod's shards can outnumber a process's file descriptors."""
 
 import mmap
 import os
@@ -29,7 +29,7 @@ class OpenFile(Protocol):
 
 
 class OpenFiles:
-    """The files of the process that were read last."""
+    """The files that this process read last."""
 
     def __init__(self, limit: int):
         self._limit = limit
@@ -43,7 +43,7 @@ class OpenFiles:
             if key not in self._files:
                 self._files[key] = _LocalFile(path) if files.is_local(path) else _RemoteFile(path)
                 if len(self._files) > self._limit:
-                    # Not closed: another thread may be reading. It closes when the last reader lets go of it.
+                    # Do not close it: another thread may be reading. It closes when its last reader lets go.
                     self._files.popitem(last=False)
             self._files.move_to_end(key)
             file = self._files[key]
@@ -51,7 +51,7 @@ class OpenFiles:
 
 
 class _LocalFile:
-    """A mapped file; what is read is copied out, so that it stays as it was checked."""
+    """A mapped file; `read` copies the bytes out, so that they stay what the CRC check saw."""
 
     def __init__(self, path: str):
         with open(path, "rb") as file:
@@ -69,7 +69,7 @@ class _LocalFile:
 
 
 class _RemoteFile:
-    """A remote file read by seeking, one thread at a time."""
+    """A remote file, read by seeking, one thread at a time."""
 
     def __init__(self, path: str):
         self._file = epath.Path(path).open("rb")
@@ -89,7 +89,7 @@ OPEN_FILES = OpenFiles(MAX_OPEN_FILES)
 
 
 def stat(path: epath.Path) -> tuple[int, int]:
-    """Size in bytes, and a version: a number that changes when the file is replaced.
+    """The size in bytes, and a version: the time of the last change, so that a replaced file has another.
 
     Raises:
       UserError: no such file.

@@ -1,7 +1,7 @@
-"""Reading a record file: random access, a CRC check on every read, and an index made where there is none.
+"""Reading a record file: random access, a CRC check on every read, and an index made on demand.
 
-A file that TensorFlow or TFDS wrote has no index. It is scanned once, and its index is put beside it; where that may
-not be written the index is kept in memory, with a warning.
+A file that TensorFlow or TFDS wrote has no index: it is scanned once, and the index is written beside it. If the folder
+is read-only, the index stays in memory, with a warning.
 """
 
 import functools
@@ -38,24 +38,23 @@ from lvm_jax.data.records.record_index import (
 )
 from lvm_jax.errors import UserError
 
-_SPOT_CHECKS = 8  # records looked at where a shard is newer than its index
+_SPOT_CHECKS = 8  # records that are read if a shard is newer than its index
 
 
 class RecordFile:
-    """Random access to the records of one file: `len(f)`, `f[i] -> bytes`. Safe to share between threads.
+    """Random access to the records of one file: `len(f)`, `f[i] -> bytes`. Threads may share it.
 
     Args:
-      path: of the records, local or remote. A local file is mapped; a remote one is read by seeking.
-      schema: what the index must say of each record; an index that says something else is made anew. None takes the
-        index as it is.
+      path: of the file, local or remote. A local file is mapped; a remote one is read by seeking.
+      schema: what the index must say of each record; any other index is made anew. None accepts any index.
 
     Attributes:
-      path: of the records.
-      index: what `record_index` describes; made, and written beside the file, if there is none or an old one.
-      frames: the same bytes for callers who keep the numbers of the index themselves.
+      path: of the file.
+      index: see `record_index`; made, and written beside the file, if there is none or an old one.
+      frames: the same bytes, for callers who keep the numbers of the index themselves.
 
     Raises:
-      UserError: the file is missing, damaged or cut short, or its index is damaged or of another file.
+      UserError: the file is missing, damaged or cut short, or its index is damaged or belongs to another file.
     """
 
     def __init__(self, path: epath.PathLike, schema: Schema | None = None):
@@ -74,28 +73,29 @@ class RecordFile:
                 f"{self.path.name} has {size}; {_REBUILD}"
             )
         if version > written:
-            # Copying can make a shard newer than its index, and so can writing the shard anew: the records tell.
+            # Either the files were copied in this order, or the shard was written anew: a few records tell which.
             for i in np.linspace(0, len(self) - 1, min(len(self), _SPOT_CHECKS)).astype(int):
                 try:
                     self[int(i)]
                 except CorruptRecord:
-                    continue  # for its reader to count
+                    continue  # damage, not another shard: whoever reads the record counts it
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, i: int) -> bytes:
-        """Record `i`, negative from the end.
+        """Record `i`; negative `i` counts from the end.
 
         Raises:
           IndexError: no such record.
           CorruptRecord: a CRC or the length disagrees with the bytes; the message names file, record and offset.
-          UserError: the record is sound, but not the one that the index was made for.
+          UserError: the record is sound, but the index was made for another one.
         """
         if not -len(self) <= i < len(self):
             raise IndexError(f"record {i} of {len(self)} in {self.path}")
         i %= len(self)
         begin = int(self.index.offsets[i])
+        # The index has no sizes: frames lie back to back, so a record ends where the next one begins.
         end = int(self.index.offsets[i + 1]) if i + 1 < len(self) else self.index.data_size
         framed = self.frames.read(begin, end - begin, int(self.index.crcs[i]), i)
         return framed[DATA_AT:-TAIL_BYTES]
@@ -108,7 +108,7 @@ class FrameReader:
     """The checked bytes of a record file, for callers who know where the records lie.
 
     Attributes:
-      path: of the records.
+      path: of the file.
     """
 
     def __init__(self, path: epath.Path, version: int):
@@ -116,9 +116,14 @@ class FrameReader:
         self._file = (str(path), version)
 
     def read(self, begin: int, size: int, crc: int, i: int) -> bytes:
-        """Record `i` in its frame (the data begin at `DATA_AT`), which the index puts at `begin`, `size` bytes long.
+        """Record `i` in its frame (the data begin at `DATA_AT`).
 
-        `crc` is that of the index. Errors as in `RecordFile`.
+        Args:
+          begin, size: where the index says the frame lies, in bytes.
+          crc: what the index says its CRC is.
+          i: for messages.
+
+        Raises: as in `RecordFile`.
         """
         framed = self.open()[begin : begin + size]
         if google_crc32c.value(framed) != crc:
@@ -130,7 +135,7 @@ class FrameReader:
         return open_files.OPEN_FILES.get(*self._file)
 
     def explain(self, framed: bytes, begin: int, size: int, i: int) -> NoReturn:
-        """Raises what is wrong with a frame whose CRC is not the index's."""
+        """Raises what is wrong with a frame whose CRC differs from the index's."""
         where = f"record {i} of {self.path} at byte {begin}"
         try:
             if len(framed) != size:
@@ -148,13 +153,13 @@ _REBUILD = "rebuild it by deleting it, and it is made anew when the file is next
 
 
 def build_index(path: epath.PathLike, schema: Schema = BARE) -> int:
-    """Scans a record file and writes its index, whatever index it had.
+    """Scans a record file and writes its index, replacing any other.
 
     Returns:
       The number of records.
 
     Raises:
-      UserError: as `scan`.
+      UserError: see `scan`.
     """
     path = epath.Path(path)
     index = scan(path, schema)
@@ -163,13 +168,13 @@ def build_index(path: epath.PathLike, schema: Schema = BARE) -> int:
 
 
 def scan(path: epath.Path, schema: Schema = BARE) -> RecordIndex:
-    """The index of a record file, made by reading all of it.
+    """Makes the index of a record file by reading all of it.
 
-    Memory is bounded by one record and the index. A record whose data disagree with their CRC is indexed as one that
-    holds nothing, for its reader to count.
+    Memory holds one record and the index. A record whose data disagree with their CRC is indexed as empty, and its
+    reader counts it.
 
     Raises:
-      UserError: the file is missing or ends within a record, or a length is damaged: nothing can be found behind it.
+      UserError: the file is missing or ends within a record, or a length is damaged, so that the rest cannot be found.
     """
     size, _ = open_files.stat(path)
     builder, position = IndexBuilder(schema), 0
@@ -183,14 +188,14 @@ def scan(path: epath.Path, schema: Schema = BARE) -> RecordIndex:
             if is_sound(data, tail):
                 builder.add(position, crc, schema.describe(data))
             else:
-                # With its own CRC in the index, a damaged record would pass for a sound one.
+                # Readers compare with the index's CRC only: the true CRC would let the damaged record pass.
                 builder.add(position, crc ^ 1, NOTHING)
             position += FRAME_BYTES + length
     return builder.finish(size)
 
 
 def _length_within(head: bytes, left: int, where: str) -> int:
-    """Bytes of data in the frame that begins with `head`, of which `left` bytes are left in the file."""
+    """The bytes of data in the frame that begins with `head`, when `left` bytes of the file are left."""
     try:
         length = checked_length(head)
     except CorruptRecord as error:
@@ -209,7 +214,7 @@ def _length_within(head: bytes, left: int, where: str) -> int:
 
 
 def _open_index(path: epath.Path, schema: Schema | None) -> tuple[RecordIndex, int]:
-    """The index of a record file, and when it was written (as the version of `open_files.stat`)."""
+    """The index of a record file, and when it was written (the version that `open_files.stat` gives)."""
     where = index_path(path)
     try:
         if where.exists():

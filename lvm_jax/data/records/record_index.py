@@ -1,4 +1,4 @@
-"""The index of a record file: where its records lie, which bytes they must be, and what a schema says of each.
+"""The index of a record file: where its records lie, what their bytes must be, and what a schema says of each.
 
 The index of `NAME` is the file `NAME.index` beside it, little-endian:
 
@@ -12,18 +12,20 @@ The index of `NAME` is the file `NAME.index` beside it, little-endian:
 | 4 | version 3 only: bytes of the JSON text that follows, uint32 |
 | as many | version 3 only: JSON, `{"columns": [[NAME, TYPE], ...], "origins": [[SOURCE, CATEGORY], ...]}` |
 | 8 n | offset of each record, uint64 |
-| 4 n | crc32c of its frame (length, data and their CRCs), uint32: one check for a reader, and an index that was made |
-|     | for other records is found out at the first of them |
-| k n | each column of the schema, in order; 0 in all of them: the record holds nothing of the schema |
-| 2 n | its origin, uint16: a row of the table of origins |
+| 4 n | crc32c of each frame (length, data and their CRCs), uint32: one check for a reader, which also finds out an |
+|     | index of other records at the first of them |
+| k n | each column of the schema, in order; a record with 0 in all of them holds nothing of the schema |
+| 2 n | the origin of each record, uint16: a row of the table of origins |
 | rest | version 2 only: the table of origins, JSON, a list of [source, category] |
 
-Version 2 is that of visual sentences whose codes are uint16, and says no columns because they are always these:
-`codes_at` uint32, where its codes begin in its data; `codes_bytes` uint32; `largest` uint16, its largest code. Every
+Version 2 is for visual sentences with uint16 codes. It names no columns because they are always these: `codes_at`
+uint32, where the codes begin in the record's data; `codes_bytes` uint32; `largest` uint16, the largest code. Every
 other schema is written as version 3, which names its columns.
 
-Two columns `X_at` and `X_bytes` name bytes inside a record's data. With them rows are planned, sources are weighed
-and ids are read without parsing a record.
+Two columns `X_at` and `X_bytes` locate bytes inside a record's data: with them the loader plans rows, weights sources
+and reads ids without parsing a record.
+
+Shape legend: N records.
 """
 
 import dataclasses
@@ -46,7 +48,7 @@ MAX_ORIGINS = 1 << 16
 _MAGIC = b"LVMINDEX"
 _OLDEST, _NAMED = 2, 3
 _VERSION_2 = (("codes_at", "<u4"), ("codes_bytes", "<u4"), ("largest", "<u2"))
-_TYPES = {"<u2": "H", "<u4": "I", "<u8": "Q"}  # of a column -> of an `array`
+_TYPES = {"<u2": "H", "<u4": "I", "<u8": "Q"}  # type of a column -> type code of an `array`
 _HEADER = struct.Struct("<8sII")
 _COUNTS = struct.Struct("<QQ")
 _TEXT_BYTES = struct.Struct("<I")
@@ -56,11 +58,11 @@ Columns = tuple[tuple[str, str], ...]
 
 
 class Facts(NamedTuple):
-    """What an index says of one record; the default is said of a record that holds nothing of the schema.
+    """What an index says of one record; the default says that it holds nothing of the schema.
 
     Attributes:
-      values: one a column, or none: 0 in every column.
-      origin: (source, category) that the record comes from.
+      values: one a column; empty: 0 in every column.
+      origin: (source, category) of the record.
     """
 
     values: tuple[int, ...] = ()
@@ -72,11 +74,11 @@ NOTHING = Facts()
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What the records of a file are, and what its index says of each beside its place.
+    """What the records of a file are, and what its index says of each besides its place.
 
     Attributes:
-      columns: (name, type) of each number that it keeps; a type is one of "<u2", "<u4", "<u8".
-      describe: the facts of a record, found in its data; `NOTHING` for one of another schema.
+      columns: (name, type) of each number that the index keeps; a type is "<u2", "<u4" or "<u8".
+      describe: finds the facts in a record's data; `NOTHING` for a record of another schema.
       features: (name, kind) of each feature of a record, for TFDS; a kind is "bytes", "int" or "text".
       description: what the records are, in a sentence.
     """
@@ -94,25 +96,25 @@ class Schema:
                 )
 
 
-BARE = Schema((), lambda record: NOTHING)  # records are found, and nothing is said of them
+BARE = Schema((), lambda record: NOTHING)  # locates records and says nothing else of them
 
 
 class BadIndex(Exception):
-    """Why the bytes are not a usable index; the reader knows the file's name."""
+    """Says why bytes are not a usable index; the caller adds the file's name."""
 
 
 class OldIndex(BadIndex):
-    """An index of an earlier version or another schema: it can be made anew."""
+    """An index of an earlier version or another schema, which can be made anew."""
 
 
 def index_path(path: epath.PathLike) -> epath.Path:
-    """Where the index of the record file `path` lies."""
+    """The path of the index of the record file `path`."""
     path = epath.Path(path)
     return path.with_name(path.name + ".index")
 
 
 def write_index(path: epath.Path, index: "RecordIndex") -> None:
-    """Writes the index of the record file `path`, all of it or nothing."""
+    """Writes the index of the record file `path` atomically."""
     final = index_path(path)
     with files.replacing(final) as temporary, temporary.open("wb") as file:
         file.write(index.to_bytes())
@@ -121,22 +123,22 @@ def write_index(path: epath.Path, index: "RecordIndex") -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordIndex:
-    """An index in memory, 14 bytes a record and what the columns take; `index[NAME]` is the column of that name.
+    """An index in memory: 14 bytes a record plus the columns. `index[NAME]` is the column of that name.
 
     Attributes:
-      data_size: of the record file, in bytes.
-      offsets: of each frame.
+      data_size: size of the record file in bytes.
+      offsets: of each frame, in bytes.
       crcs: of each frame.
-      columns: of the schema, by name, in their order.
+      columns: of the schema, by name, in order.
       origin: of each record, a row of `origins`.
       origins: (source, category) by number.
     """
 
     data_size: int
-    offsets: UInt64[np.ndarray, " n"]
-    crcs: UInt32[np.ndarray, " n"]
+    offsets: UInt64[np.ndarray, " N"]
+    crcs: UInt32[np.ndarray, " N"]
     columns: Mapping[str, np.ndarray]
-    origin: UInt16[np.ndarray, " n"]
+    origin: UInt16[np.ndarray, " N"]
     origins: Origins
 
     def __len__(self) -> int:
@@ -155,6 +157,7 @@ class RecordIndex:
     def to_bytes(self) -> bytes:
         """The contents of the index file."""
         origins = [list(origin) for origin in self.origins]
+        # uint16 sentences stay version 2: shards that are written again keep the bytes of their index.
         named = self.schema_columns != _VERSION_2
         body = [_COUNTS.pack(self.data_size, len(self))]
         if named:
@@ -174,7 +177,7 @@ class RecordIndex:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "RecordIndex":
-        """Reads an index file; nothing is allocated by a number that has not been checked.
+        """Reads an index file; allocates nothing by an unchecked number, and the arrays are views of `content`.
 
         Raises:
           OldIndex: an earlier version.
@@ -187,6 +190,7 @@ class RecordIndex:
         if version == _NAMED:
             named, origins, at = _read_text(content, at)
         arrays = []
+        # A sound CRC does not make the count right: check it before each array.
         for kind in map(np.dtype, _stored(named)):
             if count * kind.itemsize > len(content) - at:
                 raise BadIndex(f"is damaged: {count} records do not fit its {len(content)} bytes")
@@ -201,9 +205,10 @@ class RecordIndex:
         return index
 
     def _check(self) -> None:
-        """That what it says is possible: a reader may then trust its numbers."""
+        """Checks that its numbers are possible, so that a reader may trust them."""
         if not len(self):
             return
+        # In float64, exact to 2^53: unsigned numbers would wrap around just where an offset is impossible.
         ends = np.append(self.offsets[1:], np.uint64(self.data_size)).astype(np.float64)
         sizes = ends - self.offsets - FRAME_BYTES
         possible = self.offsets[0] == 0 and sizes.min() >= 0
@@ -212,6 +217,7 @@ class RecordIndex:
             if name.endswith("_bytes") and at is not None:
                 inside = at.astype(np.float64) + size <= sizes
                 possible = possible and bool(inside[size > 0].all())
+        # A record that holds nothing has origin 0, even if the table of origins is empty.
         described = np.zeros(len(self), bool)
         for column in self.columns.values():
             described |= column > 0
@@ -224,6 +230,7 @@ class IndexBuilder:
 
     def __init__(self, schema: Schema) -> None:
         self._columns = schema.columns
+        # `array` stores plain numbers and grows in place: a list of ints would take several times the memory.
         self._arrays = tuple(array(_TYPES[kind]) for kind in _stored(schema.columns))
         self._origins: dict[tuple[str, int], int] = {}
 
@@ -232,7 +239,7 @@ class IndexBuilder:
         return len(self._arrays[0])
 
     def add(self, offset: int, crc: int, facts: Facts = NOTHING) -> None:
-        """Adds the record at `offset` whose frame has the CRC `crc`.
+        """Adds the record at `offset`, whose frame has the CRC `crc`.
 
         Raises:
           UserError: more than `MAX_ORIGINS` pairs of source and category in one file.
@@ -250,7 +257,7 @@ class IndexBuilder:
             column.append(value)
 
     def finish(self, data_size: int) -> RecordIndex:
-        """The index of all that was added, for a data file of `data_size` bytes."""
+        """The index of all records added, for a data file of `data_size` bytes."""
         arrays = [
             np.asarray(column, kind)
             for column, kind in zip(self._arrays, _stored(self._columns), strict=True)
@@ -261,12 +268,12 @@ class IndexBuilder:
 
 
 def _stored(columns: Columns) -> tuple[str, ...]:
-    """The types of all arrays in a file, in order: offset, CRC, the schema's columns, origin."""
+    """The types of all arrays in an index file, in order: offset, CRC, the schema's columns, origin."""
     return ("<u8", "<u4", *(kind for _, kind in columns), "<u2")
 
 
 def _checked_version(content: bytes) -> int:
-    """The version of an index whose CRC agrees and whose counts are there."""
+    """Checks an index's CRC and that its counts are there; returns its version."""
     if len(content) < _HEADER.size:
         raise BadIndex(f"is cut short at {len(content)} bytes")
     magic, version, crc = _HEADER.unpack_from(content)
@@ -276,7 +283,7 @@ def _checked_version(content: bytes) -> int:
         raise BadIndex(f"is not an index of version {_OLDEST} or {_NAMED}")
     if len(content) < _HEADER.size + _COUNTS.size:
         raise BadIndex(f"is cut short at {len(content)} bytes")
-    # An array, for google_crc32c takes no memoryview, and a slice of the bytes would be a second index in memory.
+    # As an array: google_crc32c takes no memoryview, and slicing the bytes would copy the whole index.
     body: Any = np.frombuffer(content, np.uint8, offset=_HEADER.size)
     if google_crc32c.value(body) != crc:
         raise BadIndex("is damaged (its CRC disagrees)")
@@ -284,7 +291,7 @@ def _checked_version(content: bytes) -> int:
 
 
 def _read_text(content: bytes, at: int) -> tuple[Columns, Origins, int]:
-    """The columns and origins that version 3 spells out at byte `at`, and where the arrays begin."""
+    """Reads the columns and origins at byte `at` of version 3; also returns where the arrays begin."""
     begin = at + _TEXT_BYTES.size
     if begin > len(content):
         raise BadIndex(f"is cut short at {len(content)} bytes")
@@ -311,4 +318,4 @@ def _origins(table: object) -> Origins:
     try:
         return tuple((str(source), int(category)) for source, category in table)  # pyright: ignore[reportGeneralTypeIssues]
     except (ValueError, TypeError) as error:
-        raise BadIndex("is damaged: its table of origins is not one") from error
+        raise BadIndex("is damaged: its table of origins is not a list of pairs") from error

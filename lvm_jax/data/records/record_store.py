@@ -1,4 +1,7 @@
-"""Many record files as one sequence of records, in which a bounded number of bad ones is skipped."""
+"""Many record files as one sequence of records, with a limit on how many bad ones are skipped.
+
+Shape legend: M records that are read together.
+"""
 
 import threading
 from collections.abc import Sequence
@@ -15,11 +18,11 @@ from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.data.records.record_index import Schema
 from lvm_jax.errors import UserError
 
-_OPEN_THREADS = 16  # indices of remote shards are read at once
+_OPEN_THREADS = 16  # reading the index of a remote shard is mostly waiting
 
 
 def open_all(paths: Sequence[epath.Path], schema: Schema) -> list[RecordFile]:
-    """Opens record files of one schema, in order: their indices are read at once, no record is.
+    """Opens record files of one schema, in order; reads their indices in parallel, and no record.
 
     Raises:
       UserError: an unusable file or index, or two folders with the same records.
@@ -33,11 +36,11 @@ def open_all(paths: Sequence[epath.Path], schema: Schema) -> list[RecordFile]:
 class RecordStore:
     """The records of several files, one after the other; every process opens the same sequence.
 
-    In memory it takes 12 bytes a record: of the indices it keeps what finds and checks a record, and no column.
+    It takes 12 bytes of memory a record: of the indices it keeps offsets and CRCs, not the columns.
 
     Args:
       files: at least one.
-      max_corrupt: this many bad records are skipped, each process for itself; one more is an error.
+      max_corrupt: how many bad records each process skips; one more is an error.
     """
 
     def __init__(self, files: Sequence[RecordFile], *, max_corrupt: int):
@@ -46,8 +49,10 @@ class RecordStore:
         self._corrupt: set[int] = set()
         self._lock = threading.Lock()
         self._frames = [file.frames for file in files]
+        # One flat array for all files, instead of one each: a batch is then looked up in a few array operations.
         self._ends = np.cumsum([len(index) for index in indices])
-        # Record r of file f begins at places[ends[f - 1] + f + r]; the place behind it is where it ends.
+        # A file has one place more than records, its end: record r of file f begins at places[ends[f - 1] + f + r],
+        # and the next place is where it ends.
         self._places = np.concatenate(
             [part for i in indices for part in (i.offsets, np.array([i.data_size], np.uint64))]
         )
@@ -58,14 +63,14 @@ class RecordStore:
 
     @property
     def corrupt(self) -> int:
-        """Distinct bad records that this process has met so far."""
+        """How many different bad records this process has met so far."""
         return len(self._corrupt)
 
-    def read(self, ids: Int64[np.ndarray, " m"]) -> list[bytes | None]:
-        """The frames of records, their CRCs checked; None for a bad one, which is counted and named in a warning.
+    def read(self, ids: Int64[np.ndarray, " M"]) -> list[bytes | None]:
+        """Reads the frames of records and checks their CRCs; None for a bad record, which is counted and logged.
 
-        The data of a frame are `frame[DATA_AT:-TAIL_BYTES]` (see `framing`): a caller who wants some of its bytes
-        cuts them out of the frame, and does not copy all data first.
+        The data of a frame are `frame[DATA_AT:-TAIL_BYTES]` (see `framing`). A caller who wants a few bytes cuts them
+        out of the frame, which saves a copy of all data.
 
         Raises:
           UserError: more than `max_corrupt` bad records, or an index that does not describe its shard.
@@ -93,7 +98,7 @@ class RecordStore:
         return frames
 
     def count_corrupt(self, i: int, why: str) -> None:
-        """Counts record `i` as bad, once, and names it in a warning.
+        """Counts record `i` as bad, once, and logs it.
 
         Raises:
           UserError: more than `max_corrupt` bad records.
@@ -119,7 +124,8 @@ class RecordStore:
 
 
 def _refuse_copies(files: Sequence[RecordFile]) -> None:
-    """Two shards of the same records would be seen twice as often as the others; the CRCs of the index tell."""
+    """Refuses copies of a shard, told by the CRCs in its index: their records would be seen twice as often."""
+    # Equal sizes and equal CRCs of all frames mean equal bytes, and no shard has to be read.
     seen: dict[tuple[int, int], epath.Path] = {}
     for file in files:
         if len(file):

@@ -1,4 +1,4 @@
-"""Which shard files there are: their names, the folders they lie in, and whether they are all there.
+"""Finds shard files: by name and folder, and only if none is missing.
 
 A data set is a folder `OUT/NAME/VERSION/` of shards `uvd_NAME-SPLIT.tfrecord-00000-of-00016` with a manifest.
 """
@@ -13,18 +13,18 @@ from lvm_jax.data.records import manifest as manifests
 from lvm_jax.errors import UserError
 
 Shards = epath.PathLike | Sequence[epath.PathLike]
-# Files of other tools may lack our prefix.
+# The prefix is optional: other tools do not write it.
 SHARD_NAME = re.compile(
     r"(?:uvd_)?(?P<name>[a-z0-9_]+)-(?P<split>[a-z0-9_]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})"
 )
 
 
 def find_shards(shards: Shards, split: str) -> dict[epath.Path, list[epath.Path]]:
-    """The shard files of a split by data set folder, sorted.
+    """Finds the shard files of a split, sorted, by data set folder.
 
     Args:
-      shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these; a text
-        may hold several, with commas between them.
+      shards: a data set's folder, a folder of data sets, a glob of either or of shard files, or a list of these; a
+        string may hold several, separated by commas.
       split: such as "train".
 
     Raises:
@@ -38,6 +38,7 @@ def find_shards(shards: Shards, split: str) -> dict[epath.Path, list[epath.Path]
     found: dict[epath.Path, set[epath.Path]] = defaultdict(set)
     splits: set[str] = set()
     for path in (path for entry in entries for path in _expand(epath.Path(entry))):
+        # Shards that are named one by one may be a subset; a folder must be complete.
         for folder in _one_version_each(path) if path.is_dir() else [path.parent]:
             files = _complete(folder) if path.is_dir() else [path]
             for file in files:
@@ -58,7 +59,7 @@ def find_shards(shards: Shards, split: str) -> dict[epath.Path, list[epath.Path]
 
 
 def data_sets(folder: epath.PathLike) -> list[epath.Path]:
-    """The folders with a manifest: this one, or those of `NAME/VERSION` (or `VERSION`) below it, sorted."""
+    """The sorted folders with a manifest: this one, or those at `NAME/VERSION` (or `VERSION`) below it."""
     folder, name = epath.Path(folder), manifests.FILE_NAME
     if (folder / name).exists():
         return [folder]
@@ -68,7 +69,7 @@ def data_sets(folder: epath.PathLike) -> list[epath.Path]:
 
 
 def find_dataset(shards: epath.PathLike) -> epath.Path:
-    """The one data set of a folder: `shards` itself, or the only one below it.
+    """Finds the one data set of a folder: `shards` itself, or the only one below it.
 
     Raises:
       UserError: there is none, or several.
@@ -82,12 +83,12 @@ def find_dataset(shards: epath.PathLike) -> epath.Path:
 
 
 def listed(paths: Iterable[object]) -> str:
-    """Paths for a message."""
+    """Joins paths for a message."""
     return ", ".join(map(str, paths))
 
 
 def _expand(path: epath.Path) -> list[epath.Path]:
-    """What a glob matches, or the path itself if it exists."""
+    """Expands a glob; a plain path must exist."""
     parts = path.parts
     magic = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), None)
     if magic is None:
@@ -101,7 +102,7 @@ def _expand(path: epath.Path) -> list[epath.Path]:
 
 
 def _one_version_each(folder: epath.Path) -> list[epath.Path]:
-    """The data sets of a folder; two versions of one would show their common sentences twice."""
+    """The data sets of a folder; refuses two versions of one, which would show their common sentences twice."""
     found = data_sets(folder)
     versions_of = defaultdict(list)
     for path in found:
@@ -115,13 +116,14 @@ def _one_version_each(folder: epath.Path) -> list[epath.Path]:
 
 
 def _complete(folder: epath.Path) -> list[epath.Path]:
-    """All shards of a folder, none of them missing."""
+    """All shards of a folder; refuses a folder that lacks some."""
     groups: dict[tuple[str, int], dict[int, epath.Path]] = defaultdict(dict)
     for path in folder.glob("*.tfrecord-*"):
         match = SHARD_NAME.fullmatch(path.name)
         if match:
             prefix = path.name.partition(".tfrecord")[0]
             groups[prefix, int(match["count"])][int(match["index"])] = path
+    # A second build with another number of shards leaves the old files beside the new ones.
     counts: dict[str, int] = {}
     for (prefix, count), files in groups.items():
         if counts.setdefault(prefix, count) != count:

@@ -1,4 +1,4 @@
-"""Writing a record file and its index, so that whoever sees one sees both, whole."""
+"""Writing a record file and its index, so that a reader sees either both, whole, or neither."""
 
 from types import TracebackType
 from typing import IO, Self
@@ -15,8 +15,8 @@ from lvm_jax.errors import UserError
 class TFRecordWriter:
     """Writes a record file and its index; neither has its final name before both are complete.
 
-    Use it as a context manager. Leaving it normally syncs and renames the index, then the data; leaving it by an
-    exception removes what was written, and a file that stood there before remains as it was.
+    Use it as a context manager. A normal exit syncs and renames the index, then the data; an exception removes what
+    was written and leaves an older file as it was.
 
         with TFRecordWriter("images.tfrecord-00000-of-00016") as writer:
             writer.write(record)
@@ -47,7 +47,7 @@ class TFRecordWriter:
 
         Args:
           record: its data.
-          facts: what the schema would find in `record`, from a caller who knows without parsing it.
+          facts: what the schema would find in `record`; saves parsing it, if the caller knows.
 
         Raises:
           UserError: the record is longer than `MAX_RECORD_BYTES`, or the writer is not open.
@@ -80,7 +80,7 @@ class TFRecordWriter:
             file.close()
             if kind is None:
                 write_index(self.path, self._index.finish(self._position))
-                # The data gets its name last: a shard that can be seen is complete.
+                # The data get their name last: a shard that can be seen is complete and has its index.
                 self._temporary.replace(self.path)
                 files.sync_folder(self.path.parent)
         finally:

@@ -1,1 +1,1 @@
-"""Visual sentences: their records, how they are packed into rows, and their batches."""
+"""Visual sentences: their records, packing into rows, and batches."""

@@ -1,10 +1,11 @@
-"""Buckets of sentences: the unit in which rows are planned.
+"""Buckets of sentences: the unit of packing.
 
-A bucket is all sentences of one mixture group and one length. What fits beside what in a row depends on lengths, and
-how often something is drawn depends on its group: so to whoever packs rows, sentences of one bucket are alike. A corpus
-of a billion sentences has a few dozen buckets, and what is packed by bucket takes no memory, whatever the corpus. Which
-sentence it is that fills a place is found when the place is read, by a permutation (`shuffle`). The only thing that
-grows with the corpus is one uint32 a sentence: the sentences, sorted by bucket.
+A bucket is all sentences of one mixture group and one length. The length decides what fits into a row, the group how
+often it is drawn: to the packer, all sentences of a bucket are alike. A corpus of a billion sentences has a few dozen
+buckets, so packing by bucket takes next to no memory. Which sentence fills a place is found when the place is read, by
+a permutation (`shuffle`). Only one thing grows with the corpus: the sentences sorted by bucket, a uint32 each.
+
+Shape legend: N sentences, G groups of the mixture, M draws.
 """
 
 import dataclasses
@@ -14,8 +15,8 @@ from jaxtyping import Float64, Int64, UInt16, UInt32
 
 from lvm_jax.data import shuffle
 
-# A weighted pass draws the rarest bucket at least this often, so that rounding draws to whole numbers moves a share by
-# no more than a percent.
+# A weighted pass draws the rarest bucket at least this often: then rounding draws to whole numbers moves a share by a
+# percent at most.
 _FEWEST_DRAWS = 64
 
 
@@ -25,9 +26,9 @@ class Bucket:
 
     Attributes:
       group: of the mixture.
-      codes: of each sentence.
-      first, count: they are `BucketTable._order[first : first + count]`.
-      draws: how many of them a pass draws; `count`, each of them once, where nothing is weighed.
+      codes: number of codes of each sentence.
+      first, count: the sentences are `BucketTable._order[first : first + count]`.
+      draws: how many sentences a pass draws; without weights `count`, each of them once.
     """
 
     group: int
@@ -41,35 +42,37 @@ class BucketTable:
     """The buckets of a corpus, and its sentences sorted by bucket.
 
     Attributes:
-      buckets: by group, then by length.
+      buckets: sorted by group, then by length.
     """
 
     buckets: list[Bucket]
 
     def __init__(
         self,
-        lengths: UInt32[np.ndarray, " n"],
-        group: UInt16[np.ndarray, " n"],
-        rates: Float64[np.ndarray, " groups"],
+        lengths: UInt32[np.ndarray, " N"],
+        group: UInt16[np.ndarray, " N"],
+        rates: Float64[np.ndarray, " G"],
     ):
-        """Sorts the sentences.
+        """Sorts the sentences into buckets.
 
         Args:
-          lengths: codes of each sentence; those of 0 are left out.
+          lengths: number of codes of each sentence; 0 leaves it out.
           group: of each sentence.
-          rates: how often each group is drawn in the time in which a group of rate 1 is drawn once.
+          rates: how often each group is drawn while a group of rate 1 is drawn once.
         """
-        # Counting in images, not codes, keeps the table of lengths as short as the longest sentence has images.
+        # Count images, not codes: the table of lengths below then has one entry for each image of the longest sentence.
         unit = max(1, int(np.gcd.reduce(lengths)))
         images = lengths // np.uint32(unit)
         present = np.bincount(images) > 0
         distinct = np.flatnonzero(present) * unit
         rank = (np.cumsum(present) - 1).astype(np.uint32)
-        # One key says group and length; sorted by it, every bucket is a slice.
+        # One key for group and length: sorted by it, every bucket is a slice.
         keys = group.astype(np.uint32) * np.uint32(len(distinct)) + rank[images]
         counts = np.bincount(keys, minlength=len(rates) * len(distinct))
         if len(counts) <= 1 << 16:
-            keys = keys.astype(np.uint16)  # NumPy sorts two bytes by radix, four by comparing
+            # NumPy sorts 16-bit keys by radix, in linear time, and wider ones by comparing.
+            keys = keys.astype(np.uint16)
+        # uint32 up to four billion sentences: half of what argsort gives.
         self._order = np.argsort(keys, kind="stable").astype(np.min_scalar_type(len(keys)))
         firsts = np.cumsum(counts) - counts
         found = [
@@ -77,6 +80,7 @@ class BucketTable:
             for key in np.flatnonzero(counts)
         ]
         found = [f for f in found if distinct[f[0][1]] > 0]
+        # Without weights the draws are the counts: scaling them would make one pass out of several.
         natural = bool((rates == 1).all())
         rarest = min(rates[group] * count for (group, _), _, count in found)
         scale = 1.0 if natural else max(1.0, _FEWEST_DRAWS / rarest)
@@ -85,8 +89,8 @@ class BucketTable:
             for (group, length), first, count in found
         ]
 
-    def passes_of_groups(self, groups: int) -> Float64[np.ndarray, " groups"]:
-        """How often a pass draws each sentence of a group, on average; 1 where nothing is weighed."""
+    def passes_of_groups(self, groups: int) -> Float64[np.ndarray, " G"]:
+        """How often a pass draws each sentence of a group, on average over its codes; 1 without weights."""
         codes, drawn = np.zeros(groups), np.zeros(groups)
         for bucket in self.buckets:
             codes[bucket.group] += bucket.codes * bucket.count
@@ -95,18 +99,18 @@ class BucketTable:
 
     def sentence(
         self,
-        first: Int64[np.ndarray, " m"],
-        count: Int64[np.ndarray, " m"],
-        nth: Int64[np.ndarray, " m"],
-        salt: Int64[np.ndarray, " m"],
+        first: Int64[np.ndarray, " M"],
+        count: Int64[np.ndarray, " M"],
+        nth: Int64[np.ndarray, " M"],
+        salt: Int64[np.ndarray, " M"],
         seed: int,
-    ) -> Int64[np.ndarray, " m"]:
-        """The `nth` sentence, counted from 0, that is drawn from each of some buckets (given by `first` and `count`).
+    ) -> Int64[np.ndarray, " M"]:
+        """The sentences that are drawn as the `nth`, counted from 0, of their buckets (given by `first` and `count`).
 
-        All of a bucket are drawn once, in an order of their own, before any is drawn again; `salt` names independent
-        series of draws.
+        A bucket gives all its sentences once, shuffled, before it repeats any, and shuffles anew each round; `salt`
+        tells independent series of draws apart.
         """
-        # Counted by bucket, not by pass of the rows: a weighted pass may draw half a bucket, or a bucket twice.
+        # Rounds of the bucket, not passes over the rows: a weighted pass may draw half a bucket, or a bucket twice.
         round_of_bucket, position = np.divmod(nth, count)
         key = shuffle.keys(seed, salt, round_of_bucket)
         return self._order[first + shuffle.shuffled(position, count, key)].astype(np.int64)

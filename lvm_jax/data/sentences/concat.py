@@ -1,8 +1,10 @@
 """Sentences into rows the paper's way: `concat`.
 
-All sentences, in an order drawn anew in each pass, are one stream of BOS, codes, EOS, cut every seq_len + 1 tokens.
-A row is one segment, positions run through it, and attention crosses the borders of sentences. No token is dropped: the
+All sentences, shuffled anew in each pass, form one stream of BOS, codes, EOS, which is cut every seq_len + 1 tokens. A
+row is one segment, its positions run through, and attention crosses the borders of sentences. No token is dropped: the
 last row of a pass ends in padding. Row i is found without the rows before it (see `dealing`).
+
+Shape legend: N sentences of a block.
 """
 
 import functools
@@ -25,13 +27,13 @@ class ConcatRows:
     Args:
       table: the sentences by bucket.
       row_len: seq_len + 1.
-      seed: non-negative; of the order.
+      seed: of the order; non-negative.
 
     Raises:
-      UserError: a row of no label.
+      UserError: a row has no label.
     """
 
-    repeated = 0.0
+    repeated = 0.0  # a stream never fills a row with a second look at a sentence
 
     def __init__(self, table: BucketTable, row_len: int, seed: int):
         if row_len < 2:
@@ -54,19 +56,19 @@ class ConcatRows:
     def _row(self, row: int) -> Row:
         number, place = divmod(row, self.rows_per_pass)
         begin, end = place * self.row_len, min((place + 1) * self.row_len, self._total)
-        block = self._dealer.find(begin, self._codes + 2)  # BOS and EOS are in the stream, too
+        block = self._dealer.find(begin, self._codes + 2)  # 2: a sentence also has BOS and EOS
         pieces: list[Piece] = []
         sentences: list[np.ndarray] = []
         at = begin
         while at < end:
-            # All sentences of the block that have a token in [at, end); the row may run on into the next block.
+            # All sentences of this block with a token in [at, end); the row may run on into the next block.
             stream = self._block(number, block)
             low = int(np.searchsorted(stream.ends, at, side="right"))
             high = int(np.searchsorted(stream.ends, end, side="left")) + 1
             for codes, last in zip(
                 stream.codes[low:high].tolist(), stream.ends[low:high].tolist(), strict=True
             ):
-                # Where the row's edges cut the sentence, counted from its BOS at 0 to behind its EOS at codes + 2.
+                # Where the row's edges cut the sentence, counted from 0 before its BOS to codes + 2 behind its EOS.
                 start, stop = max(begin - last + codes + 2, 0), min(end - last, 0) + codes + 2
                 pieces.append(
                     Piece(
@@ -84,6 +86,7 @@ class ConcatRows:
     def _make_block(self, number: int, block: int) -> "_Stream":
         buckets = self._dealer.types(number, block)
         before = self._dealer.before(block)
+        # Draws count on over passes, so a sentence's turn comes again only after its whole bucket was seen.
         drawn = before + number * self._dealer.counts
         codes = self._codes[buckets]
         return _Stream(
@@ -91,7 +94,7 @@ class ConcatRows:
                 self._members[buckets, 0],
                 self._members[buckets, 1],
                 drawn[buckets] + occurrence(buckets),
-                buckets,
+                buckets,  # as the salt
                 self._seed,
             ),
             codes,
@@ -100,8 +103,8 @@ class ConcatRows:
 
 
 class _Stream(NamedTuple):
-    """Sentences in order; `ends`: the tokens of the pass up to the end of each."""
+    """A block's sentences, in order; `ends` counts the tokens of the pass up to the end of each."""
 
-    sentences: Int64[np.ndarray, " n"]
-    codes: Int64[np.ndarray, " n"]
-    ends: Int64[np.ndarray, " n"]
+    sentences: Int64[np.ndarray, " N"]
+    codes: Int64[np.ndarray, " N"]
+    ends: Int64[np.ndarray, " N"]

@@ -1,4 +1,4 @@
-"""Held-out sentences: reading a spread of them, and what a sentence can be asked."""
+"""Held-out sentences: reading a spread of them, and turning them into questions."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from lvm_jax.data.splits import spread
 
 
 def read_sentences(store: SentenceStore, limit: int = 0) -> list[VisualSentence]:
-    """At most `limit` sentences of a split, evenly spread over it; all if 0. Bad records are left out (and counted)."""
+    """Reads at most `limit` sentences, evenly spread over a split; all if 0. Skips (and counts) bad records."""
     found = (store.sentence(int(i)) for i in spread(len(store), limit))
     return [sentence for sentence in found if sentence is not None]
 
 
 def kind_of(sentence: VisualSentence) -> str | None:
-    """The prompt a sentence can be turned into by hiding its last image.
+    """What prompt a sentence becomes when its last image is hidden.
 
     Returns:
-      "sequential" for videos, annotated videos and turntables; "analogy" for annotated images whose task is shown
-      at least once before the last annotation; None for the others.
+      "sequential" for videos, annotated videos and turntables; "analogy" for annotated images that show the last role
+      at least once before; None for the others.
     """
     roles = sentence.roles
     if len(roles) < 2:
@@ -29,12 +29,12 @@ def kind_of(sentence: VisualSentence) -> str | None:
 
 
 def comparable_image(shown: Sequence[str], role: str) -> int:
-    """Which of the images shown a mere copy would answer with: the last of that role, or the last of all."""
+    """The number of the shown image that the copying baseline answers with: the last of that role, or of all."""
     return max((i for i, other in enumerate(shown) if other == role), default=len(shown) - 1)
 
 
 def period_of(roles: Sequence[str]) -> int:
-    """The length of the shortest group of roles that repeats: 2 for pairs, 1 for frames."""
+    """The length of the shortest repeating group of roles: 2 for pairs, 1 for frames."""
     return next(
         period
         for period in range(1, len(roles) + 1)
@@ -43,7 +43,7 @@ def period_of(roles: Sequence[str]) -> int:
 
 
 def last_images(sentence: VisualSentence, count: int) -> VisualSentence:
-    """The sentence that holds the last `count` images only."""
+    """A sentence of the last `count` images only."""
     return VisualSentence(
         codes=sentence.codes[-count:],
         source=sentence.source,

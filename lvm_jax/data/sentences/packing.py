@@ -1,14 +1,17 @@
 """Sentences into rows of seq_len + 1 tokens, whole and apart: `packed`.
 
-Each sentence is BOS, codes, EOS, a segment of its own; positions restart. Only a sentence that would fill the row to
-the last token (the paper's 16 images in 4097) gives up its EOS. Which lengths share a row is best-fit decreasing on the
-histogram of lengths (after Krell et al., arXiv 2107.02027); which sentences they are is drawn anew in each pass.
+Each sentence is BOS, codes, EOS, a segment of its own, and its positions start at 0. Only a sentence that would fill
+the row to the last token (the paper's 16 images in 4097) gives up its EOS. Best-fit decreasing on the histogram of
+lengths decides which lengths share a row (after Krell et al., arXiv 2107.02027); which sentences those are is drawn
+anew in each pass.
 
 Images do not divide a row: beside 15 images of 256 codes, each with BOS and EOS, 227 of 4097 tokens are left, 5.5%, and
-no packing of whole sentences can use them. There a row ends with one sentence more, which the end of the row cuts off:
-a second look at the beginning of a sentence that another row has whole. Every sentence is drawn whole once a pass.
+no packing of whole sentences can use them. Such a row ends with one more sentence, cut off at the end of the row: a
+second look at the beginning of a sentence that another row has whole. Every sentence is drawn whole once a pass.
 
-Rows are planned by bucket (see `buckets`) and dealt by `dealing`: row i is found without the rows before it.
+Rows are packed by bucket (see `buckets`) and dealt by `dealing`: row i is found without the rows before it.
+
+Shape legend: N sentences; R rows of a block, P their pieces.
 """
 
 import bisect
@@ -35,8 +38,8 @@ class PackedRows:
     Args:
       table: the sentences by bucket.
       row_len: seq_len + 1.
-      tokens_per_image: where a sentence may be split.
-      seed: non-negative; of everything that is drawn.
+      tokens_per_image: a sentence is split only between images.
+      seed: of everything that is drawn; non-negative.
       long_sentences: what happens to a sentence that does not fit a row with its BOS. "error" refuses it; "split" cuts
         it between images into pieces that are sentences of their own, each with a BOS, the last with the EOS. No code
         is dropped either way.
@@ -55,6 +58,7 @@ class PackedRows:
     ):
         self.row_len = row_len
         self._table, self._seed = table, seed
+        # The pieces of a split sentence are items of their own: they may go into different rows.
         items, draws = [], []
         for bucket in table.buckets:
             for piece in whole_pieces(bucket.codes, row_len, tokens_per_image, long_sentences):
@@ -70,13 +74,15 @@ class PackedRows:
             )
             for full, (row, _) in zip(contents, groups, strict=True)
         ]
+        # Every template's contents and count are known, so the fill is exact before any row is read.
         total = self.rows_per_pass * row_len
         used = [template.tokens for template in self._templates]
         again = [template.pieces[-1].tokens * template.repeats for template in self._templates]
         self.fill, self.repeated = float(counts @ used) / total, float(counts @ again) / total
         self._dealer = EvenDealer(counts, BLOCK_ROWS, seed)
         self._members = np.array([(item.first, item.count) for item in items])
-        # The items of template t are slots[slot_begin[t] : slot_begin[t + 1]].
+        # Rows have different numbers of items, so they lie in one flat array: those of template t are
+        # slots[slot_begin[t] : slot_begin[t + 1]].
         self._slots = np.concatenate([np.array(row) for row in contents])
         self._slot_begin = np.cumsum([0, *map(len, contents)])
         self._block = functools.lru_cache(maxsize=4)(self._make_block)
@@ -101,16 +107,17 @@ class PackedRows:
         return found
 
     def _make_block(self, number: int, block: int) -> "_Block":
-        """The rows of a block, all at once: a row alone would cost the same few array operations."""
+        """Makes the rows of a block at once: a single row would cost as many array operations."""
+        # Draws count on over passes, so a sentence's turn comes again only after its whole bucket was seen.
         before = self._dealer.before(block) + number * self._dealer.counts
         templates = self._dealer.types(number, block)
         begins = self._slot_begin[templates]
         sizes = self._slot_begin[templates + 1] - begins
         ends = np.cumsum(sizes)
-        # The slots of each row's template, row after row: 0..sizes[r] - 1 from begins[r] on.
+        # Row after row, the slots begins[r] .. begins[r] + sizes[r] - 1 of its template, without a loop in Python.
         items = self._slots[np.arange(ends[-1]) + np.repeat(begins - ends + sizes, sizes)]
-        # An item may be in several templates, and its draws are numbered over all of them: count those that lie before
-        # this block. In float64, exact to 2^53 draws.
+        # Several templates may share an item, whose draws are numbered over all of them: count those before this
+        # block. bincount adds in float64, exact to 2^53 draws.
         drawn = np.bincount(
             self._slots,
             weights=np.repeat(before, np.diff(self._slot_begin)),
@@ -120,21 +127,21 @@ class PackedRows:
             self._members[items, 0],
             self._members[items, 1],
             drawn[items] + occurrence(items),
-            items,
+            items,  # as the salt: items of one bucket draw in orders of their own
             self._seed,
         )
         return _Block(templates, np.append(0, ends), sentences)
 
 
 class OnePerRow:
-    """A sentence a row, in order, once: for evaluation.
+    """One sentence a row, in order, once: for evaluation.
 
-    Arguments and errors as in `PackedRows`; sentences of 0 codes have no row.
+    Arguments and errors as in `PackedRows`; sentences of 0 codes get no row.
     """
 
     def __init__(
         self,
-        lengths: UInt32[np.ndarray, " n"],
+        lengths: UInt32[np.ndarray, " N"],
         row_len: int,
         tokens_per_image: int,
         long_sentences: LongSentences = "error",
@@ -149,7 +156,7 @@ class OnePerRow:
             else []
             for codes in distinct
         ]
-        self._length_of = of_sentence  # a row of `distinct`
+        self._length_of = of_sentence  # number of its length in `distinct`
         rows_of = np.array([len(templates) for templates in self._templates_of])
         self._ends = np.cumsum(rows_of[of_sentence])
 
@@ -158,11 +165,12 @@ class OnePerRow:
         return int(self._ends[-1])
 
     def rows(self, first: int, count: int) -> list[Row]:
-        """Rows first..first + count - 1, as far as there are so many."""
+        """Rows first..first + count - 1; fewer at the end."""
         found = []
         for row in range(first, min(first + count, len(self))):
             sentence = int(np.searchsorted(self._ends, row, side="right"))
             templates = self._templates_of[self._length_of[sentence]]
+            # The sentence's rows end at _ends[sentence]: count back from there.
             template = templates[row - int(self._ends[sentence]) + len(templates)]
             found.append(Row(template, np.array([sentence])))
         return found
@@ -171,7 +179,7 @@ class OnePerRow:
 def whole_pieces(
     codes: int, row_len: int, tokens_per_image: int, long_sentences: LongSentences
 ) -> list[Piece]:
-    """A sentence of `codes` codes as one piece, or split between images where it is longer than a row.
+    """A sentence of `codes` codes as one piece, or split between images if it is longer than a row.
 
     Raises:
       UserError: see `PackedRows`.
@@ -186,7 +194,7 @@ def whole_pieces(
             f"a sentence has {codes} codes, a row holds {row_len - 1} after its BOS: "
             f"set seq_len to at least {codes}, or long_sentences to 'split'"
         )
-    # A sentence that fits with its BOS stays whole even where that is no whole number of `room`s.
+    # A sentence that fits with its BOS stays whole, whatever `room` would cut.
     step = codes if codes + 1 <= row_len else room
     return [
         Piece(
@@ -200,15 +208,15 @@ def whole_pieces(
 
 
 class _Block(NamedTuple):
-    """Rows in order: row r has template `templates[r]` and the sentences `edges[r] : edges[r + 1]`."""
+    """Rows in order: row r has the template `templates[r]` and `sentences[edges[r] : edges[r + 1]]`."""
 
-    templates: Int64[np.ndarray, " rows"]
-    edges: Int64[np.ndarray, " rows_plus_1"]
-    sentences: Int64[np.ndarray, " slots"]
+    templates: Int64[np.ndarray, " R"]
+    edges: Int64[np.ndarray, " R+1"]
+    sentences: Int64[np.ndarray, " P"]
 
 
 class _Item(NamedTuple):
-    """A piece, and the sentences of which it can be: `first`, `count` as in `Bucket`."""
+    """A piece, and the sentences that it can come from: `first`, `count` as in `Bucket`."""
 
     piece: Piece
     first: int
@@ -216,15 +224,15 @@ class _Item(NamedTuple):
 
 
 def _with_a_beginning(row: tuple[int, ...], items: list[_Item], row_len: int) -> list[int]:
-    """The items of a row, and one that fills its end: the beginning of another sentence of a bucket that is in the row.
+    """The items of a row, and one to fill its end: the beginning of another sentence from a bucket of the row.
 
-    So every group of a mixture fills its own rows, and its share stays what its weight says. The filler is added to
-    `items`, with draws of its own: were it one of the row's items, the sentences it cuts would be missing whole.
+    So the groups of a mixture fill up their own rows, and their shares stay what the weights say. The filler is a new
+    item in `items` with draws of its own: as one of the row's items, it would use up draws that must be whole.
     """
     room = row_len - sum(items[item].piece.tokens for item in row)
     if room < 2:  # a BOS and one code to predict
         return list(row)
-    # The shortest that reaches to the end of the row wastes least of a sentence; if none does, the longest.
+    # The shortest sentence that reaches the end of the row loses least to the cut; if none does, take the longest.
     by_size = sorted(row, key=lambda item: items[item].piece.tokens)
     long_enough = [item for item in by_size if items[item].piece.tokens >= room]
     piece, first, count = items[(long_enough or by_size[-1:])[0]]
@@ -239,10 +247,10 @@ def _best_fit_decreasing(
 ) -> list[tuple[tuple[int, ...], int]]:
     """Best-fit decreasing of `counts[i]` items of `sizes[i]` each: (the items in a row, the number of such rows).
 
-    The rows are as full as placing the items one by one would leave them; items of one number are placed together.
+    The rows get as full as if the items were placed one by one, but equal items are placed together.
     """
-    # Rows of equal contents are one entry with a number: the time depends on the distinct lengths, not the sentences.
-    rooms: list[int] = []  # free space of the open rows, ascending
+    # Equal rows are one entry with a count: the time depends on the number of lengths, not of sentences.
+    rooms: list[int] = []  # the different free spaces of open rows, ascending
     open_rows: dict[int, list[tuple[tuple[int, ...], int]]] = {}
 
     def add(contents: tuple[int, ...], room: int, rows: int) -> None:
@@ -255,16 +263,17 @@ def _best_fit_decreasing(
         size, count = sizes[item], counts[item]
         while count:
             at = bisect.bisect_left(rooms, size)
-            if at == len(rooms):  # no open row has room: as many empty ones as it takes
+            if at == len(rooms):  # no open row has room: begin as many empty ones as it takes
                 room, contents, rows = capacity, (), count
             else:
                 room = rooms[at]
                 contents, rows = open_rows[room].pop()
                 if not open_rows[room]:
                     del open_rows[room], rooms[at]
-            # Best fit fills a row it has begun before it begins the next; fewer than a rowful go into one row.
+            # Best fit fills the row it has begun before it begins the next; less than a rowful goes into one row.
             per_row = min(room // size, count)
             used = min(rows, count // per_row)
+            # Rows that were not needed stay open; empty ones need not, as new ones cost nothing.
             if used < rows and contents:
                 add(contents, room, rows - used)
             add(contents + (item,) * per_row, room - per_row * size, used)

@@ -1,9 +1,11 @@
-"""Rows of tokens: what a row is made of, and how a batch of them is filled with codes.
+"""Rows of tokens: what a row is made of, and how a batch of rows is filled with codes.
 
-A row has seq_len + 1 tokens: inputs are `[:-1]`, labels `[1:]`. Letters: B rows, T tokens of a row.
+A row has seq_len + 1 tokens: inputs are `[:-1]`, labels `[1:]`.
 
-Everything about a row but its codes follows from its template, and packed rows come in few templates: so segments,
+Everything about a row but its codes follows from its template, and packed rows have few templates. So segments,
 positions, loss weights and special ids are made once a template and copied, and filling a row is one join of bytes.
+
+Shape legend: B rows, T tokens of a row, P pieces of a row, S its tokens that are not codes.
 """
 
 import dataclasses
@@ -22,7 +24,7 @@ Read = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[bytes | None]]
 
 
 class Piece(NamedTuple):
-    """The codes `start:stop` of a sentence, with a BOS before and an EOS behind where the flags say so."""
+    """The codes `start:stop` of a sentence, with a BOS before and an EOS behind if the flags say so."""
 
     start: int
     stop: int
@@ -31,18 +33,18 @@ class Piece(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """BOS and EOS included."""
+        """Number of tokens, BOS and EOS included."""
         return self.stop - self.start + self.bos + self.eos
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowTemplate:
-    """The pieces of a row in order, whatever sentences they are of.
+    """The pieces of a row, in order, of whatever sentences.
 
-    Compared, and cached, by identity: a planner makes each template once.
+    Compared and cached by identity, which is cheaper than hashing the pieces: packing makes each template once.
 
     Attributes:
-      pieces: from the first token on; padding fills what they leave.
+      pieces: from the first token on; padding fills the rest.
       isolated: each piece is a segment of its own, and positions restart with it.
       repeats: the last piece is a second look at a sentence that another row has whole.
     """
@@ -53,7 +55,7 @@ class RowTemplate:
 
     @property
     def tokens(self) -> int:
-        """That are not padding."""
+        """Number of tokens that are not padding."""
         return sum(piece.tokens for piece in self.pieces)
 
 
@@ -61,17 +63,17 @@ class Row(NamedTuple):
     """A template, and the sentence of each of its pieces."""
 
     template: RowTemplate
-    sentences: Int64[np.ndarray, " pieces"]
+    sentences: Int64[np.ndarray, " P"]
 
 
 class Rows(Protocol):
-    """An endless series of rows in passes: a pass is one round over the data.
+    """An endless series of rows in passes, which are rounds over the data.
 
     Attributes:
       row_len: tokens of a row.
-      rows_per_pass: in a pass every sentence is drawn once (or as often as its weight says).
+      rows_per_pass: rows of a pass, which draws every sentence once (or as often as its weight says).
       fill: share of the rows' tokens that are not padding, in (0, 1].
-      repeated: share of them that are the beginning of a sentence which another row has whole.
+      repeated: share of the rows' tokens that repeat the beginning of a sentence which another row has whole.
     """
 
     row_len: int
@@ -92,24 +94,25 @@ def assemble(
     size: int,
     id_type: str = "<u2",
 ) -> HostBatch:
-    """Rows as a batch of (size, row_len) arrays: tokens, segment_ids, positions, int32, and loss_weights, float32.
+    """Makes a batch of rows, (B, T) arrays: tokens, segment_ids, positions, int32, and loss_weights, float32.
 
     Args:
       rows: at most `size`; the rest of the batch is padding.
-      read: (sentences, starts, counts), int64 (m,) each, to `counts` of their flat codes from `starts` on, as bytes of
-        `id_type`; None for a bad record, whose place in the row becomes padding.
+      read: maps (sentences, starts, counts), int64 each, to `counts` flat codes of each sentence from `starts` on, as
+        bytes of `id_type`; None for a bad record, whose place in the row becomes padding.
       row_len: T.
       vocabulary: for the ids of BOS, EOS and PAD.
       size: B.
       id_type: of the codes that `read` gives, "<u2" or "<u4".
     """
     tokens_BT, segments_BT, positions_BT = (np.empty((size, row_len), np.int32) for _ in range(3))
+    # Empty, not zeros: everything below is written once.
     weights_BT = np.empty((size, row_len), np.float32)
     n, pad = len(rows), vocabulary.pad
     tokens_BT[n:], segments_BT[n:], positions_BT[n:], weights_BT[n:] = pad, 0, 0, 0
     if rows:
         make = _blank_maker(row_len, vocabulary, id_type)
-        # A concatenated row has a template of its own, which nothing asks for twice.
+        # A row of `concat` has a template that never comes again: do not let it push others out of the cache.
         blanks = [
             (make if row.template.isolated else make.__wrapped__)(row.template) for row in rows
         ]
@@ -120,7 +123,7 @@ def assemble(
         np.concatenate([blank.loss_weights for blank in blanks], out=weights_BT[:n].reshape(-1))
         for row, place in holes:
             tokens_BT[row, place], segments_BT[row, place], positions_BT[row, place] = pad, 0, 0
-            # The token behind a hole has lost what predicted it, too: one rule says so for both ends.
+            # The token behind a hole is no longer predicted by the one before it, so the whole row is weighted anew.
             weights_BT[row] = label_weights(segments_BT[row])
     return {
         "tokens": tokens_BT,
@@ -130,11 +133,11 @@ def assemble(
     }
 
 
-def label_weights(segment_ids: Int[np.ndarray, "*rows t"]) -> Float32[np.ndarray, "*rows t"]:
-    """What predicting each token weighs: 1 where it continues the segment of the token before it, else 0.
+def label_weights(segment_ids: Int[np.ndarray, "*B T"]) -> Float32[np.ndarray, "*B T"]:
+    """The weight of predicting each token: 1 if it continues the segment of the token before it, else 0.
 
-    So neither padding (segment 0) counts, nor the first token of a sentence, which nothing in it predicts; the first
-    token of a row is never a label, and weighs 0.
+    So padding (segment 0) does not count, nor does the first token of a sentence, which nothing in it predicts. The
+    first token of a row is never a label and weighs 0.
     """
     weights = np.zeros(segment_ids.shape, np.float32)
     before, label = segment_ids[..., :-1], segment_ids[..., 1:]
@@ -147,31 +150,30 @@ _Segments = tuple[Int32[np.ndarray, " t"], Int32[np.ndarray, " t"], Float32[np.n
 
 
 class _Blank(NamedTuple):
-    """A row before its codes: all that its template says.
+    """A row before its codes: everything that its template says.
 
     Attributes:
       segments, positions, loss_weights: of the row's tokens.
-      starts, counts: which codes of its sentence each piece wants.
+      starts, counts: which codes each piece takes of its sentence.
       places: the tokens of each piece.
-      around_codes: the row as bytes, cut where codes begin and end: what is around the codes, and nothing at the odd
-        places, where codes go.
-      special_at, special: the tokens that are no codes, for ids that `around_codes` cannot hold.
+      around_codes: the row as bytes, cut where codes begin and end; the odd elements are empty, and codes go there.
+      special_at, special: the tokens that are not codes, for ids that `around_codes` cannot hold.
     """
 
-    segments: Int32[np.ndarray, " t"]
-    positions: Int32[np.ndarray, " t"]
-    loss_weights: Float32[np.ndarray, " t"]
-    starts: Int64[np.ndarray, " pieces"]
-    counts: Int64[np.ndarray, " pieces"]
+    segments: Int32[np.ndarray, " T"]
+    positions: Int32[np.ndarray, " T"]
+    loss_weights: Float32[np.ndarray, " T"]
+    starts: Int64[np.ndarray, " P"]
+    counts: Int64[np.ndarray, " P"]
     places: list[slice]
     around_codes: list[bytes]
-    special_at: Int64[np.ndarray, " specials"]
-    special: Int32[np.ndarray, " specials"]
+    special_at: Int64[np.ndarray, " S"]
+    special: Int32[np.ndarray, " S"]
 
 
 @functools.lru_cache(maxsize=8)
 def _blank_maker(row_len: int, vocabulary: Vocabulary, id_type: str) -> Any:
-    """`_blank` of what a loader never changes, cached by template: hashing the vocabulary once a row is measurable."""
+    """`_blank` for a loader's fixed arguments, cached by template alone: hashing the vocabulary for each row shows."""
     return functools.lru_cache(maxsize=256)(  # 16 MB at 4096 tokens
         lambda template: _blank(template, row_len, vocabulary, id_type)
     )
@@ -239,8 +241,9 @@ def _one_segment(tokens: int, row_len: int) -> _Segments:
 def _read_all(
     rows: Sequence[Row], blanks: Sequence[_Blank], read: Read, id_bytes: int
 ) -> tuple[list[bytes], list[tuple[int, slice]]]:
-    """The codes of all pieces, in order, and the places (row, tokens) of those that cannot be read, which are zeros."""
+    """Reads the codes of all pieces, in order; unreadable ones are zeros, and their places (row, tokens) come along."""
     counts = np.concatenate([blank.counts for blank in blanks])
+    # One call for the whole batch, so that the store can look all records up in a few array operations.
     found = read(
         np.concatenate([row.sentences for row in rows]),
         np.concatenate([blank.starts for blank in blanks]),
@@ -260,8 +263,8 @@ def _read_all(
 def _tokens(
     blanks: Sequence[_Blank], found: list[bytes], vocabulary: Vocabulary, id_type: str
 ) -> np.ndarray:
-    """The tokens of rows, one after another; of `id_type` where it can hold the special ids, else int32."""
-    # Joined as bytes and read all at once: piece by piece, NumPy takes longer to begin than to copy.
+    """The tokens of all rows, one after another: of `id_type` if it can hold the special ids, else int32."""
+    # Join bytes and view them as an array once: for each piece, NumPy's overhead would exceed the copying.
     joined: list[bytes] = []
     begin = 0
     for blank in blanks:
@@ -272,7 +275,7 @@ def _tokens(
     tokens = np.frombuffer(b"".join(joined), id_type)
     if max(vocabulary.bos, vocabulary.eos, vocabulary.pad) < 1 << 8 * tokens.itemsize:
         return tokens
-    # Codes of two bytes beside special ids of more, as a codebook of 65,536 codes has them.
+    # A codebook of 65,536 codes fits two bytes, but its special ids, which lie behind the codes, do not.
     wide = tokens.astype(np.int32)
     ends = np.cumsum([len(blank.segments) for blank in blanks])
     for blank, tokens_T in zip(blanks, np.split(wide, ends[:-1]), strict=True):

@@ -1,6 +1,6 @@
 """The record of a visual sentence, and the schema of such records.
 
-A record holds the codes without BOS and EOS, in a `tf.train.Example`:
+A record is a `tf.train.Example` of the codes, without BOS and EOS, and where they came from:
 
 | feature | type | meaning |
 |---|---|---|
@@ -10,7 +10,7 @@ A record holds the codes without BOS and EOS, in a `tf.train.Example`:
 | key | bytes | where it came from, stable and unique |
 | layout | bytes | the roles of its images in order: `image,depth,image,depth` or `frame*16` |
 
-A codebook of more than 65536 codes has `tokens`, little-endian uint32, in the place of `codes`.
+With a codebook of more than 65536 codes, `tokens`, little-endian uint32, takes the place of `codes`.
 """
 
 import dataclasses
@@ -28,16 +28,16 @@ from lvm_jax.errors import UserError
 
 T = TypeVar("T", bytes, int)
 
-_NARROW_CODES = 1 << 16  # that uint16 can name
+_NARROW_CODES = 1 << 16  # the largest codebook whose codes fit uint16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SentenceSchema(Schema):
-    """A schema of sentences, which differ in how wide their codes are.
+    """A schema of sentences with codes of a given width.
 
     Attributes:
-      feature: that holds the codes.
-      id_type: of a code, little-endian.
+      feature: the feature that holds the codes.
+      id_type: type of a code, little-endian.
     """
 
     feature: str
@@ -45,18 +45,18 @@ class SentenceSchema(Schema):
 
     @property
     def id_bytes(self) -> int:
-        """Of a code."""
+        """Bytes of a code."""
         return np.dtype(self.id_type).itemsize
 
 
 class Outline(NamedTuple):
-    """What can be said of a record without knowing its tokenizer: enough to plan rows, weigh sources, find the codes.
+    """What one can say of a record without its tokenizer: enough to pack rows, weight sources and find the codes.
 
     Attributes:
       codes_at: where the codes begin in the record, in bytes.
-      codes_bytes: their length; 0: the record is no sentence.
+      codes_bytes: their length; 0 if the record is not a sentence.
       largest: the largest code.
-      source: name of the data set the sentence came from.
+      source: name of the data set that the sentence came from.
       category: see `Category`.
     """
 
@@ -67,7 +67,7 @@ class Outline(NamedTuple):
     category: int
 
     def facts(self) -> Facts:
-        """What the index says of the record."""
+        """The record's facts for the index."""
         return Facts(self[:3], self[3:]) if self.codes_bytes else NOTHING
 
 
@@ -102,7 +102,7 @@ def schema_of(codebook_size: int) -> SentenceSchema:
 
 
 class SentenceWriter(TFRecordWriter):
-    """Writes a shard of sentences; used as `TFRecordWriter` is.
+    """Writes a shard of sentences; use it like `TFRecordWriter`.
 
     Args:
       path: of the shard.
@@ -117,7 +117,7 @@ class SentenceWriter(TFRecordWriter):
         """Appends a sentence.
 
         Raises:
-          UserError: as `encode_example`; codes of another width than the schema's; or a record that is too long.
+          UserError: see `encode_example`; also if the codes' width is not the schema's, or the record is too long.
         """
         if sentence.codes.dtype != np.dtype(self._id_type):
             raise UserError(
@@ -128,11 +128,12 @@ class SentenceWriter(TFRecordWriter):
 
 
 def encode_with_facts(sentence: VisualSentence) -> tuple[bytes, Facts]:
-    """`encode_example`, and what the index says of the record, without parsing it again."""
+    """Encodes a sentence, and gives the record's facts for the index without parsing it again."""
     record = encode_example(sentence)
+    # Little-endian first, as they are stored; `copy=False` makes that free on most machines.
     codes = sentence.codes.astype(sentence.codes.dtype.newbyteorder("<"), copy=False).tobytes()
     outline = Outline(
-        record.index(codes),  # any place where these very bytes lie will do
+        record.index(codes),  # an earlier chance match would do: readers want these very bytes
         len(codes),
         int(sentence.codes.max()),
         sentence.source,
@@ -142,11 +143,11 @@ def encode_with_facts(sentence: VisualSentence) -> tuple[bytes, Facts]:
 
 
 def encode_example(sentence: VisualSentence) -> bytes:
-    """The record of a sentence, a serialized `tf.train.Example`; equal sentences give equal bytes.
+    """Encodes a sentence as a serialized `tf.train.Example`; equal sentences give equal bytes.
 
     Raises:
-      UserError: codes that are not a matrix of uint16 or uint32 with an image a row, an unknown category, or a layout
-        that has another number of images than the codes.
+      UserError: the codes are not a uint16 or uint32 matrix with one image a row, the category is unknown, or layout
+        and codes disagree on the number of images.
     """
     codes = sentence.codes
     schema = {2: SENTENCES, 4: WIDE_SENTENCES}.get(codes.dtype.itemsize)
@@ -170,11 +171,11 @@ def encode_example(sentence: VisualSentence) -> bytes:
 
 
 def decode_example(data: bytes, *, codebook_size: int, tokens_per_image: int) -> VisualSentence:
-    """The sentence of a record.
+    """Decodes the sentence of a record.
 
     Raises:
       CorruptRecord: not an Example of `schema_of(codebook_size)`, a code >= `codebook_size`, a fraction of an image, an
-        unknown category, or a layout of another number of images.
+        unknown category, or a layout with another number of images.
     """
     schema = schema_of(codebook_size)
     features = example.decode(data)
@@ -200,17 +201,19 @@ def decode_example(data: bytes, *, codebook_size: int, tokens_per_image: int) ->
     problem = problem_of(category, layout, len(codes))
     if problem:
         raise CorruptRecord(f"sentence {key!r}: {problem}")
+    # In native byte order, the only one that JAX takes.
     return VisualSentence(
         codes.astype(codes.dtype.newbyteorder("="), copy=False), source, category, key, layout
     )
 
 
 def outline(data: bytes) -> Outline:
-    """The outline of a record; `NO_SENTENCE` where it is no Example with codes, source and category, one of each."""
+    """The outline of a record; `NO_SENTENCE` unless it is an Example with one value each of codes, source, category."""
     return _outline(data, SENTENCES.feature, SENTENCES.id_type)
 
 
 def _outline(data: bytes, feature: str, id_type: str) -> Outline:
+    # No error: an index also has to describe damaged and foreign records, whose readers count them.
     try:
         features = example.decode(data)
         codes = _single(features, feature, bytes)

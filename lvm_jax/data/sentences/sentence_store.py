@@ -1,4 +1,7 @@
-"""The visual sentences of many shards as one sequence, planned from their indices and read one by one."""
+"""The visual sentences of many shards as one sequence: lengths and origins from the indices, codes on demand.
+
+Shape legend: N sentences, O origins, M sentences that are read together.
+"""
 
 from collections.abc import Sequence
 
@@ -21,28 +24,28 @@ from lvm_jax.errors import UserError
 class SentenceStore:
     """The sentences of one split of one or several data sets, in the order of folder, shard and record.
 
-    Every process opens the same sequence. In memory it takes 30 bytes a sentence.
+    Every process opens the same sequence. It takes 30 bytes of memory a sentence.
 
     Attributes:
       manifest: of all data sets together (`manifest.merge`).
       schema: of the records.
-      lengths: uint32 (n,), codes of each sentence, known without reading it; 0 where its record is no sentence.
-      origins: the data sets, their sources and their categories.
-      origin: uint16 (n,), of each sentence, by number.
+      lengths: number of codes of each sentence, known without reading it; 0 if its record is not a sentence.
+      origins: the data sets, with their sources and categories.
+      origin: the number of each sentence's origin.
     """
 
     manifest: manifests.Manifest
-    lengths: UInt32[np.ndarray, " n"]
+    lengths: UInt32[np.ndarray, " N"]
     origins: list[Origin]
-    origin: UInt16[np.ndarray, " n"]
+    origin: UInt16[np.ndarray, " N"]
 
     def __init__(self, shards: Shards, split: str, *, max_corrupt: int = 16):
-        """Opens every index of the split; reads no record, unless an index has to be made.
+        """Opens every index of the split; reads no record unless an index has to be made.
 
         Args:
-          shards: as of `find_shards`.
+          shards: see `find_shards`.
           split: such as "train".
-          max_corrupt: this many bad records are skipped, each process for itself; one more is an error.
+          max_corrupt: how many bad records each process skips; one more is an error.
 
         Raises:
           UserError: nothing there, an empty split, a missing or damaged shard, a shard and its copy, or data sets of
@@ -55,9 +58,10 @@ class SentenceStore:
         for folder in folders:
             if not any(len(file) for file in files if file.path.parent == folder):
                 raise UserError(
-                    f"split {split!r} of {folder} has no sentence: build it, or do not name it in shards"
+                    f"split {split!r} of {folder} has no sentence: build it, or leave it out of shards"
                 )
         self._records = RecordStore(files, max_corrupt=max_corrupt)
+        # All columns as flat arrays, in the order of the records: sentence i is record i.
         columns = {
             name: np.concatenate([file.index[name] for file in files])
             for name, _ in self.schema.columns
@@ -76,16 +80,16 @@ class SentenceStore:
 
     @property
     def corrupt(self) -> int:
-        """Distinct bad records that this process has met so far."""
+        """How many different bad records this process has met so far."""
         return self._records.corrupt
 
-    def images_by_origin(self) -> Int64[np.ndarray, " origins"]:
-        """How many images each origin has."""
+    def images_by_origin(self) -> Int64[np.ndarray, " O"]:
+        """Number of images of each origin."""
         codes = np.bincount(self.origin, weights=self.lengths, minlength=len(self.origins))
         return codes.astype(np.int64) // self.manifest.tokens_per_image
 
     def sentence(self, i: int) -> VisualSentence | None:
-        """Sentence `i`, or None where its record is bad, which is counted and named in a warning.
+        """Reads sentence `i`; None if its record is bad, which is counted and logged.
 
         Raises:
           UserError: more than `max_corrupt` bad records, or an index that does not describe its shard.
@@ -105,14 +109,14 @@ class SentenceStore:
 
     def codes(
         self,
-        ids: Int64[np.ndarray, " m"],
-        starts: Int64[np.ndarray, " m"],
-        counts: Int64[np.ndarray, " m"],
+        ids: Int64[np.ndarray, " M"],
+        starts: Int64[np.ndarray, " M"],
+        counts: Int64[np.ndarray, " M"],
     ) -> list[bytes | None]:
-        """`counts` of the flat codes of sentences from `starts` on; None for a bad record, which is counted and named.
+        """Reads `counts` flat codes of each sentence from `starts` on; None for a bad record, which is counted.
 
-        They are as they are stored, of type `schema.id_type`. CRCs are checked, and where the codes lie is the index's
-        word for the record of that CRC: nothing is parsed. Errors as in `sentence`.
+        The bytes are as stored, of type `schema.id_type`. Nothing is parsed: the index says where the codes lie in the
+        record of that CRC, and the CRC is checked. Errors as in `sentence`.
         """
         width = self.schema.id_bytes
         begins = self._codes_at[ids] + DATA_AT + width * starts
@@ -125,10 +129,12 @@ class SentenceStore:
         ]
 
     def _leave_out_bad(self, largest: np.ndarray) -> None:
-        """Counts the records that the index shows to be bad, and gives them the length 0."""
+        """Counts the records that the index shows to be bad, and sets their length to 0."""
         per_image, codebook_size = self.manifest.tokens_per_image, self.manifest.codebook_size
+        # Judged by the index alone, so every process leaves out the same sentences.
         broken = (self.lengths == 0) | (self.lengths % per_image != 0)
         out_of_range = ~broken & (largest >= codebook_size)
+        # A bad record keeps its number, with length 0: numbers of sentences and of records stay the same.
         self.lengths = np.where(broken | out_of_range, np.uint32(0), self.lengths)
         for i in np.flatnonzero(broken | out_of_range).tolist():
             if out_of_range[i]:
@@ -138,13 +144,14 @@ class SentenceStore:
             self._records.count_corrupt(i, why)
 
 
-def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarray, " n"]]:
-    """The origins of all files, and each sentence's by number."""
+def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarray, " N"]]:
+    """The origins of all files, and the number of each sentence's origin."""
     numbers: dict[Origin, int] = {}
     columns = []
     for file in files:
         match = SHARD_NAME.fullmatch(file.path.name)
         assert match is not None  # find_shards matched it
+        # Each index numbers its own origins: give them numbers over all files.
         renumbered = [
             numbers.setdefault(
                 Origin(match["name"], source, _category(category, file)), len(numbers)
@@ -155,7 +162,7 @@ def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarr
             raise UserError(
                 f"more than {MAX_ORIGINS} sources: `source` names a data set, `key` the item"
             )
-        # A file of bad records has no origin at all.
+        # The extra 0 is for a file of bad records only: it has no origins, but its records all say origin 0.
         columns.append(np.array([*renumbered, 0], np.uint16)[file.index.origin])
     return list(numbers), np.concatenate(columns)
 
@@ -163,7 +170,7 @@ def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarr
 def _category(number: int, file: RecordFile) -> str:
     if number not in CATEGORIES:
         raise UserError(
-            f"the index of {file.path} knows a category {number}: categories are 1..{max(CATEGORIES)}; delete the "
+            f"the index of {file.path} has the category {number}: categories are 1..{max(CATEGORIES)}; delete the "
             "index, and it is made anew"
         )
     return Category(number).name.lower()

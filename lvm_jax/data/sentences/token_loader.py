@@ -1,22 +1,22 @@
 """Shards to language-model batches.
 
 A batch holds arrays of (rows of this process, seq_len + 1): `tokens`, `segment_ids` and `positions`, int32, and
-`loss_weights`, float32, where `[:, t]` is what predicting token t weighs. Segment 0 is padding.
+`loss_weights`, float32; `loss_weights[:, t]` is the weight of predicting token t. Segment 0 is padding.
 
-From a step to the bytes on disk there are six index spaces. Each arrow is a formula or one look-up, so any step is
-found without the steps before it, on any number of hosts:
+Six index spaces lead from a step to the bytes on disk. Each arrow is a formula or one look-up, so any step is found
+without the steps before it, on any number of hosts:
 
     step              of the training loop; the loader's whole state
      | StepLoader.indices_at: step * global_batch + the slice of this process
     row of the series endless, the same for every number of processes
      | divmod by rows_per_pass
-    row of the pass   a pass is one round over the data (by weights: over each group as often as its weight says)
-     | EvenDealer.find: the block that the row lies in; its order is drawn when it is needed
+    row of the pass   a pass is one round over the data (with weights: over each group as often as its weight says)
+     | EvenDealer.find: the block of the row; its order is drawn when needed
     piece             a row's template lists its pieces: which codes of a sentence of which bucket (see `packing`)
      | the piece's n-th draw from its bucket; BucketTable.sentence: the n-th of the bucket, permuted
-    sentence          0..n - 1 over all shards, in the order of folder, file and record
-     | RecordStore.read: the file by binary search, the record by what is left
-    record            of a file: the index says at which byte its frame begins, and where in it the codes do
+    sentence          0..N - 1 over all shards, in the order of folder, file and record
+     | RecordStore.read: the file by binary search, the record by the remainder
+    record            of a file: the index says at which byte its frame begins, and where in it the codes begin
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,14 +43,14 @@ Packing = Literal["packed", "concat"]
 class TokenLoader(StepLoader):
     """Endless training batches; the batch of step s is a pure function of the shards, the arguments and s.
 
-    Rows are planned from the indices, by bucket, and dealt in passes. Without weights a pass has every sentence once,
-    in an order of its own. A batch may lie on both sides of a pass's border.
+    Rows are packed by bucket, from the indices alone, and dealt in passes. Without weights a pass has every sentence
+    once, in an order of its own. A batch may span two passes.
 
     Attributes:
       manifest: of all data sets together.
       rows_per_pass: number of rows.
       fill: share of the rows' tokens that are not padding.
-      repeated: share of them that are a second look at the beginning of a sentence (see `packing`).
+      repeated: share of the rows' tokens that are a second look at a sentence's beginning (see `packing`).
     """
 
     def __init__(
@@ -71,23 +71,23 @@ class TokenLoader(StepLoader):
         threads: int = 1,
         prefetch: int = 2,
     ):
-        """Opens the shards and plans the rows.
+        """Opens the shards and packs the rows.
 
         Args:
-          shards: as of `find_shards`.
+          shards: see `find_shards`.
           split: such as "train".
-          seq_len: inputs a row; a row has one token more.
-          global_batch: rows a step, of all processes together.
-          seed: of the rows and of their order.
-          packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream (see there).
+          seq_len: inputs of a row; a row has one token more.
+          global_batch: rows a step, over all processes.
+          seed: of the rows and their order.
+          packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream. See these modules.
           process_index: which slice of the global batch this process reads.
           process_count: number of slices.
           weights: of data sets, sources or categories, see `mixture`; None: every sentence once a pass.
           long_sentences: "error" or "split", see `packing.PackedRows`; "concat" cuts anyway.
-          vocabulary: of the rows; None: the published LVM's, for the codebook that the manifest names.
-          max_corrupt: bad records that may be skipped, each process for itself.
-          threads: that read ahead; 0 reads when asked.
-          prefetch: batches to read ahead, one a thread at least.
+          vocabulary: of the rows; None: the published LVM's, for the manifest's codebook.
+          max_corrupt: how many bad records each process may skip.
+          threads: threads that read ahead; 0 reads on demand.
+          prefetch: batches to read ahead, at least one a thread.
 
         Raises:
           UserError: unusable shards (`SentenceStore`) or weights (`make_mixture`), a sentence longer than a row, or a
@@ -97,9 +97,10 @@ class TokenLoader(StepLoader):
         images = self._store.images_by_origin()
         self._images = images
         self._mixture = make_mixture(self._store.origins, images, weights or {})
+        # uint16, for there is one a sentence, and `MAX_ORIGINS` bounds the groups.
         group = np.array(self._mixture.group_of, np.uint16)[self._store.origin]
         rates = self._mixture.rates(images)
-        # What has a weight of 0 is left out like a record that is no sentence.
+        # A weight of 0 leaves sentences out just as if their records were bad.
         lengths = np.where(rates[group] > 0, self._store.lengths, np.uint32(0))
         table = BucketTable(lengths, group, rates)
         self._vocabulary = vocabulary or Vocabulary.lvm(self._store.manifest.codebook_size)
@@ -123,12 +124,12 @@ class TokenLoader(StepLoader):
 
     @property
     def manifest(self) -> Manifest:
-        """Of all data sets together."""
+        """The manifest of all data sets together."""
         return self._store.manifest
 
     @property
     def rows_per_pass(self) -> int:
-        """Rows in a pass."""
+        """Number of rows of a pass."""
         return self._rows.rows_per_pass
 
     @property
@@ -138,11 +139,12 @@ class TokenLoader(StepLoader):
 
     @property
     def repeated(self) -> float:
-        """Share of the rows' tokens that are the beginning of a sentence which another row has whole."""
+        """Share of the rows' tokens that repeat the beginning of a sentence which another row has whole."""
         return self._rows.repeated
 
     def epochs(self, step: int) -> dict[str, float]:
-        """How often each data set has been passed through after `step` steps, such as {"coco": 1.25}."""
+        """How often each data set has been seen after `step` steps, such as {"coco": 1.25}."""
+        # A pass over the rows draws each group as often as its weight says: data sets advance at different speeds.
         passes = step * self.global_batch / self._rows.rows_per_pass
         drawn, available = {}, {}
         for origin, group, images in zip(
@@ -155,7 +157,7 @@ class TokenLoader(StepLoader):
 
     @property
     def corrupt(self) -> int:
-        """Distinct bad records that this process has skipped so far."""
+        """How many different bad records this process has skipped so far."""
         return self._store.corrupt
 
     def batch_at(self, step: int) -> HostBatch:
@@ -173,9 +175,10 @@ class TokenLoader(StepLoader):
 
 
 class EvalLoader:
-    """A split once, in order, a sentence a row; iterating again starts again.
+    """A split once, in order, one sentence a row; a new iteration starts at the beginning.
 
-    Every process yields the same number of batches of the same shape; what is missing at the end is rows of segment 0.
+    Every process yields the same number of batches of one shape, so that no collective operation waits for a process
+    that has ended; rows of segment 0 fill up the last ones.
     """
 
     def __init__(
@@ -203,12 +206,12 @@ class EvalLoader:
 
     @property
     def manifest(self) -> Manifest:
-        """Of all data sets together."""
+        """The manifest of all data sets together."""
         return self._store.manifest
 
     @property
     def corrupt(self) -> int:
-        """Distinct bad records that this process has skipped so far."""
+        """How many different bad records this process has skipped so far."""
         return self._store.corrupt
 
     def __len__(self) -> int:
@@ -228,7 +231,7 @@ class EvalLoader:
             )
 
     def sentences(self) -> Iterator[VisualSentence]:
-        """The sentences of the split, in order, bad records left out; visual prompts are made of them."""
+        """The sentences of the split, in order, without bad records; visual prompts are made of them."""
         for i in range(len(self._store)):
             sentence = self._store.sentence(i) if self._store.lengths[i] else None
             if sentence is not None:

@@ -1,6 +1,8 @@
 """A visual sentence: the codes of a sequence of images, one image after the other, and where they came from.
 
-Its layout says the role of each image, in order: `image,depth,image,depth`, or `frame*16`.
+Its layout gives the role of each image, in order: `image,depth,image,depth`, or `frame*16`.
+
+Shape legend: N images, C codes of an image.
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ _LAYOUT_PART = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\*([1-9][0-9]{0,5}))?")
 
 
 class Category(enum.IntEnum):
-    """The five kinds of UVD (LVM paper, section 3.1)."""
+    """The five kinds of data in UVD (LVM paper, section 3.1)."""
 
     UNLABELLED_IMAGE = 1
     ANNOTATED_IMAGE = 2
@@ -37,17 +39,14 @@ class VisualSentence:
     """The codes of a sequence of images, and where they came from.
 
     Attributes:
-      codes: an image a row; uint32 where the codebook has more codes than uint16 can name.
+      codes: one image a row; uint32 if the codebook is too large for uint16.
       source: name of the data set.
       category: see `Category`.
-      key: of the sentence, stable and unique.
+      key: names the sentence, stable and unique.
       layout: see the module.
     """
 
-    codes: (
-        UInt16[np.ndarray, "n_images tokens_per_image"]
-        | UInt32[np.ndarray, "n_images tokens_per_image"]
-    )
+    codes: UInt16[np.ndarray, "N C"] | UInt32[np.ndarray, "N C"]
     source: str
     category: int
     key: str
@@ -72,7 +71,7 @@ def compact_layout(roles: Sequence[str]) -> str:
     """The inverse of `expand_layout`: runs of a role become `role*N`.
 
     Raises:
-      UserError: no role at all, or one with other characters than letters, digits, `_` and `-`.
+      UserError: no role, or a role with characters other than letters, digits, `_` and `-`.
     """
     runs = [(role, len(list(group))) for role, group in itertools.groupby(roles)]
     layout = ",".join(role if count == 1 else f"{role}*{count}" for role, count in runs)
@@ -102,7 +101,7 @@ def _expand(layout: str) -> tuple[str, ...]:
 
 
 def problem_of(category: int, layout: str, n_images: int) -> str | None:
-    """What is wrong with the category or the layout of a sentence of so many images; None: nothing."""
+    """Says what is wrong with the category or layout of a sentence of `n_images` images; None if nothing is."""
     if category not in CATEGORIES:
         return f"category {category} is not one of {', '.join(f'{c.value} {c.name.lower()}' for c in Category)}"
     try:
