@@ -187,6 +187,7 @@ class Critic:
             report["lecam"] = losses.divide(pull)
             loss += self.loss.lecam_weight * report["lecam"]
         if self.loss.r1_weight:
+            # Within the objective, because its gradient by the parameters is a second derivative of the logits.
             report["r1"] = self._gradient_penalty(params, images_BHWC)
             loss += self.loss.r1_weight * report["r1"]
         return loss, report

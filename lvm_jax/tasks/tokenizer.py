@@ -1,6 +1,6 @@
 """The tokenizer task: a VQGAN and its discriminator, both updated in one jitted step.
 
-Shape suffixes: B images, H W sides, C channels, D code dimension, T tokens, K codes.
+Shape suffixes: B images, H W sides, C channels, N tokens an image, T tokens in all, D code dimension, K codes.
 """
 
 from collections.abc import Callable
@@ -109,12 +109,15 @@ class TokenizerTask:
         """
         params, opt = state["params"]["generator"], state["opt"]["generator"]
         images_BHWC = to_float(batch["images"])
+        # `pull_back` is the VQGAN's backward pass. It runs once for all parameters, and with the adaptive weight twice
+        # more for the last kernel alone.
         (outputs_BHWC, quantization), pull_back, (report, latents) = jax.vjp(
             lambda p: self._forward(p, images_BHWC), params, has_aux=True
         )
         (likeness, parts), likeness_gradient = jax.value_and_grad(self._likeness, has_aux=True)(
             outputs_BHWC, images_BHWC, batch.get("constants", self.constants)
         )
+        # The critic returns the gradient by the pixels itself, so nothing differentiates through this call.
         verdict = self.critic(CriticState.of(state), state["step"], images_BHWC, outputs_BHWC)
         weight = self._adversarial_weight(
             state["step"], pull_back, likeness_gradient, verdict.pixel_gradient
