@@ -1,6 +1,6 @@
 """Next-token cross-entropy on packed rows.
 
-Shapes: B batch, T tokens, D hidden size, V vocabulary.
+Shapes: B batch, T tokens, C tokens of a chunk, D hidden size, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def cross_entropy(
     Args:
       logits_BTV: scores; the softmax is fp32.
       labels_BT: ids in [0, V).
-      weights_BT: weight of each label, as the batch carries them; a label of weight 0 adds exactly 0.
+      weights_BT: weight of each label, from the batch; a label of weight 0 adds exactly 0.
       z_loss: coefficient of log(sum(exp(logits)))^2, which keeps the normaliser near 1
         (Chowdhery et al., arXiv 2204.02311, section 5).
 
@@ -48,12 +48,12 @@ def chunked_cross_entropy(
     chunk: int,
     z_loss: float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """`cross_entropy(head(hidden_BTD), ...)` with the logits of only `chunk` tokens a row alive at a time.
+    """`cross_entropy(head(hidden_BTD), ...)` with the logits of only `chunk` tokens per row in memory at a time.
 
-    The backward pass computes each chunk's logits again: one more head product in exchange for B * T * V floats.
+    The backward pass recomputes each chunk's logits: one more product with the head saves B * T * V floats.
 
     Args:
-      hidden_BTD: what the head reads.
+      hidden_BTD: the head's input.
       head: hidden states to logits, token by token.
       labels_BT: as in `cross_entropy`.
       weights_BT: as in `cross_entropy`.
@@ -69,6 +69,7 @@ def chunked_cross_entropy(
             f"loss chunk of {chunk} does not divide rows of {T} tokens: choose a divisor of {T}"
         )
 
+    # Without the checkpoint the scan would store every chunk's logits for the backward pass.
     @jax.checkpoint
     def loss_of(hidden: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
         return cross_entropy(head(hidden), labels, weights, z_loss)[0]

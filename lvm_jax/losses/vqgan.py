@@ -1,6 +1,7 @@
 """Losses of a VQGAN. Each returns (sum, weight), to be divided once over the global batch.
 
-Shape suffixes: B images, H W sides, C channels, h w patches, T tokens, D code dimension, K codes.
+Shape suffixes: B images, H W sides, C channels, H2 W2 patches along each side, or halved sides (h w in names),
+G grid dimensions, T tokens, D code dimension, K codes.
 """
 
 from typing import Literal
@@ -29,7 +30,7 @@ def gradient_distance(
     """How far the edges of two images differ: an LPIPS without weights.
 
     Mean absolute difference of both first derivatives and of the Laplacian, summed over `scales`
-    halvings of the side. It asks for sharp edges in the right place, which L1 alone blurs.
+    halvings of the side. It rewards sharp edges in the right place; L1 alone blurs them.
     """
     error = outputs_BHWC - images_BHWC  # the derivatives are linear: one image carries both
     total_B = jnp.zeros(error.shape[0])
@@ -55,8 +56,8 @@ def per_image(values_B: Float[Array, " B"]) -> SumWeight:
 
 
 def vector_quantization(
-    inputs: Float[Array, "*grid D"],
-    codes: Float[Array, "*grid D"],
+    inputs: Float[Array, "*G D"],
+    codes: Float[Array, "*G D"],
     *,
     commitment_cost: float = 0.25,
     legacy: bool = False,
@@ -99,25 +100,26 @@ def code_entropy(
 ) -> tuple[SumWeight, SumWeight]:
     """Entropy of a token's soft assignment, and of the batch's mean assignment, in nats.
 
-    Minimising the first minus the second makes each choice sure and all codes used (MaskGIT,
-    arXiv 2202.04200; its ratio is 0.1 at a temperature of 0.01). The second belongs to the whole
-    batch: it is returned times T, so that it divides as the first does.
+    Minimising the first minus the second makes each choice certain and puts all codes to use (MaskGIT,
+    arXiv 2202.04200; its ratio is 0.1 at a temperature of 0.01). The second is one number for the whole
+    batch: it is returned times T, so that it divides like the first.
 
     Args:
       entropy_T: of each token, from `soft_assignment`.
       mean_K: mean of the tokens' assignments.
     """
     tokens = jnp.float32(entropy_T.size)
+    # 1e-9 keeps the logarithm of a code with no mass finite; times 0 it adds nothing.
     overall = -jnp.sum(mean_K * jnp.log(mean_K + 1e-9))
     return (jnp.sum(entropy_T), tokens), (overall * tokens, tokens)
 
 
 def discriminator(
-    real_Bhw: Float[Array, "B h w"],
-    fake_Bhw: Float[Array, "B h w"],
+    real_Bhw: Float[Array, "B H2 W2"],
+    fake_Bhw: Float[Array, "B H2 W2"],
     kind: Literal["hinge", "non_saturating"] = "hinge",
 ) -> SumWeight:
-    """What the discriminator minimises, mean of its real and fake halves; weight: patches."""
+    """What the discriminator minimises: the mean of its real and fake halves; weight: patches."""
     if kind == "hinge":
         loss_Bhw = jax.nn.relu(1 - real_Bhw) + jax.nn.relu(1 + fake_Bhw)
     else:
@@ -126,7 +128,7 @@ def discriminator(
 
 
 def adversarial(
-    fake_Bhw: Float[Array, "B h w"], kind: Literal["hinge", "non_saturating"] = "hinge"
+    fake_Bhw: Float[Array, "B H2 W2"], kind: Literal["hinge", "non_saturating"] = "hinge"
 ) -> SumWeight:
     """What the generator minimises; weight: patches."""
     loss_Bhw = -fake_Bhw if kind == "hinge" else jax.nn.softplus(-fake_Bhw)
@@ -136,21 +138,21 @@ def adversarial(
 def gradient_penalty(gradient_BHWC: Float[Array, "B H W C"]) -> SumWeight:
     """R1: half the squared length of the discriminator's gradient at each real image; weight: images.
 
-    Mescheder et al., arXiv 1801.04406, equation 9, without gamma. Pixels are those of [0, 1].
+    Mescheder et al., arXiv 1801.04406, equation 9, without gamma. Pixels are in [0, 1].
     """
     return per_image(jnp.sum(jnp.square(gradient_BHWC), axis=(1, 2, 3)) / 2)
 
 
 def lecam(
-    real_Bhw: Float[Array, "B h w"],
-    fake_Bhw: Float[Array, "B h w"],
+    real_Bhw: Float[Array, "B H2 W2"],
+    fake_Bhw: Float[Array, "B H2 W2"],
     average_real: Float[Array, ""],
     average_fake: Float[Array, ""],
 ) -> SumWeight:
-    """relu(real - average fake)^2 + relu(average real - fake)^2: keeps the two logits near each other.
+    """relu(real - average fake)^2 + relu(average real - fake)^2: keeps real and fake logits close.
 
     LeCam regularisation (Tseng et al., arXiv 2104.03310, equation 7) with the one-sided distances of its authors' code.
-    It holds the discriminator back where data are few. Weight: patches.
+    It keeps the discriminator from overfitting when data is scarce. Weight: patches.
 
     Args:
       real_Bhw: logits of real images.
@@ -166,9 +168,9 @@ def lecam(
 def adaptive_weight(
     reconstruction_gradient: Float[Array, "..."], adversarial_gradient: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    """|grad of reconstruction| / |grad of adversarial| at the decoder's last kernel, at most 1e4.
+    """|reconstruction gradient| / |adversarial gradient| at the decoder's last kernel, at most 1e4.
 
-    Makes both losses pull equally hard (arXiv 2012.09841, equation 7); carries no gradient.
+    It makes both losses pull equally hard (arXiv 2012.09841, equation 7). It carries no gradient.
     """
     ratio = jnp.linalg.norm(reconstruction_gradient.ravel()) / (
         jnp.linalg.norm(adversarial_gradient.ravel()) + 1e-4
@@ -176,6 +178,6 @@ def adaptive_weight(
     return jax.lax.stop_gradient(jnp.clip(ratio, 0, 1e4))
 
 
-def _halve(x_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+def _halve(x_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
     batch, height, width, channels = x_BHWC.shape
     return x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))

@@ -1,6 +1,6 @@
 """Flax NNX modules, each usable alone: `from lvm_jax.models import Llama, VQGAN, presets`.
 
-Names are imported when first used: a program with only a tokenizer never loads the decoder.
+A name is imported on first use, so a program with only a tokenizer never loads the decoder.
 """
 
 import importlib

@@ -1,1 +1,1 @@
-"""Where arrays live: the device mesh, the table of logical axis rules, and the start of a run on several hosts."""
+"""Where arrays live: the device mesh, the table of logical axis rules, and start-up on several hosts."""

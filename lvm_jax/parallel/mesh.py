@@ -1,8 +1,8 @@
-"""One place builds device meshes.
+"""The one place that builds device meshes.
 
 Axes, outermost (slowest links) first: `data` replicates parameters and splits the batch, across slices or hosts;
 `fsdp` splits both; `context` splits the sequence; `tensor` splits heads and MLP; `expert` splits the experts of a MoE.
-An axis of size 1 costs nothing, so every program is written for all five.
+An axis of size 1 costs nothing, so all programs are written for all five.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ AXES = ("data", "fsdp", "context", "tensor", "expert")
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh axes; one of them may be -1: all remaining devices.
+    """Sizes of the mesh axes; one may be -1, which takes all remaining devices.
 
-    The default is HSDP's inner half: parameters and batch split over every device.
+    The default is the inner half of HSDP: parameters and batch split over all devices.
     """
 
     data: int = 1
@@ -36,7 +36,7 @@ class MeshConfig:
         """The five sizes for `n_devices`, with -1 filled in.
 
         Raises:
-          UserError: the product is not `n_devices`, or more than one axis is -1.
+          UserError: the product is not `n_devices`, more than one axis is -1, or a size is below 1.
         """
         asked = {axis: getattr(self, axis) for axis in AXES}
         text = ", ".join(f"{axis}={size}" for axis, size in asked.items() if size != 1) or "all 1"
@@ -55,8 +55,7 @@ class MeshConfig:
 def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over `devices` (all of them by default), every axis in Auto mode.
 
-    Devices of several TPU slices are laid out with `data` across slices: the slow network then carries only the
-    gradient all-reduce.
+    With several TPU slices, `data` runs across slices, so that the slow network carries only the gradient all-reduce.
 
     Raises:
       UserError: the configured sizes do not fit the number of devices.
@@ -69,6 +68,7 @@ def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = 
     elif devices[0].platform == "tpu":
         from jax.experimental import mesh_utils
 
+        # It puts neighbours on the mesh on neighbouring chips; `jax.devices()` is in no such order.
         grid = mesh_utils.create_device_mesh(sizes, devices=devices, allow_split_physical_axes=True)
     else:
         grid = np.asarray(devices).reshape(sizes)
@@ -82,6 +82,7 @@ def _hybrid_grid(sizes: tuple[int, ...], n_slices: int, devices: Sequence[Any]) 
         raise UserError(
             f"mesh data={sizes[0]} does not divide over {n_slices} slices: set config.mesh.data to a multiple of it"
         )
+    # create_hybrid_device_mesh multiplies the two shapes, axis by axis.
     across = (n_slices,) + (1,) * (len(AXES) - 1)
     within = (sizes[0] // n_slices, *sizes[1:])
     return mesh_utils.create_hybrid_device_mesh(

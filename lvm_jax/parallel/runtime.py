@@ -1,4 +1,4 @@
-"""The start and the end of a process: multi-host start-up, the compilation cache, memory on a CPU, and stop signals."""
+"""How a process starts and ends: multi-host start-up, the compilation cache, memory on a CPU, stop signals."""
 
 import ctypes
 import glob
@@ -13,17 +13,18 @@ from jax.experimental import multihost_utils
 
 from lvm_jax.errors import UserError
 
-# Any of these says that a launcher started several processes; JAX reads the details from them itself.
+# Set by launchers that start several processes; JAX reads the details from them itself.
 _LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "MEGASCALE_COORDINATOR_ADDRESS")
-# Where no launcher that JAX knows started the processes, all three say how they find each other.
+# Set by hand where JAX does not know the launcher; it needs all three.
 _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _TPU_CHIPS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 _GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd")
-# Of mallopt(3): M_MMAP_MAX 0, no array in a mapping of its own; M_TRIM_THRESHOLD -1, never give back; M_ARENA_MAX 1.
+# Options of mallopt(3): M_MMAP_MAX 0, no array gets its own mapping; M_TRIM_THRESHOLD -1, never return memory to the
+# kernel; M_ARENA_MAX 1, all threads share one heap.
 _KEEP_FREED = ((-4, 0), (-1, -1), (-8, 1))
 
-# Parameters are gathered while the layer before computes. Without the first two, a gather over all chips of a slice
-# becomes an all-reduce of twice the bytes, for which everything waits (seen in programs compiled for v5p:4x4x4).
+# They gather a layer's parameters while the layer before it computes. Without the first two, a gather over all chips of
+# a slice becomes a blocking all-reduce of twice the bytes (seen in programs compiled for v5p:4x4x4).
 _TPU_OPTIONS: dict[str, str] = dict.fromkeys(
     (
         "xla_tpu_prefer_async_allgather_to_allreduce",
@@ -38,26 +39,26 @@ _TPU_OPTIONS: dict[str, str] = dict.fromkeys(
 
 
 def compiler_options() -> dict[str, str] | None:
-    """Options of XLA for a training step on the mesh that is set; None: its defaults."""
+    """XLA's options for a training step on the current mesh; None keeps its defaults."""
     mesh = jax.sharding.get_mesh()
     on_tpu = not mesh.empty and mesh.devices.flat[0].platform == "tpu"
     return dict(_TPU_OPTIONS) if on_tpu else None
 
 
 def initialize(compile_cache: str | None = None) -> None:
-    """Joins the other hosts where there are several, and turns the compilation cache on.
+    """Joins the other hosts, if any, and turns on the compilation cache.
 
-    On a host without an accelerator, freed memory stays with the process: see `keep_freed_memory`.
+    On a host without an accelerator, the process also keeps freed memory, see `keep_freed_memory`.
 
-    Call it once, before anything touches a device. Hosts of a Cloud TPU slice, and processes that SLURM or Open MPI
-    started, are found by JAX; others are told by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    Call it once, before anything touches a device. JAX finds the hosts of a Cloud TPU slice and the processes of SLURM
+    or Open MPI by itself; for others set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Args:
       compile_cache: folder of compiled programs, kept between runs; default `$JAX_COMPILATION_CACHE_DIR`, else
         `~/.cache/lvm_jax/xla`.
 
     Raises:
-      UserError: a coordinator, but not how many processes there are and which this is.
+      UserError: a coordinator is set, but not the number of processes or the number of this one.
     """
     if not (has_tpu() or any(glob.glob(pattern) for pattern in _GPUS)):
         keep_freed_memory()
@@ -66,7 +67,7 @@ def initialize(compile_cache: str | None = None) -> None:
     elif (
         any(name in os.environ for name in _LAUNCHER_VARIABLES)
         or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-        or has_tpu()  # a slice of several hosts is told by their metadata, not by a variable
+        or has_tpu()  # metadata, not a variable, says whether a slice has several hosts
     ):
         jax.distributed.initialize()
     folder = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or "~/.cache/lvm_jax/xla"
@@ -75,13 +76,12 @@ def initialize(compile_cache: str | None = None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets this process use freed memory again in place of new pages, for programs that XLA runs on CPUs.
+    """Makes this process reuse freed memory instead of asking for new pages; for programs that XLA runs on CPUs.
 
-    XLA allocates a step's temporary arrays anew for each step. glibc, which `mallopt` belongs to, hands arrays of more
-    than 32 MiB back to the kernel when they are freed, and gets them as new pages, zeroed one by one: a fifth of a
-    tokenizer's training step. Call it before JAX starts its threads, which keep the arena they began with. The process
-    then never shrinks, and may come to hold the temporary arrays of all its programs side by side. Other C libraries
-    have no `mallopt`, and are left as they are.
+    XLA allocates a step's temporary arrays again in each step. glibc returns freed arrays above 32 MiB to the kernel
+    and then gets new pages, zeroed one by one: a fifth of a tokenizer's training step. Call this before JAX starts its
+    threads, which keep the arena that they start with. Afterwards the process never shrinks, and may come to hold the
+    temporary arrays of all its programs side by side. C libraries without `mallopt` are left as they are.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -108,11 +108,11 @@ def _join_by_hand() -> None:
 
 
 class StopSignal:
-    """Turns SIGINT and SIGTERM into an answer that a loop asks for between two steps.
+    """Catches SIGINT and SIGTERM, so that a loop can ask between two steps whether to stop.
 
-    Of several processes, one that is told to stop tells the others, through JAX's preemption service (which needs
-    `jax.distributed` and takes SIGTERM itself): all stop after the same step. A second SIGINT interrupts at once, a
-    second SIGTERM changes nothing. Outside the main thread, where Python delivers no signals, none is seen.
+    If one of several processes gets a signal, JAX's preemption service (which needs `jax.distributed` and handles
+    SIGTERM itself) tells the others, and all stop after the same step. A second SIGINT interrupts at once; a second
+    SIGTERM changes nothing. Python delivers signals to the main thread only, so elsewhere this sees none.
 
     with StopSignal() as stop:
         while not stop.reached(step): ...
@@ -147,14 +147,14 @@ class StopSignal:
             os.kill(os.getpid(), signal.SIGTERM)  # JAX's preemption service passes it on
 
     def reached(self, step: int) -> bool:
-        """Whether to stop after `step`; the same answer on all processes, which must all ask for each step once."""
+        """Whether to stop after `step`. All processes get the same answer, and all must ask once per step."""
         if self._several and multihost_utils.reached_preemption_sync_point(step):
             self._received = self._received or signal.SIGTERM
             return True
         return not self._several and self._received is not None
 
     def finish(self) -> None:
-        """Ends the process the way the signal asked, once everything is saved: 130 or 143 to the shell."""
+        """Ends the process as the signal asked; call it once all is saved. The shell sees 130 or 143."""
         if self._received is signal.SIGINT:
             raise KeyboardInterrupt
         if self._received is signal.SIGTERM:

@@ -1,8 +1,8 @@
-"""One table of logical axis rules: how the axes that modules name meet the axes of the mesh.
+"""One table of logical axis rules: it maps the axes that modules name to the axes of the mesh.
 
 A module says what an axis means, `nnx.Param(kernel, axes=("embed", "mlp"))` or
-`constrain(x, "batch", "seq", "act_embed")`; `RULES` says where that lives. Nothing else in the project names a mesh
-axis. With no mesh set (`jax.set_mesh`), `constrain` does nothing, so every module works alone.
+`constrain(x, "batch", "seq", "act_embed")`; `RULES` says where that axis lies. Nothing else in the project names a mesh
+axis. Without a mesh (`jax.set_mesh`), `constrain` does nothing, so every module works alone.
 """
 
 import dataclasses
@@ -50,17 +50,15 @@ def partition_spec(
     rules: Mapping[str, tuple[str, ...]] = RULES,
     strict: bool = True,
 ) -> PartitionSpec:
-    """The PartitionSpec of an array whose dimensions are named `axes`.
-
-    Mesh axes of size 1 are left out of the spec. An array of a single element a dimension is never split.
+    """The PartitionSpec of an array whose dimensions are named `axes`; mesh axes of size 1 are left out.
 
     Args:
       axes: a logical name, or None, for each dimension.
       shape: the array's shape.
-      mesh: whose axis sizes decide what divides.
-      name: how errors call the array.
+      mesh: its axis sizes decide what divides.
+      name: what errors call the array.
       rules: logical axis -> mesh axes.
-      strict: raise on an indivisible dimension; otherwise that dimension stays whole (activations of odd sizes).
+      strict: raise if a dimension does not divide; otherwise keep it whole (activations of odd sizes).
 
     Raises:
       UserError: an unknown logical axis, two dimensions on one mesh axis, or (strict) a dimension that does not divide.
@@ -95,21 +93,22 @@ def partition_spec(
                 )
             used[m] = axis
         entries.append(mesh_axes[0] if len(mesh_axes) == 1 else (mesh_axes or None))
+    # P("fsdp") and P("fsdp", None) mean the same and differ: keep the short form, with which tests compare.
     while entries and entries[-1] is None:
         entries.pop()
     return PartitionSpec(*entries)
 
 
 def split_mesh() -> AbstractMesh | None:
-    """The mesh set by `jax.set_mesh`, if it has several devices."""
+    """The mesh set by `jax.set_mesh`; None without one, or if it has a single device."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 else mesh
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Constrains an activation to the sharding of its logical axes, under the mesh set by `jax.set_mesh`.
+    """Constrains an activation to the sharding of its logical axes on the mesh set by `jax.set_mesh`.
 
-    Does nothing when no mesh is set. A dimension that does not divide stays whole: a batch of one prompt is fine.
+    Does nothing without a mesh. A dimension that does not divide stays whole, so a batch of one prompt is fine.
     """
     mesh = split_mesh()
     if mesh is None:
@@ -118,11 +117,11 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """NamedShardings for a train state, in the same tree structure.
+    """The NamedShardings of a train state, in its tree structure.
 
     Args:
-      state: a pytree (often abstract, from `jax.eval_shape`) in which every `nnx.Variable` carries `axes` metadata;
-        other leaves (step, optimizer counts) are replicated.
+      state: a pytree, often abstract (from `jax.eval_shape`). Every `nnx.Variable` carries `axes` metadata; other
+        leaves (step, optimizer counts) are replicated.
       mesh: the device mesh.
 
     Raises:
@@ -139,7 +138,8 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
             raise UserError(
                 f"{name} has no logical axes: construct it as nnx.Param(value, axes=(...))"
             )
-        if value.ndim == 0:  # an optimizer's per-tensor scalar
+        # A scalar that an optimizer keeps per tensor, with the axes of its parameter.
+        if value.ndim == 0:
             axes = ()
         spec = partition_spec(axes, value.shape, mesh, name=name)
         return leaf.replace(NamedSharding(mesh, spec))
@@ -155,13 +155,13 @@ def batch_sharding(mesh: Mesh, ndim: int = 2) -> NamedSharding:
 
 
 def batch_ways(mesh: Mesh) -> int:
-    """Into how many parts the batch dimension is split."""
+    """How many ways the batch dimension is split."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlacement:
-    """Global batch arrays on a mesh, and the rows that this process must feed."""
+    """Puts the rows that each process feeds onto the mesh, as global batch arrays."""
 
     mesh: Mesh
     global_batch: int
@@ -175,7 +175,7 @@ class BatchPlacement:
             )
 
     def put(self, local: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Host-local rows, name -> (B / processes, ...) array, as global sharded arrays."""
+        """Global sharded arrays from this process's rows, name -> (B / processes, ...)."""
         return {
             name: jax.make_array_from_process_local_data(
                 batch_sharding(self.mesh, rows.ndim), rows, (self.global_batch, *rows.shape[1:])

@@ -1,4 +1,4 @@
-"""Chips that are not here, as targets of a compilation: the compilers of TPUs and NVIDIA GPUs need none."""
+"""Absent chips as compilation targets: the compilers for TPUs and NVIDIA GPUs run without the chips."""
 
 import importlib.util
 import os
@@ -10,9 +10,9 @@ from jax.experimental import topologies
 
 from lvm_jax.errors import UserError
 
-# Generation of TPUs -> the dimensions of its topologies.
+# TPU generation -> number of dimensions of its topologies.
 TPUS = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}
-# GPU -> its name, bytes of memory and bytes a second, as XLA's descriptions of targets have them.
+# GPU -> name, bytes of memory, bytes a second, as in XLA's target descriptions.
 GPUS = {
     "h100": ("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000),
     "h200": ("NVIDIA H200 141GB HBM3e", 151_397_597_184, 4_800_000_000_000),
@@ -20,12 +20,12 @@ GPUS = {
 
 
 def absent_chips(topology: str, n_slices: int = 1) -> list[Any]:
-    """Compile-only devices of TPU slices or GPU hosts; programs compile for them, and nothing runs.
+    """Compile-only devices of TPU slices or GPU hosts: programs compile for them but cannot run.
 
     Args:
-      topology: of TPUs the generation and the chips along each axis, such as v5p:4x4x8 or v5e:16x16; of GPUs hosts and
-        GPUs a host, such as h100:8x8.
-      n_slices: TPU slices of that topology, joined by the hosts' network.
+      topology: for TPUs the generation and the chips along each axis, such as v5p:4x4x8 or v5e:16x16; for GPUs hosts
+        and GPUs a host, such as h100:8x8.
+      n_slices: TPU slices of that topology, joined by the network between hosts.
 
     Raises:
       UserError: the compiler is not installed, or no such topology exists.
@@ -42,7 +42,7 @@ def parse(topology: str) -> str:
     """The generation of a topology.
 
     Raises:
-      UserError: a name of another form, or of a generation that is not listed.
+      UserError: the name has another form, or its generation is not listed.
     """
     generation, _, shape = topology.partition(":")
     dimensions = 2 if generation in GPUS else TPUS.get(generation, 0)
@@ -60,7 +60,7 @@ def _absent_tpus(generation: str, topology: str, n_slices: int) -> list[Any]:
             'libtpu, the TPU compiler, is not installed: pip install -e ".[tpu]" (it needs no TPU), '
             "or name its libtpu.so in TPU_LIBRARY_PATH"
         )
-    # There is no metadata server to ask who this host is, and several compilations may share it.
+    # There is no metadata server to say which host this is, and several compilations may run here at once.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -95,7 +95,7 @@ def _absent_gpus(generation: str, shape: str) -> list[Any]:
 
 
 def _gpu_description(generation: str) -> str:
-    """XLA's GpuTargetConfigProto as text: what its passes ask of a Hopper GPU."""
+    """XLA's GpuTargetConfigProto as text: what its passes must know about a Hopper GPU."""
     name, memory, bandwidth = GPUS[generation]
     return f"""
         platform_name: "CUDA"

@@ -1,6 +1,6 @@
-"""Recipes: a config file names one, `experiments/train.py` runs it, and other programs build its task or its run.
+"""Recipes: a config file names one, `experiments/train.py` runs it, and other programs build its task or run.
 
-A new system adds a module with a `RECIPE`, and a line to the table below.
+For a new system, add a module with a `RECIPE` and a line to the table below.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ RECIPES: Mapping[str, Recipe[Any]] = {
 
 
 def recipe_named(name: str) -> Recipe[Any]:
-    """The recipe of a name.
+    """The recipe called `name`.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: no recipe has that name.
     """
     if name not in RECIPES:
         raise UserError(f"config.recipe is {name!r}: it must be one of {', '.join(RECIPES)}")

@@ -1,4 +1,4 @@
-"""What a recipe is: the way from a configuration to everything that the training loop is given."""
+"""What a recipe is: it turns a configuration into everything that the training loop needs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +13,11 @@ from lvm_jax.training.loop import Batches, Evaluation, Every, TrainConfig
 
 
 class Experiment(Protocol):
-    """What the configurations of all recipes share; each recipe's own is a frozen dataclass with more fields."""
+    """What all recipes' configurations share; each recipe's own is a frozen dataclass with more fields."""
 
     @property
     def recipe(self) -> str:
-        """The recipe's name, as the table has it."""
+        """The recipe's name in the table."""
         ...
 
     @property
@@ -27,7 +27,7 @@ class Experiment(Protocol):
 
     @property
     def mesh(self) -> MeshConfig:
-        """How the devices are laid out."""
+        """The device mesh."""
         ...
 
 
@@ -36,16 +36,16 @@ E = TypeVar("E", bound=Experiment)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that is ready to train: its data is open, and its mistakes are found.
+    """A run that is ready to train: its data is open, and its configuration is checked.
 
     Attributes:
-      task: what a step is.
+      task: computes a step.
       batches: the training data.
       mesh: the devices.
-      evaluations: measured or drawn while it trains.
-      record: for config.json: the whole experiment, and what is needed to know the run again.
+      evaluations: what to measure or draw during training.
+      record: for config.json: the whole experiment, and whatever else identifies the run at resume.
       export: (final state, folder) writes the trained model; called once, at the end.
-      warm_start: what a fresh state becomes before the first step; None: nothing.
+      warm_start: changes a fresh state before the first step; None: leaves it as it is.
     """
 
     task: Task
@@ -59,12 +59,12 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Generic[E]):
-    """One way to train: for a system, what its configuration is and what is built from it.
+    """How to train one system: its configuration, and what is built from it.
 
     Attributes:
       experiment: the frozen dataclass that a config file fills.
-      make_task: the task alone, which needs neither data nor devices: enough to compile a step.
-      prepare: everything else, for a run in the workdir. Call it once the processes of all hosts have joined.
+      make_task: builds the task alone, without data or devices: enough to compile a step.
+      prepare: builds the whole run in a workdir. Call it after the processes of all hosts have joined.
     """
 
     experiment: type[E]

@@ -1,4 +1,4 @@
-"""The recipe of LVM: a decoder learns visual sentences from token shards (arXiv 2312.00785, section 3.2)."""
+"""The LVM recipe: a decoder learns visual sentences from token shards (arXiv 2312.00785, section 3.2)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ class DataConfig:
     """Which shards, in which shares, and how sentences become rows of seq_len + 1 tokens.
 
     Attributes:
-      shards: a folder of shards or a glob; several with commas between them.
+      shards: a folder of shards or a glob; separate several with commas.
       seq_len: inputs of a row.
-      weights: shares of the images, as "NAME=SHARE,..." or a mapping; empty takes every sentence once a pass.
+      weights: shares of the images, as "NAME=SHARE,..." or a mapping; empty reads every sentence once a pass.
       packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream, cut into rows.
     """
 
@@ -54,12 +54,14 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         if self.accumulation < 1:
-            raise UserError(f"config.loss.accumulation is {self.accumulation}: at least 1")
+            raise UserError(
+                f"config.loss.accumulation is {self.accumulation}: it must be at least 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All of a run's configuration; experiments/configs/lvm.py explains every key.
+    """A run's whole configuration; experiments/configs/lvm.py explains every key.
 
     Attributes:
       model: the decoder.
@@ -67,12 +69,12 @@ class Experiment:
       train: how long, how large, how often.
       optimizer: AdamW.
       loss: how the loss is computed.
-      mesh: how the devices are laid out.
+      mesh: sizes of the device mesh.
       evaluators: name -> its period in steps, 0 for never.
-      evaluation: what they read.
+      evaluation: what the evaluators read.
       init_from: a model folder to start from; "": fresh weights.
-      frozen: patterns of parameters that are not trained, see `DecoderTask`.
-      recipe: names this module.
+      frozen: patterns of parameters not to train, see `DecoderTask`.
+      recipe: the name of this module.
     """
 
     model: DecoderConfig
@@ -89,7 +91,7 @@ class Experiment:
 
 
 def make_task(config: Experiment) -> DecoderTask:
-    """What a step of the experiment is."""
+    """The experiment's task."""
     return DecoderTask(
         config.model,
         make_optimizer(config.optimizer),
@@ -102,10 +104,10 @@ def make_task(config: Experiment) -> DecoderTask:
 
 
 def prepare(config: Experiment, workdir: epath.Path) -> Run:
-    """Opens the shards and builds what the loop is given.
+    """Opens the shards and builds the run.
 
     Raises:
-      UserError: no shards, or shards, model, mesh and evaluations that do not fit together.
+      UserError: no shards, or shards, model, mesh and evaluations do not fit together.
     """
     del workdir  # only the loop and the export write there
     check_periods(config.evaluators)
@@ -117,7 +119,8 @@ def prepare(config: Experiment, workdir: epath.Path) -> Run:
 
     def export(state: State, folder: epath.Path) -> None:
         model = task.model(state)
-        model.tokenizer_fingerprint = fingerprint  # so that a tokenizer of other codes is refused
+        # Inference then refuses a tokenizer with other codes.
+        model.tokenizer_fingerprint = fingerprint
         model.save_pretrained(folder)
         print(f"the decoder is in {folder}")
 
@@ -138,7 +141,7 @@ def open_batches(config: Experiment) -> TokenLoader:
     """The training rows of this process.
 
     Raises:
-      UserError: no shards, or shards of another vocabulary than the model's.
+      UserError: no shards, or their vocabulary is not the model's.
     """
     data = config.data
     if not data.shards:
@@ -163,7 +166,7 @@ def open_batches(config: Experiment) -> TokenLoader:
 def make_all_evaluations(
     config: Experiment, task: DecoderTask, batches: TokenLoader, mesh: Mesh
 ) -> list[Evaluation | Every]:
-    """The held-out loss, how often each data set was read, and the evaluators that the config asks for."""
+    """The held-out loss, the passes over each data set so far, and the configured evaluators."""
     batch_size, shards = config.train.batch_size, config.data.shards
     process, processes = jax.process_index(), jax.process_count()
     held_out = EvalLoader(shards, "validation", config.data.seq_len, batch_size, process, processes)

@@ -1,4 +1,4 @@
-"""The recipe of the tokenizer: a VQGAN learns images against a discriminator (arXiv 2012.09841, section 3.1)."""
+"""The tokenizer recipe: a VQGAN learns images against a discriminator (arXiv 2012.09841, section 3.1)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,17 +29,17 @@ _WATCHED = 64  # held-out images reconstructed at each evaluation; the first 16 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images, which of them are held out, and how often those of a sub-folder come in an epoch.
+    """Which images, which of them are held out, and how often a pass repeats those of a sub-folder.
 
     Attributes:
       images: a folder, tars, TFRecords or a TFDS dataset, see `lvm_jax.data.images.sources`.
-      feature: which images, where an item of tars, TFRecords or TFDS has several.
-      held_out: a list of paths that are held out, one a line; "": `held_out_fraction` of the images, by hash.
+      feature: which images to take, if an item of tars, TFRecords or TFDS has several.
+      held_out: a file of held-out paths, one a line; "": `held_out_fraction` of the images, by hash.
       held_out_fraction: in (0, 1).
-      repeats: sub-folder -> how often each of its images comes in an epoch.
+      repeats: sub-folder -> how often a pass shows each of its images.
       crop: how an image becomes a square.
-      flip: mirrors every other image.
-      max_bad: images that cannot be decoded and are passed over before the run stops.
+      flip: mirror every other image.
+      max_bad: how many undecodable images to skip before the run stops.
     """
 
     images: str
@@ -54,19 +54,19 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All of a run's configuration; experiments/configs/tokenizer.py explains every key.
+    """A run's whole configuration; experiments/configs/tokenizer.py explains every key.
 
     Attributes:
       model: the tokenizer.
       discriminator: what it is trained against.
-      loss: what is minimised.
-      step: how a step is computed, and what is kept beside the weights.
+      loss: what the task minimises.
+      step: how a step is computed, and what the state keeps beside the weights.
       data: the images.
       train: how long, how large, how often.
       generator: the tokenizer's optimizer.
       critic: the discriminator's optimizer.
-      mesh: how the devices are laid out.
-      recipe: names this module.
+      mesh: sizes of the device mesh.
+      recipe: the name of this module.
     """
 
     model: VQGANConfig
@@ -82,7 +82,7 @@ class Experiment:
 
 
 def make_task(config: Experiment) -> TokenizerTask:
-    """What a step of the experiment is."""
+    """The experiment's task."""
     return TokenizerTask(
         config.model,
         make_optimizer(config.generator),
@@ -94,10 +94,10 @@ def make_task(config: Experiment) -> TokenizerTask:
 
 
 def prepare(config: Experiment, workdir: epath.Path) -> Run:
-    """Lists the images and builds what the loop is given.
+    """Lists the images and builds the run.
 
     Raises:
-      UserError: no images, or images that cannot be split or read.
+      UserError: no images, or they cannot be split or read.
     """
     images, held_out = open_split(config.data)
     task = make_task(config)
@@ -131,10 +131,10 @@ def prepare(config: Experiment, workdir: epath.Path) -> Run:
 
 
 def open_split(data: DataConfig) -> tuple[Subset, Subset]:
-    """Images for training, repeats included, and held-out ones.
+    """The training images, repeats included, and the held-out ones.
 
     Raises:
-      UserError: no images, none for one of the two, or a sub-folder in `repeats` that does not exist.
+      UserError: no images, none for one of the two, or `repeats` names a sub-folder that does not exist.
     """
     if not data.images:
         raise UserError("config.data.images is empty: name a folder of images")
@@ -144,7 +144,7 @@ def open_split(data: DataConfig) -> tuple[Subset, Subset]:
     if not data.repeats:
         return images, held_out
     if not isinstance(source, FileImages):
-        raise UserError(f"config.data.repeats names sub-folders: {data.images} is no folder")
+        raise UserError(f"config.data.repeats names sub-folders: {data.images} is not a folder")
     numbers = list(images.numbers)
     for name, times in data.repeats.items():
         folder = epath.Path(data.images) / name

@@ -1,6 +1,6 @@
 """Gradient accumulation: a batch computed as microbatches, one after the other.
 
-It takes the memory of one microbatch and gives the result of the whole batch.
+It needs the memory of one microbatch and gives the result of the whole batch.
 
 Shape suffixes: B rows of a batch, M microbatches, b rows of a microbatch, B = M * b.
 """
@@ -15,14 +15,13 @@ from lvm_jax.parallel.sharding import constrain
 
 
 def in_microbatches(function: Callable[..., Any], microbatches: int) -> Callable[..., Any]:
-    """`function`, from arrays of B rows to a pytree of arrays of B rows, computed in `microbatches` equal pieces.
+    """A version of `function`, which maps arrays of B rows to a pytree of such arrays, that runs in microbatches.
 
-    The function must return rows only, and no row may depend on another. Then a loss of the whole batch, taken of what
-    is returned, comes out exactly as without microbatches. The backward pass keeps only what the function returns and
-    computes the rest again.
+    The function must return rows only, and no row may depend on another. A loss of the returned rows is then exactly
+    the loss without microbatches. The backward pass keeps only what the function returns and recomputes the rest.
 
     Raises:
-      UserError: when called with rows that do not divide.
+      UserError: when called with a number of rows that `microbatches` does not divide.
     """
     if microbatches == 1:
         return function
@@ -40,13 +39,14 @@ def cut(x_B: jax.Array, microbatches: int) -> jax.Array:
     """(B, ...) as (M, b, ...), for M `microbatches`.
 
     Raises:
-      UserError: the rows do not divide.
+      UserError: M does not divide the rows.
     """
     if len(x_B) % microbatches:
         raise UserError(
             f"a batch of {len(x_B)} does not divide into {microbatches} parts: change batch_size or accumulation"
         )
-    # Neighbouring rows go to different microbatches. So every device cuts the rows that it holds, and none is moved.
+    # Neighbouring rows go to different microbatches, so each device cuts its own rows. Contiguous microbatches would
+    # lie on a few devices each, and rows would have to move.
     x_bM = x_B.reshape(len(x_B) // microbatches, microbatches, *x_B.shape[1:])
     return constrain(x_bM.swapaxes(0, 1), None, "batch", *(None,) * (x_B.ndim - 1))
 

@@ -8,8 +8,8 @@ import jax
 from lvm_jax.metrics.states import Mean
 
 # A dict pytree: "step" (int32 scalar), "params" (an nnx.State, or several by name), "opt" (optax states). Every array
-# that the mesh may split is inside an `nnx.Variable` that carries its logical `axes`. Optimizers make their moments by
-# mapping over the parameters, so the moments carry the axes too.
+# that the mesh may split sits in an `nnx.Variable` with its logical `axes`. Optimizers build their moments by mapping
+# over the parameters, so moments carry the axes too.
 State = dict[str, Any]
 Batch = Mapping[str, jax.Array]
 
@@ -18,27 +18,27 @@ class Task(Protocol):
     """What the loop trains.
 
     Attributes:
-      name: of the progress bar and of checkpoints; a checkpoint of another task is refused.
+      name: shown in the progress bar and saved in checkpoints; a checkpoint of another task is refused.
     """
 
     name: str
 
     @property
     def constants(self) -> Mapping[str, Any]:
-        """Arrays that a step reads as `batch["constants"]` and nothing trains; may be empty.
+        """Arrays that a step reads as `batch["constants"]` but does not train; may be empty.
 
-        They are arguments of the compiled step, which would otherwise embed a copy of them.
+        The compiled step takes them as arguments; as closures, it would embed a copy.
         """
         ...
 
     def init(self, key: jax.Array) -> State:
-        """The state at step 0: a pure function of the key, traced under jit so that it is born sharded."""
+        """The state at step 0: a pure function of the key. The loop traces it under jit, so it is born sharded."""
         ...
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """One update: pure, jitted by the loop, which donates `state`; `key` is fold_in(seed, step).
+        """One update. Pure: the loop jits it and donates `state`; `key` is fold_in(seed, step).
 
-        Returns the next state and the step's metrics as sums with weights.
+        Returns the next state, and the step's metrics as sums with weights.
         """
         ...
 
@@ -51,5 +51,5 @@ class Task(Protocol):
         ...
 
     def items_per_batch(self, global_batch: int) -> tuple[str, int]:
-        """What throughput is counted in, such as ("tokens", 32768) or ("images", 128)."""
+        """The unit of throughput and how many a batch has, such as ("tokens", 32768) or ("images", 128)."""
         ...

@@ -1,6 +1,6 @@
-"""The discriminator's half of the tokenizer task: what it tells the generator, and how it learns itself.
+"""The discriminator's half of the tokenizer task: what it tells the generator, and how it learns.
 
-Shape suffixes: B images, H W sides, C channels, h w patches.
+Shape suffixes: B images, H W sides, C channels, H2 W2 patches along each side (h w in names).
 """
 
 from typing import Any, NamedTuple
@@ -25,12 +25,12 @@ Scalars = dict[str, jax.Array]
 
 
 class CriticState(NamedTuple):
-    """What the discriminator keeps in the task's state; only here is it said where.
+    """What the discriminator keeps in the task's state. Only this class knows where.
 
     Attributes:
-      params: its parameters, `params/discriminator` in checkpoints.
-      opt: its optimizer's state, `opt/discriminator`.
-      lecam: moving averages of its mean logits at real and fake images, `lecam`; empty without LeCam.
+      params: its parameters; `params/discriminator` in checkpoints.
+      opt: its optimizer's state; `opt/discriminator`.
+      lecam: moving averages of its mean logits on real and fake images; `lecam`, empty without LeCam.
     """
 
     params: nnx.State
@@ -44,7 +44,7 @@ class CriticState(NamedTuple):
         return cls(*entries, state.get("lecam", {}))
 
     def into(self, state: State) -> State:
-        """A task's state with these entries beside its own."""
+        """The task's state with these entries added."""
         return {
             **state,
             "params": {**state["params"], "discriminator": self.params},
@@ -58,7 +58,7 @@ class Verdict(NamedTuple):
 
     Attributes:
       state: its own, after the step.
-      pixel_gradient: of the generator's adversarial loss, at the reconstructions (B, H, W, C).
+      pixel_gradient: gradient of the generator's adversarial loss by the reconstructions, (B, H, W, C).
       report: scalars to log; `adversarial` is the generator's loss.
     """
 
@@ -68,14 +68,14 @@ class Verdict(NamedTuple):
 
 
 class Critic:
-    """A discriminator under the losses of the tokenizer task.
+    """A discriminator, trained by the losses of the tokenizer task.
 
     Args:
       config: its shape.
       resolution: side of the images.
       tx: its optimizer.
-      loss: what is minimised.
-      microbatches: that a batch is computed in.
+      loss: what the task minimises.
+      microbatches: how many a batch is computed in.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Critic:
         self._graph = nnx.graphdef(nnx.eval_shape(lambda: self._make(jax.random.key(0))))
 
     def init(self, key: jax.Array) -> CriticState:
-        """Fresh parameters and moments; empty ones where no loss hears the discriminator."""
+        """Fresh parameters and moments; empty if no loss uses the discriminator."""
         params = nnx.state(self._make(key)) if self.loss.adversarial_weight else nnx.State({})
         averaged = (
             ("real", "fake") if self.loss.adversarial_weight and self.loss.lecam_weight else ()
@@ -106,9 +106,9 @@ class Critic:
         images_BHWC: Float[Array, "B H W C"],
         outputs_BHWC: Float[Array, "B H W C"],
     ) -> Verdict:
-        """Judges reconstructions as it was before the step, and learns from them.
+        """Judges the reconstructions with its parameters from before the step, then learns from them.
 
-        Before `discriminator_start` it computes nothing, and the reported losses are 0.
+        Before `discriminator_start` it computes nothing and reports losses of 0.
         """
         if not self.loss.adversarial_weight:
             return Verdict(state, jnp.zeros_like(outputs_BHWC), {})
@@ -121,23 +121,25 @@ class Critic:
             return Verdict(new_state, pixel_gradient, {"adversarial": adversarial, **report})
 
         def idle() -> Verdict:
+            # Both branches of the condition must return the same tree.
             report = jax.eval_shape(active).report
             return Verdict(
                 state, jnp.zeros_like(outputs_BHWC), {name: jnp.zeros(()) for name in report}
             )
 
         if not self.loss.discriminator_start:
-            return active()  # XLA's CPU backend runs what is inside a condition on one core
+            # Without a condition, whose branches XLA's CPU backend runs on one core.
+            return active()
         return jax.lax.cond(step >= self.loss.discriminator_start, active, idle)
 
     def logits(
         self, params: nnx.State, images_BHWC: Float[Array, "B H W C"]
-    ) -> Float[Array, "B h w"]:
-        """Positive for real."""
+    ) -> Float[Array, "B H2 W2"]:
+        """A map of logits per image; positive means real."""
         return in_microbatches(self.network(params), self._microbatches)(images_BHWC)
 
     def network(self, params: nnx.State) -> Discriminator:
-        """The discriminator itself, of a whole batch at once."""
+        """The discriminator itself, which takes a whole batch at once."""
         return nnx.merge(self._graph, params)
 
     def _make(self, key: jax.Array) -> Any:
@@ -150,11 +152,13 @@ class Critic:
     def _learn(
         self, state: CriticState, images_BHWC: jax.Array, outputs_BHWC: jax.Array
     ) -> tuple[CriticState, Scalars]:
+        # `outputs_BHWC` is a constant here: the gradient is by the discriminator's parameters only.
         gradients, report = jax.grad(self._objective, has_aux=True)(
             state.params, state.lecam, images_BHWC, outputs_BHWC
         )
         updates, opt = self.tx.update(gradients, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
+        # Updated after the loss has used them: LeCam compares with averages of earlier steps.
         decay = self.loss.lecam_decay
         lecam = {
             name: decay * average + (1 - decay) * report[f"logit_{name}"]
@@ -169,7 +173,7 @@ class Critic:
         images_BHWC: jax.Array,
         outputs_BHWC: jax.Array,
     ) -> tuple[jax.Array, Scalars]:
-        """(what the discriminator minimises, scalars to report)."""
+        """The loss that the discriminator minimises, and scalars to report."""
         real_Bhw = self.logits(params, images_BHWC)
         fake_Bhw = self.logits(params, outputs_BHWC)
         loss = losses.divide(losses.discriminator(real_Bhw, fake_Bhw, self.loss.adversarial))
@@ -183,6 +187,7 @@ class Critic:
             report["lecam"] = losses.divide(pull)
             loss += self.loss.lecam_weight * report["lecam"]
         if self.loss.r1_weight:
+            # Within the objective, because its gradient by the parameters is a second derivative of the logits.
             report["r1"] = self._gradient_penalty(params, images_BHWC)
             loss += self.loss.r1_weight * report["r1"]
         return loss, report
@@ -190,6 +195,7 @@ class Critic:
     def _gradient_penalty(self, params: nnx.State, images_BHWC: jax.Array) -> jax.Array:
         def gradient(images_BHWC: jax.Array) -> jax.Array:
             critic = self.network(params)
+            # No logit depends on another image, so one gradient of the batch's sum holds each image's own.
             return jax.grad(lambda x: jnp.sum(jnp.mean(critic(x), axis=(1, 2))))(images_BHWC)
 
         gradient_BHWC = in_microbatches(gradient, self._microbatches)(images_BHWC)

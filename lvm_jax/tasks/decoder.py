@@ -1,4 +1,4 @@
-"""The decoder task: predict the token that follows, in sequences packed into rows.
+"""The decoder task: predict the next token, in sentences packed into rows.
 
 Shape suffixes: B rows of a batch, T inputs of a row, D hidden size.
 """
@@ -22,15 +22,15 @@ from lvm_jax.tasks import trained
 from lvm_jax.tasks.accumulation import cut
 from lvm_jax.tasks.base import Batch, State
 
-# Of a batch: arrays of (B, T + 1).
+# The arrays of a batch, each (B, T + 1).
 ROWS = ("tokens", "segment_ids", "positions", "loss_weights")
 
-# From the whole batch to the extra arguments of the optimizer's update, such as the task that the batch is of.
+# Maps the whole batch to extra arguments of the optimizer's update, such as the id of the task it belongs to.
 OptimizerArgs = Callable[[Batch], Mapping[str, Any]]
 
 
 def no_args(batch: Batch) -> Mapping[str, Any]:
-    """The hook of optimizers that need the gradient and the parameters only."""
+    """The hook for optimizers that need only gradients and parameters."""
     del batch
     return {}
 
@@ -41,20 +41,20 @@ class DecoderTask:
     Args:
       config: the decoder.
       tx: the optimizer. It may be an `optax.GradientTransformationExtraArgs`, see `optimizer_args`.
-      seq_len: inputs of a row, T. Rows have T + 1 tokens, because the labels are the tokens one further.
+      seq_len: inputs of a row, T. Rows have T + 1 tokens, because labels are the tokens shifted by one.
       z_loss: weight of log(Z)^2, which keeps logits from drifting (PaLM, arXiv 2204.02311, section 5); 0 as published.
-      loss_chunk: tokens of a row whose logits are alive at a time; 0 computes all at once.
+      loss_chunk: how many tokens of a row have their logits in memory at a time; 0 computes all at once.
       accumulation: microbatches that a batch is computed in; the gradient is that of the whole batch.
-      frozen: parameters that are not trained, as patterns of their paths (see `lvm_jax.tasks.trained.all_but`). With
-        `config.lora` the optimizer trains adapters only, and the patterns freeze some of those too.
-      optimizer_args: called with the whole batch in every step; what it returns reaches `tx.update` as keyword
-        arguments. A task id that lies in the batch arrives with `lambda batch: {"task_id": batch["task_id"][0]}`.
+      frozen: patterns of the paths of parameters not to train (see `lvm_jax.tasks.trained.all_but`). With `config.lora`
+        the optimizer trains adapters only, and the patterns can freeze some of those too.
+      optimizer_args: called with the whole batch in every step; its result is passed to `tx.update` as keyword
+        arguments. `lambda batch: {"task_id": batch["task_id"][0]}` hands over a task id from the batch.
 
-    The state's parameters are one `nnx.State` where all are trained. Otherwise they are
-    `{"frozen": ..., "trained": ...}`, and `{"base": ..., "lora": ...}` beside adapters.
+    The state's parameters are one `nnx.State` if all are trained, else `{"frozen": ..., "trained": ...}`, or with
+    adapters `{"base": ..., "lora": ...}`.
 
     Raises:
-      UserError: a pattern of `frozen` that matches no parameter, or nothing left to train.
+      UserError: a pattern of `frozen` matches no parameter, or nothing is left to train.
     """
 
     name = "next_token"  # checkpoints carry it
@@ -86,16 +86,16 @@ class DecoderTask:
             self._split = trained.Split(self._params, is_trained)
 
     def init(self, key: jax.Array) -> State:
-        """Fresh parameters, and moments of the trained ones, at step 0."""
+        """Fresh parameters, and fresh moments of the trained ones, at step 0."""
         params = self._split.apart(nnx.state(Decoder(self.config, rngs=nnx.Rngs(key)), nnx.Param))
         opt = self.tx.init(self._split.trained(params))
         return {"step": jnp.zeros((), jnp.int32), "params": params, "opt": opt}
 
     def load(self, state: State, directory: epath.PathLike) -> State:
-        """A fresh state with the weights of a model folder, streamed into their places on the mesh; adapters stay.
+        """A fresh state with the weights of a model folder, streamed into their shards; adapters stay fresh.
 
         Raises:
-          UserError: no such folder, or weights of another decoder.
+          UserError: no such folder, or it holds another decoder.
         """
         plain = dataclasses.replace(self.config, lora=LoRAConfig())
         hf_folder.check_fits(directory, plain)
@@ -107,7 +107,7 @@ class DecoderTask:
         return {**state, "params": self._split.apart(weights)}
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """One update by the gradient of the mean loss over all counted labels of the global batch."""
+        """One update by the gradient of the loss, averaged over all counted labels of the global batch."""
         (total, weight), grads = self._gradients(state["params"], batch, key)
         now = self._split.trained(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
@@ -119,20 +119,22 @@ class DecoderTask:
     def _gradients(
         self, params: trained.Params, batch: Batch, key: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
-        """(sum, weight) of the batch's loss, and the gradient of their quotient by the trained parameters."""
+        """(sum, weight) of the batch's loss, and the gradient of sum / weight by the trained parameters."""
         weight = jnp.maximum(jnp.sum(batch["loss_weights"][:, 1:]), 1.0)
 
         def share(
             now: nnx.State, rows: Batch, key: jax.Array
         ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             total, counted = self.loss(self._split.updated(params, now), rows, dropout_key=key)
-            # By the weight of the whole batch: microbatches count different numbers of labels.
+            # Divided by the whole batch's weight, not the microbatch's: microbatches have different numbers of labels,
+            # and a mean of their means would weigh labels unequally.
             return total / weight, (total, counted)
 
         gradient, now = jax.grad(share, has_aux=True), self._split.trained(params)
         if self.accumulation == 1:
             grads, sums = gradient(now, batch, key)
             return sums, grads
+        # Only the arrays of rows are cut: a batch may hold others, which `optimizer_args` reads.
         rows = {name: batch[name] for name in ROWS if name in batch}
         microbatches = jax.tree.map(lambda x: cut(x, self.accumulation), rows)
 
@@ -148,11 +150,11 @@ class DecoderTask:
     def loss(
         self, params: trained.Params, batch: Batch, *, dropout_key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """The summed weighted cross-entropy in nats, and the sum of the weights; both global, fp32 scalars.
+        """The sum of the weighted cross-entropy in nats and the sum of the weights: global fp32 scalars.
 
-        The batch says what each label weighs: `loss_weights[:, t]` is the weight of predicting token t, and column 0,
-        which nothing predicts, is not read. Without segment_ids and positions every row is one sentence, and attention
-        needs no mask. Without a dropout key nothing is dropped, as in evaluation.
+        `loss_weights[:, t]` of the batch is the weight of predicting token t; column 0, which nothing predicts, is not
+        read. Without segment_ids and positions every row is one sentence, and attention needs no mask. Without a
+        dropout key nothing is dropped, as in evaluation.
         """
         model = self._merge(params)
         tokens = batch["tokens"]
@@ -178,27 +180,28 @@ class DecoderTask:
         return nnx.merge(self._graphdef, self._split.together(params))
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """tokens, segment_ids and positions, int32, and loss_weights, float32: (B, T + 1) each."""
+        """tokens, segment_ids and positions (int32) and loss_weights (float32): (B, T + 1) each."""
         shape = (global_batch, self.seq_len + 1)
         dtypes = dict.fromkeys(ROWS, jnp.int32) | {"loss_weights": jnp.float32}
         return {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in dtypes.items()}
 
     def flops_per_batch(self, global_batch: int) -> float:
-        """Causal convention: attention counts each pair once; the head is counted, the input embedding is not.
+        """Causal convention: attention counts each pair once; the head counts, the input embedding does not.
 
-        Frozen matrices have no gradient of their own, which is a third of a weight's six FLOPs a token.
+        A frozen matrix has no gradient of its own, which saves a third of a weight's six FLOPs per token.
         """
         per_token = train_flops_per_token(self.config, self.seq_len)
-        if not self.config.lora.rank:  # whose frozen weights the formula knows
+        # With adapters the formula already counts frozen weights as such.
+        if not self.config.lora.rank:
             per_token -= 2.0 * self._frozen_products()
         return per_token * self.seq_len * global_batch
 
     def items_per_batch(self, global_batch: int) -> tuple[str, int]:
-        """Positions, padding included: the packing's fill is a number of its own."""
+        """Positions, padding included; how well rows are filled is reported separately."""
         return "tokens", self.seq_len * global_batch
 
     def _frozen_products(self) -> int:
-        """Frozen weights that a token is multiplied with: not norms, nor a table that rows are only looked up in."""
+        """Frozen weights that each token is multiplied with: neither norms nor tables that are only looked up."""
         frozen = self._split.frozen(self._split.apart(self._params))
         total = 0
         for path, parameter in nnx.to_flat_state(frozen):

@@ -1,4 +1,4 @@
-"""How like its original a reconstruction is: the error of its pixels, and a perceptual distance.
+"""How much a reconstruction resembles its original: the pixel error, and a perceptual distance.
 
 Shape suffixes: B images, H W sides, C channels.
 """
@@ -18,14 +18,14 @@ Scalars = dict[str, jax.Array]
 
 
 class Likeness:
-    """The losses that the adversarial one is balanced against.
+    """The losses that the adversarial loss is balanced against.
 
     Args:
-      loss: which, and their weights.
-      microbatches: that a batch is computed in.
+      loss: which ones, and their weights.
+      microbatches: how many a batch is computed in.
 
     Attributes:
-      constants: `{"perceptual": weights}` where a network measures perception, else {}; nothing trains them.
+      constants: `{"perceptual": weights}` if a network measures the distance, else {}; never trained.
     """
 
     def __init__(self, loss: TokenizerLoss, microbatches: int) -> None:
@@ -46,7 +46,7 @@ class Likeness:
         Args:
           outputs_BHWC: reconstructions, near [0, 1] and not clamped.
           images_BHWC: originals in [0, 1].
-          constants: as the attribute; an argument, so that a compiled step does not embed a copy.
+          constants: the attribute's value, passed in so that the compiled step does not embed a copy.
         """
         loss = self._loss
         pixels = losses.divide(
@@ -68,7 +68,7 @@ class Likeness:
         return total, report
 
     def flops(self, images: jax.ShapeDtypeStruct) -> float:
-        """Of the perceptual network on these images, forward; 0 where there is none."""
+        """FLOPs of one forward pass of the perceptual network on these images; 0 without one."""
         if "perceptual" not in self.constants:
             return 0.0
         return count_flops(self._features, self.constants["perceptual"], images)

@@ -1,6 +1,6 @@
 """The tokenizer task: a VQGAN and its discriminator, both updated in one jitted step.
 
-Shape suffixes: B images, H W sides, C channels, D code dimension, T tokens, K codes.
+Shape suffixes: B images, H W sides, C channels, N tokens an image, T tokens in all, D code dimension, K codes.
 """
 
 from collections.abc import Callable
@@ -36,20 +36,20 @@ Scalars = dict[str, jax.Array]
 class TokenizerTask:
     """Trains a `VQGAN` against a discriminator on images.
 
-    The generator sees the discriminator as it was before the step, and the discriminator the reconstructions from
-    before it: neither update depends on the other's.
+    In a step the generator sees the discriminator from before the step, and the discriminator sees the reconstructions
+    from before it: neither update depends on the other.
 
     Args:
       config: the tokenizer.
       generator_tx: optimizer of the VQGAN.
       discriminator_tx: optimizer of the discriminator.
-      loss: what is minimised; default: `TokenizerLoss()`.
+      loss: what it minimises; default: `TokenizerLoss()`.
       discriminator: the discriminator's shape; default: `DiscriminatorConfig()`.
-      how: accumulation, averaging of weights and revival of codes; default: `TokenizerStep()`, none of them.
+      how: accumulation, weight averaging and code revival; default: `TokenizerStep()`, none of them.
 
     Attributes:
-      constants: arrays that a step reads and nothing trains (LPIPS weights; empty otherwise). Pass them as
-        `batch["constants"]`; a step without them embeds its own copy in the compiled program.
+      constants: arrays that a step reads but does not train: LPIPS weights, or none. Pass them as `batch["constants"]`;
+        otherwise the compiled step embeds its own copy.
     """
 
     name = "tokenizer"
@@ -81,10 +81,9 @@ class TokenizerTask:
         self._generator = nnx.graphdef(VQGAN.abstract(config))
 
     def init(self, key: jax.Array) -> State:
-        """Fresh parameters and optimizer moments of both networks, at step 0; no discriminator if nothing hears it.
+        """Fresh parameters and moments of both networks at step 0; no discriminator if no loss uses it.
 
-        Beside them, where they are asked for: `ema`, averaged weights; `idle`, steps since each code was chosen;
-        `lecam`.
+        If configured, also `ema` (averaged weights), `idle` (steps since each code was chosen) and `lecam`.
         """
         generator_key, discriminator_key = jax.random.split(key)
         generator = nnx.state(VQGAN(self.config, rngs=nnx.Rngs(generator_key)))
@@ -100,22 +99,25 @@ class TokenizerTask:
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
         """One update of the generator and, from `discriminator_start` on, of the discriminator.
 
-        The losses of the reconstruction are differentiated down to its pixels first; one backward pass through the
-        VQGAN then carries their weighted sum, so that the adaptive weight costs only the last layer's gradient.
+        It first takes the gradient of each loss by the reconstruction's pixels, then sends their weighted sum through
+        one backward pass of the VQGAN. So the adaptive weight costs only the gradient of the last layer.
 
         Args:
           state: as `init` gives it.
           batch: see `batch_spec`.
-          key: decides where dead codes move to; nothing else is drawn here.
+          key: decides where dead codes move; nothing else is random.
         """
         params, opt = state["params"]["generator"], state["opt"]["generator"]
         images_BHWC = to_float(batch["images"])
+        # `pull_back` is the VQGAN's backward pass. It runs once for all parameters, and with the adaptive weight twice
+        # more for the last kernel alone.
         (outputs_BHWC, quantization), pull_back, (report, latents) = jax.vjp(
             lambda p: self._forward(p, images_BHWC), params, has_aux=True
         )
         (likeness, parts), likeness_gradient = jax.value_and_grad(self._likeness, has_aux=True)(
             outputs_BHWC, images_BHWC, batch.get("constants", self.constants)
         )
+        # The critic returns the gradient by the pixels itself, so nothing differentiates through this call.
         verdict = self.critic(CriticState.of(state), state["step"], images_BHWC, outputs_BHWC)
         weight = self._adversarial_weight(
             state["step"], pull_back, likeness_gradient, verdict.pixel_gradient
@@ -149,13 +151,13 @@ class TokenizerTask:
     def reconstruct(
         self, state: State, images: Int[Array, "B H W C"]
     ) -> tuple[Float[Array, "B H W C"], Int[Array, "B N"]]:
-        """uint8 images through the state's tokenizer and back: floats in [0, 1], and their ids."""
+        """Encodes and decodes uint8 images with the state's tokenizer: floats in [0, 1], and the ids."""
         vqgan = self.export(state)
         ids_BN = vqgan.encode(to_float(images))
         return vqgan.decode(ids_BN), ids_BN
 
     def export(self, state: State) -> VQGAN:
-        """The tokenizer with the state's averaged weights, or its present ones where none are averaged."""
+        """The tokenizer with the state's averaged weights, or with its current ones if none are averaged."""
         return nnx.merge(self._generator, state.get("ema", state["params"]["generator"]))
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -164,10 +166,11 @@ class TokenizerTask:
         return {"images": jax.ShapeDtypeStruct((global_batch, side, side, channels), jnp.uint8)}
 
     def flops_per_batch(self, global_batch: int) -> float:
-        """Of a step with the discriminator running: 3 times the VQGAN's forward pass (backward costs two), 3 times
-        LPIPS's (both images forward, one backward to the pixels), 8 times the discriminator's (2 for the generator's
-        loss, 6 for its own on two batches), and 6 more with R1 (2 for the gradient at the pixels, 4 for its gradient).
-        What accumulation computes twice is not counted.
+        """FLOPs of a step with the discriminator running, in forward passes.
+
+        VQGAN: 3 (backward costs 2). LPIPS: 3 (both images forward, one backward to the pixels). Discriminator: 8 (2 for
+        the generator's loss, 6 for its own on two batches), and with R1 another 6 (2 for the gradient by the pixels, 4
+        for the gradient of that). What accumulation recomputes does not count.
         """
         side, channels = self.config.resolution, self.config.num_channels
         images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
@@ -183,13 +186,13 @@ class TokenizerTask:
         return total * global_batch
 
     def items_per_batch(self, global_batch: int) -> tuple[str, int]:
-        """Images."""
+        """The images of a batch."""
         return "images", global_batch
 
     def _reconstruction(
         self, params: nnx.State, images_BHWC: jax.Array
     ) -> tuple[jax.Array, Quantized]:
-        """Images through the tokenizer and back, not clamped, and how they were quantised: rows that stand alone."""
+        """The reconstructions, not clamped, and what was quantised. No row depends on another."""
         vqgan = nnx.merge(self._generator, params)
         quantized = vqgan.quantize(vqgan.encode_features(images_BHWC))
         codes_BhwD = quantized.straight_through_BhwD
@@ -205,9 +208,10 @@ class TokenizerTask:
     def _forward(
         self, params: nnx.State, images_BHWC: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[Scalars, Quantized]]:
-        """((reconstruction, weighted quantisation loss), (scalars to report, the latents))."""
+        """((reconstructions, weighted quantisation loss), (scalars to report, latents))."""
         network = in_microbatches(lambda x: self._reconstruction(params, x), self.how.accumulation)
         outputs_BHWC, quantized = network(images_BHWC)
+        # Outside of the microbatches: it is a loss of the whole batch, computed from rows that they returned.
         quantization, report = self._quantization(params, quantized)
         return (outputs_BHWC, quantization), (report, jax.lax.stop_gradient(quantized))
 
@@ -235,7 +239,8 @@ class TokenizerTask:
                 )
                 return entropy_T, jnp.mean(p_TK, axis=0, keepdims=True)
 
-            # A mean of each microbatch, of equally many tokens: their mean is that of the batch.
+            # One mean per microbatch, not a (T, K) array. Microbatches have equally many tokens, so the mean of their
+            # means is the batch's.
             entropy_T, mean_PK = in_microbatches(assign, self.how.accumulation)(
                 flat(quantized.inputs_BhwD)
             )
@@ -254,12 +259,13 @@ class TokenizerTask:
         likeness_gradient: jax.Array,
         adversarial_gradient: jax.Array,
     ) -> jax.Array:
-        """Of the adversarial loss; 0 until the discriminator is heard (arXiv 2012.09841, equation 7)."""
+        """Weight of the adversarial loss; 0 before `discriminator_start` (arXiv 2012.09841, equation 7)."""
         weight = jnp.float32(self.loss.adversarial_weight)
 
         def last_kernel(gradient: jax.Array) -> jax.Array:
             (gradients,) = pull_back((gradient, jnp.zeros(())))
-            return gradients["decoder"]["conv_out"]["kernel"][...]  # XLA drops all the rest
+            # XLA removes the rest as dead code.
+            return gradients["decoder"]["conv_out"]["kernel"][...]
 
         if self.loss.adversarial_weight and self.loss.adaptive_weight:
             weight *= losses.adaptive_weight(
@@ -269,7 +275,7 @@ class TokenizerTask:
 
 
 def _means(scalars: Scalars, images_BHWC: jax.Array, outputs_BHWC: jax.Array) -> dict[str, Mean]:
-    """Scalars of the batch as means over its images, and the PSNR of each image."""
+    """The batch's scalars as means over its images, and the mean PSNR."""
     images = jnp.float32(images_BHWC.shape[0])
     metrics = {name: Mean(value * images, images) for name, value in scalars.items()}
     metrics["psnr"] = Mean(jnp.sum(psnr(images_BHWC, jnp.clip(outputs_BHWC, 0, 1))), images)
@@ -277,7 +283,7 @@ def _means(scalars: Scalars, images_BHWC: jax.Array, outputs_BHWC: jax.Array) ->
 
 
 def _code_statistics(ids_BN: jax.Array, codebook_size: int) -> dict[str, jax.Array]:
-    """The fraction of codes in use and exp(entropy) of their frequencies, within this batch."""
+    """The fraction of codes that this batch uses, and exp(entropy) of their frequencies."""
     counts_K = jnp.zeros(codebook_size, jnp.float32).at[ids_BN.ravel()].add(1.0)
     p_K = counts_K / ids_BN.size
     perplexity = jnp.exp(-jnp.sum(p_K * jnp.log(jnp.where(p_K > 0, p_K, 1.0))))

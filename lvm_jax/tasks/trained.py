@@ -1,7 +1,7 @@
-"""Which parameters a task trains: a filter splits them into those that the optimizer sees and those that only serve.
+"""Which parameters a task trains: a filter splits them into trained ones, which the optimizer sees, and frozen ones.
 
-A filter is a function of (path, parameter), as Flax NNX's own are. Low-rank adapters are one use of it
-(`only_adapters`), towers that stay as they were imported another (`all_but`); they combine with `both`.
+A filter is a function of (path, parameter), like Flax NNX's own. `only_adapters` trains low-rank adapters, `all_but`
+freezes imported towers, and `both` combines two filters.
 """
 
 import fnmatch
@@ -15,18 +15,12 @@ from lvm_jax.models.decoder.lora import LoRAParam
 
 Path = tuple[Any, ...]
 Filter = Callable[[Path, Any], bool]
-# `nnx.State` of all parameters where all are trained, else {trained's name: State, frozen's name: State}.
+# One `nnx.State` if all parameters are trained, else {name of the trained ones: State, name of the frozen ones: State}.
 Params = Any
 
 
-def everything(path: Path, parameter: Any) -> bool:
-    """The filter of plain training."""
-    del path, parameter
-    return True
-
-
 def only_adapters(path: Path, parameter: Any) -> bool:
-    """The filter of low-rank adaptation (arXiv 2106.09685, section 4.1): the matrices themselves are frozen."""
+    """The filter of low-rank adaptation (arXiv 2106.09685, section 4.1): everything but adapters is frozen."""
     del path
     return isinstance(parameter, LoRAParam)
 
@@ -35,8 +29,8 @@ def all_but(patterns: Sequence[str]) -> Filter:
     """A filter that freezes what the patterns name.
 
     Args:
-      patterns: paths as checkpoints list them below `params/`, such as "embedding" or "layers/attention". A path stands
-        for all that lies below it, and `*` for any characters: "layers/*/query".
+      patterns: paths as checkpoints list them below `params/`, such as "embedding" or "layers/attention". A path covers
+        everything below it, and `*` matches any characters: "layers/*/query".
     """
 
     def is_trained(path: Path, parameter: Any) -> bool:
@@ -47,7 +41,7 @@ def all_but(patterns: Sequence[str]) -> Filter:
 
 
 def both(one: Filter, other: Filter) -> Filter:
-    """A filter that trains what both train."""
+    """A filter that trains what both filters train."""
     return lambda path, parameter: one(path, parameter) and other(path, parameter)
 
 
@@ -55,7 +49,7 @@ def check_patterns(patterns: Sequence[str], params: nnx.State) -> None:
     """Requires every pattern of `all_but` to name a parameter.
 
     Raises:
-      UserError: a pattern that matches nothing, which would train silently what somebody meant to freeze.
+      UserError: a pattern matches nothing; parameters that someone meant to freeze would be trained.
     """
     paths = [path for path, _ in nnx.to_flat_state(params)]
     for pattern in patterns:
@@ -67,15 +61,15 @@ def check_patterns(patterns: Sequence[str], params: nnx.State) -> None:
 
 
 class Split:
-    """The parameters of a train state, trained and frozen ones apart.
+    """Splits the parameters of a train state into trained and frozen ones.
 
-    The optimizer is given the trained ones alone, so frozen ones have neither a gradient nor moments.
+    The optimizer gets the trained ones only, so frozen ones have neither gradients nor moments.
 
     Args:
-      params: all parameters, abstract ones too.
-      is_trained: which of them are trained. Where that is all, `params` of the state is one `nnx.State`, and the paths
-        in its checkpoints are the parameters' own.
-      names: of the trained and the frozen ones in the state, and so in checkpoints.
+      params: all parameters; they may be abstract.
+      is_trained: the filter. If it trains all, the state's `params` is one `nnx.State`, and checkpoints use the
+        parameters' own paths.
+      names: what the state, and so a checkpoint, calls the trained and the frozen ones.
 
     Raises:
       UserError: nothing is left to train.
@@ -93,18 +87,18 @@ class Split:
         self._is_whole = all(chosen)
 
     def apart(self, params: nnx.State) -> Params:
-        """All parameters, as the state holds them."""
+        """All parameters in the form that the state holds."""
         if self._is_whole:
             return params
         trained, frozen = nnx.split_state(params, self._is_trained, ...)
         return {self._frozen: frozen, self._trained: trained}
 
     def trained(self, params: Params) -> nnx.State:
-        """What the optimizer updates."""
+        """The parameters that the optimizer updates."""
         return params if self._is_whole else params[self._trained]
 
     def frozen(self, params: Params) -> nnx.State:
-        """What stays as it is; empty where all is trained."""
+        """The parameters that stay as they are; empty if all are trained."""
         return nnx.State({}) if self._is_whole else params[self._frozen]
 
     def updated(self, params: Params, trained: nnx.State) -> Params:
@@ -112,12 +106,12 @@ class Split:
         return trained if self._is_whole else {**params, self._trained: trained}
 
     def together(self, params: Params) -> nnx.State:
-        """All parameters as the model knows them: the inverse of `apart`."""
+        """All parameters in the form that the model takes: the inverse of `apart`."""
         return params if self._is_whole else nnx.merge_state(*params.values())
 
 
 def _covers(pattern: str, path: Path) -> bool:
-    """Whether the pattern matches the path, or something above it."""
+    """Whether the pattern matches the path or any of its parents."""
     names = [str(name) for name in path]
     return any(
         fnmatch.fnmatchcase("/".join(names[: end + 1]), pattern.rstrip("/"))

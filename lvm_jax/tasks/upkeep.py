@@ -1,4 +1,4 @@
-"""What follows an update of the tokenizer: a moving average of its weights, and dead codes that are revived.
+"""What follows an update of the tokenizer: its weights are averaged, and dead codes are revived.
 
 Shape suffixes: T tokens, D code dimension, K codes.
 """
@@ -20,8 +20,8 @@ class Kept(NamedTuple):
     """The tokenizer after a step.
 
     Attributes:
-      generator: its parameters, dead codes revived.
-      beside: what the state keeps beside them: `ema` and `idle`, where they are asked for.
+      generator: its parameters, with dead codes revived.
+      beside: what the state keeps beside them: `ema` and `idle`, if configured.
       report: scalars to log.
     """
 
@@ -45,6 +45,7 @@ class Upkeep:
         """`ema`: averaged weights; `idle` (K,): steps since each code was chosen."""
         beside: State = {}
         if self._how.ema_decay:
+            # A copy: the step donates its state, and one buffer cannot be donated twice.
             beside["ema"] = jax.tree.map(jnp.copy, generator)
         if self._how.revive_after:
             beside["idle"] = jnp.zeros(self._n_codes, jnp.int32)
@@ -56,7 +57,7 @@ class Upkeep:
         """Follows one update.
 
         Args:
-          state: of the task, before the step.
+          state: the task's, before the step.
           generator: the tokenizer's parameters, after the update.
           latents: what the step quantised.
           key: decides where dead codes move to.
@@ -71,16 +72,16 @@ class Upkeep:
         inputs_TD, codes_TD = flat(latents.inputs_BhwD), flat(latents.codes_BhwD)
         distances_T = jnp.sum(jnp.square(inputs_TD - codes_TD), axis=-1)
         revived_KD = revive(_codebook(generator), dead_K, inputs_TD, distances_T, key)
-        # Whole on every device, as it was born: else the second step would compile anew, for a split one.
+        # Kept whole on every device, as it was born: if XLA split it, the second step would compile again.
         beside["idle"] = constrain(jnp.where(dead_K, 0, idle_K), None)
-        if "ema" in beside:  # a moved code has no past worth averaging
+        if "ema" in beside:  # a moved code's old vectors are no longer worth averaging
             average_KD = jnp.where(dead_K[:, None], revived_KD, _codebook(beside["ema"]))
             beside["ema"] = _with_codebook(beside["ema"], average_KD)
         revived = jnp.sum(dead_K).astype(jnp.float32)
         return Kept(_with_codebook(generator, revived_KD), beside, {"codes_revived": revived})
 
     def _average(self, state: State, generator: nnx.State) -> Any:
-        # In the first steps the average is young, and follows faster.
+        # A young average still holds the initialisation, so it follows faster: by 9/10 at step 0.
         steps = state["step"].astype(jnp.float32)
         decay = jnp.minimum(self._how.ema_decay, (1 + steps) / (10 + steps))
         return jax.tree.map(

@@ -1,4 +1,4 @@
-"""The training step compiled for devices that are not here, and what the compiled program says about itself."""
+"""Compiles the training step for absent devices, and reports what the compiled program needs."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from lvm_jax.training.train_config import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one chip: the state and the batch, what the step adds, the compiler's highest point of both."""
+    """Bytes on one chip: arguments are the state and the batch; peak is the compiler's maximum over the step."""
 
     arguments: int
     temporaries: int
@@ -29,13 +29,13 @@ class StepReport:
     """A compiled step: its memory and cost on one chip, and the time that the roofline predicts.
 
     Attributes:
-      n_chips: in all slices.
+      n_chips: chips in all slices.
       batch_size: rows of the global batch.
-      items: of the global batch.
+      items: items of the global batch.
       unit: what an item is, such as "tokens".
-      memory: on a chip.
-      model_flops: of all chips together, without recomputation.
-      cost: on a chip, as compiled.
+      memory: bytes on one chip.
+      model_flops: FLOPs of all chips together, without recomputation.
+      cost: of one chip, as compiled.
       prediction: seconds.
       mfu: model FLOPs over what the chips could do in the predicted time.
     """
@@ -51,7 +51,7 @@ class StepReport:
     mfu: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, ready for JSON; collectives summed by kind."""
+        """Plain numbers for JSON, with collectives summed by kind."""
         collectives = {}
         for kind in COLLECTIVES:
             ours = [c for c in self.cost.collectives if c.kind == kind]
@@ -80,16 +80,16 @@ class StepReport:
 
 
 class DoesNotFit(Exception):
-    """The compiler says that the step needs more memory than a chip has; the message is its "NEED of LIMIT"."""
+    """The step needs more memory than a chip has; the message is the compiler's "NEED of LIMIT"."""
 
 
 def lower_step(task: Task, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowered:
-    """The step that `train` compiles, lowered for the devices of `mesh`, its state born with its shardings.
+    """Lowers the step that `train` compiles, for the devices of `mesh` and with the state's shardings.
 
     Raises:
-      UserError: the batch does not divide over the mesh, or a parameter's dimension does not.
+      UserError: the batch or a parameter's dimension does not divide over the mesh.
     """
-    BatchPlacement(mesh, config.batch_size)
+    BatchPlacement(mesh, config.batch_size)  # only to check that the batch divides
     judged = guarded(task, config)
     with jax.set_mesh(mesh):
         batch = {
@@ -98,7 +98,7 @@ def lower_step(task: Task, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowere
             )
             for name, rows in task.batch_spec(config.batch_size).items()
         }
-        # Constants are arrays of this host's devices: only their shapes can be meant for others.
+        # Constants are arrays on this host's devices; absent devices can only be given their shapes.
         whole = NamedSharding(mesh, PartitionSpec())
         constants = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), judged.constants
@@ -108,10 +108,10 @@ def lower_step(task: Task, config: TrainConfig, mesh: Mesh) -> jax.stages.Lowere
 
 
 def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> StepReport:
-    """Compiles the step and counts what it costs.
+    """Compiles the step and counts its cost.
 
     Raises:
-      DoesNotFit: the compiler ran out of the chip's memory.
+      DoesNotFit: the step needs more memory than the chip has.
       UserError: see `lower_step`.
     """
     lowered = lower_step(task, config, mesh)
@@ -123,7 +123,7 @@ def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> Step
             raise
         raise DoesNotFit(need) from error
     memory = _memory(compiled.memory_analysis())
-    if memory.peak > chip.hbm_bytes:  # the compiler for GPUs does not look
+    if memory.peak > chip.hbm_bytes:  # the compiler for GPUs does not check
         raise DoesNotFit(f"{memory.peak / GIB:.2f}G of {chip.hbm_bytes / GIB:.2f}G")
     devices = list(mesh.devices.flat)
     cost = program_cost(compiled.as_text() or "", len(devices))
@@ -146,5 +146,6 @@ def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> Step
 def _memory(stats: Any) -> Memory:
     arguments, temporaries = stats.argument_size_in_bytes, stats.temp_size_in_bytes
     outputs = stats.output_size_in_bytes
+    # Outputs that reuse donated arguments are the same bytes. The sum stands in where a compiler reports no peak.
     everything = arguments + temporaries + outputs - stats.alias_size_in_bytes
     return Memory(arguments, temporaries, outputs, stats.peak_memory_in_bytes or everything)

@@ -1,7 +1,7 @@
-"""Bad steps: a loss that spikes, or any number that is not finite, stops the run or leaves the update out.
+"""Bad steps: if the loss spikes or a number is not finite, the run stops or the update is skipped.
 
-The choice is made inside the compiled step by `where` over the state, never by a condition: XLA's CPU backend runs the
-inside of a condition on one core, and a select is free beside an optimizer's update.
+The compiled step chooses by `where` over the state, not by a condition: XLA's CPU backend runs the inside of a
+condition on one core, and a select costs nothing beside an optimizer's update.
 """
 
 import math
@@ -16,25 +16,25 @@ from lvm_jax.metrics.states import Mean
 from lvm_jax.tasks.base import Batch, State, Task
 
 _DECAY = 0.95  # of the running mean of the loss: about the last 20 steps
-_COUNTED_FIRST = 20  # steps before a spike can be told
+_COUNTED_FIRST = 20  # good steps before a loss can count as a spike: the mean must settle first
 
-SKIPPED = "skipped"  # metric of a guarded task: 1 where the update was left out
+SKIPPED = "skipped"  # metric of a guarded task: 1 where the update was skipped
 
 
 class BadStep(UserError):
-    """A loss that is not finite or that spiked, or too many of them in a row; no checkpoint holds such a state."""
+    """A number was not finite, or too many bad steps came in a row. No checkpoint holds such a state."""
 
 
 class GuardedTask:
-    """A task whose bad updates are left out: parameters and optimizer stay, the step counts, data and keys go on.
+    """A task that skips bad updates: parameters and optimizer stay, but the step counts, and data and keys go on.
 
-    The state gets `guard`: how many steps in a row were left out, and the running mean of the loss, so that a resumed
-    run decides as one that never stopped.
+    The state gets `guard`: how many steps in a row were skipped, and the running mean of the loss. So a resumed run
+    decides like one that never stopped.
 
     Args:
-      task: its metrics contain `loss`.
-      active: whether steps are judged; if not, the step is the task's, and the state has the same structure.
-      spike_factor: a loss above this many times its running mean is bad; 0: only what is not finite is.
+      task: its metrics must contain `loss`.
+      active: whether to judge steps. If not, the step is the task's own, but the state has the same structure.
+      spike_factor: a loss above this many times its running mean is bad; 0: only numbers that are not finite are.
     """
 
     def __init__(self, task: Task, active: bool, spike_factor: float = 0.0) -> None:
@@ -47,7 +47,7 @@ class GuardedTask:
         return self._task.constants
 
     def init(self, key: jax.Array) -> State:
-        """The task's state, and a guard that has seen nothing."""
+        """The task's state with an empty guard."""
         guard = {
             "in_a_row": jnp.zeros((), jnp.int32),
             "counted": jnp.zeros((), jnp.int32),
@@ -56,19 +56,22 @@ class GuardedTask:
         return {**self._task.init(key), "guard": guard}
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """The task's step, or, where that is bad, the state as it was with the step counted."""
+        """The task's step; if it is bad, the old state with only the step advanced."""
         guard = state["guard"]
         old = {name: part for name, part in state.items() if name != "guard"}
         new, metrics = self._task.step(old, batch, key)
         if not self._active:
             return {**new, "guard": guard}, {**metrics, SKIPPED: Mean(jnp.zeros(()), jnp.ones(()))}
         loss = metrics["loss"].total / metrics["loss"].weight
+        # A sum is finite only if every summand is: one reduction per array, of metrics and of the new state, whose
+        # parameters or moments can overflow although the loss is still finite.
         numbers = [mean.total for mean in metrics.values()]
         numbers += [
             jnp.sum(x) for x in jax.tree.leaves(new) if jnp.issubdtype(x.dtype, jnp.inexact)
         ]
         good = jnp.all(jnp.isfinite(jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers])))
         if self._spike_factor:
+            # Divided by the weights so far, as Adam does: the running mean starts from 0.
             mean = guard["loss"] / (1 - _DECAY ** jnp.maximum(guard["counted"], 1))
             usual = loss <= self._spike_factor * mean
             good &= usual | (guard["counted"] < _COUNTED_FIRST)
@@ -95,24 +98,24 @@ class GuardedTask:
 
 
 class Judge:
-    """Reads the metrics of steps on the host, in order: raises where training must not go on.
+    """Reads the metrics of steps on the host, in order, and raises when training must stop.
 
     Args:
-      max_skips: how many steps in a row may be left out.
-      in_a_row: how many were, when the run was resumed.
+      max_skips: how many steps in a row may be skipped.
+      in_a_row: how many were already skipped when the run was resumed.
     """
 
     def __init__(self, max_skips: int, in_a_row: int = 0) -> None:
         self._max_skips, self._in_a_row = max_skips, in_a_row
 
     def counted(self, steps: Sequence[tuple[int, Mapping[str, Mean]]]) -> list[Mapping[str, Mean]]:
-        """The metrics that count: those of a step that was left out weigh nothing, but for `skipped`.
+        """The metrics that count: those of a skipped step get weight 0, except `skipped` itself.
 
         Args:
           steps: (step, metrics) on the host.
 
         Raises:
-          BadStep: a number is not finite, or more than `max_skips` steps in a row were left out.
+          BadStep: a number is not finite, or more than `max_skips` steps in a row were skipped.
         """
         return [self._judge(step, metrics) for step, metrics in steps]
 

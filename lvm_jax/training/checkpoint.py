@@ -1,9 +1,9 @@
 """Orbax checkpoints of {state, data, meta}: written in the background, verified, restored onto any mesh.
 
 WORKDIR/checkpoints/STEP holds three items: `state`, the train state as a flat map of readable names to arrays
-("params/layers/attention/query/kernel"); `data`, the loader's one integer; `meta`, JSON that says what wrote it. Beside
-them lie the digests of every file (`digests.py`), written before the folder gets its final name: a checkpoint that is
-finished can be verified, and is, before it is read.
+("params/layers/attention/query/kernel"); `data`, the loader's one integer; `meta`, JSON about the run that wrote it.
+Beside them lie digests of all files (`digests.py`), written before the folder gets its final name. So every finished
+checkpoint can be verified, and is, before it is read.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from lvm_jax.training import digests
 
 
 class Restored(NamedTuple):
-    """A checkpoint, read; `rejected` counts the newer ones that were damaged."""
+    """What a checkpoint held; `rejected` counts newer checkpoints that were damaged."""
 
     state: Any
     next_step: int
@@ -38,25 +38,26 @@ class Checkpointer:
 
     Args:
       workdir: the run's folder.
-      keep: how many of the newest checkpoints stay.
-      keep_every: checkpoints of steps that this divides stay for ever; 0 for none.
+      keep: how many of the newest checkpoints to keep.
+      keep_every: checkpoints at multiples of this step stay for ever; 0: none does.
     """
 
     def __init__(self, workdir: epath.PathLike, keep: int = 2, keep_every: int = 0) -> None:
         self._folder = (epath.Path(workdir) / "checkpoints").resolve()
         self._set_aside = self._folder.parent / "damaged_checkpoints"
-        self._saving: int | None = None  # until its commit has been listed too
-        logging.getLogger("absl").addFilter(_not_disk_full)  # we say it in one line
+        # The step of the save in progress, until the digests of its commit are written too.
+        self._saving: int | None = None
+        logging.getLogger("absl").addFilter(_not_disk_full)  # our error says it in one line
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             keep_period=keep_every or None,
             create=True,
-            cleanup_tmp_directories=True,  # what a killed save left behind
+            cleanup_tmp_directories=True,  # of a save that was killed
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         handlers = {
-            # Trained floats hardly compress (7%), and zstd made saving 2.5 and restoring 8 times slower.
+            # Trained floats hardly compress (7%), while zstd made saving 2.5 times and restoring 8 times slower.
             "state": ocp.PyTreeCheckpointHandler(use_compression=False),
             "data": ocp.JsonCheckpointHandler(),
             "meta": ocp.JsonCheckpointHandler(),
@@ -68,10 +69,10 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, data_state: int, meta: Mapping[str, Any]) -> None:
-        """Copies the state off the devices and writes it in the background; saving a step again does nothing.
+        """Copies the state off the devices and writes it in the background; saving a step twice does nothing.
 
         Raises:
-          UserError: the disk is full; said at the next save, or at the end, for what happened in the background.
+          UserError: the disk is full. A failure in the background is raised by the next save or by `wait`.
         """
         if self.latest_step() == step:
             return
@@ -88,16 +89,16 @@ class Checkpointer:
             )
 
     def restore(self, state: Any) -> Restored:
-        """Reads the newest checkpoint that is whole into the shapes and shardings of `state`.
+        """Reads the newest undamaged checkpoint into the shapes and shardings of `state`.
 
-        A damaged one is named in one line and moved to WORKDIR/damaged_checkpoints.
+        Names each damaged one in a line and moves it to WORKDIR/damaged_checkpoints.
 
         Args:
           state: abstract state (ShapeDtypeStructs with shardings), in the structure to return.
 
         Raises:
-          UserError: no checkpoint, none that is whole, or one of another model: the first few tensors that differ are
-            named.
+          UserError: no checkpoint, only damaged ones, or one of another model, whose first few differing tensors it
+            names.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
@@ -117,9 +118,10 @@ class Checkpointer:
             )
         for newer, wrong in rejected.items():
             print(
-                f"checkpoint {newer} is damaged ({wrong}): going on from checkpoint {step}; the damaged one is in "
+                f"checkpoint {newer} is damaged ({wrong}): going on from checkpoint {step}; the damaged one is now in "
                 f"{self._set_aside}"
             )
+        # Out of the folder, because Orbax saves no step up to the newest one there.
         self._move_away(list(rejected))
         target = _flatten(state)
         self._check_same_tensors(step, target)
@@ -140,13 +142,14 @@ class Checkpointer:
         return Restored(tree, restored.data["next_step"], restored.meta, len(rejected))
 
     def wait(self) -> None:
-        """Blocks until the save in progress, if any, is on disk.
+        """Blocks until the save in progress, if any, is on disk, and writes the digests of its commit.
 
         Raises:
           UserError: the disk was full.
         """
         with self._explained():
             self._manager.wait_until_finished()
+            # The commit writes files at the top of the folder after `_seal` has listed those below.
             if self._saving is not None and jax.process_index() == 0:
                 folder = self._folder / str(self._saving)
                 names = [name for name in digests.files_of(folder) if "/" not in name]
@@ -154,7 +157,7 @@ class Checkpointer:
             self._saving = None
 
     def close(self) -> None:
-        """Waits, then frees Orbax's threads."""
+        """Waits for the save in progress, then frees Orbax's threads."""
         try:
             self.wait()
         finally:
@@ -162,22 +165,24 @@ class Checkpointer:
                 self._manager.close()
 
     def _seal(self) -> None:
-        """Lists what was written; Orbax calls it on its thread, once all hosts have written and before the commit."""
+        """Writes the digests. Orbax calls it on its own thread, after all hosts have written and before the commit."""
         if jax.process_index() != 0:
             return
-        # An object store has no rename: there the folder has its final name from the start, and lacks a mark.
+        # An object store cannot rename: there the folder has its final name from the start, and a mark commits it.
         unfinished = [*self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")]
         folder = unfinished[0] if unfinished else self._folder / str(self._saving)
         names = [name for name in digests.files_of(folder) if "/" in name]
         digests.write(folder, names, digests.CONTENTS)
 
     def _damaged(self, step: int) -> str:
-        """What is wrong with a checkpoint, in a few words that are the same on all hosts; "" if it is whole."""
+        """What is wrong with a checkpoint, in a few words, the same on all hosts; "" if it is whole."""
         hosts = jax.process_count()
         wrong = digests.damaged(self._folder / str(step), jax.process_index(), hosts)
         text = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         if hosts == 1:
             return text
+        # Each host verifies a share of the files, but all must reject the same checkpoints. A gather needs arrays of
+        # one shape, so each host's text travels as 1024 bytes.
         letters = np.zeros(1024, np.uint8)
         encoded = text.encode()[:1024]
         letters[: len(encoded)] = np.frombuffer(encoded, np.uint8)
@@ -194,12 +199,13 @@ class Checkpointer:
                 earlier = len([*self._set_aside.glob(f"{step}*")])
                 name = f"{step}.{earlier}" if earlier else str(step)
                 (self._folder / str(step)).rename(self._set_aside / name)
+        # No host may list the folder again before the first one has renamed.
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Says in one line that the disk is full; anything else passes."""
+        """Turns a full disk into an error of one line; other errors pass through."""
         try:
             yield
         except Exception as error:
@@ -208,6 +214,7 @@ class Checkpointer:
             free = shutil.disk_usage(self._folder).free if os.path.isdir(self._folder) else 0
             last = [s for s in self._manager.all_steps() if s != self._saving]
             kept = f"checkpoint {max(last)} is whole" if last else "no earlier checkpoint exists"
+            # Cleared, or `close` would write digests of the failed save.
             step, self._saving = self._saving, None
             raise UserError(
                 f"no space left for checkpoint {step} on the file system of {self._folder} ({free / 1e6:,.0f} MB are "
@@ -226,8 +233,8 @@ class Checkpointer:
         if wrong:
             more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
             raise UserError(
-                f"{self._folder / str(step)} is of another configuration: {'; '.join(wrong[:3])}{more}; "
-                "use the configuration that wrote it, or another workdir"
+                f"{self._folder / str(step)} was written by another configuration: {'; '.join(wrong[:3])}{more}; "
+                "use that configuration, or another workdir"
             )
 
 
@@ -236,7 +243,7 @@ def _not_disk_full(record: logging.LogRecord) -> bool:
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether ENOSPC, from Python or in TensorStore's words, is in the chain of causes."""
+    """Whether ENOSPC, from Python or as TensorStore words it, is in the chain of causes."""
     while error is not None:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left on device" in str(error):
@@ -246,7 +253,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
-    """Leaves by readable name, in the tree's order; Variables are seen through."""
+    """Leaves by readable name, in the tree's order, without the `value` of Variables."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): leaf for path, leaf in leaves}
 
@@ -258,7 +265,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """A restore warns that shardings come from the target: that is what we ask for."""
+    """Silences the warning that a restore takes its shardings from the target: that is intended."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

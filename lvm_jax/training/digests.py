@@ -1,8 +1,8 @@
-"""Digests of our own for a checkpoint's files: Orbax restores a flipped byte without a word.
+"""Our own digests of a checkpoint's files, because Orbax restores a flipped byte without a word.
 
-A list is a text file inside the checkpoint's folder: the CRC32C of its second line, then that line, JSON that maps the
-path of each file to [bytes, CRC32C of each 16 MiB]: pieces, so that all cores share a large file. It is renamed into
-place, so that a list is whole or absent.
+A list of digests is a text file in the checkpoint's folder. Its first line is the CRC32C of the second, which is JSON:
+path of a file -> [bytes, CRC32C of each 16 MiB]. The 16 MiB let all cores share a large file. A list is renamed into
+place, so it is whole or absent.
 """
 
 import concurrent.futures
@@ -14,15 +14,15 @@ from etils import epath
 
 from lvm_jax import files
 
-CONTENTS = "digests.txt"  # all that is in the folder before it is committed
-COMMIT = "digests.commit.txt"  # what the commit itself adds or rewrites
+CONTENTS = "digests.txt"  # what the folder holds before the commit
+COMMIT = "digests.commit.txt"  # what the commit adds or rewrites
 _LISTS = (CONTENTS, COMMIT)
 _PIECE = 16 << 20
 _THREADS = 8
 
 
 def files_of(folder: epath.PathLike) -> list[str]:
-    """Paths of the files below `folder`, relative to it and sorted; the lists themselves are left out."""
+    """Paths of the files below `folder`, relative to it and sorted, without the lists themselves."""
     found = []
     for path in epath.Path(folder).iterdir():
         if path.is_dir():
@@ -40,11 +40,11 @@ def write(folder: epath.PathLike, names: Iterable[str], list_name: str) -> None:
 
 
 def damaged(folder: epath.PathLike, part: int = 0, parts: int = 1) -> list[str]:
-    """Files of `folder` that are missing or are not what was written, each with what is wrong.
+    """Files of `folder` that are missing or differ from what was written, each with what is wrong.
 
     Args:
       folder: a committed checkpoint.
-      part: which share of the files to read; every part reads the lists.
+      part: which share of the files to read; the lists are read in any case.
       parts: number of shares, such as the number of hosts.
     """
     folder = epath.Path(folder)
@@ -53,7 +53,7 @@ def damaged(folder: epath.PathLike, part: int = 0, parts: int = 1) -> list[str]:
     for list_name in _LISTS:
         path = folder / list_name
         if not path.exists():
-            # A kill right after the commit leaves out the second list, and costs nothing that was trained.
+            # A process killed right after the commit leaves no second list; all that was trained is in the first.
             wrong += [f"{list_name} (missing)"] if list_name == CONTENTS else []
             continue
         listed = _read(path)
@@ -94,7 +94,7 @@ def _difference(found: list[int] | None, expected: list[int]) -> str:
 
 
 def _read(path: epath.Path) -> dict[str, list[int]] | None:
-    """The files of a list, or None where the list itself is damaged."""
+    """The files of a list, or None if the list itself is damaged."""
     head, _, line = path.read_bytes().partition(b"\n")
     if head != b"%08x" % google_crc32c.value(line.removesuffix(b"\n")) or not line.endswith(b"\n"):
         return None

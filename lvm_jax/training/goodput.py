@@ -1,7 +1,7 @@
-"""Where the time of a run goes: goodput is the share spent on steps that count; the rest is badput, by cause.
+"""Where a run's time goes: goodput is the share spent on steps that count; the rest is badput, by cause.
 
-One ledger holds every second since training began, over all restarts of the workdir. A restart moves the seconds of
-steps that have to be computed again from `training` to `lost`.
+One ledger accounts for every second of the workdir's processes. A restart moves the seconds of steps that it must
+compute again from `training` to `lost`.
 """
 
 import contextlib
@@ -13,12 +13,13 @@ from etils import epath
 
 from lvm_jax import files
 
-# startup: restore or init; data: the devices had nothing to do until the batch came; lost: computed, then lost.
+# startup: restore or init. data: the devices were idle until the batch came. lost: steps after the last checkpoint,
+# computed again after a restart.
 CAUSES = ("training", "startup", "compile", "data", "checkpoint", "evaluation", "lost")
 
 
 class Ledger:
-    """Seconds by cause; at any moment exactly one cause runs, at first `startup`.
+    """Seconds by cause. Exactly one cause runs at any moment; the first is `startup`.
 
     Args:
       clock: seconds, monotonic.
@@ -30,7 +31,7 @@ class Ledger:
         self._running = ("startup", clock())
 
     def enter(self, cause: str) -> None:
-        """From here on the time is `cause`'s."""
+        """From now on, time counts for `cause`."""
         now = self._clock()
         previous, since = self._running
         self._seconds[previous] += now - since
@@ -38,7 +39,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def phase(self, cause: str) -> Iterator[None]:
-        """The time in here is `cause`'s; then the cause of before goes on."""
+        """Time inside counts for `cause`; afterwards the previous cause goes on."""
         before = self._running[0]
         self.enter(cause)
         try:
@@ -47,33 +48,34 @@ class Ledger:
             self.enter(before)
 
     def move(self, seconds: float, source: str, target: str) -> None:
-        """Books `seconds` of one cause on another."""
+        """Moves `seconds` from one cause to another."""
         self._seconds[source] -= seconds
         self._seconds[target] += seconds
 
     def running(self) -> tuple[str, float]:
-        """What runs, and for how many seconds already; any thread may ask."""
+        """The running cause, and for how many seconds it has run; any thread may ask."""
         cause, since = self._running
         return cause, self._clock() - since
 
     def seconds(self) -> dict[str, float]:
         """Seconds by cause up to now."""
+
         self.enter(self._running[0])
         return dict(self._seconds)
 
     def fractions(self) -> dict[str, float]:
-        """`goodput`, and `badput/CAUSE` for the others; together 1."""
+        """`goodput`, and `badput/CAUSE` for each other cause; they sum to 1."""
         seconds = self.seconds()
         total = max(sum(seconds.values()), 1e-9)
         shares = {f"badput/{cause}": seconds[cause] / total for cause in CAUSES[1:]}
         return {"goodput": seconds["training"] / total, **shares}
 
     def resume(self, at_end: Mapping[str, float], at_checkpoint: Mapping[str, float]) -> None:
-        """Adds an earlier process's seconds; what it trained after the checkpoint is lost.
+        """Adds the seconds of earlier processes; what they trained after the checkpoint is lost.
 
         Args:
-          at_end: its last known seconds by cause.
-          at_checkpoint: the same when the checkpoint was saved from which this process goes on.
+          at_end: their last known seconds by cause.
+          at_checkpoint: their seconds when the checkpoint was saved that this process resumes from.
         """
         for cause, seconds in at_end.items():
             self._seconds[cause] += seconds
@@ -86,5 +88,5 @@ class Ledger:
 
 
 def load(path: epath.Path) -> dict[str, float]:
-    """What `Ledger.save` wrote; {} where there is none."""
+    """What `Ledger.save` wrote; {} if there is no such file."""
     return json.loads(path.read_text()) if path.exists() else {}

@@ -1,8 +1,8 @@
 """The one training loop: from a task and an iterator of batches to a trained state.
 
-Fixed order within a step: fetch the batch of step N; dispatch the step; then, while the device computes, read the
-metrics of the log window that closed before it; then what is due at N: evaluate, checkpoint. The loop never waits for
-the step that it has just dispatched, except before an evaluation or a checkpoint, which need its result.
+The order within step N is fixed: fetch its batch; dispatch it; while the device computes, read the metrics of the log
+window that closed before; then do what is due at N: evaluate, checkpoint. The loop never waits for the step that it has
+just dispatched, except before an evaluation or a checkpoint, which need its result.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from lvm_jax.training.workdir import claim
 
 
 class Batches(Protocol):
-    """An endless iterator of host-local rows whose whole state is the number of the next step."""
+    """An endless iterator over host-local rows; its whole state is the number of the next step."""
 
     def __next__(self) -> Mapping[str, np.ndarray]: ...
     def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]: ...
@@ -47,16 +47,16 @@ class Batches(Protocol):
 
 
 class Evaluation(Protocol):
-    """Something measured or drawn during training, such as the validation loss or a sheet of samples."""
+    """Measures or draws something during training, such as the validation loss or a sheet of samples."""
 
     def __call__(self, step: int, state: State) -> Mapping[str, float]:
-        """Returns the numbers to log; may write pictures of its own."""
+        """Returns the numbers to log; it may also write pictures."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Every:
-    """An evaluation with a period of its own: every `steps` steps, and after the last one; 0: only then."""
+    """An evaluation with its own period: every `steps` steps and after the last one; 0: only after the last."""
 
     steps: int
     evaluation: Evaluation
@@ -73,23 +73,23 @@ def train(
     experiment: Mapping[str, Any] | None = None,
     warm_start: Callable[[State], State] | None = None,
 ) -> State:
-    """Trains to `config.steps`, resuming from the newest whole checkpoint of the workdir.
+    """Trains to `config.steps`, resuming from the newest undamaged checkpoint of the workdir.
 
     Args:
-      task: what a step is.
+      task: computes a step.
       batches: the training data; the loop sets its position.
       config: length, batch and periods.
       mesh: the devices.
       workdir: gets config.json, checkpoints/, metrics.jsonl, goodput.json, tensorboard/ and profile/.
-      evaluations: run every `eval_every` steps, or in a period of their own (`Every`), and after the last one.
+      evaluations: run every `eval_every` steps, or with their own period (`Every`), and after the last step.
       experiment: the complete configuration, for config.json and for the check at resume; default: `config`.
-      warm_start: what a fresh state becomes before the first step, such as one with imported weights, on the mesh.
+      warm_start: changes a fresh state on the mesh before the first step, for example to import weights.
 
     Returns:
-      The final state, sharded over the mesh; `guard` is the loop's own part of it.
+      The final state, sharded over the mesh; its entry `guard` belongs to the loop.
 
     Raises:
-      UserError: the workdir belongs to another configuration, no checkpoint in it is whole, the disk is full, or the
+      UserError: the workdir belongs to another configuration, all its checkpoints are damaged, the disk is full, or the
         batch does not divide over the mesh.
       BadStep: a number is not finite, or the loss spiked, and the configuration says to stop; earlier checkpoints are
         intact.
@@ -99,7 +99,8 @@ def train(
     claim(workdir, configs.to_dict(experiment or config), config.print_config)
     placement = BatchPlacement(mesh, config.batch_size)
     task = guarded(task, config)
-    peak_flops()  # it measures a CPU with a product of its own, which must not run under the mesh
+    # On a CPU it times a product, which must not run under the mesh; the result is cached.
+    peak_flops()
     with (
         jax.set_mesh(mesh),
         StopSignal() as stop,
@@ -116,6 +117,7 @@ def train(
         profiler = Profiler(workdir, *config.profile_steps)
         closing.callback(profiler.close)
         step_fn = compile_step(task, config.seed)
+        # Whole on every device, and put there once: an argument left on the host would be copied in every step.
         constants = jax.device_put(task.constants, NamedSharding(mesh, PartitionSpec()))
 
         for step in log.steps():
@@ -129,23 +131,25 @@ def train(
             log.add(step, metrics)
             profiler.after(step, metrics)
 
-            stopping = stop.reached(step)
+            stopping = stop.reached(step)  # all hosts ask in each step, and all get one answer
             due = _due_evaluations(evaluations, step, config)
             save = stopping or _is_due(step, config.checkpoint_every, config.steps)
             if due or save:
-                jax.block_until_ready(metrics)  # what is still being computed is training, no pause
+                # Book the rest of this step as training, not as a pause.
+                jax.block_until_ready(metrics)
+            # Evaluations come before the checkpoint: a run killed during one repeats it, because it resumes earlier.
             if due:
                 log.evaluate(step, state, due)
             if save:
                 with ledger.phase("checkpoint"):
-                    meta = log.meta()  # raises if a step was bad: such a state is not saved
+                    meta = log.meta()  # raises after a bad step, so that its state is not saved
                     checkpoints.save(step, state, batches.get_state(), meta)
             if stopping:
                 break
 
         with ledger.phase("checkpoint"):
             checkpoints.wait()
-        closing.close()  # everything is on disk before the signal's answer ends the process
+        closing.close()  # writes everything to disk before `finish` may end the process
         stop.finish()
     return state
 
@@ -169,7 +173,7 @@ def _restore_or_init(
     checkpoints: Checkpointer,
     warm_start: Callable[[State], State] | None,
 ) -> tuple[State, int, Mapping[str, Any]]:
-    """(state, steps that it has seen, what the checkpoint says about the run), and `batches` at the next step."""
+    """(state, steps done, the checkpoint's meta); also sets `batches` to the next step."""
     if checkpoints.latest_step() is None:
         batches.set_state(0)
         state = init_state(task, config.seed, mesh)

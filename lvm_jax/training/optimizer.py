@@ -1,4 +1,4 @@
-"""Optimizers by configuration: AdamW with global-norm clipping and linear warm-up into a cosine."""
+"""The configured optimizer: AdamW with global-norm clipping, linear warm-up and cosine decay."""
 
 import dataclasses
 from typing import Any, Literal
@@ -10,19 +10,19 @@ from flax import nnx
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW under a warm-up and a cosine; the defaults are the published run's (arXiv 2312.00785, section 4).
+    """AdamW with warm-up and cosine decay; the defaults are the published run's (arXiv 2312.00785, section 4).
 
     Attributes:
       learning_rate: at the end of the warm-up.
       end_learning_rate: from `decay_steps` on.
       warmup_steps: updates of linear rise from 0.
       decay_steps: updates until the end rate is reached, warm-up included.
-      b1: decay of the mean of gradients.
-      b2: decay of the mean of their squares.
-      eps: added to the root of the second.
-      weight_decay: times the learning rate.
-      decay: what weight decay applies to: "matrices" spares norms and biases, "all" is the published choice.
-      clip_norm: longest gradient, over all trained parameters together.
+      b1: decay of the running mean of gradients.
+      b2: decay of the running mean of their squares.
+      eps: added to the root of the second mean.
+      weight_decay: multiplied by the learning rate.
+      decay: what weight decay applies to: "matrices" spares norms and biases; "all" is the published choice.
+      clip_norm: maximum norm of the gradient of all trained parameters together.
     """
 
     learning_rate: float = 1.5e-4
@@ -38,7 +38,7 @@ class OptimizerConfig:
 
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
-    """The learning rate of an update: linear from 0, then a cosine to the end rate."""
+    """The learning rate of each update: linear from 0, then a cosine to the end rate."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
@@ -62,11 +62,12 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def matrices(params: Any) -> Any:
-    """True for parameters of two dimensions or more, not counting the stacked layers; same tree as `params`."""
+    """True for parameters of at least two dimensions, not counting stacked layers; in the tree of `params`."""
 
     def is_matrix(leaf: Any) -> Any:
         if isinstance(leaf, nnx.Variable):
             axes = leaf.get_metadata()["axes"]
+            # A stack of norm scales has two dimensions too, but it is no matrix.
             return leaf.replace(len([a for a in axes if a != "layers"]) >= 2)
         return leaf.ndim >= 2
 

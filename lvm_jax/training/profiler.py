@@ -1,4 +1,4 @@
-"""The profiler on demand: a few steps of a run, traced into WORKDIR/profile."""
+"""Traces a few steps of a run into WORKDIR/profile, on demand."""
 
 from typing import Any
 
@@ -17,19 +17,19 @@ class Profiler:
         self._tracing = False
 
     def before(self, step: int) -> None:
-        """Starts at the first step."""
+        """Starts the trace at the first step."""
         if step == self._first:
             jax.profiler.start_trace(self._folder)
             self._tracing = True
 
     def after(self, step: int, metrics: Any) -> None:
-        """Stops after the last one, once the device has finished it."""
+        """Stops the trace once the device has finished the last step."""
         if self._tracing and step == self._last:
             jax.block_until_ready(metrics)
             self.close()
 
     def close(self) -> None:
-        """Writes the trace of a run that ends early."""
+        """Writes the trace, also when a run ends early."""
         if self._tracing:
             jax.profiler.stop_trace()
             self._tracing = False

@@ -1,4 +1,4 @@
-"""The numbers of one training run: metric windows, read a step late, seconds by cause, and where both are written."""
+"""The numbers of a training run: metric windows, read one step late, and seconds by cause; writes both."""
 
 import contextlib
 import functools
@@ -24,17 +24,17 @@ _Window = list[tuple[int, Mapping[str, Mean]]]
 
 
 class RunLog:
-    """Collects a run's metrics and writes them once a window of `log_every` steps.
+    """Collects a run's metrics and writes one line per window of `log_every` steps.
 
     Args:
-      task: what is counted.
-      config: the batch, the window, the last step.
+      task: gives the name, the FLOPs and the unit of throughput.
+      config: gives the batch, the window and the last step.
       workdir: gets metrics.jsonl, tensorboard/ and goodput.json.
       start: the step from which training goes on.
-      meta: what `meta()` gave at the checkpoint, {} for a new run. Its `window` holds the sums of the window that was
-        open then, so that the lines of an interrupted run equal those of one that never stopped.
-      ledger: of the whole run; gets the seconds of the processes before.
-      judge: of bad steps.
+      meta: the result of `meta()` at the checkpoint, {} for a new run. Its `window` holds the sums of the window that
+        was open then, so an interrupted run writes the same lines as one that never stopped.
+      ledger: the run's ledger; the seconds of earlier processes are added to it.
+      judge: judges bad steps.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class RunLog:
         self._task, self._config, self._ledger, self._judge = task.name, config, ledger, judge
         self._unit, self._items = task.items_per_batch(config.batch_size)
         self._flops, self._peak = task.flops_per_batch(config.batch_size), peak_flops()
+        # Metrics are global, so one process writes them for all.
         first = jax.process_index() == 0
         self._writer = (
             make_writers(workdir, start, config.wandb_project) if first else MetricWriters([])
@@ -72,7 +73,7 @@ class RunLog:
             self._writer.write(start, {"damaged_checkpoints": meta["rejected"]})
 
     def steps(self) -> Iterator[int]:
-        """The numbers of the steps that are left to do, counted from 1, under a progress bar."""
+        """The numbers of the remaining steps, counted from 1, with a progress bar."""
         for step in range(self._first_step, self._config.steps + 1):
             self._ledger.enter("training")  # the watchdog counts a step from here
             yield step
@@ -80,28 +81,29 @@ class RunLog:
 
     @contextlib.contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """Time in here is `data`, but only where the devices had run out of work when it ended; else `training`."""
+        """Time inside counts as `data` if the devices have run out of work by its end, else as `training`."""
         before = self._ledger.seconds()["data"]
         with self._ledger.phase("data"):
             yield
+        # The step dispatched last is still running: waiting for data cost nothing.
         if not all(x.is_ready() for x in jax.tree.leaves(self._newest)):
             self._ledger.move(self._ledger.seconds()["data"] - before, "data", "training")
 
     def dispatching(self, step: int) -> contextlib.AbstractContextManager[None]:
-        """Time in here is `compile` at the first step of this process: the program is built then."""
+        """Time inside counts as `compile` at this process's first step, which builds the program."""
         first = step == self._first_step
         return self._ledger.phase("compile") if first else contextlib.nullcontext()
 
     def add(self, step: int, metrics: Mapping[str, Mean]) -> None:
-        """Adds a step's metrics (still being computed); closes the window at a multiple of `log_every`.
+        """Adds a step's metrics, which are still being computed; closes the window at multiples of `log_every`.
 
-        First it reads the window that closed before: the device works on this step meanwhile. Then it waits for
-        the step before this one, so that one step is queued behind the running one and not dozens: a Ctrl-C is answered
-        within two steps, and the progress bar tells the truth.
+        First it reads the window that closed before, while the device works on this step. Then it waits for the
+        previous step, so that at most one step is queued behind the running one: a Ctrl-C takes effect within two
+        steps, and the progress bar tells the truth.
         """
         self._read_closed_window()
         if step == self._first_step:
-            self._start_clock()  # throughput counts once the program is built
+            self._start_clock()  # throughput counts from here, when the program is built
         jax.block_until_ready(self._newest)
         self._newest = metrics
         self._open.append((step, metrics))
@@ -111,10 +113,10 @@ class RunLog:
             self._open = []
 
     def meta(self) -> dict[str, Any]:
-        """Reads all that was added; returns what a checkpoint keeps: task, sums of the open window, seconds by cause.
+        """Reads all metrics so far; returns what a checkpoint keeps: task, sums of the open window, seconds by cause.
 
         Raises:
-          BadStep: training must stop, before this state is saved.
+          BadStep: training must stop, and this state must not be saved.
         """
         self._read_closed_window()
         self._carried = self._merge(self._open)
@@ -139,7 +141,7 @@ class RunLog:
         self._save_ledger()
 
     def _read_closed_window(self) -> None:
-        """Writes the window that was closed before, if any."""
+        """Writes the closed window, if there is one."""
         if self._closed is not None:
             step, window = self._closed
             self._closed = None
@@ -167,7 +169,7 @@ class RunLog:
         steps_per_second = self._timed_steps / seconds
         self._start_clock()
         rate, mfu = self._items * steps_per_second, self._flops * steps_per_second / self._peak
-        # Where all steps of a window were left out there is no loss to write.
+        # If all steps of a window were skipped, there is no loss to write.
         values = {name: mean.compute() for name, mean in merged.items() if mean.weight}
         line = {f"train/{name}": value for name, value in values.items()}
         line |= {f"{self._unit}_per_second": rate, "mfu": mfu, **self._ledger.fractions()}

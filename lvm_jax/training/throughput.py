@@ -1,4 +1,4 @@
-"""Speed as it is quoted: items a second, and the fraction of the device's peak that the model's FLOPs use (MFU)."""
+"""Peak FLOP/s of the devices: the denominator of MFU."""
 
 import functools
 import time
@@ -6,7 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-# Dense bf16 peak FLOP/s of one chip, by prefix of `device_kind`: vendors' data sheets.
+# Prefix of `device_kind` -> dense bf16 peak FLOP/s of one device, from the vendors' data sheets.
 PEAK_FLOPS = {
     "TPU v3": 123e12 / 2,  # a JAX device is one of the chip's two cores
     "TPU v4": 275e12,
@@ -22,19 +22,20 @@ PEAK_FLOPS = {
 
 @functools.cache
 def peak_flops() -> float:
-    """Peak FLOP/s of all devices together: the data sheet's, or, where none is listed (a CPU), measured.
+    """Peak FLOP/s of all devices together: from the table, or measured if the device is not listed (a CPU).
 
-    A CPU has no honest data sheet; its figure is a large fp32 matrix product's on all cores, shared by however many
-    devices are simulated on them. Call it outside `jax.set_mesh`.
+    No data sheet gives a CPU's. Its figure is the speed of a large fp32 matrix product on all cores, which simulated
+    devices share. Call it outside `jax.set_mesh`.
     """
     kind = jax.devices()[0].device_kind
+    # Longest prefix first: "TPU v5" also begins "TPU v5 lite".
     for prefix, peak in sorted(PEAK_FLOPS.items(), key=lambda item: -len(item[0])):
         if kind.startswith(prefix):
             return peak * jax.device_count()
     n = 1024
     x = jax.device_put(jnp.ones((n, n), jnp.float32), jax.local_devices()[0])
     matmul = jax.jit(lambda a: a @ a)
-    matmul(x).block_until_ready()
+    matmul(x).block_until_ready()  # compiles, untimed
     seconds = []
     for _ in range(5):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How a training runs: its length, its batch, its periods, and what it does about a bad step."""
+"""How a run trains: its length, its batch, its periods, and what it does about bad steps."""
 
 import dataclasses
 from typing import Literal
@@ -11,22 +11,22 @@ class TrainConfig:
     """How long, how large, and how often. Periods are in steps; 0 means never.
 
     Attributes:
-      steps: updates in all.
+      steps: total updates.
       batch_size: rows of a global batch, over all hosts.
-      seed: of the initialisation, the data's order, and the key of every step.
-      log_every: steps whose numbers become one line of metrics.jsonl.
-      eval_every: period of the evaluations that have none of their own. All of them also follow the last step.
-      checkpoint_every: period of the checkpoints. One also follows the last step, and a signal to stop.
-      keep_checkpoints: how many of the newest stay.
-      keep_every_steps: checkpoints of the steps that this divides stay for ever.
-      on_bad_step: a bad step has a number that is not finite or, with a `spike_factor`, a loss above that many times
-        its running mean. It stops the run, or its update is left out.
-      spike_factor: 0 judges finiteness only.
-      max_skips: bad steps in a row that may be left out before the run stops.
-      watchdog_seconds: a batch, step, checkpoint or evaluation that takes longer ends the process; 0 watches nothing.
+      seed: of the initialisation, the order of the data, and the key of every step.
+      log_every: steps that become one line of metrics.jsonl.
+      eval_every: period of evaluations without their own. All also run after the last step.
+      checkpoint_every: period of checkpoints. One is also saved after the last step and after a signal to stop.
+      keep_checkpoints: how many of the newest to keep.
+      keep_every_steps: checkpoints at multiples of this step stay for ever.
+      on_bad_step: a step is bad if a number is not finite or, with a `spike_factor`, if the loss is above that many
+        times its running mean. "stop" ends the run, "skip" skips the update.
+      spike_factor: 0 judges only whether numbers are finite.
+      max_skips: how many bad steps in a row may be skipped before the run stops.
+      watchdog_seconds: a batch, step, checkpoint or evaluation that takes longer ends the process; 0: no limit.
       profile_steps: (first, last) step to trace, counted from 1; (0, 0) traces none.
-      wandb_project: Weights & Biases project that gets the metrics too; "" for none.
-      print_config: print the whole configuration at the start, or only where it is.
+      wandb_project: Weights & Biases project that also gets the metrics; "" for none.
+      print_config: print the whole configuration at the start, or only where it is saved.
     """
 
     steps: int
@@ -53,9 +53,11 @@ class TrainConfig:
                 )
         for name in ("spike_factor", "max_skips", "watchdog_seconds", "keep_every_steps"):
             if getattr(self, name) < 0:
-                raise UserError(f"config.train.{name} is {getattr(self, name)}: 0 or more")
+                raise UserError(
+                    f"config.train.{name} is {getattr(self, name)}: it must not be negative"
+                )
         first, last = self.profile_steps
         if (first, last) != (0, 0) and not 0 < first <= last:
             raise UserError(
-                f"config.train.profile_steps is {self.profile_steps}: (first, last), counted from 1, or (0, 0)"
+                f"config.train.profile_steps is {self.profile_steps}: set (first, last), counted from 1, or (0, 0)"
             )

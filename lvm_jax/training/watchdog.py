@@ -1,4 +1,4 @@
-"""A watchdog: a process that hangs is named, shows where, and ends, so that a supervisor can start it again."""
+"""A watchdog: a process that hangs says where, and ends, so that a supervisor can start it again."""
 
 import faulthandler
 import os
@@ -9,7 +9,7 @@ from types import TracebackType
 
 from lvm_jax.cli import EXIT_HUNG
 
-# Start-up and compilation are not watched: they are as long as they are, and JAX limits the joining of hosts itself.
+# Start-up and compilation are not watched: no limit suits every model, and JAX itself limits how long hosts join.
 WATCHED = {
     "data": "waiting for data",
     "training": "a training step",
@@ -19,14 +19,14 @@ WATCHED = {
 
 
 class Watchdog:
-    """Ends the process with `EXIT_HUNG` once one phase takes longer than `seconds`.
+    """Ends the process with `EXIT_HUNG` once a phase takes longer than `seconds`.
 
-    The stacks of all threads go to stderr first. A thread of its own watches, so that a main thread blocked in a
-    collective or in a read is seen too; nothing else could end it, so nothing is saved.
+    First it prints the stacks of all threads to stderr. It watches from its own thread, because the main thread may be
+    blocked in a collective or a read. Nothing else can end such a thread, so nothing is saved.
 
     Args:
-      running: what runs, and for how many seconds already (`Ledger.running`).
-      seconds: the limit of a single phase; 0 watches nothing.
+      running: returns the running phase and its seconds so far (`Ledger.running`).
+      seconds: limit of a single phase; 0: no limit.
     """
 
     def __init__(self, running: Callable[[], tuple[str, float]], seconds: float) -> None:

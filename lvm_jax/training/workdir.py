@@ -1,4 +1,4 @@
-"""The configuration that a workdir belongs to: printed, saved, and held against the one that resumes it."""
+"""The configuration that a workdir belongs to: printed, saved, and compared with that of a run that resumes it."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from lvm_jax import config as configs
 from lvm_jax import files
 from lvm_jax.errors import UserError
 
-# What does not change the numbers: periods, what is watched, and where the data lies.
+# What does not change the numbers: periods, monitoring, and where the data lies.
 _PERIODS = (
     ".log_every",
     ".eval_every",
@@ -24,21 +24,22 @@ _GUARD = (
     ".on_bad_step",
     ".spike_factor",
     ".max_skips",
-)  # how one gets past a step that stopped the run
-_PARTS = (".mesh.", ".evaluators.", ".evaluation.")  # with all that they hold
+)  # to get past a step that stopped the run
+_PARTS = (".mesh.", ".evaluators.", ".evaluation.")  # with all keys below them
 _PLACES = (".data.shards", ".data.images", ".data.held_out")
 
 
 def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True) -> None:
-    """Writes config.json and prints it (`whole`) or its place, or how this run differs from the workdir's first one.
+    """Writes config.json. Prints it (`whole`) or its path; at resume, prints how it differs from the saved one.
 
-    The mesh, periods, evaluations, what is watched, how bad steps are met, and where the data lies may change between
-    two runs of a workdir; nothing else may.
+    Two runs of a workdir may differ in mesh, periods, evaluations, monitoring, treatment of bad steps, and the place of
+    the data; in nothing else.
 
     Raises:
-      UserError: another configuration began this workdir; the differing keys are listed.
+      UserError: another configuration began this workdir; lists the keys that differ.
     """
     path = workdir / "config.json"
+    # Tuples become lists, as in the file it is compared with.
     experiment = json.loads(json.dumps(experiment))
     text = json.dumps(experiment, indent=2) + "\n"
     said = text if whole else f"the configuration is in {path}\n"
@@ -58,8 +59,8 @@ def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True
 
 
 def _as_called_today(begun: dict[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """An older workdir's configuration, with the keys that have been added or renamed since."""
-    # What these keys stand for was so before there was a key.
+    """An older workdir's configuration, with today's keys."""
+    # Newer keys, and the values that older runs had without them.
     unsaid = {"recipe": experiment.get("recipe"), "frozen": []}
     added = {name: value for name, value in unsaid.items() if name in experiment}
     model = begun.get("model")

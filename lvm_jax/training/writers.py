@@ -1,4 +1,4 @@
-"""Where numbers go: `metrics.jsonl`, one object a line, TensorBoard, and Weights & Biases where a project is named."""
+"""Where metrics go: `metrics.jsonl` (one object a line), TensorBoard, and Weights & Biases if configured."""
 
 import json
 import secrets
@@ -13,21 +13,21 @@ from lvm_jax.errors import UserError
 
 
 class Writer(Protocol):
-    """The one interface; a resumed run makes new writers, with the step from which it goes on."""
+    """The interface of all writers. A resumed run makes new ones, with the step that it resumes from."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Records numbers of a step."""
+        """Records the numbers of a step."""
         ...
 
     def close(self) -> None:
-        """Flushes."""
+        """Writes what is buffered."""
         ...
 
 
 class JsonlWriter:
     """Appends to WORKDIR/metrics.jsonl.
 
-    A resumed run first drops the lines past its step: a step that is computed twice is written once.
+    A resumed run first drops the lines after its step, so that a step computed twice is written once.
     """
 
     def __init__(self, workdir: epath.PathLike, resume_step: int = 0) -> None:
@@ -50,17 +50,17 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-    """Scalars in WORKDIR/tensorboard; a resumed run hides the points past its step."""
+    """Scalars in WORKDIR/tensorboard; a resumed run hides the points after its step."""
 
     def __init__(self, workdir: epath.PathLike, resume_step: int = 0) -> None:
-        # TensorBoard's event format without TensorFlow; imported late, as only training needs it.
+        # Writes TensorBoard's format without TensorFlow; imported late, because only training needs it.
         from tensorboardX import SummaryWriter
 
         folder = str(epath.Path(workdir) / "tensorboard")
         self._summaries = SummaryWriter(folder, purge_step=resume_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One point a name."""
+        """Adds one point per name."""
         for name, value in values.items():
             self._summaries.add_scalar(name, value, step)
 
@@ -70,7 +70,7 @@ class TensorBoardWriter:
 
 
 class WandbWriter:
-    """A Weights & Biases run whose id is kept in WORKDIR/wandb_id.txt, so that a restart continues it.
+    """A Weights & Biases run. Its id is kept in WORKDIR/wandb_id.txt, so that a restart continues it.
 
     `WANDB_MODE=offline` writes to WORKDIR/wandb, for `wandb sync` later.
 
@@ -96,7 +96,7 @@ class WandbWriter:
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One row of the run's history."""
+        """Adds one row to the run's history."""
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class WandbWriter:
 
 
 class MetricWriters:
-    """Several writers as one; none on the processes other than the first, since the metrics are global."""
+    """Several writers as one. Processes other than the first have none, since metrics are global."""
 
     def __init__(self, writers: Sequence[Writer]) -> None:
         self._writers = writers
@@ -124,11 +124,11 @@ class MetricWriters:
 def make_writers(
     workdir: epath.PathLike, resume_step: int = 0, wandb_project: str = ""
 ) -> MetricWriters:
-    """The writers of a run: JSONL and TensorBoard, and Weights & Biases where a project is named.
+    """The writers of a run: JSONL, TensorBoard, and Weights & Biases if a project is named.
 
     Args:
       workdir: the run's folder.
-      resume_step: the step from which training goes on; what was written beyond it is dropped.
+      resume_step: the step from which training goes on; what was written after it is dropped.
       wandb_project: "" for none.
     """
     writers: list[Writer] = [WandbWriter(workdir, wandb_project)] if wandb_project else []

@@ -1,1 +1,1 @@
-"""Causal attention: plain and chunked, by the accelerator's kernels, split over a mesh, cached."""
+"""Causal attention: plain, chunked, by an accelerator's kernel, split over a mesh, and over a KV cache."""

@@ -1,7 +1,7 @@
 """Causal attention within the sentences of a row.
 
-`attend` is the one entrance; `IMPLEMENTATIONS` lists what computes it: the plain forms are here, the accelerators' own
-in `kernels`. Rows split over devices go by `split`, rows that continue a cache by `cached`.
+`attend` is the only entry point, and `IMPLEMENTATIONS` lists what can compute it: the plain forms are here, the
+accelerators' kernels in `kernels`. `split` serves rows split over devices, `cached` rows that continue a cache.
 
 Shapes: B batch, T queries, S keys, N query heads, K key-value heads, G = N/K query heads a key-value head,
 H head dimension, C queries of a chunk.
@@ -20,12 +20,12 @@ from lvm_jax.errors import UserError
 from lvm_jax.models.attention.kernels import SAVED, attend_cudnn, attend_splash
 from lvm_jax.models.dropout import dropout
 
-# Finite, so that a masked score minus a masked maximum is 0 and never NaN.
+# Finite, so that a masked score minus a masked maximum is 0 and not NaN.
 MASKED = -1e30
 
-CHUNK = 128
+CHUNK = 128  # queries or keys of a chunk
 
-# Implementations of one backend only.
+# Implementations that run on one backend only.
 KERNELS = {"splash": "tpu", "cudnn": "gpu"}
 
 
@@ -42,24 +42,24 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """softmax(q k^T / sqrt(H)) v over the keys that a query may see.
 
-    Query t sees key s iff s <= t + `query_start` and, with segment ids (then S = T), both have the same id.
+    Query t sees key s iff s <= t + `query_start` and, with segment ids (which need S = T), both have the same id.
     A query always sees itself, so a row of padding gives finite numbers. Scores and softmax are fp32.
 
     Args:
       q_BTNH: queries.
       k_BSKH: keys; K divides N, and query head n reads key head n // (N/K).
       v_BSKH: values.
-      segment_ids_BT: sentence of each token; None when a row is one sentence.
-      query_start: the key index of the first query: 0 without a cache, the cache's length with one.
+      segment_ids_BT: the sentence of each token; None if a row is one sentence.
+      query_start: key index of the first query: 0 without a cache, the cache's length with one.
       implementation: a key of `IMPLEMENTATIONS`, or "auto" (see `choose`; with dropout it is "xla").
-      dropout_rate: of the softmax's weights, in [0, 1).
-      dropout_key: of the draw; None, as in evaluation, drops nothing.
+      dropout_rate: for the softmax's weights, in [0, 1).
+      dropout_key: for the draw; None, as in evaluation, drops nothing.
 
     Raises:
-      UserError: an unknown implementation, or one that cannot serve these arguments.
+      UserError: the implementation does not exist, or cannot take these arguments.
     """
     if dropout_key is not None and dropout_rate:
-        # The others never hold the weights that dropout draws on.
+        # The other implementations never hold the weights that dropout would zero.
         if implementation not in ("auto", "xla"):
             refuse_dropout(f"{implementation!r}", dropout_rate, dropout_key)
         drop = functools.partial(dropout, rate=dropout_rate, key=dropout_key)
@@ -73,13 +73,13 @@ def attend(
 
 
 def choose(implementation: str, dtype: jnp.dtype | str, backend: str | None = None) -> str:
-    """What "auto" stands for, in training: the backend's kernel where there is one for the dtype, else "chunked".
+    """What "auto" means in training: the backend's kernel if it has one for the dtype, else "chunked".
 
     Args:
-      implementation: "auto"; anything else is returned as it is.
+      implementation: "auto"; any other value is returned as it is.
       dtype: of queries, keys and values.
-      backend: "tpu", "gpu" or "cpu"; default: the one JAX uses in this process. A program that is compiled for another
-        backend names its implementation.
+      backend: "tpu", "gpu" or "cpu"; default: JAX's in this process. A program compiled for another backend must name
+        its implementation.
     """
     if implementation != "auto":
         return implementation
@@ -90,10 +90,10 @@ def choose(implementation: str, dtype: jnp.dtype | str, backend: str | None = No
 
 
 def check_backend(implementation: str) -> None:
-    """Requires that JAX, in this process, runs where the implementation does.
+    """Requires this process's backend to be the one that the implementation runs on.
 
     Raises:
-      UserError: a kernel of another backend.
+      UserError: the implementation is a kernel of another backend.
     """
     backend, needed = jax.default_backend(), KERNELS.get(implementation)
     if needed and backend != needed:
@@ -103,15 +103,15 @@ def check_backend(implementation: str) -> None:
 
 
 def refuse_dropout(name: str, rate: float, key: jax.Array | None) -> None:
-    """Requires that attention draws no dropout.
+    """Requires attention to have no dropout.
 
     Args:
-      name: of the attention that cannot.
+      name: of the attention that cannot draw it.
       rate: of the dropout.
-      key: of its draw; None: nothing is drawn.
+      key: for the draw; None: nothing is drawn.
 
     Raises:
-      UserError: it would have to.
+      UserError: dropout would be drawn.
     """
     if key is not None and rate:
         raise UserError(
@@ -121,7 +121,7 @@ def refuse_dropout(name: str, rate: float, key: jax.Array | None) -> None:
 
 
 def _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, drop=None):
-    """Plain masked softmax over all keys: the reference, and the one that can drop weights."""
+    """Plain masked softmax over all keys: the reference, and the only one with dropout."""
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     visible_BTS = (jnp.arange(S)[None] <= jnp.arange(T)[:, None] + query_start)[None]
     if segment_ids_BT is not None:
@@ -136,12 +136,13 @@ def masked_attention(
     visible: Bool[Array, "#B #K #G T S"],
     drop: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Float[Array, "B T N H"]:
-    """softmax(q k^T / sqrt(H)) v over the keys that `visible` leaves each query; G: queries a head of keys.
+    """softmax(q k^T / sqrt(H)) v over the keys that each query may see.
 
     `drop` is applied to the fp32 weights of the softmax.
     """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
+    # Query heads are grouped by their key head, so that keys and values need not be repeated.
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
     scores_BKGTS = jnp.einsum(
         "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
@@ -157,8 +158,8 @@ def masked_attention(
 def _attend_chunked(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
     """Exact attention, C queries at a time against the keys up to the last of them.
 
-    Blocks above the diagonal are never computed, and the backward pass recomputes the weights from the saved
-    log-normaliser (FlashAttention: Dao et al., arXiv 2205.14135), so no (T, T) array is stored.
+    Blocks above the diagonal are never computed. The backward pass recomputes the weights from the saved log-normaliser
+    (FlashAttention: Dao et al., arXiv 2205.14135), so no (T, T) array is stored.
     """
     B, T, N, H = q_BTNH.shape
     S, K = k_BSKH.shape[1:3]
@@ -184,30 +185,34 @@ def _chunked(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT):
 def _chunked_forward(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT):
     G, T, H = q_BKGTH.shape[2:]
     outputs, normalisers = [], []
+    # A Python loop: each chunk has another number of keys, and a scan would need one shape for all.
     for start, stop in _chunks(T):
         scores = _product(_rows(q_BKGTH[..., start:stop, :]), k_BKTH[:, :, :stop], 3, 3)
         scores_BKGCS = scores.reshape(*scores.shape[:2], G, stop - start, stop)
         scores_BKGCS += _mask(segment_ids_BT, slice(start, stop), slice(0, stop))[:, None, None]
+        # The diagonal is in every chunk's keys, so the maximum is a visible score.
         top = jnp.max(scores_BKGCS, axis=-1, keepdims=True)
         weights = jnp.exp(scores_BKGCS - top)
         total = jnp.sum(weights, axis=-1, keepdims=True)
         y = _product(_rows(weights.astype(v_BKTH.dtype)), v_BKTH[:, :, :stop], 3, 2)
         outputs.append((y.reshape(*total.shape[:4], H) / total).astype(v_BKTH.dtype))
         normalisers.append((jnp.log(total) + top)[..., 0])
+    # Named, so that remat "dots" stores them: else the backward pass would run this forward pass again.
     y_BKGTH = checkpoint_name(jnp.concatenate(outputs, axis=3), SAVED)
     normaliser_BKGT = checkpoint_name(jnp.concatenate(normalisers, axis=3), SAVED)
     return y_BKGTH, (q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, y_BKGTH, normaliser_BKGT)
 
 
 def _chunked_backward(saved, dy_BKGTH):
-    """Chunks of keys here, each against all queries that see it: dk and dv are then complete chunk by chunk.
+    """Here the chunks are of keys, each against all queries that see it, so each chunk's dk and dv are complete.
 
-    Weights are (keys, queries) so that dk and dv are plain products; XLA's CPU backend runs those with a
-    transposed left operand at a third of the speed.
+    Weights are (keys, queries), which makes dk and dv plain products: XLA's CPU backend runs products with a transposed
+    left operand at a third of the speed.
     """
     q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, y_BKGTH, normaliser_BKGT = saved
     G, T, _ = q_BKGTH.shape[2:]
-    # Softmax's backward needs sum(dweights * weights) for each query, which equals dy . y.
+    # Softmax's backward pass needs sum(dweights * weights) over all keys of a query. It equals dy . y, which is known
+    # before any chunk is computed.
     mean_BKGT = jnp.sum(dy_BKGTH.astype(jnp.float32) * y_BKGTH.astype(jnp.float32), axis=-1)
     dk, dv, dq = [], [], []
     for start, stop in _chunks(T):
@@ -223,7 +228,7 @@ def _chunked_backward(saved, dy_BKGTH):
         dv.append(_product(weights, dy, 3, 2))
         dk.append(_product(dscores, q, 3, 2))
         dq.append(_product(dscores, k, 2, 2).reshape(*q_BKGTH.shape[:3], T - start, -1))
-    # The gradient of a chunk of queries is a sum: one summand from each chunk of keys up to its own.
+    # The gradient of a chunk of queries sums one term from each chunk of keys up to its own.
     dq_BKGTH = jnp.concatenate(
         [
             sum(
@@ -251,7 +256,7 @@ def _chunks(length):
 
 
 def _rows(x_BKGCX):
-    """Folds the queries that share a key head into one matrix."""
+    """Folds the query heads that share a key head into one matrix."""
     return x_BKGCX.reshape(*x_BKGCX.shape[:2], -1, x_BKGCX.shape[-1])
 
 
@@ -262,7 +267,7 @@ def _product(a, b, contract_a, contract_b):
 
 
 def _mask(segment_ids_BT, queries, keys):
-    """What to add to scores, (B or 1, C, S): 0 where the query may see the key, else `MASKED`."""
+    """Added to scores, (B or 1, C, S): 0 where the query may see the key, else `MASKED`."""
     visible = (
         jnp.arange(queries.start, queries.stop)[None, :, None]
         >= jnp.arange(keys.start, keys.stop)[None, None]
@@ -273,7 +278,7 @@ def _mask(segment_ids_BT, queries, keys):
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
-    "xla": _attend_xla,  # every backend; stores (T, S) weights; the one for decoding with a cache
+    "xla": _attend_xla,  # every backend; stores (T, S) weights; the only one with query_start
     "chunked": _attend_chunked,  # every backend; whole rows, for training
     "splash": attend_splash,  # TPU; whole rows
     "cudnn": attend_cudnn,  # NVIDIA, bf16; whole rows

@@ -1,7 +1,8 @@
-"""Causal attention by the accelerator's own kernels: Pallas splash attention on TPU, cuDNN on NVIDIA.
+"""Causal attention by the accelerators' own kernels: Pallas splash attention on TPU, cuDNN on NVIDIA.
 
-Both are opaque to the compiler's partitioner, so under a mesh each device runs its kernel on its rows and heads. Shapes
-as in `lvm_jax.models.attention.attend`; Z: T or H padded to what a kernel can take.
+The compiler's partitioner cannot see into them, so under a mesh each device runs its kernel on its own rows and heads.
+
+Shapes as in `lvm_jax.models.attention.attend`, and Z: T padded to what the kernel takes.
 """
 
 import functools
@@ -16,13 +17,14 @@ from jax.sharding import PartitionSpec
 from lvm_jax.errors import UserError
 from lvm_jax.parallel.sharding import partition_spec, split_mesh
 
-# The name under which a remat policy can keep what attention's backward pass needs beside q, k and v.
+# By this name a remat policy can keep what attention's backward pass needs beside q, k and v.
 SAVED = "attention"
 
-# cuDNN's outputs carry no name: a remat policy knows them by the primitive.
+# cuDNN's outputs carry no name, so a remat policy recognises the primitive.
 CUDNN_FORWARD = "dot_product_attention_fwd_wrapper"
 
-SPLASH_BLOCK = 512  # queries and keys of a tile; rows that it does not divide get the largest power of 2 that does
+# Queries and keys of a tile; if it does not divide the rows, the largest power of 2 that does.
+SPLASH_BLOCK = 512
 LANES = 128  # a TPU register's width: head dimensions and tiles are multiples of it
 CUDNN_MAX_HEAD_DIM = 256  # on Hopper and later; 128 before, which cuDNN says itself
 
@@ -32,13 +34,13 @@ Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array
 
 
 def attend_splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
-    """Pallas' splash attention: tiles above the diagonal are never loaded, and no weights are stored."""
+    """Pallas' splash attention: it never loads tiles above the diagonal and stores no weights."""
     _require_whole_rows("splash", q_BTNH, k_BSKH, query_start)
     return _on_each_device(_splash, q_BTNH, k_BSKH, v_BSKH, segment_ids_BT)
 
 
 def attend_cudnn(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
-    """cuDNN's fused attention; sentences of a row are kept apart by an additive mask that all heads share."""
+    """cuDNN's fused attention; a mask that all heads share keeps the sentences of a row apart."""
     _require_whole_rows("cudnn", q_BTNH, k_BSKH, query_start)
     if q_BTNH.dtype == jnp.float32:
         raise UserError(
@@ -61,9 +63,9 @@ def _require_whole_rows(name: str, q_BTNH: jax.Array, k_BSKH: jax.Array, query_s
 
 
 def _on_each_device(kernel: Kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT) -> jax.Array:
-    """`kernel` on every device's share of rows and heads; dimensions that do not divide stay whole.
+    """`kernel` on each device's share of rows and heads; dimensions that do not divide stay whole.
 
-    Query heads may divide over more devices than key heads: then key heads are repeated, one for each query head.
+    If query heads divide over the devices and key heads do not, key heads are repeated, one per query head.
     """
     mesh = split_mesh()
     if mesh is None:
@@ -85,16 +87,17 @@ def _on_each_device(kernel: Kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT) -> j
         local,
         in_specs=tuple(spec(x) for x in arrays),
         out_specs=spec(q_BTNH),
-        check_vma=False,  # neither kernel says how its result varies over the mesh
+        check_vma=False,  # the kernels do not declare how their results vary over the mesh
     )(*arrays)
 
 
 def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
-    from jax.experimental.pallas.ops.tpu import splash_attention  # a fifth of a second to import
+    # Takes a fifth of a second to import.
+    from jax.experimental.pallas.ops.tpu import splash_attention
 
     T, N, H = q_BTNH.shape[1:]
     Z = T + -T % LANES
-    # Padding comes last, so that no query of a row sees it.
+    # Padding comes last, so that under the causal mask no real query sees it.
     q, k, v = (
         _pad(x, {1: Z, 3: H + -H % LANES}).swapaxes(1, 2)
         for x in (q_BTNH / math.sqrt(H), k_BTKH, v_BTKH)
@@ -120,7 +123,7 @@ def _splash_kernel(heads: int, length: int, interpret: bool) -> Any:
     return splash_attention.make_splash_mha(
         mask,
         block_sizes=splash_attention.BlockSizes(**dict.fromkeys(sizes, block)),
-        head_shards=1,  # the mask is of one device's heads
+        head_shards=1,  # `_on_each_device` has split the heads already
         q_seq_shards=1,
         residual_checkpoint_name=SAVED,
         interpret=interpret,
@@ -129,7 +132,7 @@ def _splash_kernel(heads: int, length: int, interpret: bool) -> Any:
 
 def _cudnn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
     T, H = q_BTNH.shape[1], q_BTNH.shape[3]
-    # Zeros change neither a score nor, cut off, the result. Masked attention needs an even number of tokens.
+    # Zeros in a head change no score, and their results are cut off. cuDNN's masked attention needs an even T.
     sizes = {1: T + T % 2, 3: H + -H % 8}
     q, k, v = (_pad(x, sizes) for x in (q_BTNH, k_BTKH, v_BTKH))
     mask_B1TT = None
@@ -147,5 +150,5 @@ def _cudnn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
 
 
 def _pad(x: jax.Array, sizes: dict[int, int]) -> jax.Array:
-    """`x` with zeros behind, so that each dimension in `sizes` has that size."""
+    """`x` with zeros appended, so that each dimension in `sizes` has that size."""
     return jnp.pad(x, [(0, sizes.get(i, size) - size) for i, size in enumerate(x.shape)])

@@ -1,9 +1,9 @@
-"""Causal attention of rows whose tokens are split over devices, for sentences that are too long for one.
+"""Causal attention of rows whose tokens are split over devices, for sentences too long for one device.
 
-Each device keeps its own queries and gathers all keys and values, as Llama 3's training does (arXiv 2407.21783, section
-3.3.2). Every device compares its queries with all keys, the later ones masked: twice the causal work, evenly spread.
+Each device keeps its own queries and gathers all keys and values, as in Llama 3's training (arXiv 2407.21783, section
+3.3.2). It compares its queries with all keys and masks the later ones: twice the causal work, but evenly spread.
 
-Shapes as in `lvm_jax.models.attention.attend`.
+Shapes as in `lvm_jax.models.attention.attend`, and X chunks of a device's queries.
 """
 
 import math
@@ -25,16 +25,17 @@ def attend_split(
     *,
     segment_ids_BT: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T N H"]:
-    """What `attend` gives for whole rows, under a mesh (`jax.set_mesh`) whose rules split the sequence.
+    """The same as `attend` on whole rows, under a mesh (`jax.set_mesh`) whose rules split the sequence.
 
-    Scores of `CHUNK` queries of a device are alive at a time; the backward pass computes them again.
+    A device holds the scores of `CHUNK` queries at a time; the backward pass recomputes them.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = ("batch", "seq", "act_heads", None)
     if segment_ids_BT is None:
         segment_ids_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
     specs = [partition_spec(axes, x.shape, mesh, strict=False) for x in (q_BTNH, k_BTKH)]
-    if specs[0] != specs[1]:  # fewer key heads than devices: one for each query head
+    # Key heads do not divide over the devices: repeat them, one per query head.
+    if specs[0] != specs[1]:
         groups = q_BTNH.shape[2] // k_BTKH.shape[2]
         k_BTKH, v_BTKH = (jnp.repeat(x, groups, axis=2) for x in (k_BTKH, v_BTKH))
     ids_spec = partition_spec(axes[:2], segment_ids_BT.shape, mesh, strict=False)
@@ -49,7 +50,7 @@ def attend_split(
 def _local(axis, q_BTNH, k_BTKH, v_BTKH, ids_BT):
     """One device's queries, T of them, against the S keys of all."""
     B, T, N, H = q_BTNH.shape
-    first = jax.lax.axis_index(axis) * T
+    first = jax.lax.axis_index(axis) * T  # this device's first query, as an index among all tokens
     k_BSKH, v_BSKH, ids_BS = (
         jax.lax.all_gather(x, axis, axis=1, tiled=True) for x in (k_BTKH, v_BTKH, ids_BT)
     )

@@ -1,4 +1,4 @@
-"""A block: attention, then an MLP, each behind a norm and added to the residual stream.
+"""A block: attention, then an MLP, each after a norm and added to the residual stream.
 
 Shapes: B batch, T tokens, D hidden size, N query heads, K key-value heads, H head dimension.
 """
@@ -17,7 +17,7 @@ from lvm_jax.models.decoder.projections import Attention
 from lvm_jax.models.dropout import dropout
 from lvm_jax.parallel.sharding import constrain
 
-# (q_BTNH, k_BTKH, v_BTKH, key of its dropout or None) -> y_BTNH: over whole rows, or through a cache.
+# (q_BTNH, k_BTKH, v_BTKH, dropout key or None) -> y_BTNH; over whole rows, or through a cache.
 Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
@@ -26,8 +26,8 @@ class Block(nnx.Module):
 
     Args:
       config: the decoder.
-      mlp: class of its MLP.
-      rngs: of its parameters.
+      mlp: the class of its MLP.
+      rngs: for its parameters.
     """
 
     def __init__(self, config: DecoderConfig, mlp: MLPClass, *, rngs: nnx.Rngs) -> None:
@@ -44,12 +44,12 @@ class Block(nnx.Module):
         attend: Attend,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
-        """The longer residual stream, and the MLP's auxiliary losses.
+        """The updated residual stream, and the MLP's auxiliary losses.
 
         Args:
           x_BTD: the residual stream.
           rotate: gives queries and keys their positions.
-          attend: attention of the projected heads.
+          attend: attention over the projected heads.
           dropout_key: None in evaluation.
         """
         keys = [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
@@ -63,9 +63,9 @@ class Block(nnx.Module):
 
 
 class Period(nnx.Module):
-    """Blocks that differ, in a row: what a stack repeats where `config.mlps` names several kinds.
+    """Consecutive blocks with different MLPs: what a stack repeats if `config.mlps` names several kinds.
 
-    It is called as a block is, so that a stack need not know which of the two it repeats.
+    It is called like a block, so a stack need not know which of the two it repeats.
     """
 
     def __init__(self, config: DecoderConfig, mlps: Sequence[MLPClass], *, rngs: nnx.Rngs) -> None:
@@ -78,7 +78,7 @@ class Period(nnx.Module):
         attend: Attend,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
-        """Applies the blocks one after the other; see `Block`."""
+        """Applies the blocks in order; see `Block`."""
         total: Losses = {}
         for place, block in enumerate(self.places):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, place)
@@ -88,7 +88,7 @@ class Period(nnx.Module):
 
 
 def add_losses(one: Losses, other: Losses) -> Losses:
-    """Sums of the losses of the same name; a name of only one of them counts as it is."""
+    """Adds losses of the same name; a name that only one has is kept."""
     return {
         name: one[name] + other[name] if name in one and name in other else (one | other)[name]
         for name in one | other

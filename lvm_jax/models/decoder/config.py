@@ -5,21 +5,22 @@ from typing import Literal
 
 from lvm_jax.errors import UserError
 
-# The table is padded to a multiple of this: 8292 = 4 * 3 * 691 does not divide over eight tensor-parallel devices.
+# Vocabulary tables are padded to a multiple of this, because LVM's 8292 = 4 * 3 * 691 rows do not divide over eight
+# tensor-parallel devices.
 VOCAB_MULTIPLE = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-    """How a decoder that was trained on short rows stretches its rotary wavelengths to longer ones.
+    """How a decoder trained on short rows stretches its rotary wavelengths for longer ones.
 
     Attributes:
       rope_type: "none"; "linear" divides every position by `factor`; "llama3" stretches long wavelengths by `factor`,
-        leaves short ones, and blends in between (as transformers computes it for Llama 3.1).
+        keeps short ones, and blends in between (as transformers does for Llama 3.1).
       factor: of the stretch.
       low_freq_factor: llama3: wavelengths above original_max_position_embeddings / this are stretched in full.
       high_freq_factor: llama3: those below original_max_position_embeddings / this are left alone.
-      original_max_position_embeddings: llama3: the row that the decoder was trained on.
+      original_max_position_embeddings: llama3: length of the rows that the decoder was trained on.
     """
 
     rope_type: Literal["none", "linear", "llama3"] = "none"
@@ -48,9 +49,9 @@ class LoRAConfig:
     """Low-rank adapters beside frozen matrices (Hu et al., arXiv 2106.09685, section 4.1).
 
     Attributes:
-      rank: of an adapter; 0: none, and every weight is trained.
-      alpha: an adapter's product counts alpha / rank times.
-      targets: which matrices of every block get one.
+      rank: of an adapter; 0: no adapters, and every weight is trained.
+      alpha: an adapter's product is multiplied by alpha / rank.
+      targets: which matrices of every block get an adapter.
     """
 
     rank: int = 0
@@ -75,7 +76,7 @@ class DecoderConfig:
     """Shape of a decoder, in Hugging Face's names, and how to compute it. The defaults are LLaMA's.
 
     Attributes:
-      vocab_size: published vocabulary: all ids, reserved ones included.
+      vocab_size: size of the published vocabulary: all ids, reserved ones included.
       hidden_size: width D of the residual stream.
       intermediate_size: width F of the MLPs.
       num_hidden_layers: blocks.
@@ -87,29 +88,29 @@ class DecoderConfig:
       rms_norm_eps: added to the mean square of an RMSNorm, and to the variance of a LayerNorm.
       rope_theta: base of the rotary wavelengths.
       initializer_range: standard deviation of every matrix at initialisation.
-      max_position_embeddings: context length. Rotary positions only record it for other libraries; learned ones have
-        that many vectors and refuse longer rows.
+      max_position_embeddings: context length. With rotary positions it is only recorded for other libraries; learned
+        positions have that many vectors and refuse longer rows.
       tie_word_embeddings: the head is the transposed embedding.
-      attention_head_dim: dimensions of a head; 0: hidden_size / num_attention_heads. Rotary positions need them even.
+      attention_head_dim: dimensions of a head, even for rotary positions; 0: hidden_size / num_attention_heads.
       qkv_bias: queries, keys and values have biases, as in Qwen2, OPT and GPT-2.
-      rope_scaling: for rows longer than the decoder was trained on.
+      rope_scaling: for rows longer than those of training.
       lora: adapters, for fine-tuning.
-      quantization: of the products with the matrices of blocks, in training and outside: int8, or fp8 (e4m3 forward,
+      quantization: of products with the blocks' matrices, always and not only in training: int8, or fp8 (e4m3 forward,
         e5m2 gradients); needs qwix. Attention, norms and the head are not quantised.
-      dtype: what activations and products are computed in; parameters, norms, softmax and logits are fp32.
-      scan_layers: compile one period and loop over it, instead of all blocks in a row; parameters are the same.
-      remat: what the backward pass computes again: nothing, all of a period, or all but its products with weights.
+      dtype: of activations and products; parameters, norms, softmax and logits are fp32.
+      scan_layers: compile one period and loop over it, instead of compiling all blocks; the parameters are the same.
+      remat: what the backward pass recomputes: nothing, all of a period, or all but its products with weights.
       attention: "auto", or a key of `lvm_jax.models.attention.attend.IMPLEMENTATIONS`.
       norm: RMSNorm, or LayerNorm with a bias.
       positions: rotations of queries and keys, or learned vectors added to the embeddings.
-      position_offset: rows of the table of learned positions before that of position 0; 2 in OPT.
-      mlps: kinds of MLP of consecutive blocks, a period that repeats until the last block: ("swiglu",) in all blocks,
-        ("gelu_tanh", "experts") in every second one. Keys of the table that the decoder is built with.
+      position_offset: rows of the table of learned positions before position 0; 2 in OPT.
+      mlps: kinds of MLP of consecutive blocks, a period that repeats up to the last block: ("swiglu",) in all blocks,
+        ("gelu_tanh", "experts") in turns. Keys of the table that the decoder is built with.
       dense_bias: attention's output and the MLPs have biases, as in OPT and GPT-2.
-      dropout: rate of what attention and MLPs add to the residual stream, in [0, 1). All three rates act only where a
-        caller hands over a dropout key.
-      embedding_dropout: rate of the embeddings.
-      attention_dropout: rate of attention's weights; only the plain implementation ("xla") draws it.
+      dropout: rate for what attention and MLPs add to the residual stream, in [0, 1). All three rates take effect only
+        if the caller passes a dropout key.
+      embedding_dropout: rate for the embeddings.
+      attention_dropout: rate for attention's weights; only the plain implementation ("xla") supports it.
     """
 
     vocab_size: int
@@ -171,7 +172,7 @@ class DecoderConfig:
             )
 
     def _check_heads(self) -> None:
-        # A rotation turns dimensions in pairs.
+        # Rotary positions turn dimensions in pairs.
         pairs = 2 if self.positions == "rotary" else 1
         if self.attention_head_dim % pairs or self.attention_head_dim < 0:
             raise UserError(
@@ -228,13 +229,13 @@ class DecoderConfig:
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
-# LLaMA is what the defaults say.
+# The defaults are LLaMA's, so this is only a name.
 LlamaConfig = DecoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class _MLPSize:
-    """How many matrices of D x F an MLP has, and how many of them give F results: as many biases are of F."""
+    """How many D x F matrices an MLP has, and how many of them have F outputs, and so a bias of F."""
 
     matrices: int
     wide: int
@@ -248,14 +249,14 @@ _MLP_SIZES = {
 
 
 def count_parameters(config: DecoderConfig, *, embeddings: bool = True) -> int:
-    """Parameters of the published model: the vocabulary tables count their `vocab_size` rows, not the padding.
+    """Number of parameters of the published model: vocabulary tables count `vocab_size` rows, without padding.
 
     Args:
       config: the decoder.
-      embeddings: count the input table, the head and learned positions; without them, blocks and norms only.
+      embeddings: count the input table, the head and learned positions too; otherwise only blocks and norms.
 
     Raises:
-      UserError: an MLP whose size is not known here.
+      UserError: the size of an MLP is not known here.
     """
     D = config.hidden_size
     norms = (2 * config.num_hidden_layers + 1) * D * (2 if config.norm == "layer" else 1)
@@ -271,12 +272,12 @@ def count_parameters(config: DecoderConfig, *, embeddings: bool = True) -> int:
 def train_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """Floating-point operations of a forward and backward pass for one token of a row of `seq_len`.
 
-    Six for each weight of a matrix product (the head's published rows included, the input tables not), and causal
-    attention at 6 * layers * heads * head_dim * seq_len, half of what every query against every key would take. Beside
-    adapters weights have no gradient: four for each; the adapters themselves are not counted.
+    Six for each weight of a matrix product (the head's published rows included, input tables not), and for causal
+    attention 6 * layers * heads * head_dim * seq_len, half of what all pairs of query and key would take. With adapters
+    the other weights have no gradient and count four; the adapters themselves are not counted.
 
     Raises:
-      UserError: an MLP whose size is not known here.
+      UserError: the size of an MLP is not known here.
     """
     weights = _matrix_weights(config) + config.vocab_size * config.hidden_size
     width = config.num_attention_heads * config.head_dim
@@ -299,13 +300,13 @@ def _biases(config: DecoderConfig) -> int:
     if config.dense_bias:
         narrow = (
             2 * config.num_hidden_layers * config.hidden_size
-        )  # of attention's output, and of MLPs'
+        )  # of attention's outputs and of the MLPs'
         total += narrow + sum(size.wide * config.intermediate_size for size in _mlp_sizes(config))
     return total
 
 
 def _mlp_sizes(config: DecoderConfig) -> list[_MLPSize]:
-    """The MLP of every block."""
+    """The MLP size of every block."""
     unknown = [kind for kind in config.mlps if kind not in _MLP_SIZES]
     if unknown:
         raise UserError(

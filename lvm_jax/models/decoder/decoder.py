@@ -1,8 +1,8 @@
 """The decoder: token ids, or embeddings, through one stack of pre-norm blocks to logits.
 
 LLaMA (Touvron et al., arXiv 2302.13971), Qwen2, OPT and GPT-2 are configurations of it: norm, positions and MLPs are
-modules that the configuration chooses when the decoder is built, and no forward pass asks for the family. Works alone:
-no mesh, no trainer.
+modules that the configuration chooses when the decoder is built, and no forward pass checks the family. It works alone,
+without a mesh or a trainer.
 
 Shapes: B batch, R prompts, T tokens, D hidden size, N query heads, K key-value heads, H head dimension,
 V published vocabulary, P the vocabulary table (V padded), L layers.
@@ -35,7 +35,7 @@ from lvm_jax.models.dropout import dropout
 from lvm_jax.parallel.sharding import constrain
 from lvm_jax.weights.model_folder import rounded, to_tensors
 
-# Parameters of norms, which multiply and add in fp32 whatever the decoder computes in.
+# Parameters of norms, which compute in fp32 whatever the decoder's dtype is.
 _NORM_PARAMETERS = ("scale", "bias")
 
 
@@ -44,7 +44,7 @@ class Decoder(nnx.Module):
 
     Args:
       config: the decoder.
-      rngs: of its parameters.
+      rngs: for its parameters.
       mlps: kind of MLP -> its class, for the kinds that `config.mlps` names; see `lvm_jax.models.decoder.mlp`.
 
     Attributes:
@@ -79,13 +79,13 @@ class Decoder(nnx.Module):
 
         Args:
           tokens_BT: ids in [0, vocab_size).
-          segment_ids_BT: 0 is padding, 1, 2, ... the sentences of a row, which do not see each other;
+          segment_ids_BT: 0 is padding; 1, 2, ... are the sentences of a row, which do not see each other;
             None: the row is one sentence.
           positions_BT: position of each token in its sentence; None counts from the start of the row.
-          dropout_key: of the configured dropout; None, as in evaluation, drops nothing.
+          dropout_key: for the configured dropout; None, as in evaluation, drops nothing.
 
         Raises:
-          UserError: a row longer than the learned positions, or attention dropout in an implementation without it.
+          UserError: a row is longer than the learned positions, or attention dropout in an implementation without it.
         """
         return self.logits(
             self.hidden(tokens_BT, segment_ids_BT, positions_BT, dropout_key=dropout_key)
@@ -99,7 +99,7 @@ class Decoder(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B T D"]:
-        """The normalised last hidden state, what `logits` takes; arguments as in `__call__`."""
+        """The normalised last hidden state, the input of `logits`; arguments as in `__call__`."""
         return self.hidden_and_losses(
             tokens_BT, segment_ids_BT, positions_BT, dropout_key=dropout_key
         )[0]
@@ -112,14 +112,15 @@ class Decoder(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
-        """What `hidden` gives, and the MLPs' auxiliary losses: fp32 scalars by name, summed over blocks."""
+        """The result of `hidden`, and the MLPs' auxiliary losses: fp32 scalars by name, summed over blocks."""
         return self.transform_and_losses(
             self.embed(tokens_BT), segment_ids_BT, positions_BT, dropout_key=dropout_key
         )
 
     def embed(self, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Rows of the vocabulary table, in the compute dtype, without positions."""
-        # Gathered over the devices that split its width: they split the batch too, and rows cannot be cut both ways.
+        # The table's width is gathered first: the devices that split it also split the batch, and the embeddings cannot
+        # be split over the same devices both ways.
         table_PD = constrain(self.embedding[...], "vocab", None)
         x_BTD = table_PD[tokens_BT].astype(self.config.dtype)
         return constrain(x_BTD, "batch", "seq", "act_embed")
@@ -132,7 +133,7 @@ class Decoder(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B T D"]:
-        """Positions, all blocks and the final norm, from embeddings: for inputs that are not token ids."""
+        """Positions, all blocks and the final norm, for embeddings: inputs need not be token ids."""
         return self.transform_and_losses(
             x_BTD, segment_ids_BT, positions_BT, dropout_key=dropout_key
         )[0]
@@ -145,8 +146,9 @@ class Decoder(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
-        """What `transform` gives, and auxiliary losses as `hidden_and_losses` has them."""
+        """The result of `transform`, and auxiliary losses as in `hidden_and_losses`."""
         if positions_BT is None:
+            # Under jit `embed` cannot read positions, but here the length alone tells whether they fit.
             self.positions.check_length(x_BTD.shape[1])
             positions_BT = jnp.arange(x_BTD.shape[1])[None]
         embedding_key = stack_key = None
@@ -165,7 +167,7 @@ class Decoder(nnx.Module):
         return self.norm(x_BTD), losses
 
     def _whole_rows(self, length: int, segment_ids_BT: Int[Array, "B T"] | None) -> Attend:
-        """Attention of rows that no cache cuts into pieces."""
+        """Attention over whole rows, without a cache."""
         rate = self.config.attention_dropout
         if not sequence_is_whole(length):
             return functools.partial(_attend_split, segment_ids_BT, rate)
@@ -181,8 +183,9 @@ class Decoder(nnx.Module):
         )
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """The head: fp32 scores of the published vocabulary for normalised hidden states."""
+        """The head: fp32 scores over the published vocabulary, from normalised hidden states."""
         kernel_DP = self.embedding[...].T if self.config.tie_word_embeddings else self.head[...]
+        # Constrained before the padding is cut off: P divides over the devices, V need not.
         logits_BTP = linear(x_BTD, kernel_DP, result=jnp.float32)
         return constrain(logits_BTP, "batch", "seq", "act_vocab")[..., : self.config.vocab_size]
 
@@ -193,9 +196,9 @@ class Decoder(nnx.Module):
 
         Args:
           batch: rows.
-          max_len: tokens a row, those of the prefix not counted.
-          dtype: a key of `lvm_jax.models.decoder.kv_cache.CACHE_DTYPES`; by default the compute dtype.
-          prefix: from `prefill`, of as many prompts as divide `batch`; the rows of a prompt share its cache.
+          max_len: tokens a row, without those of the prefix.
+          dtype: a key of `lvm_jax.models.decoder.kv_cache.CACHE_DTYPES`; default: the compute dtype.
+          prefix: from `prefill`; the number of its prompts divides `batch`, and the rows of a prompt share its cache.
 
         Raises:
           UserError: see `KVCache.empty`.
@@ -222,11 +225,11 @@ class Decoder(nnx.Module):
 
         Args:
           inputs: the prompts from their first token on, right-padded with anything: ids, or embeddings (R, T, D).
-          lengths_R: how many tokens each has.
+          lengths_R: how many tokens each prompt has.
           dtype: of the cache, as in `init_cache`.
 
         Raises:
-          UserError: an unknown dtype, or more tokens than learned positions.
+          UserError: the dtype is unknown, or a prompt is longer than the learned positions.
         """
         dtype = dtype or self.config.dtype
         check_dtype(dtype)
@@ -235,6 +238,7 @@ class Decoder(nnx.Module):
         positions_1T = jnp.arange(x_RTD.shape[1])[None]
         layers: list[tuple[Stored, Stored]] = []
 
+        # Padding needs no mask: it comes last, so under the causal mask no token of a prompt sees it.
         def keep_and_attend(q_RTNH, k_RTKH, v_RTKH, _):
             layers.append((Stored.of(k_RTKH, dtype), Stored.of(v_RTKH, dtype)))
             return attend(q_RTNH, k_RTKH, v_RTKH, implementation=self.config.attention)
@@ -252,11 +256,11 @@ class Decoder(nnx.Module):
           cache: from `init_cache` or an earlier call.
 
         Returns:
-          logits_BTV of the T tokens, equal to the full forward pass's, and the longer cache.
+          logits_BTV of the T tokens, equal to those of a full forward pass, and the updated cache.
 
         Raises:
           UserError: the tokens do not fit the cache or the learned positions. Inside jit, where the length is unknown,
-            the caller must see to it.
+            the caller must make sure that they fit.
         """
         T = tokens_BT.shape[1]
         cache.check_room(T)
@@ -273,7 +277,7 @@ class Decoder(nnx.Module):
     def _read(
         self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "#B T"], attend: Attend
     ) -> Float[Array, "B T D"]:
-        """All blocks in a row, as caches want them: `attend` is called once a layer, in their order."""
+        """All blocks one by one, as a cache needs it: calls `attend` once per layer, in order."""
         x_BTD = self.positions.embed(x_BTD, positions_BT)
         rotate = self.positions.rotation(positions_BT)
         for block in self.blocks():
@@ -281,7 +285,7 @@ class Decoder(nnx.Module):
         return x_BTD
 
     def blocks(self) -> list[Block | Period]:
-        """The periods one by one (of one block each, unless MLPs differ), cut out of their stack if need be."""
+        """The periods one by one (single blocks, unless MLPs differ), cut out of the stack if there is one."""
         if isinstance(self.layers, nnx.List):
             return list(self.layers)
         return unstack(self.layers, repeats(self.config))
@@ -289,9 +293,10 @@ class Decoder(nnx.Module):
     def unstacked(self) -> Self:
         """This decoder for `prefill` and `extend` only: blocks in a list, matrices in the compute dtype.
 
-        A loop over tokens then copies no layer out of the stack, and rounds no matrix again.
+        A loop over tokens then neither copies layers out of the stack nor rounds matrices again.
         """
 
+        # Rounding in advance changes no result, because every product rounds its matrix to the compute dtype anyway.
         def rounded(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
             if path[-1] in _NORM_PARAMETERS:
                 return variable
@@ -303,7 +308,7 @@ class Decoder(nnx.Module):
         return copy
 
     def merged(self) -> Self:
-        """This decoder with its adapters, if any, merged into the matrices beside them."""
+        """This decoder with its adapters, if any, merged into their matrices."""
         if not self.config.lora.rank:
             return self
         model = merge_adapters(self, self.config.lora)
@@ -311,16 +316,16 @@ class Decoder(nnx.Module):
         return model
 
     def save_pretrained(self, directory: epath.PathLike, *, dtype: str = "float32") -> None:
-        """Writes config.json and model.safetensors in the family's layout, which transformers reads too.
+        """Writes config.json and model.safetensors in the family's format, which transformers reads too.
 
-        Adapters are merged into the matrices beside them.
+        Adapters are merged into their matrices.
 
         Args:
           directory: made if missing.
-          dtype: the weights are rounded to, one of `model_folder.STORED_DTYPES`.
+          dtype: of the stored weights, one of `model_folder.STORED_DTYPES`.
 
         Raises:
-          UserError: an unknown dtype, or a decoder that no published family describes.
+          UserError: the dtype is unknown, or no published family describes this decoder.
         """
         model = self.merged()
         tensors = rounded(to_tensors(model), dtype)
@@ -328,17 +333,17 @@ class Decoder(nnx.Module):
 
     @classmethod
     def from_pretrained(cls, directory: epath.PathLike, **overrides: Any) -> Self:
-        """Reads a folder of a family that the class knows: this project's, or published weights.
+        """Reads a folder of one of the class's families: this project's, or published weights.
 
-        Weights are read parameter by parameter, and under a mesh (`jax.set_mesh`) every host reads only the slices that
-        its devices hold, straight into their sharding: no host ever holds the model.
+        It reads one parameter at a time. Under a mesh (`jax.set_mesh`) every host reads only its devices' slices,
+        straight into their sharding, so no host ever holds the whole model.
 
         Args:
           directory: holds config.json, and safetensors or PyTorch's .bin files, one or several; local or gs://.
           **overrides: fields of `DecoderConfig` about how to compute (dtype, remat, scan_layers, attention, dropout).
 
         Raises:
-          UserError: no such folder, a model or setting that the decoder does not have, or tensors that do not fit the
+          UserError: no such folder, the decoder does not support the model or a setting, or tensors do not fit the
             configuration.
         """
         config = hf_folder.load_config(

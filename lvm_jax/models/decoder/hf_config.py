@@ -1,6 +1,6 @@
-"""config.json of a decoder's folder, read into a `DecoderConfig` and written from one.
+"""Reads the config.json of a decoder's folder into a `DecoderConfig`, and writes it.
 
-Every setting must be known: one that is read over could be the one that the weights depend on.
+An unknown setting is an error, because the weights might depend on it.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.hf_family import Family
 
-TOKENIZER = "tokenizer_fingerprint"  # a setting of ours, which other readers pass over
+TOKENIZER = "tokenizer_fingerprint"  # our own setting, which other readers ignore
 
-# Without a meaning for the weights, in every family.
+# Settings of every family that do not affect the weights.
 IGNORED = (
     *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
     *("torch_dtype", "dtype", "use_cache", "unk_token_id"),
@@ -21,7 +21,7 @@ IGNORED = (
     *("_attn_implementation_autoset", TOKENIZER),
 )
 
-# How to compute, which a caller chooses on loading.
+# Settings about how to compute, which a caller chooses on loading.
 COMPUTE = ("dtype", "scan_layers", "remat", "attention", "quantization")
 COMPUTE += ("dropout", "embedding_dropout", "attention_dropout")
 
@@ -55,14 +55,14 @@ def config_from_json(
 
     Args:
       fields: the contents.
-      where: how messages call the file.
-      families: model_type -> its family, for those that are read.
-      reader: how messages call who reads.
+      where: what messages call the file.
+      families: model_type -> its family, for those that may be read.
+      reader: what messages call the reader.
       **overrides: fields of `COMPUTE`.
 
     Raises:
-      UserError: another model_type, a variant that the decoder does not have, an unknown setting, or a value that is
-        missing or not of its type.
+      UserError: another model_type, a variant that the decoder does not support, an unknown setting, or a value that is
+        missing or has the wrong type.
     """
     kind = str(fields.get("model_type"))
     if kind not in families:
@@ -97,7 +97,7 @@ def _check_settings(fields: Mapping[str, Any], family: Family, where: str) -> No
 
 
 def _values(fields: Mapping[str, Any], family: Family, where: str) -> dict[str, Any]:
-    """Fields of `DecoderConfig`, checked."""
+    """Checked fields of `DecoderConfig`."""
     values = {
         ours: fields[theirs]
         for ours, theirs in family.fields.items()
@@ -107,7 +107,7 @@ def _values(fields: Mapping[str, Any], family: Family, where: str) -> dict[str, 
     if isinstance(values.get("eos_token_id"), list) and values["eos_token_id"]:
         values["eos_token_id"] = values["eos_token_id"][0]  # chat models stop at several ids
     if values.get("pad_token_id", -1) == -1:
-        # Absent, null and -1 all say that there is none; transformers then pads with EOS.
+        # Absent, null and -1 all mean none; transformers then pads with EOS.
         values["pad_token_id"] = values.get("eos_token_id")
     for ours in _INTEGERS:
         if values.get(ours) is not None and not isinstance(values[ours], int):

@@ -1,6 +1,6 @@
-"""What Hugging Face's folders of one family have in common: names of settings, names of tensors, what is fixed.
+"""What Hugging Face's folders of one family share: names of settings, names of tensors, fixed values.
 
-A family is data. `hf_llama`, `hf_opt` and `hf_gpt2` fill it in, `hf_folder` reads and writes any of them.
+A family is data: `hf_llama`, `hf_opt` and `hf_gpt2` fill it in, and `hf_folder` reads and writes any of them.
 """
 
 import dataclasses
@@ -9,20 +9,20 @@ from typing import Any
 
 from lvm_jax.models.decoder.config import DecoderConfig
 
-# The head of an untied decoder, in every family, without the prefix of the other tensors.
+# The head of an untied decoder, in every family; it has no prefix.
 HEAD = "lm_head.weight"
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where one of our parameters lies among their tensors.
+    """Where one of our parameters lies in their tensors.
 
     Attributes:
-      name: of their tensor, behind the prefix of the model or of a layer.
-      inputs: how many of our dimensions, the first ones, are inputs of a product. Theirs has one dimension for all
-        inputs and one for all outputs; 0: it is no matrix, and has our shape.
-      transposed: theirs is (outputs, inputs), as torch.nn.Linear stores it; otherwise (inputs, outputs).
-      piece: which of `pieces` equal pieces of their outputs is ours, for tensors that fuse several of our parameters.
+      name: of their tensor, after the prefix of the model or of a layer.
+      inputs: how many of our first dimensions are inputs of a product. Their tensor has one dimension for all inputs
+        and one for all outputs. 0: it is no matrix, and has our shape.
+      transposed: their tensor is (outputs, inputs), as in torch.nn.Linear; otherwise (inputs, outputs).
+      piece: which of the `pieces` equal pieces of their outputs is ours, if the tensor fuses several parameters.
       pieces: how many of our parameters share the tensor.
     """
 
@@ -35,26 +35,26 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One layout of folders.
+    """One format of folders.
 
     Attributes:
-      name: how messages call it.
-      model_type: in config.json.
+      name: what messages call it.
+      model_type: as in config.json.
       architecture: the class of transformers that opens the folder.
-      structure: fields of `DecoderConfig` that all its members share; they tell families apart on saving.
+      structure: fields of `DecoderConfig` that all its decoders share; on saving they tell families apart.
       grouped: key-value heads may be fewer than query heads.
       fields: field of `DecoderConfig` -> setting of config.json.
-      fixed: settings with the one value that the decoder computes.
-      special: settings that `read` looks at.
-      ignored: settings without a meaning for the weights, beside those of `hf_config.IGNORED`.
+      fixed: settings with the only value that the decoder supports.
+      special: settings that `read` handles.
+      ignored: settings that do not affect the weights, beside those of `hf_config.IGNORED`.
       read: (contents of config.json, fields found so far, where) -> further fields.
       write: configuration -> settings beside `fields` and `fixed`.
-      prefixes: of all tensors but the head: the one that is written, then others that are read.
+      prefixes: of all tensors but the head: first the one that we write, then others that we read.
       embedding: their vocabulary table.
-      top: our parameter -> its place, for what lies outside the blocks.
+      top: our parameter -> its place, outside the blocks.
       layer: prefix of a layer's tensors, with {} for its number.
       block: our parameter of a block -> its place.
-      no_parameters: ends of names of tensors that are stored and follow from the configuration.
+      no_parameters: endings of names of stored tensors that follow from the configuration.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Family:
     no_parameters: tuple[str, ...] = ()
 
     def describes(self, config: DecoderConfig) -> bool:
-        """Whether a decoder is one of the family."""
+        """Whether a decoder belongs to the family."""
         fields = vars(config)
         same = all(fields[name] == value for name, value in self.structure.items())
         return same and (self.grouped or config.num_key_value_heads == config.num_attention_heads)
 
 
 def named(*names: str) -> dict[str, str]:
-    """Settings that config.json calls as we do."""
+    """Settings that have the same name in config.json as here."""
     return {name: name for name in names}

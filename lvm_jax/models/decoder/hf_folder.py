@@ -1,6 +1,6 @@
-"""A decoder's folder in Hugging Face's layout: config.json beside tensors, of any of the families in `FAMILIES`.
+"""A decoder's folder in Hugging Face's format: config.json beside tensors, for any of the `FAMILIES`.
 
-Weights go from files straight into the shards of their parameters: no host ever holds the model.
+Weights go from files straight into the shards of their parameters, so no host ever holds the whole model.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from lvm_jax.parallel.sharding import state_shardings
 from lvm_jax.weights.model_folder import CONFIG_FILE, check_tensors, read_config, save_folder
 from lvm_jax.weights.tensor_files import TensorFiles
 
-# model_type of config.json -> its layout.
+# model_type of config.json -> its family.
 FAMILIES: Mapping[str, Family] = {"llama": LLAMA, "qwen2": QWEN2, "opt": OPT, "gpt2": GPT2}
 
 
@@ -32,7 +32,7 @@ def family_of(config: DecoderConfig) -> Family:
     """The family that a decoder belongs to.
 
     Raises:
-      UserError: none of them has such a decoder.
+      UserError: no family has such a decoder.
     """
     for family in FAMILIES.values():
         if family.describes(config):
@@ -51,12 +51,12 @@ def save(
     dtype: str = "float32",
     tokenizer_fingerprint: str = "",
 ) -> None:
-    """Writes the folder, in the layout of the decoder's family.
+    """Writes the folder, in the format of the decoder's family.
 
     Args:
       directory: made if missing.
       config: the decoder.
-      tensors: its parameters by dotted path, block parameters stacked over layers.
+      tensors: its parameters by dotted path; those of blocks are stacked over layers.
       dtype: of the tensors.
       tokenizer_fingerprint: of the tokenizer whose codes it was trained on; "" for unknown.
 
@@ -81,12 +81,12 @@ def load_config(
 
     Args:
       directory: holds config.json.
-      families: model_type -> its layout, for those that are read.
-      reader: how messages call who reads.
+      families: model_type -> its family, for those that may be read.
+      reader: what messages call the reader.
       **overrides: fields about how to compute, those of `hf_config.COMPUTE`; most are not stored.
 
     Raises:
-      UserError: no such file, another kind of model, or a variant that the decoder does not have.
+      UserError: no such file, another kind of model, or a variant that the decoder does not support.
     """
     return hf_config.config_from_json(
         read_config(directory),
@@ -98,15 +98,15 @@ def load_config(
 
 
 def load_tokenizer_fingerprint(directory: epath.PathLike) -> str:
-    """Of the tokenizer that the decoder in a folder was trained with; "" where the folder does not say."""
+    """The fingerprint of the tokenizer that a folder's decoder was trained with; "" if the folder has none."""
     return str(read_config(directory).get(hf_config.TOKENIZER, ""))
 
 
 def check_fits(directory: epath.PathLike, config: DecoderConfig) -> None:
-    """Requires a folder to hold weights of the decoder `config`, whatever its special ids are.
+    """Requires a folder to hold weights of the decoder `config`; special ids may differ.
 
     Raises:
-      UserError: names the first setting in which they differ; or see `load_config`.
+      UserError: they differ, and it names the first such setting; or see `load_config`.
     """
     theirs = _shape(load_config(directory))
     for name, here in _shape(config).items():
@@ -118,7 +118,7 @@ def check_fits(directory: epath.PathLike, config: DecoderConfig) -> None:
 
 
 def _shape(config: DecoderConfig) -> dict[str, Any]:
-    """What the weights of a decoder depend on."""
+    """The settings that a decoder's weights depend on."""
     shape: dict[str, Any] = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -142,17 +142,17 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
 
 
 def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) -> nnx.State:
-    """The parameters of a folder, each in the sharding that the rules give it on the mesh of `jax.set_mesh`, if any.
+    """The parameters of a folder, sharded by the rules on the mesh of `jax.set_mesh`, if any.
 
-    One parameter at a time, and of it only the slices of this host's devices, is in the host's memory.
+    Host memory holds one parameter at a time, and only the slices of this host's devices.
 
     Args:
-      directory: of the files.
+      directory: holds the files.
       config: the decoder.
-      abstract: its state, of shapes.
+      abstract: its abstract state.
 
     Raises:
-      UserError: a file is missing or damaged; names every tensor that is missing, extra or misshapen.
+      UserError: a file is missing or damaged; or it names every tensor that is missing, unexpected or misshapen.
     """
     mesh = jax.sharding.get_mesh()
     device = SingleDeviceSharding(jax.devices()[0])
@@ -167,6 +167,7 @@ def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) 
             sharding = shardings[path].get_raw_value() if shardings else device
             name = ".".join(map(str, path))
 
+            # Defaults bind this iteration's values.
             def block(index: Any, name: str = name, variable: Any = variable) -> np.ndarray:
                 slices = tuple(
                     slice(*part.indices(size)) for part, size in zip(index, variable.shape)

@@ -1,6 +1,6 @@
 """Folders of GPT-2: pre-norm LayerNorm, GELU by its tanh, learned positions, a tied head.
 
-Its matrices are of Conv1D, stored (inputs, outputs), and queries, keys and values are one tensor `c_attn`.
+Its matrices are Conv1D's, stored (inputs, outputs), and one tensor `c_attn` holds queries, keys and values.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def _fused(piece: int) -> tuple[Place, Place]:
 def _read(fields: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     del fields, where
     hidden = values.get("hidden_size")
-    # n_inner is null in the published folders: four times the width.
+    # n_inner is null in the published folders, which means four times the width.
     return (
         {} if "intermediate_size" in values or hidden is None else {"intermediate_size": 4 * hidden}
     )

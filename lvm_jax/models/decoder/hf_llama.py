@@ -1,7 +1,7 @@
-"""Folders of LLaMA and Qwen2, which transformers and vLLM open; this project's own are written so.
+"""Folders of LLaMA and Qwen2, which transformers and vLLM open; this project writes its own in this format.
 
-Projections are stored (outputs, inputs). Query and key columns need no permutation: `rope` pairs dimensions as Hugging
-Face does. Biases of queries, keys and values make it Qwen2's layout, which is otherwise the same.
+Projections are stored (outputs, inputs). Query and key columns need no permutation, because `rope` pairs dimensions as
+Hugging Face does. Qwen2's format is the same, with biases of queries, keys and values.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ _STRUCTURE = {
 
 
 def _read(fields: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    # Rotary settings have three spellings: flat, in rope_scaling, and (transformers 5) all in rope_parameters.
+    # Rotary settings come in three spellings: flat, in rope_scaling, and (transformers 5) all in rope_parameters.
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     found: dict[str, Any] = {
         "rope_theta": float(rope.get("rope_theta", fields.get("rope_theta", 10000.0))),

@@ -1,7 +1,7 @@
 """Folders of OPT (Zhang et al., arXiv 2205.01068): pre-norm LayerNorm, ReLU, learned positions from row 2 on.
 
-Projections are stored (outputs, inputs), with biases everywhere. OPT-350m, which normalises after each layer and embeds
-into another width, is refused.
+Projections are stored (outputs, inputs), and all have biases. OPT-350m is refused: it normalises after each layer and
+embeds into another width.
 """
 
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ OPT = Family(
         "attention.value_bias": Place("self_attn.v_proj.bias"),
         "attention.out": Place("self_attn.out_proj.weight", inputs=2),
         "attention.out_bias": Place("self_attn.out_proj.bias"),
-        # A layer's second norm has the name of the model's last one.
+        # A layer's second norm has the same name as the model's final one.
         "mlp_norm.scale": Place("final_layer_norm.weight"),
         "mlp_norm.bias": Place("final_layer_norm.bias"),
         "mlp.up": Place("fc1.weight", inputs=1),

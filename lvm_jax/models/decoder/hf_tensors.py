@@ -1,4 +1,4 @@
-"""Parameters of a decoder out of the tensors of a family's folder, slice by slice, and back.
+"""Reads a decoder's parameters from the tensors of a family's folder, slice by slice, and converts them back.
 
 Shapes: V published vocabulary, P the vocabulary table (V padded), D hidden size, L repeats of a stacked parameter.
 """
@@ -13,7 +13,7 @@ from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.hf_family import HEAD, Family, Place
 from lvm_jax.weights.tensor_files import TensorFiles
 
-_LAYERS = "layers."  # how paths of ours begin inside blocks
+_LAYERS = "layers."  # our paths inside blocks begin so
 
 
 def tensor_shapes(
@@ -22,13 +22,13 @@ def tensor_shapes(
     parameters: Mapping[str, tuple[int, ...]],
     prefix: str | None = None,
 ) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the folder.
+    """Names and shapes of all tensors in a folder.
 
     Args:
-      family: its layout.
+      family: of the folder.
       config: the decoder.
-      parameters: shapes of ours by dotted path, those of blocks stacked.
-      prefix: one of the family's; default: the one that is written.
+      parameters: shapes of our parameters by dotted path; those of blocks are stacked.
+      prefix: one of the family's; default: the one that we write.
     """
     prefix = family.prefixes[0] if prefix is None else prefix
     table = (config.vocab_size, config.hidden_size)
@@ -46,7 +46,7 @@ def tensor_shapes(
 
 
 def _their_shape(place: Place, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of a layer's tensor, from our shape."""
+    """The shape of a layer's tensor, from that of our parameter."""
     outputs = math.prod(shape[place.inputs :]) * place.pieces
     if not place.inputs:
         return (outputs,)
@@ -57,12 +57,12 @@ def _their_shape(place: Place, shape: tuple[int, ...]) -> tuple[int, ...]:
 def to_hugging_face(
     family: Family, config: DecoderConfig, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Their tensors from ours: renamed, unstacked, transposed, fused, and cut to V rows; the values stay.
+    """Their tensors from ours: renamed, unstacked, transposed, fused, and cut to V rows; values do not change.
 
     Args:
-      family: the layout.
+      family: of the folder.
       config: the decoder.
-      tensors: our parameters by dotted path, those of blocks stacked.
+      tensors: our parameters by dotted path; those of blocks are stacked.
     """
     rows, prefix = config.vocab_size, family.prefixes[0]
     theirs = {prefix + family.embedding: tensors["embedding"][:rows]}
@@ -76,7 +76,7 @@ def to_hugging_face(
             name = prefix + family.layer.format(layer) + place.name
             fused.setdefault(name, {})[place.piece] = _matrix_of(place, tensor)
     for name, pieces in fused.items():
-        # Fused tensors are stored (inputs, outputs), and vectors have outputs only: the last axis.
+        # Fused tensors are (inputs, outputs), and vectors have outputs only, so outputs are the last axis.
         inner = [pieces[piece] for piece in range(len(pieces))]
         theirs[name] = inner[0] if len(inner) == 1 else np.concatenate(inner, axis=-1)
     return theirs
@@ -91,11 +91,11 @@ def _matrix_of(place: Place, tensor: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Reads blocks of our parameters out of open files.
+    """Reads slices of our parameters from open files.
 
     Attributes:
-      files: of the folder.
-      family: its layout.
+      files: the folder's files.
+      family: of the folder.
       config: the decoder.
     """
 
@@ -105,14 +105,14 @@ class Reader:
 
     @property
     def prefix(self) -> str:
-        """The one of the family's prefixes that the files use: exports of the bare model leave part of it out."""
+        """The family's prefix that the files use: exports of the bare model leave out some of it."""
         table = self.family.embedding
         found = (p for p in self.family.prefixes if p + table in self.files.shapes)
         return next(found, self.family.prefixes[0])
 
     def stored_parameters(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that are parameters. Others follow from the configuration: rotary frequencies and
-        causal masks of older exports, and the head of a tied decoder.
+        causal masks in older exports, and the head of a tied decoder.
         """
         tied = {HEAD} if self.config.tie_word_embeddings else set()
         return {
@@ -122,7 +122,7 @@ class Reader:
         }
 
     def read(self, path: str, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
-        """The block `index` of our parameter `path`, of `shape`."""
+        """The slice `index` of our parameter `path`, whose whole shape is `shape`."""
         if path == "embedding":
             return self._read_rows(self.prefix + self.family.embedding, *index)
         if path == "head":
@@ -140,7 +140,7 @@ class Reader:
         )
 
     def _read_rows(self, name: str, rows: slice, columns: slice) -> np.ndarray:
-        """Rows of a vocabulary table; zeros beyond its end, where ours is padded."""
+        """Rows of a vocabulary table; zeros beyond its end, where our table is padded."""
         first, last = (min(end, self.config.vocab_size) for end in (rows.start, rows.stop))
         padding = rows.stop - rows.start - (last - first)
         if first == last:
@@ -151,7 +151,7 @@ class Reader:
     def _read_layer(
         self, name: str, place: Place, shape: tuple[int, ...], index: tuple[slice, ...]
     ) -> np.ndarray:
-        """A block of a layer's parameter: theirs has two dimensions at most, ours several for each of them."""
+        """A slice of a layer's parameter. Their tensor has at most two dimensions; ours has several for each."""
         before = place.piece * math.prod(shape[place.inputs :])  # outputs of the pieces before ours
         columns = _outermost(shape[place.inputs :], index[place.inputs :], before)
         if not place.inputs:
@@ -161,7 +161,8 @@ class Reader:
             block = self.files.read(name, (columns, rows)).T
         else:
             block = self.files.read(name, (rows, columns))
-        # The outermost dimension of either side is cut in the file, the others here.
+        # Of inputs and of outputs, a slice of the outermost dimension is contiguous in the file and was read as such;
+        # slices of the inner dimensions are taken here.
         sizes = [
             s.stop - s.start if i in (0, place.inputs) else size
             for i, (s, size) in enumerate(zip(index, shape))
@@ -171,6 +172,6 @@ class Reader:
 
 
 def _outermost(dims: tuple[int, ...], index: tuple[slice, ...], before: int = 0) -> slice:
-    """Along the one dimension that theirs has for several of ours: what the first slice takes, `before` further on."""
+    """The slice of their one dimension that covers `index[0]` of our several, shifted by `before`."""
     step = math.prod(dims[1:])
     return slice(before + index[0].start * step, before + index[0].stop * step)

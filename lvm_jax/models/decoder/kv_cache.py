@@ -1,8 +1,8 @@
 """Keys and values of the tokens that a decoder has already read.
 
-A cache is a prefix, shared and read-only, and slots of each row's own. The prefix of R prompts is stored R times
-however many rows continue it: row b belongs to prompt b // (B/R). Keys and values are stored in the compute dtype, or
-in 8 bits with a scale for each token and head.
+A cache is a shared, read-only prefix, and slots of each row's own. The prefix stores each of R prompts once, however
+many rows continue it: row b belongs to prompt b // (B/R). Keys and values are stored in the compute dtype, or in 8 bits
+with a scale for each token and head.
 
 Shapes: L layers, B batch, R prompts, S slots, T new tokens, K key-value heads, N query heads, H head dimension.
 """
@@ -19,7 +19,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.models.attention.cached import KeyBlock, attend_key_blocks
 from lvm_jax.parallel.sharding import constrain
 
-# What keys and values are stored in -> the largest magnitude of a quantised one; None where nothing is quantised.
+# Stored dtype -> the largest magnitude of a quantised entry; None: not quantised.
 CACHE_DTYPES: dict[str, float | None] = {
     "float32": None,
     "bfloat16": None,
@@ -31,9 +31,9 @@ CACHE_DTYPES: dict[str, float | None] = {
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Keys or values of one layer: `x` itself, or what `x_BKSH * scale_BKS[..., None]` gives back.
+    """Keys or values of one layer: `x_BKSH`, or if quantised `x_BKSH * scale_BKS[..., None]`.
 
-    Heads come before slots, so that a head's slots lie together: decoding reads whole heads.
+    Heads come before slots, so that a head's slots are contiguous: decoding reads whole heads.
     """
 
     x_BKSH: Array
@@ -41,15 +41,16 @@ class Stored:
 
     @classmethod
     def of(cls, x_BTKH: Float[Array, "B T K H"], dtype: str) -> "Stored":
-        """Stores T tokens: rounded to `dtype`, or to 8 bits relative to the largest entry of each token and head."""
+        """T tokens as they are stored: in `dtype`, 8 bits relative to the largest entry of each token and head."""
         x_BKTH = constrain(x_BTKH.swapaxes(1, 2), "batch", "act_heads", None, None)
         largest = CACHE_DTYPES[dtype]
         if largest is None:
             return cls(x_BKTH.astype(dtype), None)
         x_BKTH = x_BKTH.astype(jnp.float32)
         scale_BKT = jnp.max(jnp.abs(x_BKTH), axis=-1) / largest
+        # An all-zero head has scale 0: divided by `tiny` it stays 0 and not NaN.
         scaled_BKTH = x_BKTH / jnp.maximum(scale_BKT, jnp.finfo(jnp.float32).tiny)[..., None]
-        if dtype == "int8":
+        if dtype == "int8":  # a cast to integers cuts off, a cast to fp8 rounds
             scaled_BKTH = jnp.round(scaled_BKTH)
         return cls(scaled_BKTH.astype(dtype), scale_BKT)
 
@@ -65,23 +66,24 @@ class Stored:
     def write(self, new: "Stored", start: Int[Array, ""]) -> "Stored":
         """The slots with `new` written from `start` on."""
         return jax.tree.map(
+            # Scales have no last dimension.
             lambda slots, x: jax.lax.dynamic_update_slice(slots, x, (0, 0, start, 0)[: slots.ndim]),
             self,
             new,
         )
 
 
-Layer = tuple[Stored, Stored]  # keys (rotated), values
+Layer = tuple[Stored, Stored]  # keys (already rotated by their positions), values
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """The prompts: every layer's keys and values, right-padded to the longest.
+    """The prompts: each layer's keys and values, right-padded to the longest prompt.
 
     Attributes:
       layers: L pairs of keys and values, R rows.
-      lengths_R: tokens of each prompt; slots behind them are never seen.
+      lengths_R: tokens of each prompt; slots after them are never seen.
     """
 
     layers: tuple[Layer, ...]
@@ -91,14 +93,14 @@ class Prefix:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-    """A pytree of fixed shapes, so it can be the carry of `lax.scan` and be donated to a jitted step.
+    """A pytree of fixed shapes: it can be the carry of `lax.scan`, and can be donated to a jitted step.
 
-    Layers are separate arrays: of a stack, XLA would copy each layer out for every token.
+    Layers are separate arrays; out of a stack, XLA would copy each layer for every token.
 
     Attributes:
-      layers: L pairs of keys (rotated) and values, B rows; slots from `length` on are not yet written.
-      length: how many tokens every row holds behind its prefix.
-      prefix: what comes before them; None for nothing.
+      layers: L pairs of keys (rotated) and values, B rows; slots from `length` on are free.
+      length: how many tokens every row holds after its prefix.
+      prefix: the prompts before them, or None.
     """
 
     layers: tuple[Layer, ...]
@@ -117,10 +119,10 @@ class KVCache:
         dtype: str,
         prefix: Prefix | None = None,
     ) -> "KVCache":
-        """A cache of `max_len` free slots for each of `batch` rows, behind `prefix`.
+        """A cache with `max_len` free slots for each of `batch` rows, after `prefix`.
 
         Raises:
-          UserError: a dtype that is not one of `CACHE_DTYPES`, or rows that do not divide over the prompts.
+          UserError: the dtype is not one of `CACHE_DTYPES`, or the rows do not divide over the prompts.
         """
         check_dtype(dtype)
         if prefix is not None and batch % len(prefix.lengths_R):
@@ -137,11 +139,11 @@ class KVCache:
 
     @property
     def max_len(self) -> int:
-        """S, the number of own slots a row."""
+        """S, how many slots of its own each row has."""
         return self.layers[0][0].x_BKSH.shape[2]
 
     def check_room(self, tokens: int) -> None:
-        """Requires `tokens` free slots, as far as the length is known: inside jit only S itself is checked.
+        """Requires `tokens` free slots. Inside jit the length is unknown, and this checks only against S.
 
         Raises:
           UserError: the tokens do not fit.
@@ -154,7 +156,7 @@ class KVCache:
             )
 
     def positions(self, tokens: int) -> Int[Array, "#B T"]:
-        """Of the next tokens of each row, counted from the beginning of its prefix."""
+        """Positions of each row's next tokens, counted from the start of its prefix."""
         own_1T = (self.length + jnp.arange(tokens))[None]
         if self.prefix is None:
             return own_1T
@@ -169,24 +171,27 @@ class KVCache:
         k_BTKH: Float[Array, "B T K H"],
         v_BTKH: Float[Array, "B T K H"],
     ) -> tuple[Float[Array, "B T N H"], Layer]:
-        """Attention of T new tokens over the prefix, the row's own tokens and themselves; and the longer layer."""
+        """Attention of T new tokens over the prefix, the row's own tokens and themselves; also the updated layer."""
         dtype = self.layers[layer][0].x_BKSH.dtype.name
         keys, values = (
             slots.write(Stored.of(new, dtype), self.length)
             for slots, new in zip(self.layers[layer], (k_BTKH, v_BTKH))
         )
+        # New tokens are written first and read back, so their own keys are rounded like all others. Query t sees the
+        # slots up to its own, not the later ones of the same call.
         ends_T = self.length + 1 + jnp.arange(q_BTNH.shape[1])
         blocks = [
             KeyBlock(keys.x_BKSH, keys.scale_BKS, values.x_BKSH, values.scale_BKS, ends_T[None])
         ]
         if self.prefix is not None:
             k, v = self.prefix.layers[layer]
+            # Every new token sees its whole prompt, but not the padding after it.
             ends_R1 = self.prefix.lengths_R[:, None]
             blocks.append(KeyBlock(k.x_BKSH, k.scale_BKS, v.x_BKSH, v.scale_BKS, ends_R1))
         return attend_key_blocks(q_BTNH, blocks), (keys, values)
 
     def advance(self, tokens: int, layers: Sequence[Layer]) -> "KVCache":
-        """The cache once every layer has taken `tokens` tokens."""
+        """The cache after every layer has stored `tokens` new tokens."""
         return dataclasses.replace(self, layers=tuple(layers), length=self.length + tokens)
 
 

@@ -1,4 +1,4 @@
-"""Matrices: how they are drawn, stored and multiplied.
+"""Matrices: how they are initialised, stored and multiplied.
 
 Shapes: B batch, T tokens, D hidden size, P rows of the vocabulary table.
 """
@@ -17,19 +17,19 @@ from lvm_jax.parallel.sharding import partition_spec
 def matrix(
     rngs: nnx.Rngs, config: DecoderConfig, shape: tuple[int, ...], axes: tuple[str | None, ...]
 ) -> nnx.Param:
-    """A parameter drawn from a normal distribution of the configured deviation; `axes` name its dimensions."""
+    """A parameter from a normal distribution with the configured deviation; `axes` name its dimensions."""
     return nnx.Param(
         config.initializer_range * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes
     )
 
 
 def bias(size: int, axis: str | None) -> nnx.Param:
-    """Zeros to add to a product. A flat vector whatever the product's shape, so that weight decay spares it."""
+    """A bias of zeros. It is flat whatever the product's shape, so that weight decay, for matrices only, spares it."""
     return nnx.Param(jnp.zeros((size,), jnp.float32), axes=(axis,))
 
 
 def vocabulary_table(rngs: nnx.Rngs, config: DecoderConfig, axes: tuple[str, str]) -> nnx.Param:
-    """A matrix over the padded vocabulary. Its padding is zero and stays zero: no id reads it, no logit shows it."""
+    """A matrix over the padded vocabulary. The padding is and stays zero: no id reads it, and no logit shows it."""
     sizes = {"vocab": config.padded_vocab_size, "embed": config.hidden_size}
     table = matrix(rngs, config, tuple(sizes[axis] for axis in axes), axes)
     rows = jax.lax.broadcasted_iota(jnp.int32, table.shape, axes.index("vocab"))
@@ -47,21 +47,21 @@ def linear(
     """x @ kernel, rounded to `result` or to x's dtype.
 
     Args:
-      x_BTD: activations, whose last `inputs` dimensions are contracted.
-      kernel: weights, whose first `inputs` dimensions are contracted.
-      inputs: how many dimensions are inputs: 2 where heads and their dimensions are contracted together.
-      result: dtype of the product; None: that of x.
+      x_BTD: activations; their last `inputs` dimensions are contracted.
+      kernel: weights; their first `inputs` dimensions are contracted.
+      inputs: how many dimensions are inputs; 2 if heads and their dimensions are contracted together.
+      result: dtype of the product; None: x's.
       quantization: "none", or as in `quantized.dot_general`.
     """
     kernel = kernel.astype(x_BTD.dtype)
-    # Folding a split sequence into the batch would gather it first, so its product keeps all dimensions.
+    # Folding a split sequence into the batch would gather it first, so this product keeps all dimensions.
     if not sequence_is_whole(x_BTD.shape[1]):
         if quantization != "none":
             dims = (tuple(range(2, 2 + inputs)), tuple(range(inputs)))
             return quantized.dot_general(x_BTD, kernel, (dims, ((), ())), quantization)
         return jnp.tensordot(x_BTD, kernel, inputs, preferred_element_type=result)
-    # Everything else is a product of two matrices. Contracting (batch, sequence) pairs, as a kernel's gradient
-    # otherwise would, XLA's CPU backend goes by transposed copies at a third of the speed.
+    # All other products are of two matrices. A kernel's gradient would else contract (batch, sequence) pairs, which
+    # XLA's CPU backend does by transposed copies, at a third of the speed.
     rows, columns = math.prod(kernel.shape[:inputs]), kernel.shape[inputs:]
     x, kernel = x_BTD.reshape(-1, rows), kernel.reshape(rows, -1)
     if quantization != "none":
@@ -72,6 +72,6 @@ def linear(
 
 
 def sequence_is_whole(length: int) -> bool:
-    """Whether no mesh, or one whose rules leave a row of `length` tokens on one device, is set."""
+    """Whether a row of `length` tokens stays on one device: without a mesh, or by the rules on the current one."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.empty or len(partition_spec(("seq",), (length,), mesh, strict=False)) == 0

@@ -1,4 +1,4 @@
-"""LLaMA: the decoder of LVM (arXiv 2312.00785), of which the configuration's defaults speak."""
+"""LLaMA: the decoder of LVM (arXiv 2312.00785), and what the configuration's defaults describe."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -11,10 +11,10 @@ __all__ = ["Llama", "LlamaConfig"]
 
 
 class Llama(Decoder):
-    """A `Decoder` whose folders are of the Llama family: this project's, Llama-2, Llama-3, OpenLLaMA or Qwen2.
+    """A `Decoder` that reads folders of the Llama family: this project's, Llama-2, Llama-3, OpenLLaMA and Qwen2.
 
-    Pre-norm RMSNorm, SwiGLU, rotary positions, no biases and an untied head by default; by configuration also what
-    Llama 3 and Qwen2 do otherwise.
+    By default it has pre-norm RMSNorm, SwiGLU, rotary positions, no biases and an untied head. What Llama 3 and Qwen2
+    do differently is configuration.
     """
 
     FAMILIES: ClassVar[Mapping[str, hf_folder.Family]] = {

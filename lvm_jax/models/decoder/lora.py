@@ -1,6 +1,6 @@
 """Low-rank adapters (Hu et al., arXiv 2106.09685, section 4.1): x W + (alpha / rank) (x A) B, W frozen, B from zero.
 
-A module keeps the adapter of its matrix `name` as `name_a` and `name_b`, parameters of a type of their own.
+A module keeps the adapter of its matrix `name` as `name_a` and `name_b`, parameters of their own type.
 
 Shapes: L layers, I inputs and O outputs of a matrix (each may be several dimensions), R rank.
 """
@@ -25,13 +25,13 @@ class LoRAParam(nnx.Param):
 
 
 class Adaptable(nnx.Module):
-    """A module that multiplies by matrices of its own, each perhaps with a bias `name_bias` and an adapter."""
+    """A module that multiplies by its matrices, each of which may have a bias `name_bias` and an adapter."""
 
     adapter_scale: float = 1.0
     quantization: str = "none"
 
     def product(self, name: str, x_BTD: jax.Array, inputs: int = 1) -> jax.Array:
-        """x times the matrix `name`, and what its adapter and its bias add, where it has them.
+        """x times the matrix `name`, plus its adapter's product and its bias, if it has them.
 
         Args:
           name: of the matrix.
@@ -43,17 +43,18 @@ class Adaptable(nnx.Module):
             a, b = (getattr(self, f"{name}_{side}")[...] for side in "ab")
             y = y + self.adapter_scale * linear(linear(x_BTD, a, inputs), b)
         if hasattr(self, f"{name}_bias"):
+            # Biases are stored flat; a product of queries has (heads, head_dim).
             bias = getattr(self, f"{name}_bias")[...]
             y = y + bias.astype(y.dtype).reshape(1, 1, *y.shape[2:])
         return y
 
     def add_adapters(self, inputs: Mapping[str, int], config: LoRAConfig, rngs: nnx.Rngs) -> None:
-        """Gives the matrices that the config names their adapters.
+        """Adds adapters to the matrices that the config names.
 
         Args:
-          inputs: matrix -> how many of its dimensions, the first ones, are inputs.
-          config: which of them, and how.
-          rngs: of the first factors.
+          inputs: matrix -> how many of its first dimensions are inputs.
+          config: which matrices get an adapter, its rank and its scale.
+          rngs: for the first factors; the second ones start from 0.
         """
         if not config.rank:
             return
@@ -67,22 +68,23 @@ class Adaptable(nnx.Module):
         axes, shape = kernel.get_metadata()["axes"], kernel.shape
         scale = 1 / math.sqrt(math.prod(shape[:inputs]))
         a = scale * jax.random.normal(rngs.params(), (*shape[:inputs], rank), jnp.float32)
+        # With b at zero, training starts from the frozen model itself.
         b = jnp.zeros((rank, *shape[inputs:]), jnp.float32)
         setattr(self, f"{name}_a", LoRAParam(a, axes=(*axes[:inputs], None)))
         setattr(self, f"{name}_b", LoRAParam(b, axes=(None, *axes[inputs:])))
 
     def drop_adapters(self) -> None:
-        """Forgets all adapters, and is then as if it had been built without."""
+        """Removes all adapters, as if the module had been built without them."""
         for name, value in list(vars(self).items()):
             if isinstance(value, LoRAParam) or name == "adapter_scale":
                 delattr(self, name)
 
 
 def check_targets(module: nnx.Module, config: LoRAConfig) -> None:
-    """Requires every target to name a matrix that `module` has an adapter for.
+    """Requires every target to name a matrix for which `module` has an adapter.
 
     Raises:
-      UserError: a matrix that no block has, such as the gate of an MLP without one: nothing would be trained.
+      UserError: no block has the matrix, such as the gate of an MLP without one; its adapter would not be trained.
     """
     if not config.rank:
         return
@@ -97,7 +99,7 @@ def check_targets(module: nnx.Module, config: LoRAConfig) -> None:
 
 
 def merge_adapters(module: Module, config: LoRAConfig) -> Module:
-    """A copy of a stacked decoder with each adapter's product added to its matrix, and without adapters."""
+    """A copy of a stacked decoder without adapters: each one's product is added to its matrix."""
     flat = dict(nnx.to_flat_state(nnx.state(module)))
     merged = []
     for path, variable in flat.items():

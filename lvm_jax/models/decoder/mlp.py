@@ -1,10 +1,9 @@
-"""What a block computes for each token by itself: SwiGLU of LLaMA, two layers with ReLU (OPT) or GELU (GPT-2).
+"""What a block computes for each token alone: LLaMA's SwiGLU, or two layers with ReLU (OPT) or GELU (GPT-2).
 
-A kind of MLP is a class whose instances map (x_BTD, key) to (y_BTD, losses); `MLPS` names the house's. `key` is for
-what an MLP draws while it is trained, and None in evaluation. `losses` are what its parameters should make small beside
-the loss of the task (the load balance of a mixture of experts): fp32 scalars by name, which the stack sums over its
-blocks. They are plain numbers, not pairs of (sum, weight): a load balance is a product of means over tokens, so no sum
-over tokens stands for it.
+A kind of MLP is a class whose instances map (x_BTD, key) to (y_BTD, losses); `MLPS` names ours. `key` is for random
+draws in training, and None in evaluation. `losses` are minimised beside the task's loss (such as the load balance of a
+mixture of experts): fp32 scalars by name, which the stack sums over its blocks. They are plain numbers, not (sum,
+weight) pairs: a load balance is a product of means over tokens, which no sum over tokens can express.
 
 Shapes: B batch, T tokens, D hidden size, F MLP size.
 """
@@ -26,12 +25,12 @@ Losses = dict[str, Float[Array, ""]]
 
 
 class MLPClass(Protocol):
-    """A class of modules that a block can have as its MLP."""
+    """A class of modules that can be a block's MLP."""
 
     def __call__(
         self, config: DecoderConfig, *, rngs: nnx.Rngs
     ) -> Callable[[jax.Array, jax.Array | None], tuple[jax.Array, Losses]]:
-        """A fresh one."""
+        """A fresh MLP."""
         ...
 
 
@@ -73,7 +72,7 @@ class TwoLayers(Adaptable):
         self.add_adapters({"up": 1, "down": 1}, config.lora, rngs)
 
     def activation(self, x: jax.Array) -> jax.Array:
-        """What lies between the two products."""
+        """The function between the two products."""
         raise NotImplementedError
 
     def __call__(
@@ -93,7 +92,7 @@ class ReLUMLP(TwoLayers):
 
 
 class TanhGELUMLP(TwoLayers):
-    """GELU between the products (Hendrycks and Gimpel, arXiv 1606.08415, section 2), by its tanh as in GPT-2."""
+    """GELU between the products (Hendrycks and Gimpel, arXiv 1606.08415, section 2), by tanh as in GPT-2."""
 
     def activation(self, x: jax.Array) -> jax.Array:
         """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""

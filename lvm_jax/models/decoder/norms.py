@@ -1,6 +1,8 @@
 """The norms of a residual stream: RMSNorm of LLaMA and Qwen2, LayerNorm of OPT and GPT-2.
 
-Both compute in fp32 and return the input's dtype. Shapes: D hidden size.
+Both compute in fp32 and return the input's dtype.
+
+Shapes: B any leading dimensions, D hidden size.
 """
 
 from collections.abc import Mapping
@@ -20,7 +22,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((size,), jnp.float32), axes=(None,))
         self.eps = eps
 
-    def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Normalises the last dimension."""
         x32 = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
@@ -35,10 +37,10 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((size,), jnp.float32), axes=(None,))
         self.eps = eps
 
-    def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Normalises the last dimension."""
         x32 = x.astype(jnp.float32)
-        # Centred before it is squared: mean(x^2) - mean(x)^2 cancels where the mean is large.
+        # Centred before squaring: mean(x^2) - mean(x)^2 loses its digits if the mean is large.
         centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.eps)
         scale, bias = (_along_last(vector[...], x) for vector in (self.scale, self.bias))
@@ -54,5 +56,5 @@ def make_norm(config: DecoderConfig) -> RMSNorm | LayerNorm:
 
 
 def _along_last(vector_D: jax.Array, x: jax.Array) -> jax.Array:
-    """A vector with as many dimensions as `x`, so that nothing is broadcast by accident."""
+    """The vector with as many dimensions as `x`, because silent rank promotion is an error."""
     return jnp.expand_dims(vector_D, tuple(range(x.ndim - 1)))

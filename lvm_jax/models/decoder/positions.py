@@ -1,7 +1,7 @@
-"""How a decoder knows where a token stands: rotations of queries and keys, or learned vectors added to embeddings.
+"""How a decoder knows a token's position: rotations of queries and keys, or learned vectors added to embeddings.
 
-Both have the same three methods, and each does nothing in the place where the other works, so that the decoder never
-asks which one it has.
+Both classes have the same three methods, and each does nothing where the other acts. So the decoder never asks which
+one it has.
 
 Shapes: B batch, T tokens, D hidden size, H head dimension.
 """
@@ -21,12 +21,12 @@ from lvm_jax.models.decoder.linear import matrix
 from lvm_jax.models.decoder.rope import apply_rope, rope_table
 from lvm_jax.parallel.sharding import constrain
 
-# What is done to queries and to keys, (B, T, heads, H) -> the same.
+# Applied to queries and to keys: (B, T, heads, H) -> the same shape.
 Rotate = Callable[[jax.Array], jax.Array]
 
 
 class Rotary(nnx.Module):
-    """Rotary positions (see `rope`): nothing is learned, and no row is too long."""
+    """Rotary positions (see `rope`): without parameters or a maximum length."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         del rngs  # no parameters
@@ -36,30 +36,30 @@ class Rotary(nnx.Module):
     def embed(
         self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "#B T"]
     ) -> Float[Array, "B T D"]:
-        """Embeddings as they are: they carry no positions."""
+        """The embeddings as they are: rotations act on queries and keys."""
         del positions_BT
         return x_BTD
 
     def rotation(self, positions_BT: Int[Array, "#B T"]) -> Rotate:
-        """Turns each head by the angles of its positions; all blocks share one table."""
+        """Rotates heads by the angles of their positions; all blocks share one table."""
         table = rope_table(positions_BT, self.head_dim, self.theta, self.scaling)
         return functools.partial(apply_rope, table=table)
 
     def check_length(self, length: int) -> None:
-        """Every length has its angles."""
+        """Accepts every length."""
 
 
 class Learned(nnx.Module):
     """A vector for each position, added to the embeddings.
 
-    Position p reads row p + `position_offset`: OPT inherited two rows that nothing reads from fairseq, where position
-    ids start behind the id of padding.
+    Position p reads row p + `position_offset`. OPT has two unused rows from fairseq, where position ids start after
+    the id of padding.
     """
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         self.offset, self.positions = config.position_offset, config.max_position_embeddings
         rows = self.positions + self.offset
-        # Rows stay whole on every device: 2050 of them divide over nothing.
+        # The rows are not split: OPT's 2050 = 2 * 5^2 * 41 divide over hardly any mesh.
         self.table = matrix(rngs, config, (rows, config.hidden_size), (None, "embed"))
 
     def embed(
@@ -68,26 +68,26 @@ class Learned(nnx.Module):
         """Adds the vector of each position, rounded to the embeddings' dtype.
 
         Raises:
-          UserError: a position that has no vector. Inside jit, where positions are unknown, it gives NaN.
+          UserError: a position has no vector. Inside jit, where positions are unknown, its result is NaN.
         """
         if not isinstance(positions_BT, Tracer) and positions_BT.size:
             self.check_length(int(positions_BT.max()) + 1)
-        # Gathered over the devices that split the width, as the vocabulary table is.
+        # The width is gathered first, like the vocabulary table's in `Decoder.embed`.
         table = constrain(self.table[...], None, None)
-        # JAX would read the last row in place of one beyond the end; NaN cannot be overlooked.
+        # By default JAX would read the last row for a position beyond the end. NaN cannot be overlooked.
         rows = table.at[positions_BT + self.offset].get(mode="fill", fill_value=jnp.nan)
         return x_BTD + rows.astype(x_BTD.dtype)
 
     def rotation(self, positions_BT: Int[Array, "#B T"]) -> Rotate:
-        """Leaves queries and keys as they are."""
+        """Keeps queries and keys as they are."""
         del positions_BT
         return _same
 
     def check_length(self, length: int) -> None:
-        """Requires positions 0 .. length - 1.
+        """Requires a vector for each of the positions 0 .. length - 1.
 
         Raises:
-          UserError: some of them have no vector.
+          UserError: some have none.
         """
         if length > self.positions:
             raise UserError(

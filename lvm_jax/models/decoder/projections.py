@@ -1,4 +1,4 @@
-"""The matrices around attention, with the biases that a family has.
+"""The matrices around attention, with biases if the family has them.
 
 Shapes: B batch, T tokens, D hidden size, N query heads, K key-value heads, H head dimension.
 """
@@ -14,7 +14,7 @@ from lvm_jax.parallel.sharding import constrain
 
 
 class Attention(Adaptable):
-    """Queries, keys and values out of the residual stream, and the heads' results back into it."""
+    """Projects the residual stream to queries, keys and values, and the heads' results back."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         D, N, K, H = (
@@ -47,5 +47,5 @@ class Attention(Adaptable):
         return rotate(q), rotate(k), v
 
     def merge(self, y_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
-        """The output projection."""
+        """Projects the heads' results back."""
         return self.product("out", y_BTNH, inputs=2)

@@ -1,7 +1,7 @@
-"""Matrix products in 8 bits, in training: operands are rounded, each row and column with a scale of its own.
+"""Matrix products in 8 bits, also in training: operands are rounded, each row and column with its own scale.
 
-Qwix does it. Its rules match module paths by pattern; this decoder says product by product what is quantised, so the
-function beneath them is called, which Qwix does not export: setup.py bounds its version.
+Qwix computes them. Its rules choose modules by path patterns, but this decoder chooses each product itself. So it calls
+the function beneath the rules, which Qwix does not export; setup.py bounds Qwix's version.
 """
 
 import functools
@@ -22,8 +22,8 @@ def dot_general(
       x: activations.
       kernel: weights, of x's dtype.
       dimension_numbers: as in `jax.lax.dot_general`.
-      quantization: "int8": both operands of the forward product; the backward ones are not quantised.
-        "fp8": e4m3 forward, and e5m2 for the incoming gradient (Micikevicius et al., arXiv 2209.05433, section 3).
+      quantization: "int8" quantises both operands of the forward product, and nothing backward. "fp8" uses e4m3 forward
+        and e5m2 for the incoming gradient (Micikevicius et al., arXiv 2209.05433, section 3).
 
     Raises:
       UserError: qwix is not installed.

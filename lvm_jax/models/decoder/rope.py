@@ -1,7 +1,7 @@
-"""Rotary position embedding (Su et al., arXiv 2104.09864), in the rotate-half layout of Hugging Face.
+"""Rotary position embedding (Su et al., arXiv 2104.09864), in Hugging Face's rotate-half form.
 
-Dimension i of a head is paired with dimension i + H/2. The published LVM code pairs 2i with 2i + 1; the two differ by a
-fixed permutation of the query and key columns, and the LVM weights on Hugging Face are already permuted to this layout.
+It pairs dimension i of a head with i + H/2. The published LVM code pairs 2i with 2i + 1. The two differ by a fixed
+permutation of the query and key columns, which the LVM weights on Hugging Face already have.
 
 Shapes: B batch, T tokens, N heads, H head dimension, F = H/2 frequencies.
 """
@@ -20,15 +20,15 @@ def rope_table(
     theta: float,
     scaling: RopeScaling = RopeScaling(),  # noqa: B008 - frozen
 ) -> tuple[Float[Array, "B T 1 F"], Float[Array, "B T 1 F"]]:
-    """Cosine and sine of every rotation angle, position * theta^(-2i/H), with a unit axis for the heads.
+    """Cosine and sine of the angles position * theta^(-2i/H), with a unit axis for the heads.
 
-    Angles are fp32 whatever the model computes in: in bf16, consecutive positions beyond 256 share their angles.
+    Angles are fp32 whatever the model's dtype: in bf16, neighbouring positions beyond 256 would share their angles.
 
     Args:
       positions_BT: token positions, from 0.
       head_dim: H, even.
       theta: the base of the geometric series of wavelengths.
-      scaling: how wavelengths are stretched for rows longer than those of training.
+      scaling: how to stretch wavelengths for rows longer than those of training.
     """
     exponents_F = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
     frequencies_F = _scaled(1.0 / (theta**exponents_F), scaling)
@@ -43,7 +43,7 @@ def _scaled(frequencies_F: Float[Array, " F"], scaling: RopeScaling) -> Float[Ar
         return frequencies_F
     if scaling.rope_type == "linear":
         return frequencies_F / scaling.factor
-    # llama3: how many waves the row of training holds says how much of a frequency is left alone.
+    # llama3: the more waves of a frequency fit into a row of training, the more of it is kept.
     waves_F = scaling.original_max_position_embeddings * frequencies_F / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     kept_F = jnp.clip((waves_F - low) / (high - low), 0.0, 1.0)
@@ -54,7 +54,7 @@ def apply_rope(
     x_BTNH: Float[Array, "B T N H"],
     table: tuple[Float[Array, "#B T 1 F"], Float[Array, "#B T 1 F"]],
 ) -> Float[Array, "B T N H"]:
-    """Rotates each pair (i, i + H/2) of every head by its position's angle; fp32 inside, the input's dtype outside."""
+    """Rotates each pair (i, i + H/2) of every head by its position's angle, in fp32; returns the input's dtype."""
     cos, sin = table
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     rotated_BTNH = jnp.concatenate(

@@ -1,7 +1,7 @@
 """All blocks of a decoder as one module whose parameters have a leading axis, and the loop over them.
 
-A stack repeats one period: a single block, or several that differ in their MLP. Each place of the period has its own
-parameters, stacked over the repeats, so that a scan has arrays of one shape to walk along.
+A stack repeats one period: a single block, or several with different MLPs. Each place of the period has its own
+parameters, stacked over the repeats, because a scan needs arrays of one shape.
 
 Shapes: B batch, T tokens, D hidden size.
 """
@@ -25,6 +25,7 @@ _save_matrix_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 _save_attention = jax.checkpoint_policies.save_only_these_names(SAVED)
 
 
+# Attention is saved by name or, where cuDNN's call takes none, by its primitive: neither is a product with weights.
 def _save_dots(primitive: Any, *values: Any, **params: Any) -> Any:
     return (
         primitive.name == CUDNN_FORWARD
@@ -33,11 +34,11 @@ def _save_dots(primitive: Any, *values: Any, **params: Any) -> Any:
     )
 
 
-# What the backward pass finds stored; it computes the rest again.
+# What is stored for the backward pass, which recomputes the rest.
 REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,  # everything: no rematerialisation
     "full": jax.checkpoint_policies.nothing_saveable,  # only each block's input
-    # products with weights, and attention: what is left is cheap
+    # products with weights, and attention: the rest is cheap to recompute
     "dots": _save_dots,
 }
 
@@ -50,10 +51,10 @@ def make_stack(
     Args:
       config: the decoder.
       mlps: kind of MLP -> its class.
-      rngs: of the parameters; every repeat gets keys of its own.
+      rngs: for the parameters; every repeat gets its own keys.
 
     Raises:
-      UserError: `config.mlps` names a kind that `mlps` lacks.
+      UserError: `config.mlps` names a kind that is not in `mlps`.
     """
     unknown = [kind for kind in config.mlps if kind not in mlps]
     if unknown:
@@ -65,19 +66,20 @@ def make_stack(
     @nnx.split_rngs(splits=repeats(config))
     @nnx.vmap
     def stacked(rngs: nnx.Rngs) -> Block | Period:
-        # A period of one is the block itself: parameters keep the path layers/attention/query.
+        # A period of one is the block itself, which keeps paths such as layers/attention/query.
         if len(classes) == 1:
             return Block(config, classes[0], rngs=rngs)
         return Period(config, classes, rngs=rngs)
 
     layers = stacked(rngs)
+    # vmap stacks arrays but knows nothing of our axes.
     for _, variable in nnx.to_flat_state(nnx.state(layers, nnx.Param)):
         variable.set_metadata(axes=("layers", *variable.get_metadata()["axes"]))
     return layers
 
 
 def repeats(config: DecoderConfig) -> int:
-    """How often the period occurs in the decoder."""
+    """How often the period repeats in the decoder."""
     return config.num_hidden_layers // len(config.mlps)
 
 
@@ -98,7 +100,7 @@ def run_stack(
     attend: Attend,
     dropout_key: jax.Array | None = None,
 ) -> tuple[Float[Array, "B T D"], Losses]:
-    """Applies all blocks, by a scan or one after the other, with the configured rematerialisation.
+    """Applies all blocks, in a scan or an unrolled loop, with the configured rematerialisation.
 
     Args:
       layers: from `make_stack`.
@@ -109,7 +111,7 @@ def run_stack(
       dropout_key: None in evaluation.
 
     Returns:
-      the residual stream behind the last block, and the auxiliary losses summed over all blocks.
+      the residual stream after the last block, and the auxiliary losses summed over all blocks.
     """
     graphdef, stacked = nnx.split(layers)
 
@@ -118,7 +120,8 @@ def run_stack(
 
     policy = REMAT_POLICIES[config.remat]
     if policy is not None:
-        # Inside a loop the compiler cannot merge the two computations: a barrier would only be in the way.
+        # Unrolled, the compiler could merge the recomputation with the first computation and undo the saving; a barrier
+        # prevents it. In a scan it cannot, and the barrier would only cost time.
         period = jax.checkpoint(period, policy=policy, prevent_cse=not config.scan_layers)
     count = repeats(config)
     keys = None if dropout_key is None else jax.random.split(dropout_key, count)

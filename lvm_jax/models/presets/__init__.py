@@ -1,4 +1,4 @@
-"""Every published size by name, as explicit tables: decoders of LVM and of text, and tokenizers."""
+"""Tables of all published sizes by name: decoders of LVM and of text, and tokenizers."""
 
 from lvm_jax.models.presets.language import gpt2, opt
 from lvm_jax.models.presets.lvm import llama

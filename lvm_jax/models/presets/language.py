@@ -1,4 +1,4 @@
-"""Decoders of text by name, in the shapes of OPT and GPT-2; their vocabularies and positions may be overridden."""
+"""Text decoders by name, in the shapes of OPT and GPT-2; vocabulary and positions can be overridden."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.presets.overrides import check_fields
 
-# What is the same in every size of a family. Biases are everywhere, and key-value heads are the query heads.
+# What all sizes of a family share.
 _OPT: dict[str, Any] = {
     "vocab_size": 50272,
     "bos_token_id": 2,
@@ -22,7 +22,7 @@ _GPT2: dict[str, Any] = {
     "vocab_size": 50257,
     "bos_token_id": 50256,
     "eos_token_id": 50256,
-    "pad_token_id": 50256,  # it has none; nothing is learned of what fills a row
+    "pad_token_id": 50256,  # GPT-2 has none; EOS will do, since padding has no loss
     "max_position_embeddings": 1024,
     "rms_norm_eps": 1e-5,
     "mlps": ("gelu_tanh",),
@@ -35,8 +35,8 @@ _BOTH: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
-# (layers, width, heads): OPT's Table 1 (arXiv 2205.01068) without 350m, which normalises after each layer; GPT-2's
-# Table 2.
+# (layers, width, heads), from OPT's Table 1 (arXiv 2205.01068), without 350m, which normalises after each layer, and
+# from GPT-2's Table 2.
 _OPT_SIZES = {
     "debug": (2, 128, 4),
     "125m": (12, 768, 12),
@@ -59,8 +59,8 @@ def opt(name: str, **overrides: Any) -> DecoderConfig:
 
     Args:
       name: a key of the table.
-      **overrides: fields of `DecoderConfig` that replace the preset's. The MLP's width is four times the hidden size,
-        and key-value heads are as many as query heads, unless given.
+      **overrides: fields of `DecoderConfig` that replace the preset's. Unless given, the MLP's width is four times the
+        hidden size, and there are as many key-value heads as query heads.
 
     Raises:
       UserError: an unknown preset or field.
@@ -71,7 +71,8 @@ def opt(name: str, **overrides: Any) -> DecoderConfig:
 def gpt2(name: str, **overrides: Any) -> DecoderConfig:
     """The GPT-2 decoder `name`: debug, small, medium, large, xl.
 
-    Matrices start from one normal distribution; GPT-2's own start scaled down those that write to the residual stream.
+    All matrices start from one normal distribution. GPT-2's own initialisation scales down those that write to the
+    residual stream.
 
     Args:
       name: a key of the table.

@@ -1,4 +1,4 @@
-"""Decoders of LVM by name: the published sizes, and our own for two CPU cores."""
+"""LVM decoders by name: the published sizes, and our own for two CPU cores."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ _LLAMA: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4,
         "num_attention_heads": 2,
         "max_position_embeddings": 512,
-        # 0.02 suits thousands of columns; 1/sqrt(128) lets so narrow a model attend from the first steps on.
+        # 0.02 suits thousands of columns. With about 1/sqrt(128), so narrow a model attends from the first steps on.
         "initializer_range": 0.08,
         "rope_theta": 1000.0,  # wavelengths for rows of 512 tokens, not of thousands
     },
@@ -99,8 +99,8 @@ def llama(name: str, **overrides: Any) -> DecoderConfig:
 
     Args:
       name: a key of the table.
-      **overrides: fields of `DecoderConfig` that replace the preset's. BOS, EOS and PAD follow `vocab_size`
-        (the ids right after its codes) unless they are given too.
+      **overrides: fields of `DecoderConfig` that replace the preset's. Unless given, BOS, EOS and PAD follow from
+        `vocab_size`: they are the ids right after its codes.
 
     Raises:
       UserError: an unknown preset or field.

@@ -1,4 +1,4 @@
-"""Fields that a caller replaces in a preset."""
+"""Checks the fields that a caller overrides in a preset."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ def check_fields(preset: str, config: type, overrides: Mapping[str, Any]) -> Non
     """Requires every override to be a field of the preset's configuration.
 
     Args:
-      preset: how messages call it.
+      preset: what messages call it.
       config: its dataclass.
       overrides: field -> value.
 

@@ -7,7 +7,7 @@ from lvm_jax.models.presets.overrides import check_fields
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 
 # `lvm-f16-8192` is the released tokenizer (and open-muse's vqgan-f16-8192-laion), `maskgit-f16-8192` the paper-era one,
-# `taming-f16-1024` taming-transformers' on ImageNet. `quickstart` and `small` are our own, for two CPU cores.
+# `taming-f16-1024` taming-transformers' for ImageNet. `quickstart` and `small` are our own, for two CPU cores.
 _NO_ATTENTION: dict[str, Any] = {"attn_resolutions": (), "no_attn_mid_block": True}
 _VQGAN: dict[str, dict[str, Any]] = {
     "lvm-f16-8192": {
@@ -44,7 +44,7 @@ _VQGAN: dict[str, dict[str, Any]] = {
         "quantized_embed_dim": 4,
         "norm_groups": 4,
     },
-    # Pooling and depth to space spend few FLOPs at full resolution; codes of 4 dimensions on the sphere stay in use.
+    # Pooling and depth to space take few FLOPs at full resolution, and codes of 4 dimensions on the sphere stay in use.
     "quickstart": {
         **_NO_ATTENTION,
         "architecture": "maskgit",

@@ -1,10 +1,11 @@
 """2-D convolution, NHWC with an HWIO kernel, whose gradient is fast on CPUs too.
 
-XLA runs the gradient of a 3x3 kernel on a CPU as one convolution with a window as large as the image. Bands of rows,
-laid out as patches that a cache holds, go through matrix products in a fraction of that time for wide layers
-(docs/performance.md).
+On a CPU, XLA computes the gradient of a 3x3 kernel as one convolution with a window as large as the image. For wide
+layers it is several times faster to go through the image in bands of rows, lay out each as patches that fit a cache,
+and multiply matrices (docs/performance.md).
 
-Shape suffixes: B batch, H W sides, C channels in, O channels out, P positions of a band.
+Shape suffixes: B batch, H W sides in, H2 W2 sides out (h w in names), S sides of the kernel, C channels in, O channels
+out, P positions of a band, K entries of a patch.
 """
 
 import functools
@@ -16,23 +17,25 @@ from jaxtyping import Array, Float
 from lvm_jax.parallel.sharding import split_mesh
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
-WIDE = 128  # channels from which on bands gain in a network, and not only by themselves
-BAND_POSITIONS = 2048  # at most, where one row has no more: 3x3 patches of 128 channels take 9 MB
+# From this many channels on, bands gain in a whole network and not only when timed alone.
+WIDE = 128
+# Maximum positions of a band, unless a single row has more: 3x3 patches of 128 channels then take 9 MB.
+BAND_POSITIONS = 2048
 
 
 def convolve(
     x_BHWC: Float[Array, "B H W C"],
-    kernel: Float[Array, "s s C O"],
+    kernel: Float[Array, "S S C O"],
     *,
     stride: int = 1,
     padding: Padding,
-) -> Float[Array, "B h w O"]:
-    """The convolution of `x_BHWC`, with zeros around it.
+) -> Float[Array, "B H2 W2 O"]:
+    """The convolution of `x_BHWC`, padded with zeros.
 
-    Forward-mode derivatives of wide layers, but for 1x1 and strided ones, are not defined.
+    Wide layers have no forward-mode derivatives, except 1x1 and strided ones.
     """
     size, _, channels, _ = kernel.shape
-    # Bands of an array that is split over devices would each be summed over all of them.
+    # If the array is split over devices, each band's result would need a sum over all of them.
     if stride == 1 and size > 1 and channels >= WIDE and split_mesh() is None:
         return _convolve_wide(padding, x_BHWC, kernel)
     return _xla(x_BHWC, kernel, stride, padding)
@@ -68,11 +71,16 @@ _convolve_wide.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(
-    x_BHWC: Float[Array, "B H W C"], g_BhwO: Float[Array, "B h w O"], *, size: int, padding: Padding
-) -> Float[Array, "s s C O"]:
-    """Sum of products of each position's gradient and its patch, over one band of rows after the other, in fp32."""
+    x_BHWC: Float[Array, "B H W C"],
+    g_BhwO: Float[Array, "B H2 W2 O"],
+    *,
+    size: int,
+    padding: Padding,
+) -> Float[Array, "S S C O"]:
+    """Sums the products of each position's gradient with its patch, band of rows by band, in fp32."""
     batch, height, width, outputs = g_BhwO.shape
     channels = x_BHWC.shape[-1]
+    # The most rows per band that divide the height, since a scan needs bands of one shape.
     rows = next(
         n
         for n in range(height, 0, -1)

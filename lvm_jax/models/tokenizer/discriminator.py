@@ -1,12 +1,12 @@
 """Discriminators: networks that tell real from reconstructed images.
 
-  patch  PatchGAN (arXiv 1611.07004): logits of overlapping patches. As in taming-transformers, with GroupNorm in place
-         of BatchNorm: statistics of a batch would mix real with reconstructed images, need a running state, and change
-         with the number of devices.
-  style  the residual network of StyleGAN2 (arXiv 1912.04958, section 4) with the blur before each halving that MaskGIT
-         (arXiv 2202.04200) trains its tokenizer against: one logit an image.
+  patch  PatchGAN (arXiv 1611.07004): logits of overlapping patches. As in taming-transformers, but with GroupNorm
+         instead of BatchNorm: batch statistics would mix real with reconstructed images, need a running state, and
+         change with the number of devices.
+  style  the residual network of StyleGAN2 (arXiv 1912.04958, section 4) with a blur before each halving, against which
+         MaskGIT (arXiv 2202.04200) trains its tokenizer: one logit an image.
 
-Shape suffixes: B batch, H W image, h w patches, C channels.
+Shape suffixes: B batch, H W image, H2 W2 patches or halved sides, C channels in, C2 channels out.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from lvm_jax.errors import UserError
 from lvm_jax.models.tokenizer.vqgan_layers import Conv, GroupNorm
 
-Discriminator = Callable[[Float[Array, "B H W C"]], Float[Array, "B h w"]]
+Discriminator = Callable[[Float[Array, "B H W C"]], Float[Array, "B H2 W2"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,11 @@ class DiscriminatorConfig:
     """The shape of a discriminator.
 
     Attributes:
-      hidden_channels: width of the first layer; each further one doubles it, up to 8x.
-      n_layers: of "patch": strided layers; patches see 70 pixels a side at 3, 34 at 2. Of "style": halvings.
+      hidden_channels: width of the first layer; each further layer doubles it, up to 8x.
+      n_layers: for "patch", strided layers: with 3 a patch sees 70 pixels a side, with 2 it sees 34. For "style",
+        halvings.
       num_channels: image channels.
-      norm_groups: groups of each GroupNorm of "patch"; 0 leaves normalisation out.
+      norm_groups: groups of each GroupNorm of "patch"; 0: no normalisation.
       kind: which network.
     """
 
@@ -59,7 +60,7 @@ class DiscriminatorConfig:
 
     @property
     def widths(self) -> list[int]:
-        """Channels after each layer, the first one included."""
+        """Channels after each layer, including the first."""
         return [self.hidden_channels * min(2**i, 8) for i in range(self.n_layers + 1)]
 
 
@@ -73,7 +74,7 @@ def make_discriminator(
 
 
 class PatchDiscriminator(nnx.Module):
-    """Images to a map of logits, positive for real."""
+    """Maps images to grids of logits; positive means real."""
 
     def __init__(self, config: DiscriminatorConfig, *, rngs: nnx.Rngs):
         widths = config.widths
@@ -99,8 +100,8 @@ class PatchDiscriminator(nnx.Module):
                 self.norms.append(GroupNorm(width, config.norm_groups))
         self.conv_out = Conv(widths[-1], 1, 4, padding=padding, rngs=rngs)
 
-    def __call__(self, images_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B h w"]:
-        """Logits of overlapping patches of images in [0, 1], fp32."""
+    def __call__(self, images_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2"]:
+        """fp32 logits of overlapping patches of images in [0, 1]."""
         x = 2 * images_BHWC.astype(jnp.float32) - 1
         for i, conv in enumerate(self.convs):
             x = conv(x)
@@ -111,7 +112,7 @@ class PatchDiscriminator(nnx.Module):
 
 
 class StyleDiscriminator(nnx.Module):
-    """Images to one logit each, positive for real; without normalisation, as R1 wants it.
+    """Maps images to one logit each; positive means real. It has no normalisation, which suits R1.
 
     Raises:
       UserError: `resolution` does not halve `n_layers` times.
@@ -135,29 +136,29 @@ class StyleDiscriminator(nnx.Module):
         self.logit = Conv(widths[-1], 1, 1, rngs=rngs)
 
     def __call__(self, images_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B 1 1"]:
-        """Logits of images in [0, 1], fp32."""
+        """fp32 logits of images in [0, 1]."""
         x = _activate(self.conv_in(2 * images_BHWC.astype(jnp.float32) - 1))
         for block in self.blocks:
             x = block(x)
-        # A convolution as large as its input is the dense layer over all positions.
+        # `hidden` is a convolution as large as its input: a dense layer over all positions.
         return self.logit(_activate(self.hidden(_activate(self.conv_out(x)))))[..., 0]
 
 
 class _StyleBlock(nnx.Module):
-    """Two convolutions and a halving, beside a shortcut that halves too."""
+    """Two convolutions and a halving, plus a shortcut that halves too."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.conv1 = Conv(inputs, inputs, 3, rngs=rngs)
         self.conv2 = Conv(inputs, outputs, 3, rngs=rngs)
         self.shortcut = Conv(inputs, outputs, 1, use_bias=False, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C2"]:
         h = halve_blurred(_activate(self.conv2(_activate(self.conv1(x)))))
-        return (h + self.shortcut(halve_blurred(x))) * 0.5**0.5
+        return (h + self.shortcut(halve_blurred(x))) * 0.5**0.5  # two branches: keeps the variance
 
 
-def halve_blurred(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    """Half the side after a binomial blur (1 3 3 1 in both directions), so that nothing aliases."""
+def halve_blurred(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
+    """Halves the side after a binomial blur (1 3 3 1 in both directions), to avoid aliasing."""
     channels = x.shape[-1]
     taps = np.array([1, 3, 3, 1], np.float32) / 8
     kernel = jnp.asarray(

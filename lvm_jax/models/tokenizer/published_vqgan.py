@@ -1,12 +1,11 @@
-"""Published folders and files of a VQGAN, in our names: open-muse's folders and taming-transformers' checkpoints.
+"""Reads published VQGANs under our names: open-muse's folders and taming-transformers' checkpoints.
 
-Three published networks are known:
+It knows three published networks:
   open-muse VQGANModel       the released LVM tokenizer; the taming architecture
   taming-transformers VQModel  the taming architecture, pixels in [-1, 1]
   LVM torch_vqvae_model.VQVAE  the paper-era tokenizer; the maskgit architecture
 
-Kernels turn from OIHW to HWIO. Everything must be there: a missing, unexpected or misshapen tensor is an error that
-names it.
+Kernels are transposed from OIHW to HWIO. A missing, unexpected or misshapen tensor is an error that names it.
 """
 
 import re
@@ -21,11 +20,11 @@ from lvm_jax.errors import UserError
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.weights import model_folder, torch_pickle
 
-# Fields of open-muse's config.json that ours has not: each must have the value given here.
+# Fields of open-muse's config.json that ours lacks: each must have the value given here.
 _MUSE_FIXED = {"resample_with_conv": True, "dropout": 0.0, "_class_name": "VQGANModel"}
 _MUSE_IGNORED = ("_version", "commitment_cost")  # the commitment belongs to training
 
-# Tensors that are saved beside the tokenizer in training checkpoints and are not part of it.
+# Prefixes of tensors in training checkpoints that are not the tokenizer's.
 _TRAINING_ONLY = ("loss.",)
 
 
@@ -39,7 +38,7 @@ _MUSE_FILES = (
 
 
 def is_published(path: epath.PathLike, model_type: str) -> bool:
-    """Whether `path` is a PyTorch file or a folder of open-muse, and not a folder of ours."""
+    """Whether `path` is a PyTorch file or a folder of open-muse, not one of ours."""
     path = epath.Path(path)
     if path.name.endswith(_TORCH_SUFFIXES):
         return True
@@ -52,16 +51,16 @@ def is_published(path: epath.PathLike, model_type: str) -> bool:
 def read_published(
     path: epath.PathLike, config: VQGANConfig | None = None
 ) -> tuple[VQGANConfig, dict[str, np.ndarray]]:
-    """Shape and tensors, under their published names, of what somebody else saved.
+    """The config of a published tokenizer, and its tensors under their published names.
 
     Args:
       path: open-muse's folder (config.json beside pytorch_model.bin or safetensors), or a PyTorch file: a
         taming-transformers checkpoint, or any state dict with its names.
-      config: of a PyTorch file; by default its tensors' shapes tell, with pixels in [-1, 1] and 256 a side as in
+      config: for a PyTorch file; default: what its tensors' shapes imply, with pixels in [-1, 1] and 256 a side as in
         taming-transformers.
 
     Raises:
-      UserError: nothing there that can be read.
+      UserError: there is nothing that can be read.
     """
     path = epath.Path(path)
     if path.name.endswith(_TORCH_SUFFIXES):
@@ -82,10 +81,10 @@ def read_published(
 
 
 def config_from_taming(tensors: Mapping[str, np.ndarray], where: str) -> VQGANConfig:
-    """The shape that a taming-transformers checkpoint has, told by its tensors.
+    """The config of a taming-transformers checkpoint, from the shapes of its tensors.
 
     Raises:
-      UserError: they are not those of a VQGAN in the taming architecture.
+      UserError: they are not a VQGAN's in the taming architecture.
     """
     try:
         hidden = len(tensors["encoder.conv_in.weight"])
@@ -97,6 +96,7 @@ def config_from_taming(tensors: Mapping[str, np.ndarray], where: str) -> VQGANCo
         raise UserError(
             f"{where} is no taming-transformers VQGAN ({error}): expected encoder., decoder. and quantize.embedding."
         ) from error
+    # No tensor's shape depends on it; taming-transformers' models are trained on 256.
     resolution = 256
     return VQGANConfig(
         resolution=resolution,
@@ -128,13 +128,13 @@ def to_ours(
     """Published tensors under our names, kernels HWIO.
 
     Args:
-      config: its architecture selects the names that are expected.
-      shapes: our parameters.
-      tensors: by published name; what training checkpoints hold beside the tokenizer is left out.
-      where: how errors call them.
+      config: its architecture decides which names are expected.
+      shapes: of our parameters.
+      tensors: by published name; those of a training checkpoint that are not the tokenizer's are ignored.
+      where: what errors call them.
 
     Raises:
-      UserError: names the missing, unexpected and misshapen tensors.
+      UserError: tensors are missing, unexpected or misshapen; it names them.
     """
     weights = {k: v for k, v in tensors.items() if not k.startswith(_TRAINING_ONLY)}
     names = {ours: torch_name(config, ours) for ours in shapes}
@@ -144,10 +144,10 @@ def to_ours(
 
 
 def config_from_muse(config: Mapping[str, Any]) -> VQGANConfig:
-    """open-muse's `config.json` as ours.
+    """Our config from open-muse's `config.json`.
 
     Raises:
-      UserError: a field that ours does not have, at another value than the published tokenizers use.
+      UserError: a field that ours lacks has another value than in the published tokenizers.
     """
     fields = {key: value for key, value in config.items() if key not in _MUSE_IGNORED}
     for name, required in _MUSE_FIXED.items():
@@ -168,12 +168,12 @@ def torch_name(config: VQGANConfig, name: str) -> str:
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The published shape of our parameter of `shape`."""
+    """The published shape of our parameter with shape `shape`."""
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
 
 
 def _maskgit_name(config: VQGANConfig, name: str) -> str:
-    """The paper-era network numbers all residual blocks of a side in the order they run."""
+    """The name in the paper-era network, which numbers a side's residual blocks in the order that they run."""
     if name == "quantizer.codebook":
         return "quantizer.embedding.weight"
     side, rest = name.split(".", 1)

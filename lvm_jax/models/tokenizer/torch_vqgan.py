@@ -1,7 +1,7 @@
-"""Weights of the published PyTorch VQGANs, as numpy arrays by name, into ours and back. PyTorch is not needed.
+"""Converts weights of the published PyTorch VQGANs, as numpy arrays by name, to ours and back, without PyTorch.
 
-`VQGAN.from_pretrained` reads published folders and files; this is for whoever holds a state dict already.
-`lvm_jax.models.tokenizer.published_vqgan` has the networks that are known, and their names.
+`VQGAN.from_pretrained` reads published folders and files; use this module if you already have a state dict.
+`lvm_jax.models.tokenizer.published_vqgan` knows the networks and their names.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ def from_state_dict(config: VQGANConfig, state_dict: Mapping[str, np.ndarray]) -
     """A VQGAN of `config` with the weights of a published PyTorch network.
 
     Args:
-      config: its architecture selects the names that are expected.
-      state_dict: `{name: tensor}`, as `torch.load(...)["state_dict"]` with every tensor's `.numpy()`.
+      config: its architecture decides which names are expected.
+      state_dict: `{name: tensor}`: `torch.load(...)["state_dict"]` with each tensor's `.numpy()`.
 
     Raises:
-      UserError: names the missing, unexpected and misshapen tensors.
+      UserError: tensors are missing, unexpected or misshapen; it names them.
     """
     abstract, where = VQGAN.abstract(config), "the PyTorch state dict"
     shapes = {k: tuple(v.shape) for k, v in model_folder.named_parameters(abstract).items()}

@@ -1,16 +1,17 @@
 """VQGAN: images to a grid of discrete codes and back (Esser et al., arXiv 2012.09841).
 
 Two published architectures share this module:
-  taming   the one of taming-transformers and open-muse, which the released LVM tokenizer uses:
-           strided convolutions down, nearest-neighbour upsampling, one residual block more on each
-           decoder level, 1x1 convolutions around the quantizer.
+  taming   that of taming-transformers and open-muse, which the released LVM tokenizer uses: strided
+           convolutions down, nearest-neighbour upsampling, one more residual block on each decoder
+           level, 1x1 convolutions around the quantizer.
   maskgit  the paper-era LVM tokenizer: bias-free residual blocks, average pooling down, depth to
            space up, equally many blocks on both sides, a 1x1 convolution to the code dimension.
 
-Parameters are fp32; convolutions compute in `dtype`; group statistics, attention weights and code
-distances are fp32 always.
+Parameters are fp32, and convolutions compute in `dtype`. Group statistics, attention weights and
+code distances are always fp32.
 
-Shape suffixes: B batch, H W image, h w latent grid, C channels, N = h*w tokens, D code dimension.
+Shape suffixes: B batch, H W image, H2 W2 latent grid or resampled sides (h w in names), C channels, O channels out,
+N = H2 * W2 tokens, D code dimension.
 """
 
 import hashlib
@@ -69,14 +70,14 @@ class VQGAN(nnx.Module):
 
     @property
     def codebook_size(self) -> int:
-        """K, codes of the codebook."""
+        """K, the number of codes."""
         return self.config.num_embeddings
 
     def encode(self, images_BHWC: Float[Array, "B H W C"]) -> Int[Array, "B N"]:
-        """Ids of float RGB images in [0, 1], int32 in raster order.
+        """int32 ids of float RGB images in [0, 1], in raster order.
 
         Raises:
-          UserError: images of another size than the config's, or not of a float type.
+          UserError: the images' size is not the config's, or they are not floats.
         """
         side, channels = self.config.resolution, self.config.num_channels
         if images_BHWC.ndim != 4 or images_BHWC.shape[1:] != (side, side, channels):
@@ -91,12 +92,12 @@ class VQGAN(nnx.Module):
         return self.quantizer.nearest(self.encode_features(images_BHWC))
 
     def decode(self, ids_BN: Int[Array, "B N"]) -> Float[Array, "B H W C"]:
-        """Float RGB images of ids in raster order, clamped to [0, 1].
+        """Float RGB images from ids in raster order, clamped to [0, 1].
 
-        Ids outside the codebook cannot be seen under jit: the caller checks them.
+        Under jit, ids outside the codebook cannot be detected: the caller must check them.
 
         Raises:
-          UserError: another number of ids an image than `tokens_per_image`.
+          UserError: an image does not have `tokens_per_image` ids.
         """
         if ids_BN.ndim != 2 or ids_BN.shape[1] != self.tokens_per_image:
             raise UserError(
@@ -106,8 +107,8 @@ class VQGAN(nnx.Module):
         codes_BhwD = self.quantizer.lookup(ids_BN).reshape(ids_BN.shape[0], side, side, -1)
         return jnp.clip(self.decode_features(codes_BhwD), 0, 1)
 
-    def encode_features(self, images_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        """Features before quantisation, fp32. Any side that `downsampling` divides will do."""
+    def encode_features(self, images_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
+        """fp32 features before quantisation. Sides may be any multiple of `downsampling`."""
         if self.config.pixel_range == "-1_1":
             images_BHWC = 2 * images_BHWC - 1
         z_BhwD = self.encoder(images_BHWC.astype(self.config.dtype))
@@ -115,12 +116,12 @@ class VQGAN(nnx.Module):
             z_BhwD = self.quant_conv(z_BhwD)
         return z_BhwD.astype(jnp.float32)
 
-    def quantize(self, z_BhwD: Float[Array, "B h w D"]) -> Quantized:
-        """Nearest codes of features, with the straight-through gradient."""
+    def quantize(self, z_BhwD: Float[Array, "B H2 W2 D"]) -> Quantized:
+        """The nearest codes of features, with the straight-through gradient."""
         return self.quantizer(z_BhwD)
 
-    def decode_features(self, codes_BhwD: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
-        """Images of code vectors, fp32, about [0, 1] but not clamped, as a loss wants them."""
+    def decode_features(self, codes_BhwD: Float[Array, "B H2 W2 D"]) -> Float[Array, "B H W C"]:
+        """fp32 images from code vectors, about [0, 1] but not clamped: a loss needs the gradient beyond the range."""
         x = codes_BhwD.astype(self.config.dtype)
         if self.config.structure.quant_conv:
             x = self.post_quant_conv(x)
@@ -128,10 +129,10 @@ class VQGAN(nnx.Module):
         return (images_BHWC + 1) / 2 if self.config.pixel_range == "-1_1" else images_BHWC
 
     def fingerprint(self) -> str:
-        """16 hex digits that name this tokenizer: SHA-256 over its config and weights.
+        """16 hex digits that identify this tokenizer: SHA-256 over its config and weights.
 
-        The compute dtype is left out: shards made in bf16 fit a model that is used in fp32. The weights are hashed once
-        for as long as they stay the same.
+        The compute dtype does not count: shards made in bf16 fit a model used in fp32. Weights are hashed only once, as
+        long as they do not change.
         """
         return _FINGERPRINTS.of(self, self._hashed)
 
@@ -147,8 +148,8 @@ class VQGAN(nnx.Module):
 
         Args:
           directory: made if missing.
-          dtype: the weights are rounded to, one of `model_folder.STORED_DTYPES`. A rounded tokenizer is another one:
-            its fingerprint differs, and so do a few codes.
+          dtype: of the stored weights, one of `model_folder.STORED_DTYPES`. A rounded tokenizer is another tokenizer:
+            its fingerprint and a few codes differ.
         """
         config = {"model_type": MODEL_TYPE, **to_file(self.config)}
         tensors = model_folder.rounded(model_folder.to_tensors(self), dtype)
@@ -162,26 +163,26 @@ class VQGAN(nnx.Module):
         dtype: str | None = None,
         config: VQGANConfig | None = None,
     ) -> "VQGAN":
-        """Reads a folder of `save_pretrained`, a folder of open-muse, or a PyTorch file with their names.
+        """Reads a folder of `save_pretrained` or of open-muse, or a PyTorch file with the published names.
 
-        A PyTorch file (a taming-transformers checkpoint, pytorch_model.bin) is read without PyTorch, and nothing that
+        A PyTorch file (a taming-transformers checkpoint, pytorch_model.bin) is read without PyTorch, and no code that
         its pickle names is run.
 
         Args:
           path: a folder with config.json and weights, or a .ckpt, .pt, .pth or .bin file.
           dtype: to compute in, if not the config's.
-          config: of a published model; by default its config.json, or of a file what its tensors' shapes tell, for
-            pixels in [-1, 1] and images of 256 as in taming-transformers.
+          config: of a published model. Default: its config.json; for a file, the config that its tensors' shapes imply,
+            with pixels in [-1, 1] and images of 256 as in taming-transformers.
 
         Raises:
-          UserError: a file is missing or damaged, or tensors and config disagree.
+          UserError: a file is missing or damaged, or tensors do not fit the config.
         """
         where = str(path)
         if published_vqgan.is_published(path, MODEL_TYPE):
             config, published = published_vqgan.read_published(path, config)
         else:
             if config is not None:
-                raise UserError(f"{where} brings its own config: pass none")
+                raise UserError(f"{where} has its own config: pass none")
             fields = model_folder.read_config(path)
             if fields.pop("model_type", None) != MODEL_TYPE:
                 raise UserError(f"{where} does not hold a {MODEL_TYPE}: see its config.json")
@@ -198,7 +199,7 @@ class VQGAN(nnx.Module):
 
     @classmethod
     def abstract(cls, config: VQGANConfig) -> "VQGAN":
-        """The module with shapes in place of arrays: nothing is allocated."""
+        """The module with shapes in place of arrays; allocates nothing."""
         return nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0)))
 
     def _identity(self) -> dict[str, Any]:
@@ -208,7 +209,7 @@ class VQGAN(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Images to features of `z_channels`."""
+    """Maps images to features of `z_channels`."""
 
     def __init__(self, config: VQGANConfig, *, rngs: nnx.Rngs):
         widths, structure = config.widths, config.structure
@@ -233,7 +234,7 @@ class Encoder(nnx.Module):
         size = structure.encoder_out_kernel
         self.conv_out = Conv(channels, config.z_channels, size, dtype=config.dtype, rngs=rngs)
 
-    def __call__(self, x_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    def __call__(self, x_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
         """Features of images already in the network's pixel range and dtype."""
         x = self.conv_in(x_BHWC)
         for stage in self.down:
@@ -243,7 +244,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Features of `z_channels` to images. `up[0]` is the finest level, as published."""
+    """Maps features of `z_channels` to images. `up[0]` is the finest level, as published."""
 
     def __init__(self, config: VQGANConfig, *, rngs: nnx.Rngs):
         widths = config.widths
@@ -258,13 +259,13 @@ class Decoder(nnx.Module):
             channels = widths[level]
         self.up = nnx.List(stages[::-1])
         self.norm_out = GroupNorm(channels, config.norm_groups)
-        # Small, so that training starts from flat pictures and not from noise to be unlearned.
+        # Small, so that training starts from flat pictures and not from noise that it must unlearn.
         small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
         self.conv_out = Conv(
             channels, config.num_channels, 3, kernel_init=small, dtype=config.dtype, rngs=rngs
         )
 
-    def __call__(self, z_BhwD: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
+    def __call__(self, z_BhwD: Float[Array, "B H2 W2 D"]) -> Float[Array, "B H W C"]:
         """Images in the network's pixel range, not clamped."""
         x = self.mid(self.conv_in(z_BhwD))
         for stage in reversed(self.up):
@@ -273,7 +274,7 @@ class Decoder(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """One level: residual blocks, attention after each where the config asks for it, resampling."""
+    """One resolution: residual blocks, each with attention if so configured, then resampling."""
 
     def __init__(
         self,
@@ -294,8 +295,8 @@ class Stage(nnx.Module):
         self.downsample = downsample
         self.upsample = upsample
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w O"]:
-        """Runs the level."""
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 O"]:
+        """Runs the stage."""
         for i, block in enumerate(self.block):
             x = block(x)
             if self.attn:
@@ -306,7 +307,7 @@ class Stage(nnx.Module):
 
 
 class Middle(nnx.Module):
-    """Two residual blocks at the coarsest level, attention between them unless left out."""
+    """Two residual blocks at the coarsest stage, with attention between them unless configured off."""
 
     def __init__(self, config: VQGANConfig, *, rngs: nnx.Rngs):
         width = config.widths[-1]
@@ -314,7 +315,7 @@ class Middle(nnx.Module):
         self.attn_1 = None if config.no_attn_mid_block else Attention(width, config, rngs=rngs)
         self.block_2 = ResBlock(width, width, config, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+    def __call__(self, x: Float[Array, "B H2 W2 C"]) -> Float[Array, "B H2 W2 C"]:
         """Runs the blocks in order."""
         x = self.block_1(x)
         if self.attn_1 is not None:

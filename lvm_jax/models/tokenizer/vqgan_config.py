@@ -1,4 +1,4 @@
-"""The shape of a VQGAN."""
+"""The configuration of a VQGAN: its shape."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from lvm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """How the published networks differ."""
+    """What differs between the published networks."""
 
     bias: bool  # of the residual blocks and of the encoder's first convolution
     pool: bool  # average pooling and depth to space, instead of convolution and nearest neighbour
@@ -29,24 +29,24 @@ _ARCHITECTURES = {
 
 @dataclasses.dataclass(frozen=True)
 class VQGANConfig:
-    """The shape of a VQGAN; open-muse's field names, and below them ours.
+    """The shape of a VQGAN; first open-muse's field names, then ours.
 
     Attributes:
       resolution: side of the square images.
       num_channels: image channels.
-      hidden_channels: width that `channel_mult` multiplies.
-      channel_mult: width of each level, finest first; between levels the side halves.
-      num_res_blocks: residual blocks a level (the taming decoder has one more).
+      hidden_channels: the width that `channel_mult` multiplies.
+      channel_mult: width of each stage, finest first; the side halves between stages.
+      num_res_blocks: residual blocks per stage (the taming decoder has one more).
       attn_resolutions: sides at which attention follows each residual block.
-      no_attn_mid_block: leave out the attention between the two middle blocks.
-      z_channels: channels that leave the encoder.
-      num_embeddings: codes.
+      no_attn_mid_block: no attention between the two middle blocks.
+      z_channels: channels of the encoder's output.
+      num_embeddings: number of codes.
       quantized_embed_dim: dimension of a code.
       architecture: which published network, see `lvm_jax.models.tokenizer.vqgan`.
-      pixel_range: what the network itself is fed; images outside are in [0, 1] in any case.
+      pixel_range: pixel range inside the network; callers always use [0, 1].
       l2_normalize: compare features and codes on the unit sphere.
-      norm_groups: groups of each GroupNorm. Narrow models need fewer than the published 32: one
-        channel a group would erase every channel's mean, and with it the brightness of the image.
+      norm_groups: groups of each GroupNorm. Narrow models need fewer than the published 32: groups
+        of one channel would erase every channel's mean, and so the brightness of the image.
       dtype: of the convolutions.
     """
 
@@ -86,7 +86,7 @@ class VQGANConfig:
 
     @property
     def downsampling(self) -> int:
-        """Pixels of one side that a code stands for (f)."""
+        """Pixels per code along a side (f)."""
         return 2 ** (len(self.channel_mult) - 1)
 
     @property
@@ -96,35 +96,35 @@ class VQGANConfig:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each level, finest first."""
+        """Channels of each stage, finest first."""
         return tuple(self.hidden_channels * mult for mult in self.channel_mult)
 
     @property
     def structure(self) -> Structure:
-        """What the name of the architecture stands for."""
+        """The structure that the architecture's name stands for."""
         return _ARCHITECTURES[self.architecture]
 
 
-# Folders that people already have call the architecture "layout", and fingerprints are digests of that spelling.
+# Existing folders call the architecture "layout", and fingerprints are digests of that spelling.
 _FIELD, _IN_FILES = "architecture", "layout"
 
 
 def to_file(config: VQGANConfig) -> dict[str, Any]:
-    """The fields as a folder's config.json names them."""
+    """The fields under their names in a folder's config.json."""
     fields = to_dict(config)
     fields[_IN_FILES] = fields.pop(_FIELD)
     return fields
 
 
 def from_file(fields: Mapping[str, Any], where: str) -> VQGANConfig:
-    """The config that a folder's config.json describes; it may name the architecture either way.
+    """The config in a folder's config.json; either name of the architecture will do.
 
     Args:
-      fields: field name -> value, as `to_file` gives them.
-      where: how errors name the file.
+      fields: field name -> value, as `to_file` returns them.
+      where: what errors call the file.
 
     Raises:
-      UserError: an unknown field, or a value that does not fit.
+      UserError: a field is unknown, or a value does not fit.
     """
     ours = {_FIELD if name == _IN_FILES else name: value for name, value in fields.items()}
     return from_mapping(VQGANConfig, ours, where)

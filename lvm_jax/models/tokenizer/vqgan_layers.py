@@ -1,9 +1,10 @@
-"""The parts VQGANs are made of, NHWC.
+"""The layers of a VQGAN, NHWC.
 
 Convolutions compute in `dtype`, with fp32 parameters; group statistics and attention weights are
-fp32 always.
+always fp32.
 
-Shape suffixes: B batch, H W or h w sides, C channels in, O channels out, N M positions.
+Shape suffixes: B batch, H W sides, H2 W2 the smaller sides of a resampling or a convolution's sides out, C channels in,
+O channels out, D channels before depth to space, N M positions.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 
 
 class ResBlock(nnx.Module):
-    """GroupNorm, SiLU, conv, twice; a 1x1 convolution fits the shortcut to another width."""
+    """Twice GroupNorm, SiLU, convolution; if the width changes, the shortcut is a 1x1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, config: VQGANConfig, *, rngs: nnx.Rngs):
         kwargs: dict[str, Any] = {
@@ -30,8 +31,8 @@ class ResBlock(nnx.Module):
         self.norm1 = GroupNorm(inputs, config.norm_groups)
         self.conv1 = Conv(inputs, outputs, 3, **kwargs)
         self.norm2 = GroupNorm(outputs, config.norm_groups)
-        # Starting at 0 makes each block the identity at first: the latent's signal, which every
-        # convolution between levels passes on, is not drowned by random features on its way.
+        # Starting from 0 makes each block the identity at first, so random features do not drown the
+        # latent's signal on its way through the stages.
         zeros = nnx.initializers.zeros_init()
         self.conv2 = Conv(outputs, outputs, 3, kernel_init=zeros, **kwargs)
         self.nin_shortcut = Conv(inputs, outputs, 1, **kwargs) if inputs != outputs else None
@@ -60,6 +61,7 @@ class Attention(nnx.Module):
             conv(normed).reshape(batch, height * width, channels)
             for conv in (self.q, self.k, self.v)
         )
+        # Scores are summed in fp32 even if the convolutions compute in bf16, and the softmax is fp32.
         scores_BNM = jnp.einsum("bnc,bmc->bnm", q_BNC, k_BNC, preferred_element_type=jnp.float32)
         weights_BNM = jax.nn.softmax(scores_BNM * channels**-0.5, axis=-1).astype(v_BNC.dtype)
         attended_BNC = jnp.einsum("bnm,bmc->bnc", weights_BNM, v_BNC)
@@ -67,9 +69,9 @@ class Attention(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """Halves the side: average pooling, or a strided conv over one more row and column of zeros.
+    """Halves the side: average pooling, or a strided convolution over one extra row and column of zeros.
 
-    The zeros stand at the bottom and the right, as in the published weights.
+    The zeros are at the bottom and the right, as the published weights expect.
     """
 
     def __init__(self, channels: int, config: VQGANConfig, *, rngs: nnx.Rngs):
@@ -81,7 +83,7 @@ class Downsample(nnx.Module):
             channels, channels, 3, stride=2, padding=padding, dtype=config.dtype, rngs=rngs
         )
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
         """Half the side."""
         if self.conv is not None:
             return self.conv(x)
@@ -90,25 +92,26 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-    """Doubles the side: nearest neighbour then conv, or conv to 4x channels then depth to space."""
+    """Doubles the side: nearest neighbour then convolution, or convolution to 4x channels then depth to space."""
 
     def __init__(self, channels: int, config: VQGANConfig, *, rngs: nnx.Rngs):
         self.conv_first = config.structure.pool
         outputs = 4 * channels if self.conv_first else channels
         self.conv = Conv(channels, outputs, 3, dtype=config.dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:
+    def __call__(self, x: Float[Array, "B H2 W2 C"]) -> Float[Array, "B H W C"]:
         """Twice the side."""
         return depth_to_space(self.conv(x)) if self.conv_first else self._doubled_conv(x)
 
-    def _doubled_conv(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:
-        """The convolution of `x` doubled by nearest neighbour, without the doubled array.
+    def _doubled_conv(self, x: Float[Array, "B H2 W2 C"]) -> Float[Array, "B H W C"]:
+        """Doubles `x` by nearest neighbour and convolves it, without building the doubled array.
 
-        3x3 pixels of a doubled image come from 2x2 of its own: the same sum with 4 products in place of 9, whose
-        weights are sums of the 3x3 kernel's. The 2x2 window between the pixels i-1 and i gives the doubled ones
-        2i-1 and 2i, hence a row and a column too many on each side.
+        3x3 pixels of the doubled image are copies of 2x2 pixels of `x`. So 4 products give the same sum as 9, with
+        weights that are sums of the 3x3 kernel's. The 2x2 window over pixels i-1 and i gives the doubled pixels 2i-1
+        and 2i, which leaves one row and column too many on each side.
         """
-        kernel = _of_each_phase(_of_each_phase(self.conv.kernel[...], 0), 2)  # p i q j c o
+        # Axes: pixel row, tap row, pixel column, tap column, channels in, channels out.
+        kernel = _of_each_phase(_of_each_phase(self.conv.kernel[...], 0), 2)
         kernel = kernel.transpose(1, 3, 4, 0, 2, 5).reshape(4 * x.shape[-1], -1)
         height, width = x.shape[1] + 1, x.shape[2] + 1
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -119,14 +122,14 @@ class Upsample(nnx.Module):
 
 
 def _of_each_phase(kernel: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
-    """`axis` of 3 taps becomes (pixel, tap), 2 x 2: what an odd and an even doubled pixel take from their sources."""
+    """Turns `axis` of 3 taps into (pixel, tap), 2 x 2: the weights of an odd and an even pixel for its two sources."""
     first, middle, last = jnp.moveaxis(kernel, axis, 0)
     odd, even = (first + middle, last), (first, middle + last)
     return jnp.stack([jnp.stack(odd, axis), jnp.stack(even, axis)], axis)
 
 
-def depth_to_space(x: Float[Array, "B h w D"]) -> Float[Array, "B 2*h 2*w D//4"]:
-    """Each position's channels as 2x2 positions, in raster order."""
+def depth_to_space(x: Float[Array, "B H2 W2 D"]) -> Float[Array, "B 2*H2 2*W2 D//4"]:
+    """Spreads each position's channels over 2x2 positions, in raster order."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, 2 * height, 2 * width, channels // 4)
@@ -135,9 +138,8 @@ def depth_to_space(x: Float[Array, "B h w D"]) -> Float[Array, "B 2*h 2*w D//4"]
 class GroupNorm(nnx.Module):
     """Group normalisation over min(groups, channels) groups, in fp32.
 
-    Sums run over positions for each channel and only then over the channels of a group, and the
-    normalisation folds into one multiply and add: eight times as fast on CPUs as reshaping into
-    groups first.
+    It sums over positions for each channel, then over a group's channels, and normalises with one
+    multiply and add. On CPUs that is eight times as fast as reshaping into groups first.
     """
 
     def __init__(self, channels: int, groups: int, *, epsilon: float = 1e-6):
@@ -151,6 +153,7 @@ class GroupNorm(nnx.Module):
         x_fp32 = x.astype(jnp.float32)
         mean_BC = self._group_mean(jnp.mean(x_fp32, axis=(1, 2)))
         square_BC = self._group_mean(jnp.mean(jnp.square(x_fp32), axis=(1, 2)))
+        # E[x^2] - E[x]^2 may round to below 0.
         variance_BC = jnp.maximum(square_BC - jnp.square(mean_BC), 0)
         scale_BC = jax.lax.rsqrt(variance_BC + self.epsilon) * self.scale[...][None]
         shift_BC = self.bias[...][None] - mean_BC * scale_BC
@@ -158,7 +161,7 @@ class GroupNorm(nnx.Module):
         return normed.astype(x.dtype)
 
     def _group_mean(self, x_BC: Float[Array, "B C"]) -> Float[Array, "B C"]:
-        """Each channel's entry becomes the mean of its group's."""
+        """Replaces each channel's entry by the mean of its group."""
         batch, channels = x_BC.shape
         grouped = x_BC.reshape(batch, self.groups, channels // self.groups)
         mean = jnp.mean(grouped, axis=-1, keepdims=True)
@@ -166,10 +169,10 @@ class GroupNorm(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """2-D convolution, NHWC with an HWIO kernel, zero padding that keeps the side unless given.
+    """2-D convolution, NHWC with an HWIO kernel; by default zero padding keeps the side.
 
-    The bias starts at zero. Only kernels of wide layers name an output axis to be split over devices: colours, logits
-    and latents of a few channels, and biases, are not worth it and would rarely divide.
+    The bias starts from zero. Only kernels whose outputs are a multiple of 64 name an axis to split over devices: few
+    channels (colours, logits, latents) and biases are not worth it and would rarely divide.
     """
 
     def __init__(
@@ -194,11 +197,11 @@ class Conv(nnx.Module):
         )
         self.bias = nnx.Param(jnp.zeros(outputs), axes=(None,)) if use_bias else None
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w O"]:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 O"]:
         """The convolution of `x`."""
         kernel = self.kernel[...].astype(self.dtype)
         return self.add_bias(convolve(x, kernel, stride=self.stride, padding=self.padding))
 
-    def add_bias(self, y: Float[Array, "B h w O"]) -> Float[Array, "B h w O"]:
-        """`y` and the bias, if there is one."""
+    def add_bias(self, y: Float[Array, "B H2 W2 O"]) -> Float[Array, "B H2 W2 O"]:
+        """`y` plus the bias, if there is one."""
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None, None, None]
