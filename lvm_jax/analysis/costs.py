@@ -324,6 +324,7 @@ def _fusion_bytes(
             if not operand.shapes or not operand.shapes[0].in_hbm:
                 continue
             touched, whole = _touched(inner, parameter, users)
+            # Several slices may touch more than the array has; it is then read once as a whole.
             total += min(touched, operand.bytes)
             written_in_place += whole
     results = _in_hbm(fusion.shapes)

@@ -30,6 +30,7 @@ class HeldOutLoss:
     def __init__(
         self, loss: Loss, batches: Iterable[Mapping[str, np.ndarray]], placement: BatchPlacement
     ) -> None:
+        # (sum, weight) and not a mean: padding makes some batches weigh less than others.
         self._loss = jax.jit(lambda params, batch: Mean(*loss(params, batch)))
         self._batches, self._placement = batches, placement
 

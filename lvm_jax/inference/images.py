@@ -148,6 +148,7 @@ class Engine:
         """
         N = self.tokens_per_image
         longest = max(map(len, contexts)) * N
+        # BOS first; what stays behind a shorter prompt is padding, which `lengths_R` hides, so any id will do there.
         tokens_RT = np.full((len(contexts), 1 + longest), self._vocabulary.bos, np.int32)
         for tokens_T, codes_PN in zip(tokens_RT, contexts):
             tokens_T[1 : 1 + codes_PN.size] = codes_PN.reshape(-1)

@@ -50,6 +50,7 @@ def continue_ids(
     lengths_R = np.array([len(prompt) - 1 for prompt in prompts], np.int32)
     longest = int(lengths_R.max())
     filled = 1 << (longest - 1).bit_length() if longest else 0
+    # Padding on the right: positions then count from the first real token, and `lengths_R` hides the rest.
     inputs_RT = np.full((len(prompts), filled), stop.pad, np.int32)
     for row, prompt in zip(inputs_RT, prompts):
         row[: len(prompt) - 1] = prompt[:-1]

@@ -61,6 +61,7 @@ class RunFiles:
             if not (root / name).exists():
                 raise UserError(f"{root / name} does not exist: run {script} first")
         shards = root / "shards"
+        # A folder may be a data set itself, or have data sets one or two levels below.
         found = [
             path
             for pattern in ("", "*/", "*/*/")

@@ -88,6 +88,7 @@ class Scorer:
                     f"sentence {sentence.key} has {images} images: the model reads {longest}; "
                     "evaluate on shards of shorter sentences"
                 )
+            # A power of two may exceed the context; the context itself is then the largest shape.
             bucket = min(1 << (images - 1).bit_length(), longest)
             groups.setdefault(bucket, []).append(index)
         scores: dict[int, SentenceScore] = {}

@@ -176,6 +176,7 @@ class BenchmarkEvaluator:
             raise UserError(f"episode {episode.key} of {JOINTS} has no joints: use their reader")
         (height, width), square = episode.truth.shape[:2], predicted.shape[:2]
         found_K2 = joints_of(predicted, len(episode.joints.points_K2))
+        # The square squashed both axes differently, and PCK's distance is one of the original picture.
         scale = np.array([width / square[1], height / square[0]])
         return pck(found_K2 * scale, episode.joints.points_K2, episode.joints.size)
 
@@ -195,6 +196,7 @@ def _square(picture: Picture, vqgan: VQGAN) -> Picture:
 def _baselines(shown: Sequence[Picture]) -> dict[str, Picture]:
     """The baselines' answers to a prompt of image, answer, image, answer, ..., query."""
     images, answers, query = shown[:-1:2], shown[1:-1:2], shown[-1]
+    # As float32: a difference of uint8 would wrap around.
     distances = [np.mean((image.astype(np.float32) - query) ** 2) for image in images]
     return {
         "copy": answers[-1],
