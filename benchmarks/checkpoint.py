@@ -1,10 +1,10 @@
-r"""Saving and restoring a train state: ours beside Orbax's defaults, in turns, in one run.
+r"""Saving and restoring a train state: ours against Orbax's defaults, in turns, in one run.
 
     python benchmarks/checkpoint.py --megabytes=1400 --rounds=3 --folder=/a/disk
 
 Ours writes digests and verifies every file before it reads; the peer is `CheckpointManager` with `StandardSave`, which
-compresses and checks nothing. `blocked` is how long training stands still; `save` ends when the checkpoint is on disk;
-`restore` ends when the arrays are on the devices. The state is AdamW's: parameters, first and second moments, fp32.
+compresses and checks nothing. `blocked` is how long training stands still. `save` ends when the checkpoint is on disk,
+`restore` when the arrays are on the devices. The state is AdamW's: parameters, first and second moments, in fp32.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _WIDTH, _ARRAYS = 1024, 8  # of each of the three parts
 
 
 def make_state(megabytes: int) -> dict[str, Any]:
-    """Random fp32 arrays: as hard to compress as trained weights."""
+    """Random fp32 arrays, which compress as badly as trained weights."""
     rows = max(1, megabytes * 1_000_000 // (4 * 3 * _ARRAYS * _WIDTH))
     keys = iter(jax.random.split(jax.random.key(0), 3 * _ARRAYS))
     return {
@@ -43,7 +43,7 @@ def make_state(megabytes: int) -> dict[str, Any]:
 
 
 def ours(folder: pathlib.Path, state: Any, abstract: Any) -> dict[str, float]:
-    """Seconds of `Checkpointer`."""
+    """Seconds that our `Checkpointer` takes."""
     with _emptied(folder):
         writer = Checkpointer(folder)
         result = _timed_save(lambda: writer.save(1, state, 0, {}), writer.wait)
@@ -55,7 +55,7 @@ def ours(folder: pathlib.Path, state: Any, abstract: Any) -> dict[str, float]:
 
 
 def peer(folder: pathlib.Path, state: Any, abstract: Any) -> dict[str, float]:
-    """The same of Orbax's defaults."""
+    """Seconds that Orbax's defaults take."""
     with _emptied(folder):
         writer = ocp.CheckpointManager(folder)
         arguments = ocp.args.StandardSave(state)
@@ -70,7 +70,7 @@ def peer(folder: pathlib.Path, state: Any, abstract: Any) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _emptied(folder: pathlib.Path) -> Iterator[None]:
-    """Removes `folder` in the end."""
+    """Removes `folder` at the end."""
     yield
     shutil.rmtree(folder)
 
@@ -84,7 +84,7 @@ def _timed_save(save: Callable[[], Any], wait: Callable[[], Any]) -> dict[str, f
 
 
 def main() -> None:
-    """Prints the medians of each, and the ratios."""
+    """Prints the medians of both, and their ratios."""
     state = jax.block_until_ready(make_state(_MEGABYTES.value))
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state

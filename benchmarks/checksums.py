@@ -1,11 +1,11 @@
-r"""CRC32C by crc32c and by google-crc32c, in turns: the frames that a loader checks, and the pieces of a checkpoint.
+r"""CRC32C by crc32c and google-crc32c, in turns: on the frames that a loader checks, and on the bytes of a checkpoint.
 
     python benchmarks/checksums.py --rounds=7
 
-A loader checks one frame after another, so a call costs as much as the bytes do; a checkpoint's digests come from
-several threads, so it matters too whether a call holds the interpreter's lock. Single-threaded cases count CPU time, in
-which a neighbour on the machine disturbs little; threads are judged by the clock. A library that is not installed is
-skipped with a line.
+A loader checks many small frames, so the overhead of a call matters as much as the bytes. Several threads compute a
+checkpoint's digests, so it also matters whether a call holds the interpreter's lock. Single-threaded cases count CPU
+time, which other load on the machine hardly disturbs; threaded ones use wall time. A library that is not installed is
+reported and skipped.
 """
 
 import functools
@@ -28,7 +28,7 @@ Extend = Callable[[int, bytes], int]
 
 
 def libraries() -> dict[str, Extend]:
-    """Name -> (CRC so far, more bytes) -> CRC, of those that are installed."""
+    """Name -> function (CRC so far, more bytes) -> CRC, for the installed libraries."""
     faces: dict[str, Callable[[Any], Extend]] = {
         "crc32c": lambda module: lambda crc, data: module.crc32c(data, crc),
         "google_crc32c": lambda module: module.extend,
@@ -43,7 +43,7 @@ def libraries() -> dict[str, Extend]:
 
 
 def frames_per_second(extend: Extend, frame: bytes, seconds: float) -> dict[str, float]:
-    """GB/s of CPU time over `frame`, again and again."""
+    """GB/s of CPU time, checking `frame` repeatedly."""
     calls = max(1, (1 << 20) // len(frame))
     begin, done = time.process_time(), 0
     while (spent := time.process_time() - begin) < seconds:
@@ -54,7 +54,7 @@ def frames_per_second(extend: Extend, frame: bytes, seconds: float) -> dict[str,
 
 
 def chained(extend: Extend, frame: bytes, seconds: float) -> dict[str, float]:
-    """GB/s of CPU time where a frame comes as its head, data and tail, as when a shard is scanned."""
+    """GB/s of CPU time if a frame comes as head, data and tail, as in the scan of a shard."""
     parts = (frame[:12], frame[12:-4], frame[-4:])
     begin, done = time.process_time(), 0
     while (spent := time.process_time() - begin) < seconds:
@@ -65,7 +65,7 @@ def chained(extend: Extend, frame: bytes, seconds: float) -> dict[str, float]:
 
 
 def in_threads(extend: Extend, piece: bytes, seconds: float) -> dict[str, float]:
-    """GB/s by the clock over pieces that four threads share."""
+    """GB/s of wall time over chunks that four threads share."""
     begin, done = time.perf_counter(), 0
     with ThreadPoolExecutor(PIECES) as pool:
         while (spent := time.perf_counter() - begin) < seconds:
@@ -75,7 +75,7 @@ def in_threads(extend: Extend, piece: bytes, seconds: float) -> dict[str, float]
 
 
 def compare(case: str, measures: Mapping[str, Callable[[], dict[str, float]]]) -> None:
-    """Prints each round of a case, the medians and their ratio."""
+    """Prints every round of a case, the medians and their ratio."""
     print(f"{case}:")
     medians = in_turns(measures, flags.FLAGS.rounds)
     rates = {name: median["GB/s"] for name, median in medians.items()}
@@ -86,7 +86,7 @@ def compare(case: str, measures: Mapping[str, Callable[[], dict[str, float]]]) -
 
 
 def main() -> None:
-    """All cases."""
+    """Compares the libraries on all cases."""
     data = np.random.default_rng(0).bytes(1 << 26)
     found, seconds = libraries(), flags.FLAGS.seconds
     if len({extend(extend(0, data[:99]), data[99:]) for extend in found.values()}) > 1:

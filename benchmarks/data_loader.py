@@ -1,12 +1,12 @@
-r"""Reading tokens on one core: TokenLoader beside grain + ArrayRecord and the published jsonl reader, in turns.
+r"""Reading tokens on one core: TokenLoader against grain + ArrayRecord and the published jsonl reader, in turns.
 
     python benchmarks/data_loader.py --rounds=5
 
 All read the same sentences from the page cache into batches of int32 rows of 4097 tokens, with segment ids and
-positions where there are any. TokenLoader shuffles over all, checks every CRC and packs; grain shuffles and packs; the
-jsonl reader does neither. Two corpora: videos of 16 images, of which each fills a row, and a mixture in which packing
-is work. The process holds one core, no threads read ahead, and CPU time counts, so that a neighbour on the machine
-disturbs little. Only tokens that are not padding count.
+positions if the reader makes them. TokenLoader shuffles globally, checks every CRC and packs; grain shuffles and packs;
+the jsonl reader does neither. There are two corpora: videos of 16 images, each of which fills a row, and a mixture that
+needs packing. The process is pinned to one core, no thread reads ahead, and CPU time counts, which other load on the
+machine hardly disturbs. Padding does not count as tokens.
 """
 
 import functools
@@ -31,7 +31,7 @@ OURS, GRAIN, JSONL = "TokenLoader", "grain + ArrayRecord", "jsonl"
 
 
 def readers(corpus: Corpus, mixture: str, batch: int) -> dict[str, Callable[[], Batches]]:
-    """What each reader's batches come from; calling one begins anew."""
+    """Name of a reader -> function that starts a new iteration over its batches."""
     peer = grain_array_record.rows_of_one if mixture == "videos" else grain_array_record.packed_rows
     return {
         OURS: lambda: TokenLoader(corpus.shards, "train", SEQ_LEN, batch, seed=0, threads=0),
@@ -41,7 +41,7 @@ def readers(corpus: Corpus, mixture: str, batch: int) -> dict[str, Callable[[], 
 
 
 def tokens_per_second(batches: Batches, seconds: float) -> float:
-    """Tokens that are not padding a second of CPU time, over `seconds` of it; the first batch is not counted."""
+    """Tokens (without padding) per second of CPU time, over `seconds` of it; the first batch does not count."""
     next(batches)
     tokens, spent = 0, 0.0
     while spent < seconds:
@@ -54,7 +54,7 @@ def tokens_per_second(batches: Batches, seconds: float) -> float:
 
 
 def compare(mixture: str) -> None:
-    """Prints each round, and the medians with their ratios."""
+    """Prints every round, and the medians with their ratios."""
     args = flags.FLAGS
 
     def rate(start: Callable[[], Batches]) -> dict[str, float]:
@@ -76,7 +76,7 @@ def compare(mixture: str) -> None:
 
 
 def main() -> None:
-    """Both corpora."""
+    """Compares the readers on both corpora."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     versions = {name: importlib.metadata.version(name) for name in ("grain", "array_record")}
     print(", ".join(f"{name} {version}" for name, version in versions.items()))

@@ -1,4 +1,4 @@
-r"""Candidates from one prompt on the CPU: this project's shared prefix beside transformers, in turns, in one run.
+r"""Candidates from one prompt on the CPU: this project's shared prefix against transformers, in turns, in one run.
 
     python benchmarks/decoding.py --peer_python=OTHER_ENVIRONMENT/bin/python
 
@@ -7,8 +7,8 @@ One prompt of 7 images, 8 candidates of one image each, fp32, sampled at tempera
   one by one   Engine.generate for each candidate: what sharing and batching are worth
   static       transformers' generate, a batch of 8 with a static cache
   published    transformers' generate as the published evaluation calls it: 8 runs of batch 1, no BOS
-Before anything is timed, the greedy ids of "shared", "one by one" and "static" must be equal. OTHER_ENVIRONMENT has
-torch and transformers. Run it on an idle machine.
+Before any timing, the greedy ids of "shared", "one by one" and "static" must be equal. OTHER_ENVIRONMENT has torch and
+transformers. Run it on an idle machine.
 """
 
 import itertools
@@ -47,7 +47,7 @@ def check_greedy(ours: dict[str, np.ndarray], theirs: np.ndarray) -> None:
     """Requires equal ids.
 
     Raises:
-      UserError: they differ; timing them would compare two programs that compute different things.
+      UserError: they differ, so a timing would compare programs that compute different things.
     """
     for name, ids in ours.items():
         if not np.array_equal(ids, theirs):

@@ -2,10 +2,10 @@ r"""Decoding on one GPU: tokens/s and images/s of every size, as a fraction of w
 
     python benchmarks/decoding_gpu.py --presets=300m,1b,3b,7b [--peer_python=OTHER_ENVIRONMENT/bin/python]
 
-Random bf16 weights, images of 256 tokens, a prompt of --images images; a row a candidate, all of one prompt. A step
-has to read every weight once, the prompt's cache once and each row's own cache: bytes / bandwidth is the limit, and the
-bandwidth is that of a large copy, measured in the same run. The peer is transformers' generate with a static cache and
-torch.compile on the same GPU, fed with the same weights. Runs on a CPU too, where it shows that it works.
+Random bf16 weights, images of 256 tokens, and a prompt of --images images; each row is one candidate for this prompt. A
+step must read every weight once, the prompt's cache once, and each row's own cache. The limit is those bytes over the
+bandwidth of a large copy, measured in the same run. The peer is transformers' generate with a static cache and
+torch.compile, on the same GPU and weights. It also runs on a CPU, to show that it works.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from lvm_jax.vocabulary import Vocabulary
 
 
 def copy_bandwidth(megabytes: int) -> float:
-    """Bytes/s of reading and writing a large array, the best of five medians of ten copies."""
+    """Bytes/s, read plus written, of copying a large array: the best of five medians of ten copies."""
     x = jnp.ones((megabytes * 2**20 // 4,), jnp.float32)
     copy = jax.jit(lambda x: x + 1)
     copy(x).block_until_ready()
@@ -38,7 +38,7 @@ def copy_bandwidth(megabytes: int) -> float:
 
 
 def step_bytes(config: LlamaConfig, rows: int, prompt: int, own: float, cache_item: float) -> float:
-    """What a decoding step reads at least: weights, head included, input table not; and the caches.
+    """The bytes that a decoding step must read: weights with the head but not the input table, and the caches.
 
     Args:
       config: the decoder, bf16.
@@ -53,7 +53,7 @@ def step_bytes(config: LlamaConfig, rows: int, prompt: int, own: float, cache_it
 
 
 def random_model(config: LlamaConfig) -> Llama:
-    """Born in bf16, tensor by tensor: fp32 weights of the larger sizes would only be in the way."""
+    """A model created in bf16, tensor by tensor: fp32 weights of the larger sizes would take memory for nothing."""
 
     def born(key: jax.Array) -> nnx.State:
         model = Llama(config, rngs=nnx.Rngs(params=key))
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[str, float]:
-    """Median seconds of the prefill, and tokens/s of all rows behind it."""
+    """Median seconds of the prefill, and tokens/s of all rows after it."""
 
     seeds = itertools.count()
     medians = in_turns(
@@ -126,7 +126,7 @@ def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[
 
 
 def ask_peer(python: str, config: LlamaConfig, prompt: np.ndarray, rows: int, rounds: int) -> float:
-    """Median tokens/s of transformers, its prefill subtracted."""
+    """Median tokens/s of transformers, without its prefill."""
     vocabulary = Vocabulary.lvm_of_size(config.vocab_size)
     shared = {
         "tokens": [vocabulary.bos, *prompt.reshape(-1).tolist()],

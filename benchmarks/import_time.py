@@ -1,8 +1,8 @@
-"""What importing this project costs beyond importing jax and flax, in seconds.
+"""Seconds that importing this project takes beyond importing jax and flax.
 
 python benchmarks/import_time.py [--rounds=7]
 
-Each figure is a fresh interpreter; the imports take turns, and the medians are compared.
+Each import runs in a fresh interpreter; the imports take turns, and their medians are compared.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     codes = {"jax and flax": BASE, **SUBJECTS}
     times: dict[str, list[float]] = {name: [] for name in codes}
     for code in codes.values():
-        seconds(code)  # fills the page cache
+        seconds(code)  # the first import fills the page cache
     for _ in range(rounds):
         for name, code in codes.items():
             times[name].append(seconds(code))

@@ -1,9 +1,9 @@
-r"""Memory and opening time of TokenLoader by the number of records: the index and nothing else.
+r"""Memory and opening time of TokenLoader against the number of records, from the index alone.
 
     python benchmarks/loader_memory.py
 
-Indices of 10^5, 10^6 and 10^7 records are made for shards that are holes on the disk: nothing in them is read. Each
-is opened in a process of its own; then the loader goes to step 1,000,000 and finds which sentences its rows hold.
+It writes indices of 10^5, 10^6 and 10^7 records for shards that are sparse files, whose content is never read. Each is
+opened in its own process; the loader then goes to step 1,000,000 and finds which sentences its rows hold.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ STEP = 1_000_000
 
 
 def write_index(root: pathlib.Path, records: int) -> pathlib.Path:
-    """A data set of one shard, all hole, with the index of a mixture of sentences."""
+    """Writes a data set of one sparse shard, with the index of a mixture of sentences."""
     folder = pathlib.Path(manifests.dataset_folder(root, "random", "1.0.0"))
     folder.mkdir(parents=True)
     images = images_of("mixed", records)
@@ -46,7 +46,7 @@ def write_index(root: pathlib.Path, records: int) -> pathlib.Path:
 
 
 def measure(folder: pathlib.Path, records: int) -> None:
-    """Opens the loader, goes to a late step, and prints what it took."""
+    """Opens the loader, goes to a late step, and prints time and memory."""
     TokenLoader(folder, "train", SEQ_LEN, 64, seed=0, threads=0).close()  # imports, caches
     begin = time.perf_counter()
     loader = TokenLoader(folder, "train", SEQ_LEN, 64, seed=0, threads=0)
@@ -68,7 +68,7 @@ def measure(folder: pathlib.Path, records: int) -> None:
 
 
 def main() -> None:
-    """One process for each size."""
+    """Measures each size in its own process."""
     context = multiprocessing.get_context("spawn")
     for records in map(int, flags.FLAGS.records):
         with tempfile.TemporaryDirectory() as root:

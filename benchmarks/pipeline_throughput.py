@@ -1,11 +1,11 @@
-r"""Photographs to shards without the encoder, on one core: the pipeline and a plain loop of Pillow, in turns.
+r"""Photographs to shards without the encoder, on one core: the pipeline against a plain Pillow loop, in turns.
 
     python benchmarks/pipeline_throughput.py --rounds=5
 
-Both decode the same JPEGs of 640 x 480 pixels, cut a window at random out of each, bring it to 256 x 256 pixels and
-write 256 codes an image, which nobody computes. The loop does this and nothing more. The pipeline plans sentences,
-names them, finds pictures that it has had, and writes TFRecords with CRCs, an index and a summary. Single images, and
-pairs of two pictures, 8 a sentence. CPU time counts.
+Both decode the same JPEGs of 640 x 480 pixels, crop a random window from each, resize it to 256 x 256 pixels and write
+256 fake codes per image. The loop does nothing else. The pipeline also plans and names sentences, finds duplicate
+pictures, and writes TFRecords with CRCs, an index and a summary. Sentences are single images, or 8 pairs of two
+pictures. CPU time counts.
 """
 
 import os
@@ -35,7 +35,7 @@ OURS, PEER = "pipeline", "Pillow loop"
 
 
 class NoEncoder(VqganEncoder):
-    """Codes without meaning, at once."""
+    """Returns meaningless codes at no cost."""
 
     def __init__(self) -> None:
         self.schema: Schema = schema_of(8192)  # there is no tokenizer to load
@@ -45,7 +45,7 @@ class NoEncoder(VqganEncoder):
 
 
 def write_photographs(root: pathlib.Path, count: int) -> None:
-    """Two folders, `one` and `other`, of smooth noise: its JPEGs are about as large as photographs'."""
+    """Writes folders `one` and `other` of smooth noise, whose JPEGs are about as large as photographs."""
     rng = np.random.default_rng(0)
     for folder in ("one", "other"):
         (root / folder).mkdir()
@@ -56,7 +56,7 @@ def write_photographs(root: pathlib.Path, count: int) -> None:
 
 
 def recipe_of(root: pathlib.Path, kind: str) -> Recipe:
-    """Every photograph by itself, or beside its other picture."""
+    """A recipe of single photographs, or of pairs with the other folder."""
     names = ("one",) if kind == "single" else ("one", "other")
     roles = tuple(zip(("image", "depth"), (f"{name}/{{key}}.jpg" for name in names), strict=False))
     source = PairedFiles(root=str(root), roles=roles, name=kind)
@@ -65,7 +65,7 @@ def recipe_of(root: pathlib.Path, kind: str) -> Recipe:
 
 
 def pipeline(root: pathlib.Path, kind: str) -> int:
-    """Writes one shard of all training sentences; the number of images."""
+    """Writes all training sentences to one shard; returns the number of images."""
     recipe = recipe_of(root, kind)
     writer = ShardWriter(recipe, NoEncoder(), "none", ItemCache(), lambda n: None)
     task = ShardTask(
@@ -75,7 +75,7 @@ def pipeline(root: pathlib.Path, kind: str) -> int:
 
 
 def pillow_loop(root: pathlib.Path, kind: str) -> int:
-    """The same windows and codes, in the fewest lines; the number of images."""
+    """Does the same with as few lines as possible; returns the number of images."""
     rng = np.random.default_rng(0)
     folders = ("one",) if kind == "single" else ("one", "other")
     images = 0
@@ -97,14 +97,14 @@ def pillow_loop(root: pathlib.Path, kind: str) -> int:
 def rate(
     run: Callable[[pathlib.Path, str], int], root: pathlib.Path, kind: str
 ) -> dict[str, float]:
-    """Images a second of CPU time."""
+    """Images per second of CPU time."""
     begin = time.process_time()
     images = run(root, kind)
     return {"images_per_cpu_second": images / (time.process_time() - begin)}
 
 
 def main() -> None:
-    """Prints each round, and the medians with their ratio."""
+    """Prints every round, and the medians with their ratio."""
     args = flags.FLAGS
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as name:

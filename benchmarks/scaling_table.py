@@ -1,10 +1,10 @@
-r"""The table of docs/scaling.md: the decoder's training step compiled for TPU slices and GPU hosts that are not here.
+r"""The table of docs/scaling.md: the decoder's training step, compiled for TPU slices and GPU hosts you do not have.
 
 python benchmarks/scaling_table.py --output=DIR [--only=3b]
 
-Compiles row after row with experiments/compile_only.py, one to two minutes each on two idle cores. Numbers are kept in
-DIR/ROW.json, and a row that is there is not compiled again. Prints the table of all rows in DIR as Markdown,
-and what 3b keeps of its speed from 64 to 512 chips.
+It compiles row after row with experiments/compile_only.py, one to two minutes each on two idle cores. DIR/ROW.json
+keeps the numbers, and a row that exists is not compiled again. It prints the table of all rows in DIR as Markdown, and
+how much of its speed 3b keeps from 64 to 512 chips.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ HOST_CHIPS = 4  # of v5p, v5e and v6e pods; the published mesh is (hosts, the re
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A model on a slice; `published`: the mesh and the remat of the published code, else ours."""
+    """A model on a slice, with the mesh and remat of the published code (`published`) or ours."""
 
     size: str
     topology: str
@@ -45,18 +45,18 @@ class Row:
 
     @property
     def where(self) -> str:
-        """The slices, as the table has them."""
+        """The slices, as the table shows them."""
         return f"{self.slices} x {self.topology}" if self.slices > 1 else self.topology
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of the row's file."""
         rules = "-published" if self.published else ""
         slices = re.sub(r"\W+", "-", self.where)
         return f"{self.size}-{slices}{rules}"
 
     def flags(self, attention: str) -> list[str]:
-        """Those of compile_only.py; `attention` is that of TPUs."""
+        """Flags of compile_only.py; `attention` is the one for TPUs."""
         if self.topology.startswith("h"):
             attention = "cudnn"
         hosts = self.chips // HOST_CHIPS
@@ -120,7 +120,7 @@ def compile_row(row: Row, folder: pathlib.Path, attention: str) -> None:
 
 
 def table(folder: pathlib.Path) -> str:
-    """Markdown of all rows, those that were not compiled said to be so."""
+    """The rows as Markdown; says which were not compiled."""
     lines = [
         "| model | slice | mesh data x fsdp | remat | rows a chip | memory GiB | compiled/model FLOPs "
         "| sent GB a chip (hidden) | step ms | tokens/s a chip | MFU |",
@@ -154,7 +154,7 @@ def table(folder: pathlib.Path) -> str:
 
 
 def weak_scaling(folder: pathlib.Path) -> str:
-    """A line: what 3b keeps of its speed from 64 to 512 chips, at the same rows a chip."""
+    """A line that says how much of its speed 3b keeps from 64 to 512 chips, at the same rows per chip."""
     lines = []
     for published in (False, True):
         ends = [r for r in ROWS if r.size == "3b" and r.published == published and r.slices == 1]
@@ -175,7 +175,7 @@ def weak_scaling(folder: pathlib.Path) -> str:
 
 
 def main() -> None:
-    """Compiles what is missing, prints the table."""
+    """Compiles the missing rows and prints the table."""
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     for row in ROWS:

@@ -1,10 +1,10 @@
-r"""What reading costs a training step: real shards beside the same batches held in memory, in turns, in one run.
+r"""What reading costs a training step: real shards against batches held in memory, in turns, in one run.
 
     python benchmarks/shards_in_step.py --rounds=10
 
-The decoder of a preset trains on rows packed from a mixture of sentences in shards; then on synthetic tokens of the
-same shape that lie in memory. Both put their batch on the device as the training loop does. On a noisy machine the
-medians differ by more than reading costs; so the share of a step spent waiting for a batch is printed too.
+The decoder of a preset trains on rows packed from a mixture of sentences in shards, and then on synthetic tokens of the
+same shape in memory. Both put batches on the device as the training loop does. On a noisy machine the medians differ by
+more than reading costs, so it also prints the share of a step spent waiting for a batch.
 """
 
 import functools
@@ -32,7 +32,7 @@ Batches = Iterator[dict[str, np.ndarray]]
 
 
 def in_memory(batch: int, seq_len: int) -> Batches:
-    """Eight batches of random codes, again and again."""
+    """Cycles through eight batches of random codes."""
     rng = np.random.default_rng(0)
     shape = (batch, seq_len + 1)
     positions = np.broadcast_to(np.arange(seq_len + 1, dtype=np.int32), shape)
@@ -50,7 +50,7 @@ def in_memory(batch: int, seq_len: int) -> Batches:
 
 
 def main() -> None:
-    """Prints each round, and the medians with their ratio."""
+    """Prints every round, and the medians with their ratio."""
     args = flags.FLAGS
     config = presets.llama(args.preset, vocab_size=Vocabulary.lvm(CODEBOOK_SIZE).size)
     task = DecoderTask(config, optax.adamw(1e-4), seq_len=args.seq_len)

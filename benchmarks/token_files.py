@@ -1,4 +1,4 @@
-"""One corpus of random codes in the formats that loaders are compared on."""
+"""Writes one corpus of random codes in the format of each loader to compare."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ SEQ_LEN = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Where it lies: a data set of shards; the same sentences as ArrayRecord of raw uint16, and as jsonl."""
+    """Paths of a corpus: shards, and the same sentences as ArrayRecord of raw uint16 and as jsonl."""
 
     shards: pathlib.Path
     array_record: pathlib.Path
@@ -41,7 +41,7 @@ def write_corpus(root: pathlib.Path, images: np.ndarray) -> Corpus:
     folder.mkdir(parents=True)
     corpus = Corpus(folder, root / "random.array_record", root / "random.jsonl")
     rng = np.random.default_rng(0)
-    # What grain asks of random access: a record a group, not compressed.
+    # grain wants this for random access: one record per group, uncompressed.
     records = ArrayRecordWriter(str(corpus.array_record), "group_size:1,uncompressed")
     shard = folder / manifests.shard_name("random", "train", 0, 1)
     with SentenceWriter(shard) as writer, corpus.jsonl.open("wb") as lines:
@@ -57,7 +57,7 @@ def write_corpus(root: pathlib.Path, images: np.ndarray) -> Corpus:
 
 
 def write_manifest(folder: pathlib.Path, sentences: int, images: int) -> None:
-    """The manifest of one shard of one source, both called random."""
+    """Writes the manifest of one shard with one source, both called random."""
     counts = {"sentences": sentences, "images": images}
     manifests.Manifest(
         tokenizer_fingerprint="random",

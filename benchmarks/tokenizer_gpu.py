@@ -2,10 +2,10 @@ r"""The tokenizer on an accelerator in bf16: images/s, the fraction of the measu
 
     python benchmarks/tokenizer_gpu.py --batch=64 [--peer_python=OTHER_ENVIRONMENT/bin/python]
 
-The ceiling is what this device does in a square bf16 matrix product of --matmul a side. With a peer, torch.compile in
-channels_last under bf16 autocast encodes and decodes the same images in turns with ours. Weights and images come from a
-seed, with codes as spread as features: real weights decide more ids by a clear margin, so the percentage is the harder
-one of the two.
+The ceiling is what this device reaches in a square bf16 matrix product of side --matmul. With a peer, torch.compile in
+channels_last under bf16 autocast takes turns with ours on the same images. Weights and images come from a seed, with
+codes spread as widely as features. Real weights decide more ids by a clear margin, so this percentage of equal ids is
+the harder test.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ def ceiling(side: int, repeats: int = 10) -> float:
 
 
 def flops(vqgan: VQGAN) -> dict[str, float]:
-    """Of one image, encoded and decoded."""
+    """FLOPs of encoding and decoding one image."""
     config = vqgan.config
     graphdef, params = nnx.split(VQGAN.abstract(config))
     side = config.resolution

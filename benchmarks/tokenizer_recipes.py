@@ -1,12 +1,12 @@
-r"""Our recipe against taming-transformers' on the same images and the same wall clock: PSNR, LPIPS, codebook use.
+r"""Our recipe against taming-transformers', on the same images for the same wall time: PSNR, LPIPS, codebook use.
 
     python benchmarks/tokenizer_recipes.py --images=FOLDER --seconds=600 --seeds=0,1,2
 
-Both train the quickstart's widths at 64 pixels with the recipes of experiments/configs/tokenizer.py, whose lengths and
-rates are brought to this size: the same peak rate, constant for `taming` as in its code, falling over the steps that
-fit the clock for `lvm`; taming's discriminator starts at --discriminator_start. LPIPS (AlexNet) is in both losses, and
-the clock runs from the first step after compilation. Held-out images (by hash of their names) are scored. Run it on an
-idle machine: the two recipes of a seed run one after the other.
+Both train the quickstart's widths at 64 pixels with the recipes of experiments/configs/tokenizer.py, with lengths and
+learning rates scaled to this size. The peak rate is the same; it is constant for `taming`, as in its code, and falls
+over the steps that fit the time for `lvm`. taming's discriminator starts at --discriminator_start. LPIPS (AlexNet) is
+in both losses, and the clock starts after compilation. Held-out images (by hash of their names) are scored. Run it on
+an idle machine: the two recipes of a seed run one after the other.
 """
 
 import json
@@ -66,7 +66,7 @@ def make_task(recipe: str, args: Any, steps: int) -> TokenizerTask:
 def train(
     task: TokenizerTask, loader: StepLoader, seed: int, seconds: float, steps: int = 0
 ) -> tuple[Any, int]:
-    """The state after `seconds` of steps, or after `steps`, and their number; compilation is not on the clock."""
+    """Trains for `seconds`, or for `steps`, without compilation; returns the state and the number of steps."""
     constants = jax.device_put(task.constants)
 
     def one(state: Any, images: jax.Array, constants: Any) -> Any:
@@ -87,10 +87,10 @@ def train(
 
 
 def score(recipe: str, seed: int, train_images: Any, held_out: np.ndarray, args: Any) -> dict:
-    """Trains a recipe from a seed, and scores it."""
+    """Trains a recipe from a seed and scores it."""
     with ImageLoader(train_images, args.resolution, args.batch, seed, "random", True) as loader:
         length = args.steps
-        if not length:  # how many steps fit the clock decides how fast the rate falls
+        if not length:  # the rate must fall over as many steps as fit the time
             length = 20 * train(make_task(recipe, args, 1000), loader, seed, args.seconds / 20)[1]
         task = make_task(recipe, args, length)
         state, steps = train(task, loader, seed, args.seconds, args.steps)
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def _mean(values: list[Any]) -> Any:
-    """A mean, or what stands in place of a number ("not installed")."""
+    """The mean, or the text in place of a number ("not installed")."""
     return values[0] if isinstance(values[0], str) else round(float(np.mean(values)), 4)
 
 

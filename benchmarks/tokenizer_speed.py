@@ -1,12 +1,12 @@
-r"""The tokenizer on CPU cores in fp32: encode, decode and the training step beside the same network in PyTorch.
+r"""The tokenizer on CPU cores in fp32: encode, decode and the training step against the same network in PyTorch.
 
     python benchmarks/tokenizer_speed.py --peer_python=OTHER_ENVIRONMENT/bin/python
 
-Each of --presets ("narrow" is lvm-f16-8192 with a quarter of its channels) runs in turns with PyTorch in channels_last,
-whose threads are the cores. Here the cores are --devices that share the batch, as with JAX_NUM_CPU_DEVICES, and neither
-side hands freed memory back (`runtime.keep_freed_memory`). Both have the same weights and images; before anything is
-timed, the ids of all images must be equal, decoded images must agree, and so must the losses of the first training
-steps (L1, codebook and commitment terms, Adam; neither LPIPS nor a discriminator). Run it on an idle machine.
+Each of --presets ("narrow" is lvm-f16-8192 with a quarter of its channels) takes turns with PyTorch in channels_last.
+PyTorch uses the cores as threads; here they are --devices that share the batch, as with JAX_NUM_CPU_DEVICES. Neither
+side returns freed memory (`runtime.keep_freed_memory`). Both have the same weights and images. Before any timing, the
+ids of all images must be equal, and decoded images and the losses of the first training steps must agree (L1, codebook
+and commitment terms, Adam; no LPIPS or discriminator). Run it on an idle machine.
 """
 
 import json
@@ -43,7 +43,7 @@ def check(sides: dict[str, Turn], parts: Sequence[str]) -> None:
     """Requires both sides to compute the same in all `parts`.
 
     Raises:
-      UserError: they do not; timing them would compare two different programs.
+      UserError: they do not, so a timing would compare two different programs.
     """
     for what in parts:
         key, count = CHECKS[what]
@@ -55,7 +55,7 @@ def check(sides: dict[str, Turn], parts: Sequence[str]) -> None:
 
 
 def measure(name: str, args: Any, threads: int) -> dict[str, Any]:
-    """All three rates of one tokenizer, and their ratios."""
+    """Measures all three rates of one tokenizer, and their ratios."""
     vqgan, images = make(configuration(name, args.resolution), args.batch)
     print(f"{name}, {args.batch} x {args.resolution} px")
     with tempfile.TemporaryDirectory() as folder:

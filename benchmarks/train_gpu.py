@@ -1,13 +1,13 @@
-r"""Training on one GPU: tokens/s and MFU of every size beside PyTorch, each speed behind a gate on its losses.
+r"""Training on one GPU: tokens/s and MFU of every size against PyTorch; only a side whose losses agree is timed.
 
     python benchmarks/train_gpu.py --presets=300m,1b,3b --peer_python=OTHER_ENVIRONMENT/bin/python
 
 A step is forward, backward, clipping to norm 1 and AdamW with fp32 master weights, on rows of T = 4096 tokens. The
-sides: lvm_jax in bf16, and with --quantization=none,fp8 in fp8 too; torch.compile + transformers, cuDNN's attention
-forced, AdamW fused. All start from one folder of weights and read the same tokens. The gate: the losses of 20 steps
-within 1e-2 nats of an fp32 run's; a side that fails it gets no speed. Then sides are timed in turn, each turn in a
-process of its own that has the whole GPU (compiled programs are kept between turns). MFU counts causal attention once,
-over the data sheet's dense bf16 peak; in fp8 too. Runs on a CPU too, where it shows that it works.
+sides: lvm_jax in bf16, and with --quantization=none,fp8 also in fp8; torch.compile + transformers, with cuDNN's
+attention forced and AdamW fused. All start from one folder of weights and read the same tokens. The gate: the losses of
+20 steps must be within 1e-2 nats of an fp32 run; a side that fails is not timed. Then the sides take turns, each turn
+in its own process with the whole GPU (compiled programs are kept between turns). MFU counts causal attention once, over
+the data sheet's dense bf16 peak, also for fp8. It also runs on a CPU, to show that it works.
 """
 
 import json
@@ -37,12 +37,12 @@ from lvm_jax.training.throughput import peak_flops
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 0.1
 GATE_STEPS, GATE_TOLERANCE = 20, 1e-2
 WARM_UP = 3
-# Rows of a step that fit 141 GB with the products of every layer stored.
+# Rows per step that fit 141 GB with the products of every layer stored.
 ROWS = {"300m": 16, "600m": 16, "1b": 8, "3b": 4}
 
 
 def structured_tokens(vocab_size: int, steps: int, rows: int, seq_len: int) -> np.ndarray:
-    """Ids (steps, rows, seq_len + 1) in which seven of ten follow from the one before: something to learn."""
+    """Ids (steps, rows, seq_len + 1); seven in ten follow from the previous one, so there is something to learn."""
     rng = np.random.default_rng(0)
     following = rng.permutation(vocab_size)
     shape = (steps, rows, seq_len + 1)
@@ -54,13 +54,13 @@ def structured_tokens(vocab_size: int, steps: int, rows: int, seq_len: int) -> n
 
 
 def turn(question: dict[str, Any]) -> dict[str, Any]:
-    """Trains in this process, as asked by the driver.
+    """Trains in this process, as the driver asks.
 
     Args:
-      question: folder of weights, tokens file, steps, warm_up, folder of compiled programs, and how to compute.
+      question: folder of weights, tokens file, steps, warm_up, folder of compiled programs, and compute settings.
 
     Returns:
-      losses of all steps, seconds of those after the warm-up, seconds of compiling, peak bytes, FLOP/s of the device.
+      losses of all steps, seconds of the steps after warm-up, compile seconds, peak bytes, FLOP/s of the device.
     """
     runtime.initialize(compile_cache=question["cache"])
     peak = peak_flops()
@@ -103,17 +103,17 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare(question: dict[str, Any]) -> dict[str, Any]:
-    """Writes the folder of random weights that all sides start from."""
+    """Writes a folder of random weights for all sides to start from."""
     config = presets.llama(question["preset"])
     nnx.jit(lambda: Llama(config, rngs=nnx.Rngs(0)))().save_pretrained(question["folder"])
     return {}
 
 
 def ask(command: list[str], question: dict[str, Any]) -> dict[str, Any]:
-    """What a process answers on its last line of output.
+    """Runs a process and parses the last line of its output.
 
     Raises:
-      UserError: it fails; with its last line of errors.
+      UserError: it fails; the message has its last line of stderr.
     """
     done = subprocess.run(
         [*command, json.dumps(question)], capture_output=True, text=True, check=False
@@ -126,12 +126,12 @@ def ask(command: list[str], question: dict[str, Any]) -> dict[str, Any]:
 
 
 class Side:
-    """One program under test: its questions are answered by processes of its own.
+    """One program under test; each question starts a process that answers it.
 
     Args:
       name: of its line in the table.
-      command: what to start.
-      compute: how it computes.
+      command: to start.
+      compute: settings of the computation.
     """
 
     def __init__(self, name: str, command: list[str], compute: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ class Side:
 
 
 def sides_of(args: Any) -> list[Side]:
-    """All programs that are compared; the first is the fp32 reference of the gate, which is not timed."""
+    """All programs to compare. The first is the fp32 reference of the gate and is not timed."""
     ours = [sys.executable, __file__, "--turn"]
     fast = {"dtype": "bfloat16", "remat": args.remat, "scan_layers": args.scan_layers}
     exact = {"dtype": "float32", "remat": "full", "scan_layers": True, "attention": "chunked"}
@@ -166,7 +166,7 @@ def sides_of(args: Any) -> list[Side]:
 
 
 def measure(preset: str, args: Any) -> list[dict[str, Any]]:
-    """Gates and times all sides on one size; a record for each."""
+    """Gates and times all sides on one size; returns a record for each."""
     config = presets.llama(preset)
     rows = args.rows or ROWS.get(preset, 1)
     reference, *sides = sides_of(args)
@@ -198,7 +198,7 @@ def measure(preset: str, args: Any) -> list[dict[str, Any]]:
 def record(
     preset: str, rows: int, side: Side, work: int, flops: float, exact: np.ndarray
 ) -> dict[str, Any]:
-    """The numbers of one line."""
+    """The numbers of one line of the table."""
     line = {"preset": preset, "rows": rows, "side": side.name, "gap": side.gap}
     line |= {"problem": side.problem, "reference_losses": exact.tolist()}
     if not side.turns:
@@ -211,7 +211,7 @@ def record(
 
 
 def show(lines: list[dict[str, Any]]) -> None:
-    """Rows of the table, MFU over the peak that our side knows."""
+    """Prints the rows of the table; MFU is over the peak that our side reports."""
     peak = next((line["peak_flops"] for line in lines if line.get("peak_flops")), float("nan"))
     for line in lines:
         begin = f"| {line['preset']} | {line['side']} | {line['rows']} |"

@@ -1,15 +1,15 @@
-r"""The decoder's training step: tokens/s beside PyTorch + transformers and the published settings, in turns.
+r"""The decoder's training step: tokens/s against PyTorch + transformers and the published settings, in turns.
 
     python benchmarks/train_step.py --peer_python=OTHER_ENVIRONMENT/bin/python
     python benchmarks/train_step.py --preset=100m --batch=2 --seq_len=1024 --steps=1 --peer_python=...
 
 A step is forward, backward, clipping to norm 1 and AdamW, in fp32, on rows of seq_len + 1 tokens. OTHER_ENVIRONMENT has
-torch and transformers (`pip install torch transformers`, apart from this project's). All sides open the folder saved by
-this one, so they train the same weights on the same batch, and before anything is timed the losses of the first steps
-must agree. "published settings" is a JAX program with the remat and attention of the published LVM code
-(benchmarks/peers/published_settings.py). FLOPs are the compiler's count of the compiled step, ours unrolled and without
-remat, over the model's; memory is the compiler's temporaries, ours as it is timed. Run it on an idle machine: PyTorch's
-threads wait for each other, and one that lost its core delays all.
+torch and transformers (`pip install torch transformers`, apart from this project's). This side saves a folder that all
+sides open, so they train the same weights on the same batch. Before any timing, the losses of the first steps must
+agree. "published settings" is a JAX program with the remat and attention of the published LVM code
+(benchmarks/peers/published_settings.py). FLOPs are the compiler's count for the step (ours unrolled and without remat)
+over the model's. Memory is the compiler's temporaries (ours as timed). Run it on an idle machine: PyTorch's threads
+wait for each other, so one that loses its core delays all.
 """
 
 import functools
@@ -53,7 +53,7 @@ def make_tx() -> optax.GradientTransformation:
 
 
 def costs(compiled: jax.stages.Compiled) -> dict[str, float]:
-    """FLOPs and bytes of temporaries, as the compiler counts them; a loop's body counts once."""
+    """FLOPs and bytes of temporaries by the compiler's count, in which a loop body counts once."""
     analysis, memory = compiled.cost_analysis(), compiled.memory_analysis()
     if not analysis or memory is None:
         raise UserError(f"{jax.default_backend()} does not count FLOPs: run this on a CPU")
@@ -63,7 +63,7 @@ def costs(compiled: jax.stages.Compiled) -> dict[str, float]:
 def start_ours(
     preset: str, batch: int, seq_len: int, folder: pathlib.Path
 ) -> tuple[Turn, dict[str, float]]:
-    """Saves a fresh model and a batch into `folder`; returns what trains it some steps further, and its costs."""
+    """Saves a fresh model and a batch in `folder`; returns a function that trains some steps, and its costs."""
     task = DecoderTask(presets.llama(preset), make_tx(), seq_len=seq_len)
     state, key = jax.jit(task.init)(jax.random.key(0)), jax.random.key(1)
     task.model(state).save_pretrained(folder)
@@ -129,7 +129,7 @@ def check_losses(losses: dict[str, list[float]]) -> None:
     """Requires runs of the same steps to agree with the first.
 
     Raises:
-      UserError: they do not; timing them would compare programs that compute different things.
+      UserError: they do not, so a timing would compare programs that compute different things.
     """
     (_, ours), *others = losses.items()
     for name, theirs in others:

@@ -1,4 +1,7 @@
-"""How the benchmarks compare: each side has its turn in every round, and medians over the rounds are quoted."""
+"""How the benchmarks compare: in every round each side has a turn, and the medians over the rounds count.
+
+Taking turns, all sides see the same load on the machine.
+"""
 
 import statistics
 import time
@@ -10,7 +13,7 @@ Measurement = Mapping[str, float]  # {"seconds": ...}, and what else a side meas
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Wall clock of one call, until its arrays are there."""
+    """Wall time of one call, until its arrays are computed."""
     begin = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - begin
@@ -19,9 +22,9 @@ def seconds(function: Callable[[], object]) -> float:
 def in_turns(
     sides: Mapping[str, Callable[[], Measurement]], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Prints what each side measures in each round; returns the medians, side -> quantity -> value.
+    """Prints every side's measurements in every round; returns the medians, side -> quantity -> value.
 
-    The first turn of each side warms it up and is not counted.
+    The first turn of each side is a warm-up and does not count.
     """
     found: dict[str, list[Measurement]] = {name: [] for name in sides}
     for number in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""Both sides of the tokenizer's benchmarks: our network, and the same one in a PyTorch process, on the same images."""
+"""Both sides of the tokenizer benchmarks: our network and the same one in a PyTorch process, on the same images."""
 
 import json
 import pathlib
@@ -29,7 +29,7 @@ Turn = Callable[[str, int], dict[str, Any]]
 
 
 def make(config: VQGANConfig, batch: int) -> tuple[VQGAN, np.ndarray]:
-    """A network whose codes are as spread as its features, and uint8 images: both from a seed."""
+    """A network whose codes spread as widely as its features, and uint8 images, both from a seed."""
     vqgan = VQGAN(config, rngs=nnx.Rngs(0))
     generator = np.random.default_rng(0)
     shape = vqgan.quantizer.codebook[...].shape
@@ -39,9 +39,9 @@ def make(config: VQGANConfig, batch: int) -> tuple[VQGAN, np.ndarray]:
 
 
 def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
-    """What runs `encode`, `decode` or `train` some times, compiled before its first answer.
+    """A function that runs `encode`, `decode` or `train` some times, compiled before its first answer.
 
-    Every device has all weights and a part of the images.
+    Every device has all weights and a share of the images.
     """
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
     jax.set_mesh(mesh)
@@ -91,7 +91,7 @@ def theirs(
     threads: int,
     device: str = "cpu",
 ) -> Peer:
-    """The PyTorch process with the same network and images, which pass through `folder`."""
+    """The PyTorch process with the same network and images, handed over in `folder`."""
     (folder / "config.json").write_text(json.dumps(to_dict(vqgan.config)))
     weights: dict[str, Any] = to_state_dict(vqgan)
     np.savez(folder / "weights.npz", **weights)
@@ -101,14 +101,14 @@ def theirs(
 
 
 def turn_of(peer: Peer) -> Turn:
-    """What asks it."""
+    """A function that asks the peer for one turn."""
     return lambda what, count: peer.ask({"what": what, "count": count})
 
 
 def images_per_second(
     sides: Mapping[str, Turn], what: str, *, rounds: int, count: int, images: int
 ) -> dict[str, float]:
-    """Median of each side, `images` a run and `count` runs a turn."""
+    """Median images/s of each side, with `images` per run and `count` runs per turn."""
     medians = in_turns(
         {
             name: lambda turn=turn: {

@@ -1,12 +1,12 @@
-r"""Compiles a training step for chips that are not here: does it fit, how does it scale, how long does it take.
+r"""Compiles a training step for chips you do not have: does it fit, how does it scale, how long does it take?
 
 python experiments/compile_only.py --config=experiments/configs/lvm.py:3b --topology=v5p:4x4x8 --output=3b.json
 
-The step is the one that train.py compiles, for the recipe, mesh, batch and model of the same config. Topologies: v4 and
-v5p with three axes (v5p:8x8x8), v5e and v6e with two (v6e:16x16); `--num_slices` joins several (set config.mesh.data to
-a multiple). GPUs: hosts and GPUs a host (h100:8x8). It takes minutes of two CPU cores and the compiler: `pip install -e
-".[tpu]"`, or XLA's for CUDA as the error says; no chip. Peaks and bandwidths are those of lvm_jax/analysis/roofline.py;
-a step is predicted, not measured.
+It compiles the step that train.py would, for the recipe, mesh, batch and model of the same config. Topologies: v4 and
+v5p have three axes (v5p:8x8x8), v5e and v6e two (v6e:16x16); `--num_slices` joins several (config.mesh.data must be a
+multiple of it). GPUs: hosts x GPUs per host (h100:8x8). It takes minutes on two CPU cores and needs the compiler, but
+no chip: `pip install -e ".[tpu]"`, or XLA's for CUDA as the error message says. Peaks and bandwidths are those of
+lvm_jax/analysis/roofline.py; the time of a step is predicted, not measured.
 """
 
 import dataclasses
@@ -32,7 +32,8 @@ from lvm_jax.training.train_config import TrainConfig
 
 
 def main() -> None:
-    """Compiles, prints, writes."""
+    """Compiles the step, prints the report, and writes it as JSON."""
+    # The chips are only described to the compiler; everything that runs here runs on the CPU.
     jax.config.update("jax_platforms", "cpu")
     recipe = recipe_named(_CONFIG.value.get("recipe", ""))
     config = from_mapping(recipe.experiment, _CONFIG.value)
@@ -62,7 +63,8 @@ def main() -> None:
 
 
 def largest_batch(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> int:
-    """Rows of the largest batch that fits, found by several compilations."""
+    """Rows of the largest batch that fits, found with several compilations."""
+    # Searched in rows per share of the batch, since a batch must divide over the mesh.
     ways = batch_ways(mesh)
 
     def memory(rows_per_way: int) -> float:
@@ -76,7 +78,7 @@ def largest_batch(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> in
 
 
 def print_report(report: StepReport, hbm_bytes: float) -> None:
-    """A line a number."""
+    """Prints the report, one quantity per line."""
     memory, cost, times = report.memory, report.cost, report.prediction
     compiled = cost.flops * report.n_chips
     print(f"chips               {report.n_chips}, {report.batch_size} rows a step")
@@ -114,6 +116,6 @@ if __name__ == "__main__":
         required=True,
     )
     _SLICES = flags.DEFINE_integer("num_slices", 1, "slices of that topology")
-    _LARGEST = flags.DEFINE_bool("largest_batch", False, "search it: several compilations")
+    _LARGEST = flags.DEFINE_bool("largest_batch", False, "find it; takes several compilations")
     _OUTPUT = flags.DEFINE_string("output", "", "JSON file of all numbers")
     cli.run(main)

@@ -1,10 +1,10 @@
-r"""A local page to play with a trained model: drop images into a strip, ask for the next one, go on from an answer.
+r"""A local page to play with a trained model: drop images into a strip, ask for the next one, continue from an answer.
 
-  make demo                                           # release/ where it exists, else runs/quickstart
+  make demo                                           # release/ if it exists, else runs/quickstart
   python experiments/demo.py --workdir=runs/quickstart
-  python experiments/demo.py --release=FOLDER         # what experiments/release.py packed
+  python experiments/demo.py --release=FOLDER         # packed by experiments/release.py
 
-It listens on this machine only; stop it with Ctrl-C. docs/prompting.md tells what it refuses.
+It listens on this machine only; stop it with Ctrl-C. docs/prompting.md lists what it refuses.
 """
 
 import sys
@@ -19,7 +19,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.parallel import runtime
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "folder of a finished run")
-_RELEASE = flags.DEFINE_string("release", "release", "a packed model; it is preferred")
+_RELEASE = flags.DEFINE_string("release", "release", "a release; used if it exists")
 _HOST = flags.DEFINE_string("host", LOOPBACK[0], "address to listen on")
 _PORT = flags.DEFINE_integer("port", 0, "port; 0 takes a free one from 7860 on", 0, 65535)
 
@@ -37,7 +37,7 @@ def main() -> None:
     studio = Studio(found.vqgan, found.model)
     examples = [studio.example(case) for case in found.cases]
     if _HOST.value not in LOOPBACK:
-        print(f"warning: everybody who reaches {_HOST.value} can use this page", file=sys.stderr)
+        print(f"warning: everyone who can reach {_HOST.value} can use this page", file=sys.stderr)
     launch(build(studio, examples, found.model_words, found.data_words), _HOST.value, _PORT.value)
 
 

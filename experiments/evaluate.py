@@ -1,14 +1,14 @@
-r"""Scores a tokenizer and a decoder on what they have not been trained on.
+r"""Scores a tokenizer and a decoder on held-out data.
 
   python experiments/evaluate.py --tokenizer=DIR --model=DIR --shards=DIR --images=DIR --output=OUT
 
   python experiments/evaluate.py --tokenizer=DIR --images=DIR --output=OUT      # a tokenizer alone
 
-OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, LPIPS and a Frechet distance where their weights are
-installed, codebook use), "next_token" (loss and perplexity beside baselines without a network), "in_context"
-(perplexity against the number of images before) and "annotations" (perplexity of each annotation type after --shots
-pairs). OUT/results.md has the same as tables, OUT/reconstructions.png shows images above their reconstructions.
-Benchmarks on public data sets are asked by experiments/evaluate_benchmarks.py.
+OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, codebook use, and LPIPS and a Frechet distance if their
+weights are installed), "next_token" (loss and perplexity beside baselines without a network), "in_context" (perplexity
+against the number of images before) and "annotations" (perplexity of each annotation type after --shots pairs).
+OUT/results.md has the same as tables, and OUT/reconstructions.png shows images above their reconstructions. For
+benchmarks on public data sets see experiments/evaluate_benchmarks.py.
 """
 
 import json
@@ -78,7 +78,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 4, "sentences of full length at once
 
 
 def main() -> None:
-    """Evaluates, and writes all results at the end."""
+    """Runs all evaluators, then writes the results."""
     if bool(_MODEL.value) != bool(_SHARDS.value):
         raise UserError("--model and --shards go together: give both, or neither for a tokenizer")
     runtime.initialize()
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
-    """The evaluators of a decoder, on shards that must be of this tokenizer."""
+    """The evaluators of a decoder; the shards must come from this tokenizer."""
     held_out = SentenceStore(shards, _SPLIT.value)
     check_compatible(held_out.manifest, tokenizer_fingerprint=vqgan.fingerprint())
     return dict(

@@ -1,4 +1,4 @@
-r"""Scores a decoder on a benchmark in context, with the tokenizer's ceiling and three baselines beside it.
+r"""Scores a decoder on a benchmark in context, beside the tokenizer's ceiling and three baselines.
 
   python experiments/evaluate_benchmarks.py --tokenizer=DIR --model=DIR --output=OUT --benchmark=NAME --data=ROOT
 
@@ -43,7 +43,7 @@ _HELD_OUT = flags.DEFINE_string(
     "for scenes, the list of what training held out; default: CORPUS/validation.txt",
 )
 _EPISODES = flags.DEFINE_integer("episodes", 1000, "questions", lower_bound=1)
-_SHOTS = flags.DEFINE_integer("shots", 1, "pairs that show what is asked", lower_bound=1)
+_SHOTS = flags.DEFINE_integer("shots", 1, "pairs before each query", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "of the support and of the draws")
 _CASES = flags.DEFINE_integer(
     "cases", 3, "answers to show of the best, the middle and the worst each", lower_bound=1
@@ -52,10 +52,11 @@ _BATCH = flags.DEFINE_integer("batch_size", 8, "questions answered at once", low
 
 
 def main() -> None:
-    """Reads the questions, answers them and scores the answers."""
+    """Reads the questions, answers them, and scores the answers."""
     runtime.initialize()
     vqgan, model = load_pair(_TOKENIZER.value, _MODEL.value)
     engine = Engine(model, vqgan.tokens_per_image, vqgan.codebook_size)
+    # Fails now if the prompts are too long, and not after the data set has been read.
     engine.check_request(2 * _SHOTS.value + 1, 1, 1)
     name, output = _BENCHMARK.value, epath.Path(_OUTPUT.value)
     asked = Questions(

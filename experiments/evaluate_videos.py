@@ -2,9 +2,9 @@ r"""Frame prediction on folders of videos: perplexity of the last frame against 
 
   python experiments/evaluate_videos.py --tokenizer=DIR --model=DIR --data=KINETICS/val --output=OUT
 
-The protocol of the paper's Figure 7: 15 frames of context and one to predict, every 8th frame from a random one on,
-squashed to the tokenizer's square. Kinetics' folders are CLASS/VIDEO. OUT/videos.json, OUT/videos.md and
-OUT/videos.png have the curve, averaged over examples as published and over the corpus. Videos that are too short or
+The protocol is that of the paper's Figure 7: 15 frames of context and one to predict, taking every 8th frame from a
+random start, squashed to the tokenizer's square. Kinetics' folders are CLASS/VIDEO. OUT/videos.json, OUT/videos.md and
+OUT/videos.png have the curve, averaged over examples (as published) and over the corpus. Videos that are too short or
 cannot be decoded are skipped and counted.
 """
 
@@ -34,12 +34,12 @@ _TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder of the VQGAN", requi
 _MODEL = flags.DEFINE_string("model", None, "folder of the decoder", required=True)
 _DATA = flags.DEFINE_string("data", None, "class folders of videos", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=True)
-_VIDEOS = flags.DEFINE_integer("videos", 256, "evenly spread over the classes; 0 takes all")
+_VIDEOS = flags.DEFINE_integer("videos", 256, "videos, evenly spread over the classes; 0 takes all")
 _FRAMES = flags.DEFINE_integer("frames", 16, "the last is predicted", lower_bound=2)
-_STRIDE = flags.DEFINE_integer("stride", 8, "keeps every so many frames", lower_bound=1)
+_STRIDE = flags.DEFINE_integer("stride", 8, "takes one frame in this many", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "of the first frame of each clip")
 _BATCH = flags.DEFINE_integer("batch_size", 4, "clips at once", lower_bound=1)
-_LONGEST = 16  # of a video, in clips: what comes later is not decoded
+_LONGEST = 16  # clips of a video that are decoded; later frames are ignored
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
 def _videos(
     root: epath.Path, short_side: int
 ) -> Iterator[tuple[str, int, Sequence[np.ndarray] | None]]:
-    """(key, index, frames) of the chosen videos; None for frames that cannot be decoded."""
+    """(key, index, frames) of the chosen videos; frames are None if they cannot be decoded."""
     found = class_folders(root, VIDEO_EXTENSIONS)
     source = VideoFolder(str(root), _LONGEST * _FRAMES.value, _STRIDE.value, short_side=short_side)
     for index in tqdm(spread(len(found), _VIDEOS.value).tolist(), desc="videos", unit="video"):

@@ -3,14 +3,14 @@ r"""Answers visual prompts: pictures in, pictures out.
   python experiments/generate.py --tokenizer=DIR --model=DIR --output=OUT PROMPT
 
 where PROMPT is one of
-  --prompt=prompts.jsonl                             a prompt a line: {"input": [...], "target" or "output": ...}
-  --prompt=FOLDER                                    a prompt a sub-folder, its images in the order of their names
-  --prompt_images=a.png,b.png,c.png --n_images=2     frames, and what comes next
-  --pairs=x1.png:y1.png,x2.png:y2.png --query=q.png  pairs that show a task, and a query
-  --shards=DIR                                       held-out sentences whose end is hidden, compared with the truth
+  --prompt=prompts.jsonl                             one prompt per line: {"input": [...], "target" or "output": ...}
+  --prompt=FOLDER                                    one prompt per sub-folder, its images sorted by name
+  --prompt_images=a.png,b.png,c.png --n_images=2     frames, to be continued
+  --pairs=x1.png:y1.png,x2.png:y2.png --query=q.png  pairs that show what to do, and a query
+  --shards=DIR                                       held-out sentences with their end hidden, compared with the truth
 
-OUT/NAME/ holds the pictures of a prompt, and strip.png shows all of them in a row. OUT/prompts.json says what was asked
-and how close the answers are. Run again, it answers only the prompts that are missing. docs/prompting.md tells more.
+OUT/NAME/ has the pictures of a prompt, and strip.png shows them all in a row. OUT/prompts.json has the settings and
+how close the answers are. Run it again and it answers only what is missing. See docs/prompting.md.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def main() -> None:
     """Collects the prompts and answers them."""
     runtime.initialize()
     sampling = Sampling(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, _MIN_P.value)
-    sampling.filters()  # names a value out of range before a model is read
+    sampling.filters()  # fails on a value out of range before any model is loaded
     request = Request(_N_IMAGES.value, _CANDIDATES.value, sampling, _SEED.value, _ASPECT.value)
     vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Decoder.from_pretrained(_MODEL.value)
     engine = ImageGenerator(model, vqgan, cache_dtype=_CACHE_DTYPE.value).engine
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def _cases(vqgan: VQGAN, context_images: int) -> Sequence[Case | FileCase]:
-    """The prompts of the one kind that the flags name."""
+    """The prompts that the flags ask for; they must be of one kind."""
     given = (_PROMPT.value, _FRAMES.value, _PAIRS.value or _QUERY.value, _SHARDS.value)
     if sum(map(bool, given)) != 1:
         raise UserError(
@@ -114,7 +114,7 @@ def _cases(vqgan: VQGAN, context_images: int) -> Sequence[Case | FileCase]:
     if _SHARDS.value:
         return _held_out(_SHARDS.value, vqgan, context_images)
     cases = _from_files(vqgan)
-    for case in cases:  # a mistake in the last line is told before the first answer
+    for case in cases:  # a mistake in the last line should show before the first answer
         case.check(context_images)
     return cases
 
@@ -122,7 +122,7 @@ def _cases(vqgan: VQGAN, context_images: int) -> Sequence[Case | FileCase]:
 def _held_out(shards: str, vqgan: VQGAN, context_images: int) -> list[Case]:
     store = SentenceStore(shards, _SPLIT.value)
     check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
-    # Enough sentences that every source and kind is among them, and few enough for a split of millions.
+    # Enough sentences to include every source and kind, but few even if the split has millions.
     sentences = read_sentences(store, 20 * _PROMPTS.value)
     return held_out_cases(
         sentences, n_images=_N_IMAGES.value, limit=_PROMPTS.value, context_images=context_images

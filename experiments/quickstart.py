@@ -1,8 +1,8 @@
-"""From pixels to a visual prompt on two CPU cores: runs the project's own commands one after the other.
+"""From pixels to a visual prompt on two CPU cores: runs the project's commands one after the other.
 
 python experiments/quickstart.py --workdir=runs/quickstart
 
-Each command is printed, and the README explains it. Stop whenever you like: the same line continues.
+It prints every command; the README explains them. Stop it whenever you like: the same line continues.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _TINY = flags.DEFINE_bool(
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command, and what it does in plain words."""
+    """One command, with its purpose in plain words."""
 
     name: str
     purpose: str
@@ -34,7 +34,7 @@ class Command:
 
 
 def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
-    """The way of the data. `w` is the workdir, `release` the folder of released models, if any."""
+    """All commands in order. `w` is the workdir, `release` the folder of released models, if any."""
     few = " --scenes=24 --clips=8 --turntables=8" if tiny else ""
     local = ",runlocal" if tiny else ""
     held_out = " --max_sentences=12" if tiny else ""
@@ -80,7 +80,7 @@ def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
 
 
 def _compared(w: str, release: str) -> list[Command]:
-    """The pictures that come with a release, asked of its models and of those that were just trained."""
+    """The prompts of a release, answered by its models and by those just trained."""
     asked = f"--prompt={release}/prompts --temperature=0.8 --top_p=0.95"
     return [
         Command(
@@ -99,14 +99,14 @@ def _compared(w: str, release: str) -> list[Command]:
 
 
 def main() -> None:
-    """Runs what is not finished yet."""
+    """Runs the commands that are not finished."""
     workdir = Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
-    record = workdir / "stages.json"  # what ran, and for how long; the report reads it
+    record = workdir / "stages.json"  # what ran and for how long, also for the report
     finished = json.loads(record.read_text()) if record.exists() else {}
     with cli.only_one_run(workdir) as lock:
         todo = commands(str(workdir), _TINY.value, _release())
-        ran = False  # the report is written again when anything before it was
+        ran = False  # if any command runs, the report must be written again
         for number, command in enumerate(todo, 1):
             title = f"[{number}/{len(todo)}] {command.name}: {command.purpose}"
             done = finished.get(command.name, {}).get("command") == command.line
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def _release() -> str | None:
-    """The released models, checked; the tiny decoder's context is too short for their prompts."""
+    """The folder of the released models, verified; None with --tiny, whose context is too short for their prompts."""
     if _TINY.value or not release_folder.exists(_RELEASE.value):
         return None
     release_folder.verify(_RELEASE.value)

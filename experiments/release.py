@@ -2,7 +2,7 @@ r"""Packs the models of a finished run into a folder of at most 60 MB, with a mo
 
   python experiments/release.py --workdir=runs/quickstart --output=release --archive=lvm_jax-release.tar.gz
 
-Weights are stored in 16 bits by choice; what that costs is measured on held-out data and written into the card.
+You choose the stored type of the weights; the card says what it costs on held-out data.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ _DECODER_DTYPE = flags.DEFINE_enum(
 
 
 def main() -> None:
-    """Packs, and says what the stored types cost."""
+    """Packs the models and prints what the stored types cost."""
     runtime.initialize()
     cost = pack(
         _WORKDIR.value,

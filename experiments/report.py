@@ -1,8 +1,8 @@
-r"""One page with the results of a run: report.html, self-contained, and the loss curves as PNG in figures/.
+r"""Writes the results of a run on one self-contained page, report.html, and the loss curves as PNG in figures/.
 
   python experiments/report.py --workdir=runs/quickstart
 
-Reads what the other steps left in the workdir: tokenizer/ and lvm/ (trainings), shards/, evaluation/, prompts/.
+It reads what the other commands left in the workdir: tokenizer/ and lvm/ (trainings), shards/, evaluation/, prompts/.
 """
 
 from absl import flags

@@ -2,10 +2,10 @@ r"""A scaling study on one set of shards: how the loss falls with size, tokens a
 
   python experiments/scaling_study.py --config=experiments/configs/scaling_study.py --shards=SHARDS --workdir=DIR
 
-Trains every size to every length, and one size on parts of the data, each by experiments/train.py in
-DIR/runs/NAME. A run that is done is not done again, and one that was stopped goes on. Then DIR/scaling.json has the
-numbers and fitted power laws, DIR/scaling.html shows them (the paper's Figures 3, 4, 5 and 7) and DIR/figures/ has the
-figures as PNGs. --dry_run prints the commands, for machines that share DIR; this command then only collects.
+It trains every size for every length, and one size on some categories only, with experiments/train.py in DIR/runs/NAME.
+Finished runs are not repeated, and stopped ones resume. Then it writes the numbers and fitted power laws to
+DIR/scaling.json, a page to DIR/scaling.html (the paper's Figures 3, 4, 5 and 7) and the figures as PNG to DIR/figures/.
+--dry_run prints the commands, to run them on several machines that share DIR; afterwards this command only collects.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the commands and stop")
 
 
 def main() -> None:
-    """Trains what is not trained yet, and draws."""
+    """Trains the missing runs, then collects and draws."""
     study, workdir = from_mapping(Study, _CONFIG.value), Path(_WORKDIR.value)
     store = SentenceStore(_SHARDS.value, "train")
     images = images_by_category(store)

@@ -1,10 +1,10 @@
-r"""Trains a model as its config file says; run again in the same workdir, it continues.
+r"""Trains the model of a config file; run it again in the same workdir and it resumes.
 
 python experiments/train.py --config=experiments/configs/lvm.py:300m --workdir=DIR --config.data.shards=SHARDS
 python experiments/train.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
     --config.data.images=FOLDER
 
-The config file lists all keys, and names the recipe (`config.recipe`) that says what is built from them. WORKDIR gets
+The config file lists all keys and names the recipe (`config.recipe`) that builds the run from them. WORKDIR gets
 config.json, checkpoints/, metrics.jsonl, tensorboard/, and at the end model/, in Hugging Face's format.
 """
 
@@ -20,7 +20,7 @@ from lvm_jax.training.loop import train
 
 
 def main() -> None:
-    """Builds what the recipe says, trains it, and writes the model."""
+    """Lets the recipe build the run, trains it, and exports the model."""
     recipe = recipe_named(_CONFIG.value.get("recipe", ""))
     config = from_mapping(recipe.experiment, _CONFIG.value)
     workdir = epath.Path(_WORKDIR.value)

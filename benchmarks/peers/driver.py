@@ -1,4 +1,4 @@
-"""Starts a peer in its own environment and talks to it in JSON lines."""
+"""Starts a peer in its own environment and exchanges JSON lines with it."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 from lvm_jax.errors import UserError
 
-# The settings of `runtime.keep_freed_memory`, as a variable that glibc reads at a program's start.
+# The settings of `runtime.keep_freed_memory`, as a variable that glibc reads when a program starts.
 _KEEP_FREED = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1"
 )
@@ -22,7 +22,7 @@ class Peer:
       python: the interpreter.
       script: a file of this folder.
       *arguments: its command line.
-      keep_freed_memory: as `runtime.keep_freed_memory` does here, for a fair comparison with it.
+      keep_freed_memory: as `runtime.keep_freed_memory` does here, for a fair comparison.
 
     Raises:
       UserError: it does not start.

@@ -1,4 +1,4 @@
-"""grain over ArrayRecord: shuffled random access to the same sentences, to the same batches."""
+"""grain over ArrayRecord: shuffled random access to the same sentences, into the same batches."""
 
 import pathlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from grain.experimental import FirstFitPackIterDataset
 def rows_of_one(
     path: pathlib.Path, batch: int, row_len: int, bos: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Each sentence fills a row, so that nothing has to be packed: the easiest batch there is."""
+    """Batches of sentences that fill a row each, so nothing has to be packed: the easiest case."""
     segment_ids = np.ones(row_len, np.int32)
     positions = np.arange(row_len, dtype=np.int32)
 
@@ -29,7 +29,7 @@ def rows_of_one(
 def packed_rows(
     path: pathlib.Path, batch: int, row_len: int, bos: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Sentences of several lengths, by grain's first-fit packing over 64 open rows."""
+    """Batches of sentences of several lengths, from grain's first-fit packing over 64 open rows."""
 
     def sentence(record: bytes) -> dict[str, np.ndarray]:
         codes = np.frombuffer(record, "<u2")  # pyright: ignore[reportCallIssue, reportArgumentType]

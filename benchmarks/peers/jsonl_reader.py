@@ -13,7 +13,7 @@ import numpy as np
 
 
 def rows(path: pathlib.Path, batch: int, seq_len: int, bos: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of inputs, labels and loss masks, each (batch, seq_len); the file again and again."""
+    """Batches of inputs, labels and loss masks, each (batch, seq_len); repeats the file forever."""
     chunk = batch * seq_len
     tokens: list[int] = []
     masks: list[float] = []

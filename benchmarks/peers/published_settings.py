@@ -26,10 +26,10 @@ checkpointed = functools.partial(
 def make_step(
     config: Any, tx: optax.GradientTransformation
 ) -> Callable[[Any, Any, jax.Array], tuple[Any, Any, jax.Array]]:
-    """The training step: (params, optimizer state, tokens (B, T + 1)) -> both, one further, and the loss.
+    """The training step: (params, optimizer state, tokens (B, T + 1)) -> (params, optimizer state, loss).
 
     Args:
-      config: a `LlamaConfig`; its shape is read.
+      config: a `LlamaConfig`, for the shape of the model.
       tx: the optimizer.
     """
 
@@ -46,7 +46,7 @@ def make_step(
 
 
 def forward(config: Any, params: Mapping[str, jax.Array], tokens_BT: jax.Array) -> jax.Array:
-    """fp32 logits of every token, from parameters under Hugging Face's names."""
+    """fp32 logits of every token; the parameters have Hugging Face's names."""
     x = params["model.embed_tokens.weight"][tokens_BT]
     for i in range(config.num_hidden_layers):
         layer = {

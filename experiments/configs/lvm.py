@@ -54,7 +54,7 @@ def _model(config: Any, size: str) -> None:
     config.model.rms_norm_eps = shape.rms_norm_eps  # added to the mean square
     config.model.rope_theta = shape.rope_theta  # base of the rotary wavelengths
     config.model.initializer_range = shape.initializer_range  # standard deviation of a fresh matrix
-    # The context that the model is meant for: recorded for other libraries, not enforced.
+    # The context that the model is made for: recorded for other libraries, not enforced.
     config.model.max_position_embeddings = shape.max_position_embeddings
     config.model.tie_word_embeddings = shape.tie_word_embeddings  # the head is the embedding
     config.model.attention_head_dim = 0  # 0: hidden_size / num_attention_heads
@@ -88,7 +88,7 @@ def _model(config: Any, size: str) -> None:
     config.model.quantization = "none"  # of the products in blocks: or "int8", "fp8"
     config.model.dtype = "bfloat16"  # of activations; parameters, norms, logits are float32
     config.model.scan_layers = True  # compile one block and loop over it
-    # What the backward pass computes again: all but products with weights; "full": all; "none".
+    # What the backward pass recomputes: all but products with weights; "full": all; "none".
     config.model.remat = "dots"
     config.model.attention = "auto"  # or "xla", "chunked", "splash" (TPU), "cudnn" (GPU)
 
@@ -105,7 +105,7 @@ def _data(config: Any) -> None:
     config.data.shards = ""  # a folder of shards or a glob; several with commas between them
     # Shares of the images, such as "laion=9,coco=1"; "": every sentence once an epoch.
     config.data.weights = ""
-    config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one token more, for the labels
+    config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one more token, for the labels
     config.data.packing = "packed"  # "concat" is the paper's: concatenate and cut
 
 
@@ -118,15 +118,15 @@ def _train(config: Any) -> None:
     config.train.eval_every = 2_000  # steps; 0: only after the last one
     config.train.checkpoint_every = 1_000  # steps; 0: only after the last one
     config.train.keep_checkpoints = 2  # the newest ones
-    config.train.keep_every_steps = 0  # and for ever those of the steps that this divides; 0: none
+    config.train.keep_every_steps = 0  # keep for ever those at multiples of this step; 0: none
     # A bad step is not finite or, with a spike_factor, has a loss that many times its running mean.
     config.train.on_bad_step = "stop"  # or "skip": leave its update out
     config.train.spike_factor = 0.0  # 0: a loss may spike
-    config.train.max_skips = 10  # bad steps in a row before the run stops all the same
+    config.train.max_skips = 10  # bad steps in a row after which the run stops anyway
     config.train.watchdog_seconds = 1800.0  # a step that hangs longer ends the process; 0: never
     config.train.profile_steps = (0, 0)  # (first, last) step to trace into WORKDIR/profile
     config.train.wandb_project = ""  # Weights & Biases project that gets the metrics too
-    config.train.print_config = True  # the whole of it at the start, not only where it is
+    config.train.print_config = True  # print all of it at the start, not only its path
 
 
 def _optimizer(config: Any) -> None:
@@ -148,12 +148,12 @@ def _optimizer(config: Any) -> None:
 def _loss(config: Any) -> None:
     config.loss = ConfigDict()
     config.loss.z_loss = 0.0  # weight of log(Z)^2, which keeps logits from drifting; 0 as published
-    config.loss.chunk = 0  # tokens of a row whose logits are alive at a time; 0: all
-    config.loss.accumulation = 1  # microbatches that a batch is computed in, one after the other
+    config.loss.chunk = 0  # tokens of a row whose logits are in memory together; 0: all
+    config.loss.accumulation = 1  # microbatches per batch, computed one after the other
 
 
 def _evaluation(config: Any) -> None:
-    """What is measured while it trains, beside the held-out loss; see docs/evaluation.md."""
+    """What to measure while it trains, besides the held-out loss; see docs/evaluation.md."""
     # Periods in steps; 0: never. An evaluator that is on also follows the last step.
     config.evaluators = ConfigDict()
     config.evaluators.next_token = 0  # loss by source, category and annotation, beside baselines
@@ -170,11 +170,11 @@ def _evaluation(config: Any) -> None:
     config.evaluation.batch_size = 4  # sentences of full length, or questions, at once
     config.evaluation.benchmarks = ""  # "NAME=ROOT,...": which benchmarks, and where their data is
     config.evaluation.tokenizer = ""  # folder of the VQGAN; benchmarks need it
-    config.evaluation.episodes = 64  # questions of each visual task
+    config.evaluation.episodes = 64  # questions of each benchmark
 
 
 def _mesh(config: Any) -> None:
-    """Devices along each axis. Their product is the number of devices; one of them may be -1, the rest."""
+    """Devices along each axis. Their product is the number of devices; one may be -1, for all that remain."""
     config.mesh = ConfigDict()
     config.mesh.data = 1  # replicates the parameters: across slices or slow links
     config.mesh.fsdp = -1  # splits parameters and batch

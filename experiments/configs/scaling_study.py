@@ -1,4 +1,4 @@
-r"""A scaling study: sizes, lengths of training, and what they are trained on.
+r"""A scaling study: which sizes to train, for how long, and on what data.
 
 python experiments/scaling_study.py --config=experiments/configs/scaling_study.py --shards=SHARDS --workdir=DIR
 
@@ -17,13 +17,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """The study of one family."""
     args = parse_arg(arg, family="quickstart", runlocal=False)
     config: Any = ConfigDict()
-    # Every size is trained to each of these lengths, with a learning rate that ends there: three points a line.
+    # Every size trains for each of these lengths, with a learning rate that decays by then: three points per line.
     config.steps = (250, 500, 1000)
-    # Each run once for each of these; the figures show their mean.
+    # Every run repeats for each seed; the figures show the mean.
     config.seeds = (0,)
-    # The ablation trains one size at the longest length on parts of the data, beside all of it.
+    # The ablation trains one size for the longest length on some categories only, besides all of them.
     config.ablation_size = "d128"
-    # Name -> categories of a part.
+    # Name of a mixture -> its categories.
     config.mixtures = ConfigDict(
         {
             "videos": ("unlabelled_video",),
@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.common = ConfigDict()
     config.common.recipe = "experiments/configs/lvm.py:quickstart"
     config.common.evaluation = ConfigDict({"shots": 3, "max_sentences": 0, "context_sentences": 0})
-    # Name -> flags of the runs of one size, over the common ones.
+    # Name of a size -> flags of its runs, which override the common ones.
     config.sizes = ConfigDict(
         {
             "d32": _narrow(32, layers=2, initializer_range=0.18),

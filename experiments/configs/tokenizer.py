@@ -8,8 +8,8 @@ shrinks it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. L
 unpublished: the full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the released
 one's architecture.
 
-`NAME,recipe=taming | maskgit | lvm` trains it as others did, or as we would (docs/tokenizer.md); `l2_codes` gives the
-tokenizer codes of 8 dimensions on the unit sphere, which is another architecture than the published one.
+`NAME,recipe=taming | maskgit | lvm` trains it as others did, or as we would (docs/tokenizer.md). `l2_codes` gives the
+tokenizer codes of 8 dimensions on the unit sphere, unlike the published architecture.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if args["l2_codes"]:
         _l2_codes(config)
     if args["embedded"]:
-        config.data.repeats.photos = 30  # or rendered pictures would be 99% of what it sees
+        config.data.repeats.photos = 30  # without it, 99% of the images would be rendered
     if args["runlocal"]:
         _runlocal(config)
     return config
@@ -87,7 +87,7 @@ def _discriminator(config: Any) -> None:
 
 
 def _loss(config: Any) -> None:
-    """What is minimised: open-muse's recipe for fine-tuning its f16 tokenizer."""
+    """The loss: open-muse's recipe for fine-tuning its f16 tokenizer."""
     config.loss = ConfigDict()
     config.loss.reconstruction = "l1"  # or "l2": absolute or squared error of pixels
     config.loss.reconstruction_weight = 1.0  # of that error
@@ -98,13 +98,13 @@ def _loss(config: Any) -> None:
     config.loss.quantization_weight = 1.0  # of codebook and commitment terms together
     config.loss.commitment_cost = 0.25  # beta
     config.loss.legacy_commitment = False  # beta weighs the codebook term, as in the published code
-    config.loss.entropy_weight = 0.0  # asks for sure choices and even use of the codes; 0: does not
+    config.loss.entropy_weight = 0.0  # rewards sure choices and even use of the codes; 0: off
     config.loss.entropy_temperature = 0.01  # of the softmax there, and in "all_codes"
     config.loss.adversarial = "hinge"  # or "non_saturating"
     config.loss.adversarial_weight = 0.8  # of the generator's loss; 0: no discriminator
-    # Scale it so that its gradient at the last kernel is as long as that of the likeness.
+    # Scale it so that its gradient at the last kernel is as long as that of the reconstruction loss.
     config.loss.adaptive_weight = True
-    config.loss.discriminator_start = 50_000  # step at which it begins to train and to be heard
+    config.loss.discriminator_start = 50_000  # step at which it starts to train and to count
     config.loss.r1_weight = 0.0  # of the penalty on its gradient at real images; 0: none
     config.loss.lecam_weight = 0.0  # of LeCam regularisation; 0: none
     config.loss.lecam_decay = 0.999  # of the moving averages of its logits
@@ -112,7 +112,7 @@ def _loss(config: Any) -> None:
 
 def _step(config: Any) -> None:
     config.step = ConfigDict()
-    config.step.accumulation = 1  # microbatches that a batch is computed in, one after the other
+    config.step.accumulation = 1  # microbatches per batch, computed one after the other
     config.step.ema_decay = 0.0  # of averaged weights, which are then exported; 0: none
     config.step.revive_after = 0  # steps without use after which a code moves; 0: never
 
@@ -124,11 +124,11 @@ def _data(config: Any) -> None:
     # A list of paths below it, one a line; without one, held_out_fraction of the files.
     config.data.held_out = ""
     config.data.held_out_fraction = 0.01  # chosen by a hash of the name
-    # Sub-folder -> how often each of its files comes in an epoch.
+    # Sub-folder -> how often each of its files appears in a pass.
     config.data.repeats = ConfigDict()
     config.data.crop = "random"  # how an image becomes a square: "resized", "center", "squash"
     config.data.flip = True  # mirror every other image
-    config.data.max_bad = 100  # images that cannot be decoded, before the run stops
+    config.data.max_bad = 100  # undecodable images after which the run stops
 
 
 def _train(config: Any) -> None:
@@ -140,15 +140,15 @@ def _train(config: Any) -> None:
     config.train.eval_every = 5_000  # steps; 0: only after the last one
     config.train.checkpoint_every = 5_000  # steps; 0: only after the last one
     config.train.keep_checkpoints = 2  # the newest ones
-    config.train.keep_every_steps = 0  # and for ever those of the steps that this divides; 0: none
+    config.train.keep_every_steps = 0  # keep for ever those at multiples of this step; 0: none
     # A bad step is not finite or, with a spike_factor, has a loss that many times its running mean.
     config.train.on_bad_step = "stop"  # or "skip": leave its update out
     config.train.spike_factor = 0.0  # 0: a loss may spike
-    config.train.max_skips = 10  # bad steps in a row before the run stops all the same
+    config.train.max_skips = 10  # bad steps in a row after which the run stops anyway
     config.train.watchdog_seconds = 1800.0  # a step that hangs longer ends the process; 0: never
     config.train.profile_steps = (0, 0)  # (first, last) step to trace into WORKDIR/profile
     config.train.wandb_project = ""  # Weights & Biases project that gets the metrics too
-    config.train.print_config = True  # the whole of it at the start, not only where it is
+    config.train.print_config = True  # print all of it at the start, not only its path
 
 
 def _optimizers(config: Any) -> None:
@@ -179,7 +179,7 @@ def _optimizers(config: Any) -> None:
 
 
 def _mesh(config: Any) -> None:
-    """Devices along each axis. Their product is the number of devices; one of them may be -1, the rest."""
+    """Devices along each axis. Their product is the number of devices; one may be -1, for all that remain."""
     config.mesh = ConfigDict()
     config.mesh.data = 1  # replicates the parameters: across slices or slow links
     config.mesh.fsdp = -1  # splits parameters and batch
@@ -189,7 +189,7 @@ def _mesh(config: Any) -> None:
 
 
 def _adamw(optimizer: Any, learning_rate: float, warmup: int, steps: int) -> None:
-    """The published AdamW with another rate, which falls to a tenth."""
+    """The published AdamW with another learning rate, which falls to a tenth."""
     optimizer.update({"learning_rate": learning_rate, "end_learning_rate": learning_rate / 10})
     optimizer.update({"warmup_steps": warmup, "decay_steps": steps})
     optimizer.update({"b1": 0.5, "b2": 0.9, "weight_decay": 0.01, "clip_norm": 1.0})
@@ -202,7 +202,7 @@ def _quickstart(config: Any) -> None:
     config.loss.update({"entropy_weight": 0.001, "entropy_temperature": 0.05})
     config.loss.update({"adversarial_weight": 0.05, "discriminator_start": 0})
     config.discriminator.update({"hidden_channels": 16, "n_layers": 2, "norm_groups": 8})
-    config.data.flip = False  # left and right of a rendered scene are told apart by its light
+    config.data.flip = False  # the light tells left from right in a rendered scene
     config.train.update({"steps": 1500, "batch_size": 8, "log_every": 20})
     config.train.update({"eval_every": 500, "checkpoint_every": 100, "print_config": False})
     _adamw(config.generator, 1e-3, warmup=20, steps=1500)
@@ -232,7 +232,7 @@ def _taming(config: Any) -> None:
 
 
 def _maskgit(config: Any) -> None:
-    """MaskGIT's (arXiv 2202.04200, its vqgan_config.py), with LPIPS for ResNet50 logits, which no package brings."""
+    """MaskGIT's (arXiv 2202.04200, vqgan_config.py), with LPIPS in place of ResNet50 logits, which no package has."""
     halvings = max(1, int(config.model.resolution).bit_length() - 3)  # down to 4 x 4
     config.discriminator.update({"kind": "style", "hidden_channels": 64, "n_layers": halvings})
     loss = TokenizerLoss(
@@ -277,7 +277,7 @@ _RECIPES = {"taming": _taming, "maskgit": _maskgit, "lvm": _lvm}
 
 
 def _l2_codes(config: Any) -> None:
-    """Codes of 8 dimensions, compared by angle (ViT-VQGAN, LlamaGen): they are all used, which 64 free ones are not."""
+    """Codes of 8 dimensions, compared by angle (ViT-VQGAN, LlamaGen): all of them get used, unlike 64 free ones."""
     config.model.update({"l2_normalize": True, "quantized_embed_dim": 8})
     if config.model.architecture == "maskgit":  # it has no convolution between latent and code
         config.model.z_channels = 8

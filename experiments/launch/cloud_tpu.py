@@ -3,9 +3,9 @@ r"""Trains on Cloud TPU: a slice, or several that train one model (multislice), 
 python -m experiments.launch.cloud_tpu --name=lvm-3b --project=P --zone=us-east5-a --type=v5p-128 \
     --run="experiments/train.py --config=experiments/configs/lvm.py:3b --workdir=gs://B/lvm-3b --config.data.shards=gs://B/uvd"
 
-Creates the slices, copies the committed code to every host, installs it, and runs the command on all hosts at once; the
-log of a host is ~/NAME.log there. `--dry_run` prints the commands. After a preemption (a spot slice is SUSPENDED then)
-`--steps=delete,create,install,run` goes on from the last checkpoint, since --workdir is in a bucket.
+It creates the slices, copies the committed code to every host, installs it, and runs the command on all hosts at once;
+each host logs to its ~/NAME.log. `--dry_run` only prints the commands. After a preemption, when a spot slice is
+SUSPENDED, `--steps=delete,create,install,run` resumes from the last checkpoint, since --workdir is in a bucket.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from experiments.launch import shell
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 
-# Accelerator type up to its size -> image of the VM.
+# Accelerator type without its size -> image of the VM.
 RUNTIMES = {
     "v4": "tpu-ubuntu2204-base",
     "v5litepod": "v2-alpha-tpuv5-lite",
@@ -33,15 +33,15 @@ _ARCHIVE = "lvm_jax.tar.gz"
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """TPU slices under one name.
+    """TPU slices requested under one name.
 
     Attributes:
-      name: of the queued resource, and of its nodes.
+      name: of the queued resource and its nodes.
       project, zone: where.
       type: accelerator type, such as v5p-128.
       count: number of slices.
       spot: preemptible capacity.
-      runtime: image of the VMs; by default that of the type.
+      runtime: image of the VMs; by default the one for the type.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Slices:
 
     @property
     def nodes(self) -> list[str]:
-        """Names of the TPU VMs, one a slice."""
+        """Names of the TPU VMs, one per slice."""
         return [self.name] if self.count == 1 else [f"{self.name}-{i}" for i in range(self.count)]
 
     def create(self) -> shell.Command:
-        """Asks for the slices."""
+        """Requests the slices."""
         nodes = ["--node-id=" + self.name]
         if self.count > 1:
             nodes = [f"--node-count={self.count}", f"--node-prefix={self.name}"]
@@ -81,7 +81,7 @@ class Slices:
         return self._queued("create", *wanted, *(["--spot"] if self.spot else []))
 
     def state(self) -> shell.Command:
-        """Asks how far the request is."""
+        """Asks for the state of the request."""
         return self._queued("describe", "--format=value(state.state)")
 
     def delete(self) -> shell.Command:
@@ -116,7 +116,7 @@ class Slices:
 
 
 def install_command() -> str:
-    """What a host needs: a Python that is new enough, and the package with TPU support."""
+    """Installs a recent Python and this package with TPU support on a host."""
     return (
         f"mkdir -p lvm_jax && tar xzf {_ARCHIVE} -C lvm_jax && cd lvm_jax && pip install --quiet --user uv && "
         "~/.local/bin/uv venv --quiet --python 3.12 .venv && "
@@ -125,7 +125,8 @@ def install_command() -> str:
 
 
 def train_command(name: str, command: str) -> str:
-    """The training on one host, its log kept there."""
+    """Runs the training on one host, and keeps a log there."""
+    # pipefail: without it the status would be that of tee, and a crash would look like success.
     arguments = shlex.join(shlex.split(command))
     return f"set -o pipefail; cd lvm_jax && .venv/bin/python {arguments} 2>&1 | tee -a ~/{name}.log"
 
@@ -134,7 +135,7 @@ def launch(slices: Slices, command: str, steps: list[str], *, dry_run: bool) -> 
     """Runs the steps in the given order.
 
     Raises:
-      UserError: an unknown step, a command that fails, or slices that will not come.
+      UserError: a step is unknown, a command fails, or the slices do not become available.
     """
     for step in steps:
         if step not in STEPS:

@@ -4,9 +4,9 @@ python -m experiments.launch.jobset --name=lvm-3b --image=REGISTRY/lvm_jax:TAG -
     --run="experiments/train.py --config=experiments/configs/lvm.py:3b --workdir=gs://B/lvm-3b --config.data.shards=gs://B/uvd"
 python -m experiments.launch.jobset --name=lvm-3b --image=REGISTRY/lvm_jax:TAG --nodes=8 --gpus_per_node=8 --run="..."
 
-The image holds this repository, installed, as its working folder. A pod that fails or is preempted restarts the whole
-set, up to `--max_restarts` times, and training goes on from its last checkpoint. `--dry_run` prints the manifest (JSON,
-which Kubernetes reads as it reads YAML).
+The image has this repository, installed, as its working folder. A pod that fails or is preempted restarts the whole
+set, up to `--max_restarts` times, and training resumes from its last checkpoint. `--dry_run` prints the manifest (in
+JSON, which Kubernetes accepts like YAML).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from experiments.launch import shell
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 
-# Generation -> GKE's name of its nodes.
+# Generation -> GKE's accelerator type for its nodes.
 TPUS = {
     "v4": "tpu-v4-podslice",
     "v5e": "tpu-v5-lite-podslice",
@@ -32,12 +32,12 @@ TPUS = {
 _CHIPS_PER_HOST = 4
 _GROUP = "hosts"
 _PORT = 8476
-_GRACE_SECONDS = 300  # between SIGTERM and SIGKILL: the time to save in
+_GRACE_SECONDS = 300  # between SIGTERM and SIGKILL: time to save a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
 class TpuSlices:
-    """Slices of one topology, such as 4x4x8 chips, with 4 chips a host."""
+    """Slices of one topology, such as 4x4x8 chips, with 4 chips per host."""
 
     generation: str
     topology: str
@@ -57,21 +57,21 @@ class TpuSlices:
 
     @property
     def chips(self) -> int:
-        """Of a slice."""
+        """Chips of one slice."""
         return math.prod(map(int, self.topology.split("x")))
 
     @property
     def replicas(self) -> int:
-        """Slices: each is a job of the set."""
+        """One job of the set per slice."""
         return self.slices
 
     @property
     def hosts(self) -> int:
-        """Pods of a slice."""
+        """Hosts of one slice; each runs one pod."""
         return self.chips // _CHIPS_PER_HOST
 
     def pod(self, name: str) -> dict[str, Any]:
-        """Where a pod goes; GKE tells it the other hosts and slices."""
+        """Places the pod; GKE tells it about the other hosts and slices."""
         del name
         selector = {
             "cloud.google.com/gke-tpu-accelerator": TPUS[self.generation],
@@ -80,14 +80,14 @@ class TpuSlices:
         return {"nodeSelector": selector}
 
     def container(self, name: str) -> dict[str, Any]:
-        """What its container asks for."""
+        """The container's resources."""
         del name
         return {"resources": {"limits": {"google.com/tpu": _CHIPS_PER_HOST}}}
 
 
 @dataclasses.dataclass(frozen=True)
 class GpuHosts:
-    """Hosts with as many GPUs each, one process a host."""
+    """Hosts with the same number of GPUs each, one process per host."""
 
     hosts: int
     gpus: int = 8
@@ -105,7 +105,7 @@ class GpuHosts:
         return {}
 
     def container(self, name: str) -> dict[str, Any]:
-        """GPUs, and how the processes find each other: the first pod of the set coordinates."""
+        """GPUs, and variables by which the processes find each other: the first pod coordinates."""
         index = {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
         variables = [
             {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{name}-{_GROUP}-0-0.{name}:{_PORT}"},
@@ -121,7 +121,7 @@ def manifest(
     """The JobSet that runs `command`, a script of this repository and its flags.
 
     Raises:
-      UserError: a name that Kubernetes does not take, or no command.
+      UserError: Kubernetes does not accept the name, or there is no command.
     """
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", name):
         raise UserError(f"name is {name!r}: at most 40 lower-case letters, digits and hyphens")
@@ -138,11 +138,11 @@ def manifest(
         "completionMode": "Indexed",
         "parallelism": hosts.hosts,
         "completions": hosts.hosts,
-        "backoffLimit": 0,
+        "backoffLimit": 0,  # a pod cannot rejoin a running training: the set restarts as a whole
         "template": {"spec": pod},
     }
     metadata: dict[str, Any] = {"name": name}
-    if isinstance(hosts, TpuSlices):  # a slice is a node pool, and takes one job
+    if isinstance(hosts, TpuSlices):  # a slice is one node pool, so one job must have it alone
         topology = "alpha.jobset.sigs.k8s.io/exclusive-topology"
         metadata["annotations"] = {topology: "cloud.google.com/gke-nodepool"}
     return {

@@ -1,4 +1,4 @@
-"""Commands of the launch scripts: printed as they would be typed, then run unless it is a dry run."""
+"""Runs the commands of the launch scripts: prints each as you would type it, and executes it unless it is a dry run."""
 
 import shlex
 import subprocess
@@ -15,10 +15,10 @@ def run(command: Command, *, dry_run: bool, stdin: str | None = None) -> str:
     Args:
       command: program and arguments.
       dry_run: only print.
-      stdin: what it reads; printed too.
+      stdin: its input, which is printed too.
 
     Raises:
-      UserError: no such program, or it failed.
+      UserError: the program does not exist, or it failed.
     """
     print(f"$ {shlex.join(command)}", flush=True)
     if stdin is not None:
@@ -39,7 +39,7 @@ def run(command: Command, *, dry_run: bool, stdin: str | None = None) -> str:
 
 
 def run_together(commands: Sequence[Command], *, dry_run: bool) -> None:
-    """Prints the commands and runs them at the same time, as the slices of one training must; waits for all.
+    """Prints the commands, runs them at the same time, and waits for all: slices of one training wait for each other.
 
     Raises:
       UserError: one of them failed.

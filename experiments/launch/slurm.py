@@ -3,8 +3,9 @@ r"""Trains on GPU hosts under SLURM: writes a batch script and submits it.
 python -m experiments.launch.slurm --name=lvm-3b --nodes=8 --gpus_per_node=8 --partition=gpu \
     --run="experiments/train.py --config=experiments/configs/lvm.py:3b --workdir=/d/3b --config.data.shards=/d/uvd"
 
-One process a GPU, which JAX finds by itself. Five minutes before the limit, and when the job is preempted, SLURM sends
-SIGTERM: training saves and ends with 143, and the job queues itself again. `--dry_run` prints the script.
+It starts one process per GPU; JAX finds the others through SLURM. Five minutes before the time limit, and on
+preemption, SLURM sends SIGTERM: training saves and exits with 143, and the job requeues itself. `--dry_run` prints the
+script.
 """
 
 import dataclasses
@@ -17,9 +18,8 @@ from experiments.launch import shell
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 
-SAVED_AND_STOPPED = (
-    143  # what a training that SIGTERM stopped ends with, once its checkpoint is on disk
-)
+# Exit code of a training that SIGTERM stopped, once its checkpoint is on disk.
+SAVED_AND_STOPPED = 143
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Job:
     Attributes:
       name: of the job and its log, NAME-JOBID.log.
       nodes: hosts.
-      gpus_per_node: GPUs and processes of each.
-      time: limit, as SLURM writes it.
-      options: further lines of #SBATCH, such as --partition=gpu.
-      grace_seconds: before the limit, when SIGTERM is sent.
+      gpus_per_node: GPUs and processes per host.
+      time: limit, in SLURM's notation.
+      options: more #SBATCH options, such as --partition=gpu.
+      grace_seconds: how long before the limit SLURM sends SIGTERM.
     """
 
     name: str

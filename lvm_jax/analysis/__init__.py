@@ -1,1 +1,1 @@
-"""What a compiled program costs, read from its own text: FLOPs, bytes, collectives, and the time that they predict."""
+"""Reads the cost of a compiled program from its text: FLOPs, bytes, collectives, and a prediction of its time."""

@@ -1,4 +1,4 @@
-"""What one execution of a compiled program costs a device: FLOPs, bytes of HBM, collectives. Loops count all trips."""
+"""What one run of a compiled program costs a device: FLOPs, HBM bytes and collectives. Loops count every trip."""
 
 import dataclasses
 import math
@@ -13,8 +13,8 @@ COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "coll
 PALLAS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
 VENDOR_PRODUCTS = ("__cublas", "__cudnn")
 
-# Kernels that state no cost: products of (queries, keys) a call, of which a causal mask leaves half, and the axis of T
-# in the queries. The last two are cuDNN's.
+# Attention kernels that state no cost: matrix products of (queries, keys) per call, of which a causal mask leaves half,
+# and the axis of T in the queries. The last two are cuDNN's.
 ATTENTION_KERNELS = {
     "splash_mha_fwd": (2, -2),
     "splash_mha_dkv": (4, -2),
@@ -23,6 +23,7 @@ ATTENTION_KERNELS = {
     "dot_product_attention_bwd": (5, -3),
 }
 
+# Instructions that move no bytes themselves: bookkeeping, or calls whose bodies are counted instead.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
     "partition-id", "replica-id", "opt-barrier", "domain", "async-start", "async-update",
@@ -36,10 +37,10 @@ class Collective:
 
     Attributes:
       kind: one of `COLLECTIVES`.
-      payload: bytes of the whole array on one device: gathered, reduced, or before it is scattered.
-      group: the devices (positions in the mesh, row by row) of one group that exchange it.
-      times: executions a step.
-      asynchronous: it is started and awaited by two instructions, with others between them.
+      payload: bytes of the whole array on one device: after a gather, before a scatter.
+      group: the devices of one group that exchange it, as positions in the mesh, row by row.
+      times: executions per step.
+      asynchronous: one instruction starts it and another awaits it, with others in between.
     """
 
     kind: str
@@ -50,22 +51,23 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """Bytes that a device sends in all its executions, by ring algorithms."""
+        """Bytes that a device sends in all executions, with ring algorithms."""
         n = len(self.group)
+        # On a ring a device sends n - 1 pieces of payload / n. An all-reduce does it twice: it reduces, then gathers.
         rounds = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1.0}
         return self.times * self.payload * rounds.get(self.kind, (n - 1) / n)
 
 
 @dataclasses.dataclass
 class Cost:
-    """Sums over one execution, on one device.
+    """Sums over one run of the program, on one device.
 
     Attributes:
       flops: of matrix products, convolutions and known kernels; a multiply-add is 2.
-      hbm_bytes: read and written by instructions as they were fused; what stays in on-chip memory is free.
+      hbm_bytes: read and written by instructions after fusion; data that stays on the chip is free.
       collectives: all of them.
-      uncounted_kernels: Pallas kernels and calls of NVIDIA's libraries that state no cost and that `ATTENTION_KERNELS`
-        does not know, with their calls.
+      uncounted_kernels: name -> calls, for Pallas kernels and calls into NVIDIA's libraries that state no cost and are
+        not in `ATTENTION_KERNELS`.
     """
 
     flops: float = 0.0
@@ -74,23 +76,23 @@ class Cost:
     uncounted_kernels: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def count(self, kind: str) -> float:
-        """Executions of collectives of a kind."""
+        """Executions of all collectives of one kind."""
         return sum(c.times for c in self.collectives if c.kind == kind)
 
     def payload(self, kind: str) -> float:
-        """Bytes of collectives of a kind."""
+        """Bytes of all collectives of one kind."""
         return sum(c.times * c.payload for c in self.collectives if c.kind == kind)
 
 
 def program_cost(text: str, n_devices: int = 1) -> Cost:
-    """Counts the text of a compiled program.
+    """Counts the cost of a compiled program.
 
     Args:
-      text: what `compiled.as_text()` returns.
-      n_devices: of the mesh; a collective that names no groups spans all of them.
+      text: from `compiled.as_text()`.
+      n_devices: of the mesh; a collective without groups spans all of them.
 
     Raises:
-      ValueError: a loop whose number of trips the text does not tell.
+      ValueError: the text does not give the trip count of a loop.
     """
     module = hlo.parse(text)
     cost = Cost()
@@ -126,6 +128,7 @@ class _Counter:
                 self._kernel(computation, instruction, times)
             elif opcode.removesuffix("-start") in COLLECTIVES:
                 self._collective(computation, instruction, times, fused)
+            # Inside a fusion values stay on the chip; only the fusion itself reads and writes HBM.
             if fused is None:
                 self.cost.hbm_bytes += times * _hbm_bytes(self.module, computation, instruction)
 
@@ -141,6 +144,7 @@ class _Counter:
             counter = _Counter(self.module, self.n_devices, branch)
             counter.visit(self.module.computations[str(name)], times, None)
             branches.append(branch)
+        # Which branch runs is known only at run time, so this is an upper bound.
         dearest = max(branches, key=lambda branch: (branch.flops, branch.hbm_bytes))
         self.cost.flops += dearest.flops
         self.cost.hbm_bytes += dearest.hbm_bytes
@@ -159,7 +163,7 @@ class _Counter:
         label = f"{instruction.name} {instruction.attributes}"
         for name, (products, axis) in ATTENTION_KERNELS.items():
             if name in label:
-                # The first operand of three dimensions or more is the queries.
+                # The queries are the first bf16 operand of three dimensions or more.
                 shapes = [i.shapes[0] for i in computation.operands(instruction)]
                 queries = next(s.dims for s in shapes if len(s.dims) >= 3 and s.dtype == "bf16")
                 self.cost.flops += times * products * math.prod(queries) * queries[axis]
@@ -177,20 +181,21 @@ class _Counter:
         kind = instruction.opcode.removesuffix("-start")
         asynchronous = instruction.opcode.endswith("-start")
         if fused is not None and "chain_id=" in instruction.attributes:
-            # A TPU repeats an asynchronous collective in each fusion that carries on with it: only the first counts.
+            # A TPU repeats an asynchronous collective in every fusion that continues it: count only the first.
             asynchronous = True
             if not any('"AsyncCollectiveStart"' in i.attributes for i in computation):
                 return
         group = _first_group(instruction.attributes, self.n_devices)
         payload = sum(operand.bytes for operand in computation.operands(instruction))
-        if kind == "all-gather":
+        if kind == "all-gather":  # its operand is one device's share, the payload is the whole
             payload *= len(group)
         if (
             kind == "all-reduce"
             and fused is not None
             and fused.bytes * len(group) <= payload * 1.01
         ):
-            kind = "reduce-scatter"  # a TPU writes it as the fusion of an all-reduce and a slice
+            # A TPU writes it as a fusion of an all-reduce and a slice, whose result is one share of the payload.
+            kind = "reduce-scatter"
         if len(group) > 1:
             self.cost.collectives.append(Collective(kind, payload, group, times, asynchronous))
 
@@ -205,7 +210,10 @@ def _dot_flops(computation: hlo.Computation, dot: hlo.Instruction) -> float:
 
 
 def _convolution_flops(computation: hlo.Computation, conv: hlo.Instruction) -> float:
-    """Counts the pairs of an output and a kernel position that meet an input: a TPU writes a batched product so."""
+    """Counts only (output, kernel position) pairs that meet an input element.
+
+    A TPU writes a batched matrix product as a convolution whose other pairs fall on padding or holes of dilation.
+    """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", conv.attributes)
     if labels is None:
         raise ValueError(f"convolution {conv.name} has no dim_labels")
@@ -232,7 +240,7 @@ def _braces(attributes: str, key: str) -> str:
 
 
 def _meeting(size: int, taps: int, outputs: int, window: Mapping[str, str]) -> int:
-    """Pairs (output, tap) of one dimension whose input position is an element, not padding or a dilation's hole."""
+    """Pairs (output, tap) along one dimension that read an input element, and not padding or a hole of dilation."""
     stride, lhs_dilate, rhs_dilate = (
         int(window.get(key, 1)) for key in ("stride", "lhs_dilate", "rhs_dilate")
     )
@@ -243,7 +251,7 @@ def _meeting(size: int, taps: int, outputs: int, window: Mapping[str, str]) -> i
 
 
 def _first_group(attributes: str, n_devices: int) -> tuple[int, ...]:
-    """The first group of `replica_groups` (or the first pair of a permutation), in any of XLA's three notations."""
+    """The first group of `replica_groups`, or the first pair of a permutation; XLA has three notations for groups."""
     pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", attributes)
     if pairs:
         return tuple(map(int, pairs.groups()))
@@ -253,7 +261,7 @@ def _first_group(attributes: str, n_devices: int) -> tuple[int, ...]:
     iota = re.search(
         r"replica_groups=\[(\d+),(\d+)\]<=\[([0-9,]+)\](?:T\(([0-9,]+)\))?", attributes
     )
-    if iota:
+    if iota:  # [groups,size]<=[shape]T(order): iota of that shape, transposed, cut into groups
         ids = np.arange(n_devices).reshape([int(d) for d in iota.group(3).split(",")])
         if iota.group(4):
             ids = ids.transpose([int(d) for d in iota.group(4).split(",")])
@@ -262,7 +270,7 @@ def _first_group(attributes: str, n_devices: int) -> tuple[int, ...]:
         r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([0-9,]+)\]T\(([0-9,]+)\)\))? \{([^}]*)\}",
         attributes,
     )
-    if mesh:
+    if mesh:  # mesh['axis'=size, ...] {'axis', ...}: devices that differ only along the named axes form a group
         sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", mesh.group(1))}
         across = re.findall(r"'(\w+)'", mesh.group(4))
         ids = np.arange(math.prod(sizes.values()))
@@ -274,7 +282,7 @@ def _first_group(attributes: str, n_devices: int) -> tuple[int, ...]:
         return tuple(map(int, ids[first].ravel()))
     if "replica_groups" in attributes and "replica_groups={}" not in attributes:
         text = attributes[attributes.index("replica_groups") :][:80]
-        raise ValueError(f"a notation of groups that is not known: {text}")
+        raise ValueError(f"unknown notation of replica groups: {text}")
     return tuple(range(n_devices))
 
 
@@ -284,12 +292,13 @@ def _hbm_bytes(
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith("-done"):
         return 0.0
+    # A slice reads and writes only the cut, not the whole array that is its operand.
     if opcode in _SLICES:
         return 2 * _in_hbm(instruction.shapes)
     if opcode == "dynamic-update-slice":
         return 2 * _in_hbm(computation.operands(instruction)[1].shapes)
     operands = computation.operands(instruction)
-    if opcode == "slice-start":  # its result is (operand, slice, context): the slice is what moves
+    if opcode == "slice-start":  # its result is (operand, slice, context); only the slice moves
         cut = instruction.shapes[1]
         return cut.bytes * float(operands[0].shapes[0].in_hbm + cut.in_hbm)
     if opcode.endswith("-start"):  # its result repeats its operand: (copy, operand, context)
@@ -302,7 +311,7 @@ def _hbm_bytes(
 def _fusion_bytes(
     inner: hlo.Computation, fusion: hlo.Instruction, operands: list[hlo.Instruction]
 ) -> float:
-    """Operands and results, but of an array that is only cut from, or written into, no more than the cut."""
+    """Bytes of operands and results; for an array that is only sliced or updated in place, just the slice."""
     users: dict[str, list[hlo.Instruction]] = {}
     for instruction in inner:
         for name in instruction.operands:
@@ -315,6 +324,7 @@ def _fusion_bytes(
             if not operand.shapes or not operand.shapes[0].in_hbm:
                 continue
             touched, whole = _touched(inner, parameter, users)
+            # Several slices may touch more than the array has; it is then read once as a whole.
             total += min(touched, operand.bytes)
             written_in_place += whole
     results = _in_hbm(fusion.shapes)
@@ -324,8 +334,8 @@ def _fusion_bytes(
 def _touched(
     inner: hlo.Computation, value: hlo.Instruction, users: Mapping[str, list[hlo.Instruction]]
 ) -> tuple[float, float]:
-    """Bytes of an array that its users touch, and the bytes of results that are the array itself, changed in place."""
-    touched, in_place = 0.0, 0.0
+    """Bytes of an array that its users touch, and bytes of results that are the same array, updated in place."""
+    touched, in_place = 0.0, 0.0  # any other user reads the whole array: see the `else`
     for user in users.get(value.name, []):
         if user.opcode in _SLICES and user.operands[0] == value.name:
             touched += user.bytes

@@ -1,4 +1,4 @@
-"""Counting FLOPs of a function from its jaxpr: convolutions and matrix products, as MFU wants them."""
+"""Counts the FLOPs of a function from its jaxpr: convolutions and matrix products, as MFU does."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -9,13 +9,13 @@ from jax.extend import core
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
-    """FLOPs of the convolutions and matrix products in one call of `function`; nothing is computed.
+    """FLOPs of the convolutions and matrix products in one call of `function`, found without running it.
 
-    A multiply-add is 2. Elementwise work is left out, as is usual for model FLOPs, and so is a convolution's saving
-    at the padded border. A loop's body counts as often as it runs, a `cond` as its dearest branch.
+    A multiply-add is 2. As usual for model FLOPs, it ignores elementwise work and what a convolution saves at its
+    padded border. A loop body counts once per trip, a `cond` as its most expensive branch.
 
     Args:
-      function: traceable; forward only, since what differentiation traces includes work that XLA removes.
+      function: traceable, and only a forward pass: differentiation traces work that XLA later removes.
       *args: arrays or `jax.ShapeDtypeStruct`s.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
@@ -50,6 +50,7 @@ def _inner_jaxprs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
 def _conv(equation: core.JaxprEqn) -> float:
     kernel = _shape(equation.invars[1])
     outputs = equation.params["dimension_numbers"].rhs_spec[0]
+    # Multiply-adds per output element: positions of the window x input channels of a group.
     taps = math.prod(kernel) / kernel[outputs]
     return 2.0 * math.prod(_shape(equation.outvars[0])) * taps
 

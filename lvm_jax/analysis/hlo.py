@@ -1,7 +1,7 @@
-"""Reads the text of a compiled XLA program (`compiled.as_text()`) into computations and instructions.
+"""Parses the text of a compiled XLA program (`compiled.as_text()`) into computations and instructions.
 
-Only what counting needs: shapes, opcodes, operands, and attributes as text. XLA's own `cost_analysis()` counts the
-body of a loop once, and a Pallas kernel as nothing.
+It keeps what counting needs: shapes, opcodes, operands, and attributes as text. XLA's own `cost_analysis()` will not
+do: it counts the body of a loop once and a Pallas kernel as nothing.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 
-# Bytes of an element; 4-bit types are packed in pairs.
+# Bytes per element; 2-bit and 4-bit types are packed.
 _ITEM_BYTES = {
     "pred": 1, "s2": 0.25, "u2": 0.25, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "u32": 4,
     "s64": 8, "u64": 8, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 16, "token": 0, "opaque": 0,
@@ -22,7 +22,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """An array's element type and dimensions; `in_hbm` is False where the layout names on-chip memory."""
+    """An array's element type and dimensions; `in_hbm` is False if XLA places it in on-chip memory."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -30,14 +30,15 @@ class Shape:
 
     @property
     def bytes(self) -> float:
-        """Bytes of its elements, padding of tiles not counted."""
+        """Bytes of its elements, without the padding of tiles."""
+        # There are many 8-bit float types (f8e4m3fn, f8e5m2, ...), and all have one byte.
         size = 1 if self.dtype.startswith("f8") else _ITEM_BYTES[self.dtype]
         return size * math.prod(self.dims)
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line: `%name = shapes opcode(operands), attributes`; a tuple's arrays in order."""
+    """One line, `%name = shapes opcode(operands), attributes`; `shapes` has all arrays of a tuple in order."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -59,21 +60,21 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """Instructions by name, in the order of the text."""
+    """Name -> instruction, in the order of the text."""
 
     name: str
     instructions: dict[str, Instruction]
 
     @property
     def root(self) -> Instruction:
-        """The instruction whose value is the result."""
+        """The instruction that gives the result."""
         return next(i for i in self.instructions.values() if i.is_root)
 
     def __iter__(self) -> Iterator[Instruction]:
         return iter(self.instructions.values())
 
     def operands(self, instruction: Instruction) -> list[Instruction]:
-        """What an instruction reads."""
+        """The instructions that an instruction reads."""
         return [self.instructions[name] for name in instruction.operands]
 
 
@@ -85,23 +86,23 @@ class Module:
     entry: Computation
 
     def called(self, instruction: Instruction, key: str) -> Computation:
-        """The computation that an attribute names."""
+        """The computation named by an attribute."""
         name = instruction.attribute(key)
         if name is None:
             raise ValueError(f"{instruction.opcode} {instruction.name} has no {key}=")
         return self.computations[name]
 
     def trip_count(self, loop: Instruction) -> int:
-        """How often a `while` runs: the compiler's known_trip_count, else what its condition compares with.
+        """Trips of a `while`: the compiler's known_trip_count, or else the constant in its condition.
 
         Raises:
-          ValueError: neither says it; the program's cost is then not known before it runs.
+          ValueError: neither gives it, so the cost is unknown before the program runs.
         """
         known = _TRIPS.search(loop.attributes)
         if known:
             return int(known.group(1))
         condition = self.called(loop, "condition")
-        # `counter < constant`, the form of every scan; a TPU may wrap the comparison into a fusion.
+        # Every scan compares `counter < constant`; a TPU may wrap the comparison into a fusion.
         limits = [
             int(i.attributes) for i in condition if i.opcode == "constant" and not i.shapes[0].dims
         ]
@@ -114,7 +115,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Reads the text of one module.
+    """Parses the text of one module.
 
     Raises:
       ValueError: the text has no ENTRY computation.
@@ -144,7 +145,8 @@ def _instruction(root: str | None, name: str, rest: str) -> Instruction:
     opcode, opening = rest.split("(", 1)[0], rest.index("(")
     end = _closing(rest, opening)
     inside, attributes = rest[opening + 1 : end - 1], rest[end:].lstrip(", ")
-    if opcode == "constant":  # its value is no operand
+    # Inside the parentheses of these two is no operand, but a value or a parameter's number.
+    if opcode == "constant":
         inside, attributes = "", inside
     if opcode == "parameter":
         inside, attributes = "", inside
@@ -161,7 +163,7 @@ def _shapes(text: str) -> Iterator[Shape]:
 
 
 def _closing(text: str, opening: int) -> int:
-    """The index behind the parenthesis that closes the one at `opening`."""
+    """The index after the parenthesis that closes the one at `opening`."""
     depth = 0
     for index in range(opening, len(text)):
         depth += {"(": 1, ")": -1}.get(text[index], 0)
@@ -171,7 +173,7 @@ def _closing(text: str, opening: int) -> int:
 
 
 def _split(text: str) -> list[str]:
-    """Splits at the commas outside of brackets; an operand may carry its shape."""
+    """Splits at commas outside brackets: an operand may come with its shape, which has commas too."""
     parts, depth, start = [], 0, 0
     for index, sign in enumerate(text):
         depth += (sign in "([{") - (sign in ")]}")

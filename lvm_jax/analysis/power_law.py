@@ -1,4 +1,4 @@
-"""A power law through measured losses: loss = coefficient * x ** -exponent, a straight line in the logarithms."""
+"""Fits a power law to measured losses: loss = coefficient * x ** -exponent, a straight line in the logarithms."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from scipy import stats
 
 from lvm_jax.errors import UserError
 
-MIN_POINTS = 3  # two points leave nothing to tell the uncertainty from
+MIN_POINTS = 3  # a line through two leaves no residual to estimate the uncertainty from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +20,11 @@ class PowerLaw:
     Attributes:
       coefficient: the loss at x = 1.
       exponent: how fast the loss falls; doubling x multiplies the loss by 2 ** -exponent.
-      margin: half of the exponent's 95% confidence interval, by Student's t with points - 2 degrees of freedom. It
-        covers the scatter of the points around the line, and neither the choice of this form nor another seed.
+      margin: half of the exponent's 95% confidence interval, from Student's t with points - 2 degrees of freedom. It
+        covers the scatter of the points around the line, but not the choice of this form or other seeds.
       scatter: root mean square of the residuals in ln(loss), about the relative error of the line at a point.
-      points: how many were fitted.
-      first, last: the range of x that was seen, beyond which the law says nothing.
+      points: number of points fitted.
+      first, last: the range of x in the data; the law says nothing beyond it.
     """
 
     coefficient: float
@@ -41,10 +41,10 @@ class PowerLaw:
 
 
 def fit_power_law(x: Sequence[float], loss: Sequence[float]) -> PowerLaw:
-    """The power law through points.
+    """Fits a power law.
 
     Raises:
-      UserError: fewer than 3 points, fewer than 2 different x, or a number that is not above 0.
+      UserError: fewer than 3 points, fewer than 2 different x, or a number that is not positive.
     """
     if len(x) != len(loss) or len(x) < MIN_POINTS:
         raise UserError(
@@ -56,7 +56,7 @@ def fit_power_law(x: Sequence[float], loss: Sequence[float]) -> PowerLaw:
     if len(set(x)) < 2:
         raise UserError(f"all {len(x)} points have x = {x[0]}: a power law needs different ones")
     log_x, log_loss = np.log(points)
-    line: Any = stats.linregress(log_x, log_loss)  # SciPy leaves its result without a type
+    line: Any = stats.linregress(log_x, log_loss)  # SciPy does not type its result
     residuals = log_loss - line.intercept - line.slope * log_x
     return PowerLaw(
         coefficient=math.exp(line.intercept),
@@ -70,7 +70,7 @@ def fit_power_law(x: Sequence[float], loss: Sequence[float]) -> PowerLaw:
 
 
 def frontier(cost: Sequence[float], loss: Sequence[float]) -> list[int]:
-    """The indices, by cost, of the points whose loss no other point reaches for the same cost or less."""
+    """Indices, by cost, of the points whose loss no other point of the same or lower cost reaches."""
     best, found = math.inf, []
     for i in sorted(range(len(cost)), key=lambda i: (cost[i], loss[i])):
         if loss[i] < best:

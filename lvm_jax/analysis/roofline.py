@@ -1,8 +1,8 @@
-"""How long a step should take on chips that are not here: the slowest of compute and memory, plus what nothing hides.
+"""Predicts the time of a step on absent chips: the slowest of compute, memory and hidden communication, plus the rest.
 
-The figures of a TPU are the vendor's (cloud.google.com/tpu/docs, the page of each generation) and, for links, those of
-"How to Scale Your Model" (jax-ml.github.io/scaling-book, chapter "Rooflines" and "TPUs"); those of a GPU are its data
-sheet's, with one network card of 400 Gb/s for each GPU, as in a DGX.
+TPU figures are the vendor's (cloud.google.com/tpu/docs, the page of each generation) and, for links, those of "How to
+Scale Your Model" (jax-ml.github.io/scaling-book, chapters "Rooflines" and "TPUs"). GPU figures are from the data sheet,
+with one network card of 400 Gb/s per GPU, as in a DGX.
 """
 
 import dataclasses
@@ -12,20 +12,20 @@ from typing import Any
 
 from lvm_jax.analysis.costs import Collective, Cost
 
-# Of the peak: about what MaxText's published runs of 16B and more reach as a whole on v5p and v5e (56 to 71%).
+# Of the peak: about what MaxText's published runs of 16B and more reach end to end on v5p and v5e (56 to 71%).
 COMPUTE_FRACTION = 0.65
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip. Bytes are bytes, rates are a second.
+    """One chip, in bytes, bytes/s and FLOP/s.
 
     Attributes:
       peak_flops: dense bf16.
-      hbm_bytes: what XLA lets a program use; of a GPU the three quarters that JAX takes by default.
-      hbm_bandwidth: reading and writing together.
-      ici_bandwidth: of a TPU the links along one axis of the torus, both directions; of a GPU NVLink, one direction.
-      dcn_bandwidth: its share of its host's network, one direction.
+      hbm_bytes: what XLA lets a program use; on a GPU the three quarters that JAX takes by default.
+      hbm_bandwidth: reads and writes together.
+      ici_bandwidth: TPU: the links along one axis of the torus, both directions. GPU: NVLink, one direction.
+      dcn_bandwidth: the chip's share of its host's network, one direction.
     """
 
     peak_flops: float
@@ -48,12 +48,12 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Seconds of one step, each part as if it were alone, and all of it.
+    """Seconds of one step: each component as if it ran alone, and the total.
 
     Attributes:
       compute: FLOPs at `COMPUTE_FRACTION` of the peak.
-      hbm: bytes of HBM at full bandwidth.
-      hidden: asynchronous collectives, which run beside the above.
+      hbm: HBM bytes at full bandwidth.
+      hidden: asynchronous collectives, which overlap with the above.
       exposed: synchronous collectives, which everything waits for.
       step: max(compute, hbm, hidden) + exposed.
     """
@@ -65,7 +65,7 @@ class Prediction:
 
     @property
     def step(self) -> float:
-        """Seconds."""
+        """Seconds of the whole step."""
         return max(self.compute, self.hbm, self.hidden) + self.exposed
 
 
@@ -75,8 +75,8 @@ def predict(cost: Cost, chip: Chip, devices: Sequence[Any]) -> Prediction:
     Args:
       cost: of one device.
       chip: its rates.
-      devices: in the order of the mesh; `coords` and `slice_index` of a TPU, `process_index` of a GPU tell which links
-        a collective can use.
+      devices: in the order of the mesh. `coords` and `slice_index` of a TPU, or `process_index` of a GPU, decide which
+        links a collective uses.
     """
     seconds = {True: 0.0, False: 0.0}
     for collective in cost.collectives:
@@ -90,11 +90,11 @@ def predict(cost: Cost, chip: Chip, devices: Sequence[Any]) -> Prediction:
 
 
 def collective_seconds(collective: Collective, chip: Chip, devices: Sequence[Any]) -> float:
-    """Seconds of all executions of a collective; latency is not counted.
+    """Seconds of all executions of a collective, without latency.
 
-    Rings run along every axis of the torus in which the group's chips differ, in both directions; a host's GPUs are
-    behind one switch, which counts as one axis. Across slices, or hosts of GPUs, each chip first meets the others of
-    its own, and then exchanges its part over the hosts' network.
+    Rings run in both directions along every axis of the torus where the group's chips differ. The GPUs of a host share
+    a switch, which counts as one axis. Between slices, or hosts of GPUs, chips first combine within their own slice;
+    then each exchanges its share over the hosts' network.
     """
     members = [devices[position] for position in collective.group]
     gpus = getattr(members[0], "platform", "tpu") in ("gpu", "cuda")
@@ -122,13 +122,14 @@ def collective_seconds(collective: Collective, chip: Chip, devices: Sequence[Any
 
 
 def largest_fitting(memory: Callable[[int], float], limit: float, start: int) -> int:
-    """The largest n with memory(n) <= limit, for a memory that grows about linearly; 0 if not even 1 fits.
+    """The largest n with memory(n) <= limit, for memory that grows about linearly; 0 if not even 1 fits.
 
     Args:
-      memory: bytes for n; infinite where the compiler gave up. Each call is a compilation, so there are few.
-      limit: bytes that there are.
-      start: where to begin.
+      memory: bytes for n; infinite if the compiler gave up. Each call is a compilation, so it makes few.
+      limit: available bytes.
+      start: first n to try.
     """
+    # A bisection whose guess is the line through the two largest finite points, kept inside the bracket.
     known: dict[int, float] = {}
     n = start
     while True:
@@ -149,7 +150,7 @@ def largest_fitting(memory: Callable[[int], float], limit: float, start: int) ->
 
 
 def out_of_memory(message: str) -> str | None:
-    """The compiler's "NEED of LIMIT" from its message that a program does not fit; None for any other message."""
+    """Extracts "NEED of LIMIT" from the compiler's out-of-memory message; None for any other message."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     sizes = re.findall(r"[\d.]+[KMGT]", message)

@@ -1,1 +1,1 @@
-"""A local page where you ask a decoder with pictures. `experiments/demo.py` starts it."""
+"""A local page where you prompt a decoder with pictures; `experiments/demo.py` starts it."""

@@ -1,4 +1,4 @@
-"""Which model the page answers with, and what it says of it."""
+"""Finds the model that the page uses, and describes it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ N_EXAMPLES = 12
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A tokenizer and a decoder, prompts to start from, and the words of the page's label."""
+    """A tokenizer and a decoder, example prompts, and the text of the page's label."""
 
     vqgan: VQGAN
     model: Decoder
@@ -31,10 +31,10 @@ class Found:
 
 
 def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
-    """The packed model where there is one, else that of a finished run.
+    """Loads the released models if there are any, else those of a finished run.
 
     Raises:
-      UserError: neither exists, or what is there is damaged.
+      UserError: neither exists, or the release is damaged.
     """
     packed, run = epath.Path(release), epath.Path(workdir)
     if exists(release):
@@ -51,6 +51,7 @@ def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
     vqgan, model = _load(*folders)
     store = SentenceStore(run / "shards", "validation")
     check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
+    # 20 times as many sentences as examples: enough for every source and kind to be among them.
     cases = held_out_cases(
         read_sentences(store, 20 * N_EXAMPLES),
         n_images=1,
@@ -65,7 +66,7 @@ def _load(tokenizer: epath.Path, decoder: epath.Path) -> tuple[VQGAN, Decoder]:
 
 
 def described(folder: epath.Path, vqgan: VQGAN, model: Decoder) -> str:
-    """What the two are, in a line."""
+    """Describes both models in one line."""
     side, n = vqgan.config.resolution, vqgan.tokens_per_image
     images = model.config.max_position_embeddings // n
     parameters = sum(v.size for v in named_parameters(model).values()) / 1e6
@@ -76,6 +77,6 @@ def described(folder: epath.Path, vqgan: VQGAN, model: Decoder) -> str:
 
 
 def data_words(manifest: Manifest) -> str:
-    """Where the data came from and under which terms, each said once."""
+    """The origins of the data with their licences, without repeats."""
     terms = dict.fromkeys(f"{s['origin']} ({s['licence']})" for s in manifest.sources.values())
     return "; ".join(terms)

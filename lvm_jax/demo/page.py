@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: which part calls what. Pictures travel inside messages, never as files."""
+"""The page itself, in Gradio, and what its events call. Pictures travel inside messages, never as files."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.sampling import Sampling
 
 _HERE = Path(__file__).parent
-_SECONDS_KEPT = 3600  # of a page that was left open
+_SECONDS_KEPT = 3600  # how long the server keeps the state of a page left open
 _SESSIONS = 8
 _QUEUE = 16
 _CLICKED = """
@@ -35,12 +35,12 @@ _BUSY = view.notice(
 
 @dataclasses.dataclass(frozen=True)
 class Desk:
-    """What one open page holds.
+    """The state of one open page.
 
     Attributes:
       strip: the prompt.
-      candidates: the last answers.
-      truth: what follows the strip in the corpus, while the strip is an untouched example.
+      candidates: the latest answers.
+      truth: what follows the strip in the corpus, as long as the strip is an unchanged example.
     """
 
     strip: Strip = ()
@@ -49,16 +49,16 @@ class Desk:
 
 
 def build(studio: Studio, examples: Sequence[Example], model: str, data: str) -> gr.Blocks:
-    """The page.
+    """Builds the page.
 
     Args:
-      studio: answers.
-      examples: to start from.
-      model, data: the words of the label.
+      studio: answers the prompts.
+      examples: prompts to start from.
+      model, data: text of the label.
     """
 
     def act(function: Callable[..., Desk]) -> Callable[..., tuple[Desk, str, str, str]]:
-        """A handler that draws the page anew; a user's mistake becomes a line, and the desk stays."""
+        """Makes a handler that redraws the page; a UserError becomes a notice and leaves the desk as it was."""
 
         def handler(desk: Desk, *values: Any) -> tuple[Desk, str, str, str]:
             message = ""
@@ -148,7 +148,7 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
             "concurrency_id": "model",
             "concurrency_limit": 1,
         }
-        # Gradio hands what an event tells to an argument of this type, by its annotation.
+        # Gradio finds the argument for the event's data by its annotation, so the handlers need one of that type.
         for listen, function in (
             (strip.upload, upload),
             (strip.click, change),
@@ -167,11 +167,12 @@ def launch(page: gr.Blocks, host: str, port: int) -> None:
     Args:
       page: from `build`.
       host: the address to listen on; LOOPBACK reaches this machine only.
-      port: 0 takes a free one from 7860 on.
+      port: 0 takes the first free one from 7860.
 
     Raises:
       UserError: the port is taken, or the host is not an address of this machine.
     """
+    # On another address the names that people use for this machine are unknown, so the guard lets any name pass.
     hosts = LOOPBACK if host in LOOPBACK else ()
     page.queue(max_size=_QUEUE, default_concurrency_limit=1, api_open=False)
     try:
@@ -217,7 +218,7 @@ def _from_base64(content: str) -> bytes:
 
 
 def _sampling(studio: Studio) -> list[Component]:
-    """The controls in the order of `answer`."""
+    """The controls, in the order of the arguments of `answer`."""
     codes = len(studio.colours_K3)
     return [
         gr.Slider(1, MAX_CANDIDATES, 4, step=1, label="Candidates"),
@@ -229,7 +230,7 @@ def _sampling(studio: Studio) -> list[Component]:
 
 
 def _theme() -> Base:
-    """Fonts of the system, the colours of page.css."""
+    """System fonts, and the colours of page.css."""
     sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     return Base(font=sans, font_mono=["ui-monospace", "monospace"]).set(
         **{
@@ -240,7 +241,7 @@ def _theme() -> Base:
     )
 
 
-# Gradio's variables -> those of page.css, which know light and dark.
+# Gradio's variables -> those of page.css, which differ for light and dark.
 _COLOURS = {
     "body_background_fill": "paper",
     "body_text_color": "ink",

@@ -1,8 +1,8 @@
-"""What the page's server refuses before it looks inside a request: an ASGI middleware.
+"""An ASGI middleware that refuses requests before the server reads their body.
 
-The page sends everything in one message to Gradio's queue. So nothing else may be posted, which closes the routes that
-would store an upload, fetch another address or serve a file; a request is small, comes from the page itself, and
-names this machine. The policy that goes with every answer forbids the browser to load anything from elsewhere.
+The page sends everything in one message to Gradio's queue, so no other POST is allowed. This closes the routes that
+would store an upload, fetch another address or serve a file. A request must be small, come from the page itself and
+name this machine. A policy in every response forbids the browser to load anything from elsewhere.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -10,9 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MAX_FILES_BYTES = 48 << 20  # of all files of one message
-MAX_REQUEST_BYTES = MAX_FILES_BYTES * 4 // 3 + (
-    1 << 20
-)  # they travel as base64, with a frame around them
+# Base64 takes 4 bytes for 3; the rest of the message fits into a megabyte.
+MAX_REQUEST_BYTES = MAX_FILES_BYTES * 4 // 3 + (1 << 20)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _POSTS = ("/gradio_api/queue/join", "/gradio_api/reset", "/gradio_api/cancel")
@@ -36,8 +35,8 @@ class Guard:
     """Wraps an ASGI application.
 
     Args:
-      app: what answers the requests that pass.
-      hosts: names by which the machine may be asked, without a port; none at all lets any name pass.
+      app: answers the requests that pass.
+      hosts: allowed names of this machine, without a port; empty allows any name.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Guard:
         self._hosts = frozenset(hosts)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Refuses with a status and one line, or passes on."""
+        """Refuses with a status and one line, or passes the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -75,7 +74,7 @@ class Guard:
 def refusal(
     method: str, path: str, headers: MutableMapping[str, str], hosts: frozenset[str]
 ) -> tuple[int, str] | None:
-    """The status and the reason with which a request is refused, if it is.
+    """Status and reason if the request is refused, else None.
 
     Args:
       method, path: of the request.
@@ -84,10 +83,8 @@ def refusal(
     """
     host = headers.get("host", "")
     if hosts and urlsplit(f"//{host}").hostname not in hosts:
-        return (
-            421,
-            f"this page is not {host!r}",
-        )  # a name of another site that resolves to this machine
+        # DNS rebinding: another site's name that resolves to this machine.
+        return 421, f"this page is not {host!r}"
     origin = headers.get("origin")
     if origin and urlsplit(origin).netloc != host:
         return 403, f"requests from {origin} are refused"

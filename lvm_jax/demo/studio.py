@@ -1,7 +1,7 @@
-"""What the page does, without the page: pictures in, their codes, and the next images. Nothing is written to disk.
+"""What the page does, without the page: pictures to codes, and codes to the next images. Writes nothing to disk.
 
-P: images of the prompt, B: candidates, N: tokens an image, G: sqrt(N), K: codes, H, W: pixels as the model sees them,
-h, w: as they were given, C: the channels R, G, B.
+P: images of the prompt, B: candidates, N: tokens per image, G: sqrt(N), K: codes, D: dimensions of a code, H, W: pixels
+as the model sees them, H2, W2: of the given picture, C: the channels R, G, B.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.pictures.resize import resize
 
 MAX_BYTES = 20 << 20  # of one file
-MAX_PIXELS = 40_000_000  # looked up in the file's header, before anything is decoded
+MAX_PIXELS = 40_000_000  # checked in the file's header, before anything is decoded
 MAX_CANDIDATES = 8
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # whose decoders start no other program
-_THUMBNAIL = 128  # the side of the given picture that is kept; larger ones are shown no larger
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # their decoders start no other program
+_THUMBNAIL = 128  # side at which a given picture is kept; the page shows none larger
 _SEEDS = 2**32
 
 
@@ -36,12 +36,12 @@ class Item:
     Attributes:
       codes_N: what the decoder reads.
       seen_HWC: the codes decoded, uint8.
-      given_HWC: the picture they were made of, squashed to a square; None for an image that began as codes.
+      given_HWC: the given picture, squashed to a square; None for an image that started as codes.
     """
 
     codes_N: Int[np.ndarray, " N"]
     seen_HWC: UInt8[np.ndarray, "H W 3"]
-    given_HWC: UInt8[np.ndarray, "h w 3"] | None = None
+    given_HWC: UInt8[np.ndarray, "H2 W2 3"] | None = None
 
 
 Strip = tuple[Item, ...]
@@ -49,7 +49,7 @@ Strip = tuple[Item, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A prompt to start from: its name, its images, and the answers that the corpus has."""
+    """A prompt to start from: its name, its images, and the known answers."""
 
     name: str
     strip: Strip
@@ -64,11 +64,11 @@ class Studio:
       model: the decoder that was trained with it.
 
     Attributes:
-      max_prompt: how many images a prompt may have, so that one more fits the context.
-      colours_K3: uint8, a colour for each code; codes that are near each other have similar ones.
+      max_prompt: images that a prompt may have, so that one more fits the context.
+      colours_K3: uint8, a colour for each code; similar codes have similar colours.
 
     Raises:
-      UserError: the two do not match, or hold weights that are not numbers.
+      UserError: the two do not match, or have weights that are not finite.
     """
 
     def __init__(self, vqgan: VQGAN, model: Decoder) -> None:
@@ -78,10 +78,10 @@ class Studio:
         self.colours_K3 = code_colours(np.asarray(vqgan.quantizer.codebook[...]))
 
     def tokenise(self, files: Sequence[tuple[str, bytes]]) -> Strip:
-        """Image files, as (name, content), to items in the same order.
+        """Turns image files, as (name, content), into items in the same order.
 
         Raises:
-          UserError: no file, a file that is too large or not an image; its name is told.
+          UserError: there is no file, or one is too large or not an image; the message names it.
         """
         if not files:
             raise UserError("0 pictures: drop at least 1")
@@ -95,14 +95,15 @@ class Studio:
         )
 
     def from_codes(self, codes_PN: Int[np.ndarray, "P N"]) -> Strip:
-        """Images that are codes already."""
+        """Items for images that are already codes."""
         if not len(codes_PN):
             return ()
         seen = to_uint8(decode_codes(self.vqgan, codes_PN))
         return tuple(Item(codes_N, image) for codes_N, image in zip(codes_PN, seen))
 
     def example(self, case: Case) -> Example:
-        """A held-out sentence whose end is hidden."""
+        """Turns a case into an example."""
+        # Pictures from files all have the source "files"; the folder's name says more.
         source = case.source.replace("_", " ")
         name = (
             source if case.source != "files" else case.name.replace("-", " ").lstrip("0123456789 ")
@@ -113,7 +114,7 @@ class Studio:
         """The strip with more images at its end.
 
         Raises:
-          UserError: there is no room for them; the strip stays as it was.
+          UserError: there is no room for them; the strip does not change.
         """
         if len(strip) + len(items) > self.max_prompt:
             raise UserError(
@@ -123,10 +124,10 @@ class Studio:
         return strip + items
 
     def next_images(self, strip: Strip, candidates: int, sampling: Sampling, seed: int) -> Strip:
-        """Independent candidates for the image that follows the strip.
+        """Draws independent candidates for the image after the strip.
 
         Raises:
-          UserError: an empty strip, a strip that is too long, or an option out of range.
+          UserError: the strip is empty or too long, or an option is out of range.
         """
         if not strip:
             raise UserError("the strip has 0 images: drop at least 1, or start from an example")
@@ -143,16 +144,16 @@ class Studio:
         return self.from_codes(codes_BIN[:, 0])
 
     def code_map(self, item: Item) -> UInt8[np.ndarray, "G G 3"]:
-        """The codes where they lie in the image, each in its colour."""
+        """The codes at their places in the image, each in its colour."""
         side = int(np.sqrt(len(item.codes_N)))
         return self.colours_K3[item.codes_N.reshape(side, side)]
 
 
 def moved(strip: Strip, index: int, by: int) -> Strip:
-    """The strip with image `index` moved by so many places, as far as there are places.
+    """The strip with image `index` moved by `by` places, but not beyond the ends.
 
     Raises:
-      UserError: no such image.
+      UserError: there is no such image.
     """
     _check_index(strip, index)
     rest = strip[:index] + strip[index + 1 :]
@@ -164,7 +165,7 @@ def removed(strip: Strip, index: int) -> Strip:
     """The strip without image `index`.
 
     Raises:
-      UserError: no such image.
+      UserError: there is no such image.
     """
     _check_index(strip, index)
     return strip[:index] + strip[index + 1 :]
@@ -177,6 +178,7 @@ def code_colours(codebook_KD: np.ndarray) -> UInt8[np.ndarray, "K 3"]:
     shown_K3 = np.zeros((len(codebook_KD), 3))
     used = min(3, len(axes_DD))
     shown_K3[:, :used] = centred_KD @ axes_DD[:used].T
+    # Ranks and not values, so that an outlier does not squeeze all other colours together.
     ranks_K3 = shown_K3.argsort(axis=0).argsort(axis=0)
     return np.round(40 + 200 * ranks_K3 / max(1, len(codebook_KD) - 1)).astype(np.uint8)
 

@@ -1,4 +1,7 @@
-"""The parts of the page as HTML, from templates/. Pictures are inside it: none is written to disk to be shown."""
+"""Renders the elements of the page as HTML from templates/, with pictures inside: none goes through the disk.
+
+H, W: pixels.
+"""
 
 import functools
 import io
@@ -13,21 +16,21 @@ from PIL import Image
 from lvm_jax.demo.studio import Example, Strip, Studio
 from lvm_jax.reporting.html import environment, png_url
 
-_SHOWN = 128  # small pictures are enlarged to about this side, with hard edges
+_SHOWN = 128  # small pictures are enlarged to about this side, with hard pixel edges
 
 
 def heading() -> str:
-    """What the page is for."""
+    """The purpose of the page."""
     return _render("heading.html")
 
 
 def examples_row(examples: Sequence[Example]) -> str:
-    """A button for each example: the last images of its prompt, and its name."""
+    """A button for each example, with the last images of its prompt and its name."""
     return _render("examples.html", examples=examples) if examples else ""
 
 
 def strip_table(strip: Strip, studio: Studio) -> str:
-    """The strip: a column an image, what was given above what the decoder reads, and room for more at the end."""
+    """The strip, one column per image: the given picture above what the decoder reads, and space for more."""
     return _render(
         "strip.html",
         strip=strip,
@@ -40,17 +43,17 @@ def strip_table(strip: Strip, studio: Studio) -> str:
 
 
 def candidates_row(candidates: Strip, truth: Strip) -> str:
-    """The candidates, each with a button that appends it; after them what the corpus has, where that is known."""
+    """The candidates, each with a button that appends it, and then the truth if it is known."""
     return _render("candidates.html", candidates=candidates, truth=truth) if candidates else ""
 
 
 def notice(message: str, kind: str = "error") -> str:
-    """One line for the user; an empty one takes no room."""
+    """One line for the user; an empty message takes no space."""
     return _render("notice.html", message=message, kind=kind) if message else ""
 
 
 def label(model: str, data: str) -> str:
-    """What answers, and what it has learned from."""
+    """The model, and the data it was trained on."""
     return _render("label.html", model=model, data=data)
 
 

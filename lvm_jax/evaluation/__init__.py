@@ -1,1 +1,1 @@
-"""What a score is. An evaluator judges a subject; `lvm` judges decoders of visual sentences, `tokenizer` tokenizers."""
+"""Evaluators, which score a subject: in `lvm` decoders of visual sentences, in `tokenizer` tokenizers."""

@@ -1,4 +1,4 @@
-"""What stands beside scores, so that they can be told from others: the machine, and the tokenizer."""
+"""The machine and the tokenizer behind a set of scores, recorded beside them."""
 
 import platform
 
@@ -9,7 +9,7 @@ from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 
 def environment() -> dict[str, str | int]:
-    """Versions and devices."""
+    """Versions, devices and system."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),

@@ -1,7 +1,7 @@
-"""The one shape of an evaluation: it has a name, and `run` judges a subject and returns flat results.
+"""The interface of every evaluator: a name, and a `run` that scores a subject and returns flat results.
 
-The same evaluator serves the scripts, which judge a finished model, and the training loop, which judges its state
-through `WhileTraining`. What differs between the two is only how a subject is made.
+The same evaluator serves the scripts, which score a finished model, and the training loop, which scores its state
+through `WhileTraining`. Only the way the subject is made differs.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,18 +15,19 @@ _Judged = TypeVar("_Judged", contravariant=True)
 
 
 class Evaluator(Protocol[_Judged]):
-    """Judges a subject, such as a tokenizer or a decoder's scores of sentences.
+    """Scores a subject, such as a tokenizer or a decoder behind a `Scorer`.
 
-    The data is the evaluator's own, read when it is made: a mistake in it shows before the first step of a training.
+    An evaluator owns its data and reads it when it is constructed, so a mistake in the data shows before training
+    starts.
 
     Attributes:
-      name: what its results stand under where several evaluations are collected.
+      name: the key of its results where several evaluations are collected.
     """
 
     name: str
 
     def run(self, subject: _Judged) -> Result:
-        """Results by name; "/" joins the parts of a name. A string says why a number is missing."""
+        """Results by name, with "/" between the levels of a name. A string says why a number is missing."""
         ...
 
 
@@ -34,11 +35,11 @@ class WhileTraining(Generic[Subject]):
     """An evaluator as the training loop calls it: (step, state) -> numbers to log.
 
     Args:
-      prefix: comes before the names in metrics.jsonl, with "/" between.
-      evaluator: judges.
-      subject: makes the evaluator's subject from a training's state.
-      names: result -> its name in metrics.jsonl; other results are not logged. By default all are, as they are
-        named.
+      prefix: "PREFIX/" precedes the names in metrics.jsonl.
+      evaluator: scores the subject.
+      subject: makes the subject from the training state.
+      names: result -> its name in metrics.jsonl; results not listed are not logged. By default all are, under their
+        own names.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class WhileTraining(Generic[Subject]):
         )
 
     def __call__(self, step: int, state: Any) -> dict[str, float]:
-        """The evaluator's numbers, under the names of metrics.jsonl."""
+        """Runs the evaluator; returns its numbers under their names in metrics.jsonl."""
         del step
         return logged(self._prefix, self._evaluator.run(self._subject(state)), self._names)
 
@@ -64,9 +65,9 @@ class WhileTraining(Generic[Subject]):
 def logged(
     prefix: str, results: Result, names: Mapping[str, str] | None = None
 ) -> dict[str, float]:
-    """Results under the names of metrics.jsonl; for the arguments see `WhileTraining`.
+    """Results under their names in metrics.jsonl; see `WhileTraining` for the arguments.
 
-    metrics.jsonl holds numbers only, so strings are dropped.
+    Drops strings, since metrics.jsonl holds only numbers.
     """
     chosen = dict(zip(results, results)) if names is None else names
     return {

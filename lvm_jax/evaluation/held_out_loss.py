@@ -1,4 +1,4 @@
-"""The loss that a task trains, over a split that it does not train on."""
+"""A task's training loss, measured on a split that it does not train on."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,14 +15,14 @@ Loss = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array]]
 
 
 class HeldOutLoss:
-    """The mean of a loss over a held-out split, which is read once, in order.
+    """The mean of a loss over one pass of a held-out split.
 
-    Results: `loss`, in the loss's own unit; for a decoder nats a token, ends of sentences included.
+    Results: `loss`, in the unit of the loss; for a decoder nats a token, which counts ends of sentences.
 
     Args:
       loss: (params, batch) -> (sum, weight); compiled once.
-      batches: host-local rows; iterating again starts again. Padding must weigh nothing.
-      placement: the mesh, and the batch that `batches` yields.
+      batches: host-local rows; every iteration starts from the beginning. Padding must have weight 0.
+      placement: the mesh, and the shape of the batches.
     """
 
     name = "validation"
@@ -30,14 +30,15 @@ class HeldOutLoss:
     def __init__(
         self, loss: Loss, batches: Iterable[Mapping[str, np.ndarray]], placement: BatchPlacement
     ) -> None:
+        # (sum, weight) and not a mean: padding makes some batches weigh less than others.
         self._loss = jax.jit(lambda params, batch: Mean(*loss(params, batch)))
         self._batches, self._placement = batches, placement
 
     def run(self, subject: Any) -> Result:
-        """The loss of parameters on the mesh; nothing where the split is empty."""
+        """The loss of parameters on the mesh; empty if the split is."""
         total: dict[str, Mean] | None = None
         for batch in self._batches:
-            # Sums stay on the device until the end: reading each would wait for it before the next is dispatched.
+            # Sums stay on the device until the end: reading one would block before the next batch is dispatched.
             mean = self._loss(subject, self._placement.put(batch))
             total = metric_states.merge(total, {"loss": mean})
         return dict(metric_states.compute(jax.device_get(total or {})))
@@ -46,6 +47,6 @@ class HeldOutLoss:
 def held_out_loss(
     loss: Loss, batches: Iterable[Mapping[str, np.ndarray]], placement: BatchPlacement
 ) -> WhileTraining[Any]:
-    """`validation/loss` of the parameters in a training's state; for the arguments see `HeldOutLoss`."""
+    """`HeldOutLoss` for the training loop, which logs it as `validation/loss`."""
     evaluator = HeldOutLoss(loss, batches, placement)
     return WhileTraining(evaluator.name, evaluator, lambda state: state["params"])

@@ -1,4 +1,4 @@
-"""Visual prompts and their answers: `from lvm_jax.inference import VisualPrompt, generate_images`."""
+"""Answers visual prompts: `from lvm_jax.inference import VisualPrompt, generate_images`."""
 
 from lvm_jax.inference.image_generator import ImageGenerator, generate_images
 from lvm_jax.inference.images import Engine

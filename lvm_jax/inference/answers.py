@@ -1,6 +1,7 @@
-"""One answered prompt: its pictures, the files they go to, and how close they are to the known answer.
+"""One answered prompt: its pictures, its files, and how close the answer is to the truth.
 
-P: images of the prompt, I: images hidden or made, B: candidates, N: tokens an image, H, W: pixels, C: channels.
+P: images of the prompt, I: images made for each candidate, I2: images of the truth (I, or 0 where it is unknown),
+B: candidates, N: tokens per image, M: images of any kind, H, W: pixels, H2, W2: pixels after stretching, C: channels.
 """
 
 import dataclasses
@@ -23,23 +24,24 @@ from lvm_jax.reporting.figures import PREDICTION, TRUTH, Group, save_png, strip
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A case and what the decoder made of it, as codes and as pictures in [0, 1].
+    """A case and the decoder's answers to it, as codes and as pictures in [0, 1].
 
     Attributes:
       case: the prompt.
-      made_BIN: the codes of the candidates.
-      prompt_PHWC, made_BIHWC, truth_IHWC: the codes of prompt, candidates and known answer, decoded.
+      made_BIN: codes of the candidates.
+      prompt_PHWC, made_BIHWC, truth_IHWC: decoded pictures of the prompt, the candidates and the truth.
     """
 
     case: Case
-    made_BIN: Int[np.ndarray, "b i n"]
-    prompt_PHWC: Float[np.ndarray, "p h w c"]
-    made_BIHWC: Float[np.ndarray, "b i h w c"]
-    truth_IHWC: Float[np.ndarray, "i2 h w c"]
+    made_BIN: Int[np.ndarray, "B I N"]
+    prompt_PHWC: Float[np.ndarray, "P H W C"]
+    made_BIHWC: Float[np.ndarray, "B I H W C"]
+    truth_IHWC: Float[np.ndarray, "I2 H W C"]
 
     @classmethod
-    def of(cls, case: Case, made_BIN: Int[np.ndarray, "b i n"], vqgan: VQGAN) -> "Answer":
-        """Decodes all pictures of a case together."""
+    def of(cls, case: Case, made_BIN: Int[np.ndarray, "B I N"], vqgan: VQGAN) -> "Answer":
+        """Decodes every picture of a case."""
+        # One call for all of them: the tokenizer then runs in full batches of few shapes.
         codes = [case.prompt_PN, made_BIN.reshape(-1, made_BIN.shape[-1]), case.truth_IN]
         images = decode_codes(vqgan, np.concatenate(codes))
         prompt, made, truth = np.split(images, np.cumsum([len(part) for part in codes])[:-1])
@@ -48,17 +50,18 @@ class Answer:
         )
 
     def scores(self) -> dict[str, float]:
-        """How close the candidates are to the known answer, beside copies of the prompt's last comparable images.
+        """Compares the candidates, and copies of the prompt's last comparable images, with the truth.
 
         Returns:
-          means over candidates and images: `token_accuracy` and `psnr` (dB, against the truth as the tokenizer shows
-          it), and `copy_token_accuracy` and `copy_psnr` of the copies; nothing where the answer is not known.
+          means over candidates and images: `token_accuracy` and `psnr` (dB, against the truth encoded and decoded),
+          and `copy_token_accuracy` and `copy_psnr` for the copies. Empty when the truth is unknown.
         """
         case = self.case
         if not len(case.truth_IN):
             return {}
         shown, asked = case.roles[: len(case.prompt_PN)], case.roles[len(case.prompt_PN) :]
         copies = [comparable_image(shown, role) for role in asked]
+        # Both sides went through the tokenizer, so PSNR measures the decoder and not the tokenizer's own loss.
         made_MHWC = np.concatenate(self.made_BIHWC)
         truth_MHWC = np.concatenate([self.truth_IHWC] * len(self.made_BIHWC))
         return {
@@ -69,15 +72,16 @@ class Answer:
         }
 
     def save(self, folder: epath.Path, aspect: str = "square") -> dict[str, Any]:
-        """Writes prompt_P.png, prediction_B_I.png, truth_I.png and strip.png, all of them in a row.
+        """Writes prompt_P.png, prediction_B_I.png, truth_I.png, and strip.png with all of them in a row.
 
         Args:
-          folder: named like the case.
+          folder: has the case's name.
           aspect: see `lvm_jax.inference.prompt_batches.Request`.
 
         Returns:
-          the files, relative to the folder above.
+          the files, relative to the parent of `folder`.
         """
+        # An answer has no original size; it takes that of the last image of the prompt, usually the query.
         sizes = self.case.sizes if aspect == "original" else ()
         prompt = _shown(self.prompt_PHWC, sizes)
         candidates = [_shown(made_IHWC, sizes[-1:]) for made_IHWC in self.made_BIHWC]
@@ -100,7 +104,7 @@ class Answer:
 
 def _strip(
     prompt: list[np.ndarray], candidates: list[list[np.ndarray]], truth: list[np.ndarray]
-) -> UInt8[np.ndarray, "h w c"]:
+) -> UInt8[np.ndarray, "H W C"]:
     groups = [Group("prompt", prompt)]
     for number, pictures in enumerate(candidates, 1):
         label = "prediction" if len(candidates) == 1 else f"prediction {number}"
@@ -109,9 +113,9 @@ def _strip(
 
 
 def _shown(
-    images_MHWC: Float[np.ndarray, "m h w c"], sizes: tuple[tuple[int, int], ...]
-) -> list[UInt8[np.ndarray, "h2 w2 c"]]:
-    """Pictures in bytes, stretched to the size of each, or all to the one size, or not at all."""
+    images_MHWC: Float[np.ndarray, "M H W C"], sizes: tuple[tuple[int, int], ...]
+) -> list[UInt8[np.ndarray, "H2 W2 C"]]:
+    """uint8 pictures; `sizes` has one size for each, one for all, or is empty to leave them alone."""
     pictures = list(to_uint8(images_MHWC))
     if not sizes:
         return pictures
@@ -119,5 +123,5 @@ def _shown(
     return [stretch(picture, size) for picture, size in zip(pictures, each)]
 
 
-def _psnr(a: Float[np.ndarray, "m h w c"], b: Float[np.ndarray, "m h w c"]) -> float:
+def _psnr(a: Float[np.ndarray, "M H W C"], b: Float[np.ndarray, "M H W C"]) -> float:
     return float(jnp.mean(psnr(jnp.asarray(a), jnp.asarray(b))))

@@ -1,6 +1,6 @@
-"""Prompts to be answered many at a time, and those that held-out sentences give.
+"""Prompts that are answered in batches, and how held-out sentences become such prompts.
 
-P: images of the prompt, I: images of the answer, N: tokens an image.
+P: images of the prompt, I: images of the answer, N: tokens per image.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from lvm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A prompt as codes, and the answer if it is known.
+    """A prompt as codes, perhaps with its known answer.
 
     Attributes:
-      name: unique; names the folder of the answers.
+      name: unique; also the name of the answers' folder.
       kind: "sequential" or "analogy".
       source, key: where it came from.
-      roles: of the prompt's images, then of the answer's.
+      roles: those of the prompt's images, then those of the answer's.
       prompt_PN: codes of the prompt.
-      truth_IN: codes of the answer; no rows where it is unknown.
-      sizes: (height, width) of each image of the prompt before it was squashed; empty where that is unknown.
+      truth_IN: codes of the answer; I is 0 when it is unknown.
+      sizes: (height, width) of each prompt image before it was squashed to a square; empty when unknown.
     """
 
     name: str
@@ -36,12 +36,13 @@ class Case:
     source: str
     key: str
     roles: tuple[str, ...]
-    prompt_PN: Int[np.ndarray, "p n"]
-    truth_IN: Int[np.ndarray, "i n"]
+    prompt_PN: Int[np.ndarray, "P N"]
+    truth_IN: Int[np.ndarray, "I N"]
     sizes: tuple[tuple[int, int], ...] = ()
 
     def ask(self) -> "Question":
-        """What is asked, by the codes themselves."""
+        """The question, identified by its codes."""
+        # The truth is in the digest too: the scores in the answer's record depend on it.
         both = np.concatenate([self.prompt_PN, self.truth_IN])
         digest = hashlib.sha256(both.tobytes()).hexdigest()[:16]
         return Question(self.name, self.source, self.key, digest, lambda: self)
@@ -49,15 +50,15 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A case whose content has been read, and which may have been answered by an earlier run.
+    """A case that has been read but not yet encoded; an earlier run may already have answered it.
 
-    It lies between `FileCase` and `Case`: a file's bytes tell whether the answer is there already, and only where it is
-    not are they decoded and encoded.
+    It sits between `FileCase` and `Case`: the bytes of the files show whether the answer exists. Only if it does not
+    are they decoded and encoded.
 
     Attributes:
       name, source, key: see `Case`.
-      digest: 16 hex digits of the content.
-      case: the prompt as codes.
+      digest: 16 hex digits that identify the content.
+      case: makes the `Case`; this is the expensive step.
     """
 
     name: str
@@ -67,19 +68,19 @@ class Question:
     case: Callable[[], Case]
 
     def described(self) -> dict[str, Any]:
-        """What the question is, JSON-able: equal for equal questions."""
+        """The question as JSON; equal questions give equal JSON."""
         return {"name": self.name, "source": self.source, "key": self.key, "codes": self.digest}
 
 
 def held_out_cases(
     sentences: Iterable[VisualSentence], *, n_images: int, limit: int, context_images: int
 ) -> list[Case]:
-    """Prompts from sentences, in turn from every source and kind until there are `limit` (0: all).
+    """Turns sentences into prompts, taking sources and kinds in turn until there are `limit` (0: all).
 
-    Videos and turntables hide their last `n_images` images, annotated images their last answer.
+    A video or turntable hides its last `n_images` images, an annotated image its last answer.
 
     Raises:
-      UserError: no sentence can be asked.
+      UserError: no sentence makes a prompt.
     """
     groups: dict[tuple[str, str, str], list[VisualSentence]] = {}
     for sentence in sentences:
@@ -92,6 +93,7 @@ def held_out_cases(
             "build shards with videos, turntables or annotated images"
         )
     cases: list[Case] = []
+    # Round robin: a small limit must still show every source, not only the first one in the shards.
     for turn in range(max(map(len, groups.values()))):
         for (kind, _, _), members in sorted(groups.items()):
             if turn < len(members) and (not limit or len(cases) < limit):
@@ -100,13 +102,13 @@ def held_out_cases(
 
 
 def _hidden(kind: str, n_images: int) -> int:
-    """How many images of a sentence are to be guessed: an annotated image has one answer."""
+    """How many images to hide: an annotated image has one answer, whatever `n_images` says."""
     return 1 if kind == "analogy" else n_images
 
 
 def _hide(sentence: VisualSentence, number: int, kind: str, hidden: int) -> Case:
     label = f"{number:03d}-{kind}-{sentence.source}".lower()
-    codes = sentence.codes.astype(np.int32)
+    codes = sentence.codes.astype(np.int32)  # from uint16: the type that `encode_images` gives
     return Case(
         name=re.sub(r"[^a-z0-9]+", "-", label).strip("-"),
         kind=kind,

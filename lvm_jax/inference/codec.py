@@ -1,6 +1,6 @@
-"""Images to codes and back through a tokenizer, in batches of few shapes, so that any number of images compiles little.
+"""Encodes images to codes and decodes them back, in batches of few shapes so that little has to be compiled.
 
-M: images, N: tokens an image, H, W: pixels, C: the channels R, G, B.
+M: images, N: tokens per image, H, W: pixels, C: the channels R, G, B.
 """
 
 import functools
@@ -25,14 +25,14 @@ def encode_images(
     *,
     full_batches: bool = False,
 ) -> Int[np.ndarray, "M N"]:
-    """The codes of uint8 RGB images of the tokenizer's size, int32, in raster order.
+    """Encodes uint8 RGB images of the tokenizer's size; the codes are int32, in raster order.
 
     Args:
       vqgan: the tokenizer.
-      images_MHWC: an array, or a list of images: only one batch of a list is copied at a time.
-      batch_size: images that the tokenizer sees at once.
-      full_batches: fills the last batch up to `batch_size` too, so that any number of calls compiles once; without it,
-        a few images take a small batch and little time.
+      images_MHWC: an array, or a list of images; of a list, only one batch is copied at a time.
+      batch_size: images per call of the tokenizer.
+      full_batches: pads the last batch to `batch_size`, so that all calls share one compiled program. Without it, a
+        few images make a small batch, which is faster for them.
     """
     if not len(images_MHWC):
         return np.zeros((0, vqgan.tokens_per_image), np.int32)
@@ -45,7 +45,7 @@ def encode_images(
 def decode_codes(
     vqgan: VQGAN, codes_MN: Integer[np.ndarray, "M N"], batch_size: int = DEFAULT_BATCH
 ) -> Float[np.ndarray, "M H W C"]:
-    """The images of codes: float32 RGB in [0, 1]."""
+    """Decodes codes to float32 RGB in [0, 1]."""
     graphdef, state = nnx.split(vqgan)
     return _batched(
         lambda batch: _decode(graphdef, state, batch), codes_MN.astype(np.int32), batch_size
@@ -58,7 +58,10 @@ def _batched(
     batch_size: int,
     full_batches: bool = False,
 ) -> np.ndarray:
-    """Applies `function` to batches; the last is filled up with its last row, to a power of two or to a full batch."""
+    """Applies `function` batch by batch; repeats the last row to fill the last batch.
+
+    That batch grows to a power of two (few programs for any number of rows), or to a full batch.
+    """
     results = []
     for start in range(0, len(rows), batch_size):
         batch = np.asarray(rows[start : start + batch_size])
@@ -69,6 +72,7 @@ def _batched(
     return np.concatenate(results)
 
 
+# Module-level jits keyed by the graph definition: all calls share the compiled programs, and new weights reuse them.
 @functools.partial(jax.jit, static_argnames="graphdef")
 def _encode(graphdef: Any, state: Any, images_MHWC: UInt8[Array, "M H W C"]) -> Int[Array, "M N"]:
     return nnx.merge(graphdef, state).encode(to_float(images_MHWC))

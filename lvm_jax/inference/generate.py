@@ -1,10 +1,10 @@
-"""Continues prompts token by token: the core under every face that generates (images, text).
+"""Continues prompts token by token; image and text generation both build on it.
 
-It knows ids and embeddings, and nothing of what they mean. A prompt is read in one pass, and its cache is shared by all
-of its candidates, each of which has slots for the ids that it draws itself (`lvm_jax/models/decoder/kv_cache.py`). Any
-number of ids is then drawn in one compiled call.
+It handles ids and embeddings and does not know what they mean. A prompt is read in one pass. All its candidates share
+that cache, and each has slots of its own for the ids it draws (`lvm_jax/models/decoder/kv_cache.py`). One compiled call
+then draws any number of ids.
 
-R: prompts, B: rows, B/R candidates of each prompt, T: tokens of a prompt, S: ids drawn in a call, V: vocabulary,
+R: prompts, B: rows, B/R candidates per prompt, T: tokens of a prompt, S: ids drawn in a call, V: vocabulary,
 D: hidden size.
 """
 
@@ -25,28 +25,28 @@ from lvm_jax.parallel.sharding import constrain
 
 
 class CachedDecoder(Protocol):
-    """An NNX module that reads prompts into a cache and continues them; `lvm_jax.models.Decoder` is one."""
+    """An NNX module that reads prompts into a cache and continues them, such as `lvm_jax.models.Decoder`."""
 
     def prefill(
         self,
         inputs: Int[Array, "R T"] | Float[Array, "R T D"],
-        lengths_R: Int[Array, "R"],
+        lengths_R: Int[Array, " R"],
         *,
         dtype: str | None = None,
     ) -> Prefix:
-        """Reads prompts, right-padded to one length, as ids or as embeddings."""
+        """Reads prompts as ids or embeddings, right-padded to one length."""
         ...
 
     def init_cache(
         self, batch: int, max_len: int, *, dtype: str | None = None, prefix: Prefix | None = None
     ) -> KVCache:
-        """Free slots for `batch` rows of at most `max_len` tokens."""
+        """An empty cache for `batch` rows of at most `max_len` tokens."""
         ...
 
     def extend(
         self, tokens_BT: Int[Array, "B T"], cache: KVCache
     ) -> tuple[Float[Array, "B T V"], KVCache]:
-        """Reads T more ids of every row; the logits of each, and the longer cache."""
+        """Reads T more ids of every row; returns their logits and the extended cache."""
         ...
 
 
@@ -55,8 +55,8 @@ class Stop:
     """What ends a row.
 
     Attributes:
-      ids: the row draws one of them, and nothing after it.
-      pad: what the row gives instead of further draws.
+      ids: drawing one of them ends the row.
+      pad: fills the row after its end.
     """
 
     ids: tuple[int, ...]
@@ -66,28 +66,28 @@ class Stop:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What changes from one draw to the next.
+    """The state that changes from draw to draw.
 
     Attributes:
-      cache: each row's own tokens; the prompts' cache is beside it, because this one is donated to every call.
-      next_B: the next input of each row, the only id that is drawn and not yet in the cache.
-      stopped_B: the rows that have drawn a stop id.
-      made: how many ids each row has drawn; it numbers the keys of the draws.
+      cache: each row's own tokens. The prompts' cache is kept apart, because every call donates this one.
+      next_B: the next input of each row: the one id that is drawn but not yet in the cache.
+      stopped_B: which rows have drawn a stop id.
+      made: ids that each row has drawn; the key of a draw depends on it.
     """
 
     cache: KVCache
-    next_B: Int[Array, "b"]
-    stopped_B: Bool[Array, "b"]
+    next_B: Int[Array, " B"]
+    stopped_B: Bool[Array, " B"]
     made: Int[Array, ""]
 
 
 class Generator:
-    """A decoder ready to continue prompts; on the mesh set by `jax.set_mesh`, if any.
+    """A decoder ready to continue prompts, on the mesh set by `jax.set_mesh` if there is one.
 
     Args:
-      model: the decoder. Give `model.unstacked()` where it has one: of a stack, a loop over tokens would copy every
-        layer out for every token.
-      cache_dtype: what the KV cache is stored in, a key of `lvm_jax.models.decoder.kv_cache.CACHE_DTYPES`; by default
+      model: the decoder. Pass `model.unstacked()` where it exists: with stacked layers, the loop over tokens would
+        copy every layer out of the stack for every token.
+      cache_dtype: how the KV cache is stored, a key of `lvm_jax.models.decoder.kv_cache.CACHE_DTYPES`; by default
         the model's compute dtype.
     """
 
@@ -98,8 +98,8 @@ class Generator:
     def start(
         self,
         inputs: Int[np.ndarray, "R T"] | Float[Array, "R T D"],
-        lengths_R: Int[np.ndarray, "R"],
-        next_R: Int[np.ndarray, "R"],
+        lengths_R: Int[np.ndarray, " R"],
+        next_R: Int[np.ndarray, " R"],
         *,
         rows: int,
         slots: int,
@@ -108,15 +108,15 @@ class Generator:
         """Reads the prompts.
 
         Args:
-          inputs: every prompt but its last token, as ids or as embeddings, right-padded with anything; T may be 0.
-          lengths_R: how many of the inputs each prompt has.
-          next_R: the last token of each prompt. It is an id, because the first draw is made from its logits.
-          rows: continuations in all, equally many of each prompt; those of one prompt are neighbours.
+          inputs: every prompt without its last token, as ids or embeddings, right-padded with anything; T may be 0.
+          lengths_R: how many inputs of each prompt are real.
+          next_R: the last token of each prompt, always an id: the first draw comes from its logits.
+          rows: continuations of all prompts together, the same number for each; those of one prompt are adjacent.
           slots: how many ids each row may draw.
-          made: how many ids the rows have drawn before, so that the keys of the draws go on from there.
+          made: ids that the rows drew before this call; the keys of the draws continue from there.
 
         Raises:
-          UserError: rows that do not divide over the prompts, or an unknown cache dtype.
+          UserError: `rows` is no multiple of the number of prompts, or the cache dtype is unknown.
         """
         if rows % len(next_R):
             raise UserError(f"{rows} rows over {len(next_R)} prompts: give every prompt as many")
@@ -127,45 +127,45 @@ class Generator:
 
 
 class Continuation:
-    """Rows under way; see `Generator.start`.
+    """Rows that are being continued; see `Generator.start`.
 
-    It changes with every call, because a call reuses the memory of the caches that it was given.
+    Every call changes it in place, because the call reuses the memory of the caches.
 
     Attributes:
-      prefix: the prompts' cache; None where all prompts have only their last token.
-      rows: where the rows are.
+      prefix: the prompts' cache; None if every prompt is a single token.
+      rows: the state of the rows.
     """
 
     def __init__(self, graphdef: Any, state: Any, prefix: Prefix | None, rows: Rows) -> None:
         self._graphdef, self._state = graphdef, state
         self.prefix, self.rows = prefix, rows
-        # The length is on the device: asking for it would wait for the draws that are still running.
+        # Counted on the host: reading the cache's length from the device would wait for draws still running.
         self._free = rows.cache.max_len
 
     def draw(
         self,
         count: int,
-        keys_B: Key[Array, "b"],
+        keys_B: Key[Array, " B"],
         filters: Filters,
-        allowed: Bool[np.ndarray, "v"] | Bool[np.ndarray, "s v"],
+        allowed: Bool[np.ndarray, " V"] | Bool[np.ndarray, "S V"],
         stop: Stop | None = None,
-    ) -> Int[Array, "b s"]:
-        """Draws `count` more ids of every row in one dispatch; returns before they are there.
+    ) -> Int[Array, "B S"]:
+        """Draws `count` more ids of every row in one dispatch, and returns before the device is done.
 
-        Draw i of a row uses `fold_in(key, i)`, so the ids do not depend on how many calls they are drawn in.
+        Draw i of a row uses `fold_in(key, i)`, so the ids are the same however many calls draw them.
 
         Args:
           count: S.
-          keys_B: a key of each row.
+          keys_B: one key per row.
           filters: from `Sampling.filters`.
-          allowed: which ids may be drawn: always, or at each of the S steps.
-          stop: what ends a row. The call ends early when all rows have stopped.
+          allowed: which ids may be drawn, one mask for all S steps or one per step.
+          stop: what ends a row. The call ends early once all rows have stopped.
 
         Returns:
           the ids; `stop.pad` after a row's stop id.
 
         Raises:
-          UserError: more ids than there are free slots, or a mask that allows nothing or has another number of steps.
+          UserError: not enough free slots, or a mask that allows nothing or has the wrong number of steps.
         """
         if not 1 <= count <= self._free:
             raise UserError(
@@ -184,8 +184,8 @@ class Continuation:
         return ids_BS
 
 
-def candidate_keys(seed: int, prompts: int, candidates: int) -> Key[Array, "b"]:
-    """A key for each row: candidate b of every prompt has the same, whatever the number of candidates and prompts."""
+def candidate_keys(seed: int, prompts: int, candidates: int) -> Key[Array, " B"]:
+    """One key per row. Candidate b of every prompt has the same key, however many candidates and prompts there are."""
     root = jax.random.key(seed)
     keys_C = jax.vmap(lambda b: jax.random.fold_in(root, b))(jnp.arange(candidates))
     return jnp.tile(keys_C, prompts)
@@ -196,8 +196,8 @@ def _start(
     graphdef: Any,
     state: Any,
     inputs: Int[Array, "R T"] | Float[Array, "R T D"],
-    lengths_R: Int[Array, "R"],
-    next_R: Int[Array, "R"],
+    lengths_R: Int[Array, " R"],
+    next_R: Int[Array, " R"],
     made: Int[Array, ""] | int,
     rows: int,
     slots: int,
@@ -205,15 +205,15 @@ def _start(
 ) -> tuple[Prefix | None, Rows]:
     model = nnx.merge(graphdef, state)
     prefix = None
-    if inputs.shape[1]:  # prompts of one token have nothing to read before the first draw
+    if inputs.shape[1]:  # prompts of one token have nothing to prefill
         prefix = model.prefill(inputs, lengths_R, dtype=dtype)
     next_B = jnp.repeat(next_R.astype(jnp.int32), rows // len(next_R))
     cache = model.init_cache(rows, slots, dtype=dtype)
     return prefix, Rows(cache, next_B, jnp.zeros(rows, bool), jnp.asarray(made, jnp.int32))
 
 
-# Of the loop over draws: how many this call has made, the rows, and its ids.
-_Carry = tuple[Int[Array, ""], Rows, Int[Array, "s b"]]
+# The loop's state: draws made in this call, the rows, and the ids drawn so far.
+_Carry = tuple[Int[Array, ""], Rows, Int[Array, "S B"]]
 
 
 @functools.partial(
@@ -224,21 +224,22 @@ def _decode(
     state: Any,
     prefix: Prefix | None,
     rows: Rows,
-    keys_B: Key[Array, "b"],
+    keys_B: Key[Array, " B"],
     filters: Filters,
-    allowed: Bool[Array, "v"] | Bool[Array, "s v"],
+    allowed: Bool[Array, " V"] | Bool[Array, "S V"],
     count: int,
     stop: Stop | None,
-) -> tuple[Int[Array, "b s"], Rows]:
+) -> tuple[Int[Array, "B S"], Rows]:
     model = nnx.merge(graphdef, state)
 
     def goes_on(carry: _Carry) -> Bool[Array, ""]:
         n, rows, _ = carry
-        # Without a stop id the number of turns is known when the loop is compiled, and no turn waits for the answer.
+        # Without a stop id the trip count is a compile-time constant, and no step waits for `stopped_B`.
         return (n < count) if stop is None else (n < count) & ~rows.stopped_B.all()
 
     def step(carry: _Carry) -> _Carry:
         n, rows, ids_SB = carry
+        # The prefix joins only here: `rows` is donated to each call, and the prompts' cache must outlive it.
         cache = dataclasses.replace(rows.cache, prefix=prefix)
         logits_B1V, cache = model.extend(rows.next_B[:, None], cache)
         step_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, rows.made))(keys_B)
@@ -250,6 +251,7 @@ def _decode(
         rows = Rows(dataclasses.replace(cache, prefix=None), ids_B, stopped_B, rows.made + 1)
         return n + 1, rows, jax.lax.dynamic_update_index_in_dim(ids_SB, ids_B, n, axis=0)
 
+    # (S, B), as a scan would stack it: each write is one contiguous row. Pad fills the steps left out by an early end.
     blank_SB = jnp.full((count, len(keys_B)), 0 if stop is None else stop.pad, jnp.int32)
     _, rows, ids_SB = jax.lax.while_loop(goes_on, step, (jnp.int32(0), rows, blank_SB))
-    return constrain(ids_SB.T, None, None), rows  # all hosts get all ids
+    return constrain(ids_SB.T, None, None), rows  # replicated, so every host can read all ids

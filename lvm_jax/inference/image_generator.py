@@ -1,4 +1,4 @@
-"""A decoder and its tokenizer, checked and prepared once, and asked as often as one likes.
+"""A decoder with its tokenizer: checked and prepared once, then asked as often as you like.
 
 B: candidates, I: images made, H, W: pixels, C: the channels R, G, B.
 """
@@ -16,8 +16,8 @@ from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.weights.memo import WeightsMemo
 from lvm_jax.weights.model_folder import check_finite
 
-# An engine holds a copy of the decoder whose layers are apart and rounded to the compute dtype. Making it takes longer
-# than an image does, so it stays for as long as the model does.
+# An engine holds an unstacked copy of the decoder, rounded to the compute dtype. Building it takes longer than drawing
+# an image, so it is kept as long as its model lives.
 _ENGINES: WeightsMemo[Engine] = WeightsMemo()
 
 
@@ -25,7 +25,7 @@ class ImageGenerator:
     """Answers visual prompts.
 
     Args:
-      model: the decoder. Its engine is prepared once and kept as long as the model and its weights.
+      model: the decoder. Its engine is built once and kept until the model or its weights change.
       vqgan: the tokenizer it was trained with.
       context_images, cache_dtype: see `Engine`.
 
@@ -62,7 +62,7 @@ class ImageGenerator:
         n_candidates: int = 1,
         sampling: Sampling | None = None,
         seed: int = 0,
-    ) -> Float[np.ndarray, "b i h w c"]:
+    ) -> Float[np.ndarray, "B I H W C"]:
         """Answers a prompt; see `generate_images`."""
         self.engine.check_request(len(prompt.images), n_images, n_candidates)
         codes_BIN = self.engine.generate(
@@ -88,30 +88,30 @@ def generate_images(
     min_p: float = 0.0,
     seed: int = 0,
     context_images: int | None = None,
-) -> Float[np.ndarray, "b i h w c"]:
+) -> Float[np.ndarray, "B I H W C"]:
     """Answers a visual prompt.
 
-    The first call checks and prepares the model; further calls with it start at once, until its weights change.
+    The first call checks and prepares the model. Later calls start at once, unless its weights have changed.
 
     Args:
       model: the decoder.
       vqgan: the tokenizer it was trained with.
       prompt: see `VisualPrompt`.
-      n_images: images each candidate adds to the prompt.
+      n_images: images that each candidate adds to the prompt.
       n_candidates: independent answers.
-      temperature: of the sampling; 0 is greedy, and all candidates are then equal.
+      temperature: of the sampling; 0 is greedy, which makes all candidates equal.
       top_k: draw only from the k most likely codes; 0 means all.
       top_p: draw only from the most likely codes that together reach this probability; 1 means all.
       min_p: draw only from codes at least this fraction as likely as the likeliest; 0 means all.
-      seed: of all random draws; a candidate does not depend on how many others are asked for.
-      context_images: images the model sees at once; by default all that fit its context.
+      seed: of all random draws; a candidate does not depend on how many others you ask for.
+      context_images: images that the model sees at once; by default as many as fit its context.
 
     Returns:
       RGB images, float32 in [0, 1].
 
     Raises:
-      UserError: a model and a tokenizer of different codebooks, weights that are NaN, a prompt too long for the
-        context, or an option out of range.
+      UserError: model and tokenizer have different codebooks, weights are NaN, the prompt is too long for the context,
+        or an option is out of range.
     """
     generator = ImageGenerator(model, vqgan, context_images=context_images)
     sampling = Sampling(temperature, top_k, top_p, min_p)
@@ -119,10 +119,10 @@ def generate_images(
 
 
 def check_pair(model: Decoder, vqgan: VQGAN) -> None:
-    """Requires a decoder and a tokenizer that belong together, and finite weights of the tokenizer.
+    """Requires a decoder and a tokenizer that belong together, and a tokenizer with finite weights.
 
-    The decoder's vocabulary must be that of the codebook, and where its folder names the tokenizer that it was trained
-    with, it must be this one. `Engine` and `Scorer` check the decoder's weights.
+    The decoder's vocabulary must match the codebook. If the decoder's folder names the tokenizer it was trained with,
+    it must be this one. `Engine` and `Scorer` check the decoder's weights.
 
     Raises:
       UserError: otherwise.

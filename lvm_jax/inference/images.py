@@ -1,9 +1,10 @@
-"""Generates images as ids of a tokenizer: the face of `lvm_jax.inference.generate` that knows what an image is.
+"""Generates images as codes of a tokenizer, on top of `lvm_jax.inference.generate`, which knows only ids.
 
-R: prompts, B: candidates of a prompt, P: images of a prompt, I: images made, N: tokens an image.
+R: prompts, B: candidates of a prompt (in private helpers: rows, the candidates of all prompts), P: images of a prompt,
+I: images made, N: tokens per image.
 
-A sentence is BOS and the codes of its images in order, so the first input of an empty prompt is BOS. Each image is one
-call of the core, which draws its N codes.
+A sentence is BOS and then the codes of its images in order; an empty prompt is BOS alone. Each image takes one call of
+`Continuation.draw`, which draws its N codes.
 """
 
 from collections.abc import Sequence
@@ -22,21 +23,21 @@ from lvm_jax.weights.model_folder import check_finite
 
 
 class Engine:
-    """Continues visual sentences, image by image; on the mesh set by `jax.set_mesh`, if any.
+    """Continues visual sentences image by image, on the mesh set by `jax.set_mesh` if there is one.
 
     Args:
-      model: the decoder. Its BOS is that of `Vocabulary.lvm`, whatever the ids in a converted config.json.
+      model: the decoder. BOS comes from `Vocabulary.lvm`; the ids in a converted config.json are ignored.
       tokens_per_image: N.
       codebook_size: ids 0..codebook_size-1 are codes.
-      context_images: how many images the model sees at once, the one being made included; by default as many as fit
-        the model's `max_position_embeddings`. Beyond it the context slides by whole images: BOS and the last
-        `context_images - 1` images are read again.
-      cache_dtype: what the KV cache is stored in, a key of `lvm_jax.models.decoder.kv_cache.CACHE_DTYPES`; by default
+      context_images: how many images the model sees at once, including the one being made; by default as many as fit
+        its `max_position_embeddings`. When they are used up the context slides by whole images: the model reads BOS
+        and the last `context_images - 1` images anew.
+      cache_dtype: how the KV cache is stored, a key of `lvm_jax.models.decoder.kv_cache.CACHE_DTYPES`; by default
         the model's compute dtype. "int8" and "float8_e4m3fn" take half the memory of bfloat16.
 
     Raises:
-      UserError: a vocabulary that is not the codes and the reserved ids, a context shorter than an image, an unknown
-        cache dtype, or weights that are not finite.
+      UserError: the vocabulary is not the codes and the reserved ids, the context is shorter than an image, the cache
+        dtype is unknown, or weights are not finite.
     """
 
     def __init__(
@@ -66,36 +67,34 @@ class Engine:
 
     def generate(
         self,
-        prompt_PN: Int[np.ndarray, "p n"],
+        prompt_PN: Int[np.ndarray, "P N"],
         n_images: int = 1,
         *,
         n_candidates: int = 1,
         sampling: Sampling | None = None,
         seed: int = 0,
-    ) -> Int[np.ndarray, "b i n"]:
-        """Continues one prompt with images, several times independently; see `generate_batch`."""
+    ) -> Int[np.ndarray, "B I N"]:
+        """Continues one prompt with images, `n_candidates` times independently; see `generate_batch`."""
         return self.generate_batch(
             [prompt_PN], n_images, n_candidates=n_candidates, sampling=sampling, seed=seed
         )[0]
 
     def generate_batch(
         self,
-        prompts: Sequence[Int[np.ndarray, "_ n"]],
+        prompts: Sequence[Int[np.ndarray, "_ N"]],
         n_images: int = 1,
         *,
         n_candidates: int = 1,
         sampling: Sampling | None = None,
         seed: int = 0,
-    ) -> Int[np.ndarray, "r b i n"]:
-        """Continues prompts of any lengths with images, each several times independently.
+    ) -> Int[np.ndarray, "R B I N"]:
+        """Continues prompts of any lengths with images, each of them `n_candidates` times independently.
 
         Args:
-          prompts: the codes of each prompt's images in order, (P, N); P may be 0, and the first image is then
-            unconditional.
+          prompts: codes of each prompt's images in order, (P, N); with P = 0 the first image is unconditional.
           n_images: images to add to every prompt.
-          n_candidates: independent continuations of each; candidate b draws from a seed of its own, so it is the same
-            whatever the number of candidates and whatever else is in the batch (up to the rounding of matrix products
-            of another size).
+          n_candidates: independent continuations of each. Candidate b has a key of its own, so it does not depend on
+            the number of candidates or on the rest of the batch (up to rounding in matrix products of another size).
           sampling: see `Sampling`; by default the model's own distribution.
           seed: of all random draws.
 
@@ -103,8 +102,8 @@ class Engine:
           codes in [0, codebook_size), int32.
 
         Raises:
-          UserError: no prompt; a prompt that leaves no room for an image, is not made of whole images, or holds ids
-            that are not codes; no image or no candidate asked for.
+          UserError: there is no prompt; a prompt leaves no room for an image, is not made of whole images, or has ids
+            that are not codes; no image or no candidate is asked for.
         """
         if not len(prompts):
             raise UserError("0 prompts to continue: give at least 1")
@@ -118,10 +117,11 @@ class Engine:
         contexts = list(prompts)
         made = np.zeros((len(prompts) * n_candidates, 0, self.tokens_per_image), np.int32)
         while True:
+            # The longest prompt decides for all: one batch has one number of slots, and slides together.
             room = self.context_images - max(map(len, contexts))
             count = min(room, n_images - made.shape[1])
             started = self.start(contexts, len(keys_B), count, first=made.shape[1])
-            # All images are dispatched before the first is fetched: the device never waits for the host.
+            # Dispatch every image before fetching the first, so that the device never waits for the host.
             more = [
                 started.draw(self.tokens_per_image, keys_B, filters, allowed_V)
                 for _ in range(count)
@@ -133,36 +133,39 @@ class Engine:
 
     def start(
         self,
-        contexts: Sequence[Int[np.ndarray, "_ n"]],
+        contexts: Sequence[Int[np.ndarray, "_ N"]],
         rows: int,
         images: int,
         first: int = 0,
     ) -> Continuation:
-        """Reads the prompts: the state before the first draw.
+        """Reads the prompts, and returns the state before the first draw.
 
         Args:
           contexts: the codes of each prompt.
-          rows: continuations in all, equally many of each prompt; those of one prompt are neighbours.
-          images: how many images each may add.
-          first: how many images the rows have made before; a draw's key depends on it.
+          rows: continuations of all prompts together, the same number for each; those of one prompt are adjacent.
+          images: how many images each row may add.
+          first: images that the rows have made before; the key of a draw depends on it.
         """
         N = self.tokens_per_image
         longest = max(map(len, contexts)) * N
+        # BOS first; what stays behind a shorter prompt is padding, which `lengths_R` hides, so any id will do there.
         tokens_RT = np.full((len(contexts), 1 + longest), self._vocabulary.bos, np.int32)
         for tokens_T, codes_PN in zip(tokens_RT, contexts):
             tokens_T[1 : 1 + codes_PN.size] = codes_PN.reshape(-1)
-        lengths_R = np.array(
-            [codes_PN.size for codes_PN in contexts], np.int32
-        )  # BOS, less the last code
+        # BOS adds one token, and the last token is left to the first draw: the length is the number of codes.
+        lengths_R = np.array([codes_PN.size for codes_PN in contexts], np.int32)
         next_R = np.take_along_axis(tokens_RT, lengths_R[:, None], axis=1)[:, 0]
         return self._generator.start(
             tokens_RT[:, :-1], lengths_R, next_R, rows=rows, slots=images * N, made=first * N
         )
 
     def _slid(
-        self, prompts: Sequence[Int[np.ndarray, "_ n"]], made_BIN: Int[np.ndarray, "b i n"]
-    ) -> list[Int[np.ndarray, "p n"]]:
-        """The contexts once the longest rows are full: every row begins anew from its own last images."""
+        self, prompts: Sequence[Int[np.ndarray, "_ N"]], made_BIN: Int[np.ndarray, "B I N"]
+    ) -> list[Int[np.ndarray, "P N"]]:
+        """The contexts when the longest row is full: each row starts again from its own last images.
+
+        From here on candidates have different contexts, so each row becomes a prompt of its own.
+        """
         kept, candidates = self.context_images - 1, len(made_BIN) // len(prompts)
         rows = [
             np.concatenate([prompts[b // candidates], made_IN])
@@ -174,7 +177,7 @@ class Engine:
         """Requires a prompt that leaves room for an image, and at least one image and one candidate.
 
         Raises:
-          UserError: otherwise. `generate` calls this too; calling it earlier saves encoding a prompt in vain.
+          UserError: otherwise. `generate` calls this as well; call it first to avoid encoding a prompt for nothing.
         """
         if n_images < 1 or n_candidates < 1:
             raise UserError(
@@ -198,10 +201,10 @@ class Engine:
 
 
 def vocabulary_of(model: Decoder, codebook_size: int) -> Vocabulary:
-    """The ids of a decoder of images.
+    """The vocabulary of an image decoder.
 
     Raises:
-      UserError: the decoder has another number of ids than a tokenizer of this codebook gives.
+      UserError: the decoder's number of ids does not match this codebook.
     """
     vocabulary = Vocabulary.lvm(codebook_size)
     if model.config.vocab_size != vocabulary.size:

@@ -1,4 +1,7 @@
-"""Many visual prompts: answered in batches, written as pictures, and compared with the answer where it is known."""
+"""Answers many visual prompts in batches, writes the pictures, and scores the answers whose truth is known.
+
+B: candidates, I: images made for each, N: tokens per image.
+"""
 
 import dataclasses
 import hashlib
@@ -31,15 +34,15 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of the decoder for every prompt; see `lvm_jax.inference.Engine.generate_batch`.
+    """What to ask of the decoder for every prompt; see `lvm_jax.inference.Engine.generate_batch`.
 
     Attributes:
-      n_images: to make where the answer is not known; elsewhere as many as the answer has.
+      n_images: images to make when the answer is unknown; otherwise as many as the answer has.
       n_candidates: answers to each prompt.
       sampling: see `Sampling`.
       seed: of all random draws.
       aspect: "square" writes pictures as the decoder sees them; "original" stretches them back to the size of the
-        images they came from, and answers to that of the last image of the prompt.
+        original images, and answers to the size of the prompt's last image.
     """
 
     n_images: int = 1
@@ -53,15 +56,15 @@ class Request:
             raise UserError(f"aspect is {self.aspect!r}: it must be 'square' or 'original'")
 
     def described(self, vqgan: VQGAN, model: Decoder) -> dict[str, Any]:
-        """Everything the answers depend on besides the prompt, for `prompt.json`."""
+        """All that the answers depend on besides the prompt, for `prompt.json`."""
         weights = {"tokenizer": vqgan.fingerprint(), "model": decoder_fingerprint(model)}
         return weights | dataclasses.asdict(self)
 
 
 def decoder_fingerprint(model: Decoder) -> str:
-    """16 hex digits over the config and evenly spaced weights of every tensor: another training step changes them.
+    """16 hex digits over the config and about 1024 evenly spaced weights of every tensor; any training step changes it.
 
-    It reads little, because decoders are large. The tokenizer's fingerprint, which guards shards, reads every weight.
+    Decoders are large, so it samples. The tokenizer's fingerprint, which guards shards, reads every weight.
     """
     digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -83,12 +86,13 @@ def answer_all(
 ) -> Record:
     """Answers the prompts into OUTPUT/NAME/ and writes OUTPUT/prompts.json.
 
-    A prompt that the same `identity` (see `Request.described`) has answered before is not written again. A run that
-    continues works through the batches of the whole list, so its answers are the same to the byte.
+    A prompt already answered under the same `identity` (see `Request.described`) is left alone. A resumed run forms
+    the same batches as a fresh one, so its answers are equal to the byte.
 
     Returns:
-      what prompts.json holds: the identity as "request", "means" over prompts whose answer is known, and the records.
+      the content of prompts.json: the identity as "request", "means" over prompts with a known answer, and the records.
     """
+    # The batch size is part of the identity: it changes the rounding of matrix products, and so may change a draw.
     identity = identity | {"batch_size": batch_size}
     records: list[Record] = []
     output.mkdir(parents=True, exist_ok=True)
@@ -114,8 +118,8 @@ def _answer_batch(
     output: epath.Path,
     identity: dict[str, Any],
 ) -> list[Record]:
-    """The records of a batch, in its order; those that are missing are made and written."""
-    questions = [case.ask() for case in batch]  # reads files, each once
+    """The records of a batch, in order; makes and writes those that are missing."""
+    questions = [case.ask() for case in batch]  # reads every file once
     wanted = [{"request": identity} | question.described() for question in questions]
     records = {q.name: _read_record(output / q.name / RECORD) for q in questions}
     missing = {
@@ -124,7 +128,7 @@ def _answer_batch(
         if {field: records[question.name].get(field) for field in what} != what
     }
     if missing:
-        # One open prompt asks its whole batch again: rows of a smaller batch could round to other codes.
+        # One missing answer repeats the whole batch: a smaller batch may round differently and draw other codes.
         for case, made_BIN in _generate([q.case() for q in questions], engine, request):
             if case.name in missing:
                 folder, answer = output / case.name, Answer.of(case, made_BIN, vqgan)
@@ -137,8 +141,8 @@ def _answer_batch(
 
 def _generate(
     cases: Sequence[Case], engine: Engine, request: Request
-) -> Iterator[tuple[Case, Int[np.ndarray, "b i n"]]]:
-    """The cases with their answers as codes; those that ask for equally many images in one batch."""
+) -> Iterator[tuple[Case, Int[np.ndarray, "B I N"]]]:
+    """The cases with their answers as codes; cases that want the same number of images share a batch."""
     counts = [len(case.truth_IN) or request.n_images for case in cases]
     for count in sorted(set(counts)):
         asked = [case for case, wanted in zip(cases, counts) if wanted == count]
@@ -162,5 +166,5 @@ def _means(records: Sequence[Record]) -> dict[str, float]:
 
 
 def _listed(record: Record) -> Record:
-    """Without the request, which prompts.json says once for all."""
+    """A record without its request, which prompts.json states once for all."""
     return {field: value for field, value in record.items() if field != "request"}

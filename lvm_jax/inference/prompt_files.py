@@ -1,17 +1,19 @@
-"""Visual prompts from files: JSON lines in the published formats, or a folder of folders.
+"""Reads visual prompts from files: JSON lines in the published formats, or a folder of folders.
 
 A line is an object with one of
-  "input": [image, ...]                      what the model is shown, in order
+  "input": [image, ...]                      what the model sees, in order
   "pairs": [[image, answer], ...], "query": image
   "examples": [[image, annotation, ...], ...], "query": [image, ...]
   "parts": [object, ...]                     a composed prompt: objects as above, only the last with a query
-and may have
+and, optionally,
   "target": [image, ...]                     the known answer
-  "output": "some/name.png"                  names the folder of the answers: some/name
+  "output": "some/name.png"                  the answers go to the folder some/name
 `{"input", "target"}` is the published format for perplexity, `{"input", "output"}` the one for generation.
 
-In a folder every sub-folder is a prompt: its images in the order of their names. An image called query.* comes last,
-and the others are then (image, answer) pairs. A sub-folder `target` holds the known answer.
+In a folder, every sub-folder is a prompt: its images, sorted by name. If there is an image query.*, it comes last and
+the others are (image, answer) pairs. A sub-folder `target` holds the known answer.
+
+H, W: pixels of a picture.
 """
 
 import dataclasses
@@ -33,19 +35,19 @@ from lvm_jax.pictures.decode import BadImage, load_image
 from lvm_jax.pictures.listing import find_images
 
 _SHAPES = ({"input"}, {"pairs", "query"}, {"examples", "query"})
-_FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # of a composed prompt: nothing is asked yet
+_FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # only the last of "parts" may have a query
 _OPTIONAL = {"target", "output"}
 
 
 @dataclasses.dataclass(frozen=True)
 class FileCase:
-    """A prompt whose pictures are still files: thousands are listed and checked before the first is read.
+    """A prompt whose pictures are still files, so that thousands can be checked before the first is read.
 
     Attributes:
-      name: names the folder of its answers.
+      name: of the folder for its answers.
       origin: the line or folder it came from, for messages.
-      fields: the object of the line, paths resolved.
-      vqgan: encodes it.
+      fields: the line's object, with resolved paths.
+      vqgan: encodes the pictures.
     """
 
     name: str
@@ -54,15 +56,16 @@ class FileCase:
     vqgan: VQGAN
 
     def files(self) -> list[str]:
-        """Every picture of the prompt and the answer, in order."""
+        """The files of the prompt and the answer, in order."""
         return [str(file) for field in self.fields.values() for file in _flat(field)]
 
     def check(self, context_images: int) -> None:
-        """Requires a prompt that makes sense, has room behind it, and files that exist; reads none of them.
+        """Requires a well-formed prompt with room for an answer, and files that exist; reads none of them.
 
         Raises:
           UserError: otherwise.
         """
+        # Composing blank pictures counts the images and finds a malformed prompt without reading a file.
         blank = np.zeros((1, 1, 3), np.uint8)
         shown = {name: _map(field, lambda _: blank) for name, field in self.fields.items()}
         length = len(self._compose(shown).images)
@@ -78,12 +81,13 @@ class FileCase:
                 )
 
     def ask(self) -> Question:
-        """Reads every file, once. A picture that changes makes another question.
+        """Reads every file once. If a picture changes, so does the question.
 
-        The pictures are decoded and encoded by `Question.case`, which raises a UserError for a file that is none.
+        `Question.case` decodes and encodes the pictures; it raises a UserError for a file that is not a picture.
         """
         files = self.files()
         contents = {file: epath.Path(file).read_bytes() for file in dict.fromkeys(files)}
+        # The same files as frames or as pairs are different questions, so the digest starts with their nesting.
         nesting = {name: _map(field, lambda _: 1) for name, field in self.fields.items()}
         digest = hashlib.sha256(json.dumps(nesting).encode())
         for file in files:
@@ -94,7 +98,7 @@ class FileCase:
         )
 
     def _case(self, contents: Mapping[str, bytes], key: str) -> Case:
-        def picture(file: str) -> UInt8[np.ndarray, "h w 3"]:
+        def picture(file: str) -> UInt8[np.ndarray, "H W 3"]:
             try:
                 return load_image(contents[str(file)])
             except BadImage as error:
@@ -139,22 +143,22 @@ class FileCase:
         return ["answer" if "pairs" in last else "frame"] * count
 
     def _last(self) -> dict[str, Any]:
-        """What is to be continued: the prompt, or the last part of a composed one."""
+        """The object to continue: the prompt itself, or the last of a composed one."""
         return self.fields["parts"][-1] if "parts" in self.fields else self.fields
 
 
 def read_prompts(
     source: epath.PathLike, vqgan: VQGAN, base: epath.PathLike | None = None
 ) -> list[FileCase]:
-    """The prompts of a .jsonl file or of a folder.
+    """Lists the prompts of a .jsonl file or a folder.
 
     Args:
-      source: see the head of this module.
-      vqgan: encodes the pictures when they are asked.
-      base: what relative paths of a .jsonl file start from; by default the folder it lies in.
+      source: see the module docstring.
+      vqgan: encodes the pictures later, when the prompt is asked.
+      base: where relative paths in a .jsonl file start; by default the folder of the file.
 
     Raises:
-      UserError: no prompt; a line that is not of a known format; two prompts of one name.
+      UserError: no prompt, a line in an unknown format, or two prompts with one name.
     """
     path = epath.Path(source)
     if path.is_dir():
@@ -223,7 +227,7 @@ def _check_part(fields: Any, shapes: Sequence[set[str]], optional: set[str], ori
 
 
 def _folder_name(output: str, origin: str) -> str:
-    """The output path without its extension; it stays below the output folder."""
+    """The output path without its extension; refuses a path that would leave the output folder."""
     name = re.sub(r"\.(png|jpe?g|webp)$", "", output, flags=re.IGNORECASE)
     parts = name.split("/")
     if not all(re.fullmatch(r"[\w][\w .+-]*", part) for part in parts):
@@ -249,7 +253,7 @@ def _of_folder(folder: epath.Path, vqgan: VQGAN) -> FileCase:
 
 
 def _flat(field: Any) -> list[Any]:
-    """The paths of a field, in order, however they are nested."""
+    """All paths of a field in order, at any nesting."""
     if isinstance(field, dict):
         field = list(field.values())
     if not isinstance(field, list):
@@ -258,7 +262,7 @@ def _flat(field: Any) -> list[Any]:
 
 
 def _map(field: Any, change: Callable[[str], Any]) -> Any:
-    """A field with its paths changed, nested as before."""
+    """Applies `change` to every path of a field and keeps the nesting."""
     if isinstance(field, dict):
         return {name: _map(item, change) for name, item in field.items()}
     return [_map(item, change) for item in field] if isinstance(field, list) else change(field)

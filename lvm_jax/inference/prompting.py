@@ -1,10 +1,10 @@
-"""Visual prompts: what the model is shown, and in which order.
+"""Visual prompts: which images the model sees, in which order.
 
 A sequential prompt shows frames and asks for the next ones. An analogy prompt shows (image, answer) pairs and a query,
-and asks for the query's answer (LVM, arXiv 2312.00785, section 4.3). Where an image has several annotations, examples
-are longer than pairs. Prompts can follow one another. All of them are just images in an order: no word names the task.
+and asks for the query's answer (LVM, arXiv 2312.00785, section 4.3). If images have several annotations, an example is
+longer than a pair. Prompts can be joined. In the end all are images in an order; no word says what to do.
 
-P: images of the prompt, N: tokens an image, H, W: pixels.
+P: images of the prompt, N: tokens per image, H, W: pixels.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ Image = np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class VisualPrompt:
-    """Images in the order in which the model reads them, uint8 HWC RGB of any sizes.
+    """Images in the order the model reads them, uint8 HWC RGB of any sizes.
 
     Attributes:
-      images: the prompt; no image at all asks for an unconditional one.
+      images: the prompt; an empty one asks for an unconditional image.
       roles: what each image is: "frame", "input", "answer", or "annotation_1", "annotation_2", ...
     """
 
@@ -43,20 +43,20 @@ class VisualPrompt:
 
         Args:
           frames: files, Pillow images of any mode, or arrays: (H, W) or (H, W, 1, 3 or 4), of bool, uint8, uint16, or
-            floats in [0, 1]. Transparent pixels are shown on white.
+            floats in [0, 1]. Transparent pixels become white.
 
         Raises:
-          UserError: something that is not an image.
+          UserError: a frame is not an image.
         """
         images = tuple(as_rgb(frame) for frame in frames)
         return cls(images, ("frame",) * len(images))
 
     @classmethod
     def analogy(cls, pairs: Iterable[Sequence[Image]], query: Image) -> "VisualPrompt":
-        """A prompt of (image, answer) pairs and an image whose answer is wanted; images as in `sequential`.
+        """A prompt of (image, answer) pairs and a query whose answer is wanted; images as in `sequential`.
 
         Raises:
-          UserError: no pair to learn the task from, or something that is not a pair.
+          UserError: there is no pair to learn from, or a pair does not have two images.
         """
         pairs = list(pairs)
         if not pairs:
@@ -76,12 +76,12 @@ class VisualPrompt:
         """A prompt of images with several annotations each; images as in `sequential`.
 
         Args:
-          examples: (image, annotation 1, ..., annotation k), of one k.
-          query: (image,), or the image and its first annotations, whose next ones are wanted. An empty query asks for
-            another image, or makes this the front of a composed prompt.
+          examples: (image, annotation 1, ..., annotation k), with the same k for all.
+          query: the image, perhaps with its first annotations; the next ones are wanted. An empty query asks for
+            another image, or leaves the prompt open for `composed`.
 
         Raises:
-          UserError: no example, examples of different lengths, or a query that leaves nothing to ask for.
+          UserError: no example, examples of different lengths, or a query with all its annotations.
         """
         rows = [[as_rgb(image) for image in example] for example in examples]
         lengths = {len(row) for row in rows}
@@ -101,9 +101,9 @@ class VisualPrompt:
 
     @classmethod
     def composed(cls, prompts: Iterable["VisualPrompt"]) -> "VisualPrompt":
-        """Prompts one after the other, such as examples of two tasks; the model continues the last one.
+        """Joins prompts, such as examples of two benchmarks; the model continues the last one.
 
-        Those in front must be complete: frames, or `annotations` without a query.
+        All but the last must be complete: frames, or `annotations` without a query.
         """
         prompts = list(prompts)
         return cls(
@@ -112,19 +112,19 @@ class VisualPrompt:
         )
 
 
-def encode_prompt(vqgan: VQGAN, prompt: VisualPrompt) -> Int[np.ndarray, "p n"]:
-    """The prompt's codes; images are squashed to the tokenizer's square, as in training."""
+def encode_prompt(vqgan: VQGAN, prompt: VisualPrompt) -> Int[np.ndarray, "P N"]:
+    """The prompt's codes; squashes images to the tokenizer's square, as in training."""
     if not prompt.images:
         return np.zeros((0, vqgan.tokens_per_image), np.int32)
     size = vqgan.config.resolution
     return encode_images(vqgan, np.stack([resize(image, size) for image in prompt.images]))
 
 
-def as_rgb(image: Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Any picture as `VisualPrompt` holds it; see `VisualPrompt.sequential`.
+def as_rgb(image: Image) -> UInt8[np.ndarray, "H W 3"]:
+    """Converts any picture to uint8 RGB; `VisualPrompt.sequential` lists what it takes.
 
     Raises:
-      UserError: an unreadable file, or an array that is no picture.
+      UserError: the file is unreadable, or the array is not a picture.
     """
     if isinstance(image, str | os.PathLike | PIL.Image.Image):
         try:
@@ -150,7 +150,7 @@ def _as_bytes(array: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
         return array.astype(np.uint8)
     if array.dtype == np.bool_:
         return array * np.uint8(255)
-    if array.dtype == np.uint16:
+    if array.dtype == np.uint16:  # 65535 / 255 = 257: full scale maps to full scale
         return np.rint(array / 257).astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         raise UserError(

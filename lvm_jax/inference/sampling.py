@@ -1,9 +1,9 @@
-"""How the next id is drawn from the decoder's logits: greedy, or by temperature, top-k, top-p and min-p.
+"""Draws the next id from the decoder's logits: greedily, or with temperature, top-k, top-p and min-p.
 
 B: rows, V: vocabulary.
 
-Each filter sets the logits of what may not be drawn to -inf and leaves the others alone, so the filters compose in any
-order. `draw` applies them in the usual one: allowed ids, temperature, top-k, top-p, min-p.
+Each filter sets the logits of forbidden ids to -inf and leaves the others alone, so filters compose in any order.
+`draw` uses the customary one: allowed ids, temperature, top-k, top-p, min-p.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Sampling:
     min_p: float = 0.0
 
     def filters(self) -> "Filters":
-        """The form that `draw` takes.
+        """Checks the values and converts them to what `draw` takes.
 
         Raises:
           UserError: a value out of range.
@@ -60,9 +60,9 @@ class Sampling:
 )
 @dataclasses.dataclass(frozen=True)
 class Filters:
-    """`Sampling` as a pytree. A filter that is off is None, so a compiled program holds only those in use.
+    """`Sampling` as a pytree. A filter that is off is None, so the compiled program has only the filters in use.
 
-    A new temperature, top-p or min-p reuses the compiled program. A new top-k does not: it is the size of an array.
+    A new temperature, top-p or min-p reuses the compiled program; a new top-k, the size of an array, compiles again.
     `temperature=None` is greedy.
     """
 
@@ -73,23 +73,24 @@ class Filters:
 
 
 def keep_allowed(
-    logits_BV: Float[Array, "b v"], allowed: Bool[Array | np.ndarray, "*#b v"]
-) -> Float[Array, "b v"]:
-    """Forbids every id whose mask is False, as `Vocabulary.mask` makes it: no BOS, EOS or PAD in an image, say."""
+    logits_BV: Float[Array, "B V"], allowed: Bool[Array | np.ndarray, "*#B V"]
+) -> Float[Array, "B V"]:
+    """Forbids every id whose mask is False, such as BOS, EOS and PAD in an image; see `Vocabulary.mask`."""
     return jnp.where(allowed, logits_BV, -jnp.inf)
 
 
-def keep_top_k(logits_BV: Float[Array, "b v"], k: int) -> Float[Array, "b v"]:
-    """Forbids all but exactly the k highest logits; among equals the lower ids stay. `k=0` keeps all."""
+def keep_top_k(logits_BV: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
+    """Forbids all but exactly the k highest logits; ties go to the lower id. `k=0` keeps all."""
     if k == 0 or k >= logits_BV.shape[-1]:
         return logits_BV
+    # By index and not by the k-th logit as a threshold, which would keep all that tie with it.
     _, ids_BK = jax.lax.top_k(logits_BV, k)
     rows_B1 = jnp.arange(logits_BV.shape[0])[:, None]
     kept_BV = jnp.zeros(logits_BV.shape, bool).at[rows_B1, ids_BK].set(True)
     return jnp.where(kept_BV, logits_BV, -jnp.inf)
 
 
-def keep_top_p(logits_BV: Float[Array, "b v"], p: Float[Array, ""] | float) -> Float[Array, "b v"]:
+def keep_top_p(logits_BV: Float[Array, "B V"], p: Float[Array, ""] | float) -> Float[Array, "B V"]:
     """Forbids all but the smallest set of most likely ids whose probability reaches `p` (nucleus sampling,
     Holtzman et al., arXiv 1904.09751). The most likely id always stays; `p=1` keeps all.
     """
@@ -97,6 +98,7 @@ def keep_top_p(logits_BV: Float[Array, "b v"], p: Float[Array, ""] | float) -> F
     sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
     probs_BV = jax.nn.softmax(sorted_BV, axis=-1)
     before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV  # the probability of all likelier ids
+    # p = 1 keeps all explicitly: rounding of the sum could otherwise drop the least likely ids.
     kept_BV = ((before_BV < p) | (jnp.asarray(p) >= 1)).at[:, 0].set(True)
     rows_B1 = jnp.arange(logits_BV.shape[0])[:, None]
     return (
@@ -106,25 +108,26 @@ def keep_top_p(logits_BV: Float[Array, "b v"], p: Float[Array, ""] | float) -> F
     )
 
 
-def keep_min_p(logits_BV: Float[Array, "b v"], p: Float[Array, ""] | float) -> Float[Array, "b v"]:
+def keep_min_p(logits_BV: Float[Array, "B V"], p: Float[Array, ""] | float) -> Float[Array, "B V"]:
     """Forbids ids less than `p` times as likely as the most likely one (Nguyen et al., arXiv 2407.01082)."""
+    # A ratio of probabilities is a difference of logits, so no softmax is needed.
     lowest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + jnp.log(p)
     return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
 
 
 def draw(
-    keys_B: Key[Array, "b"],
-    logits_BV: Float[Array, "b v"],
+    keys_B: Key[Array, " B"],
+    logits_BV: Float[Array, "B V"],
     filters: Filters,
-    allowed: Bool[Array | np.ndarray, "*#b v"],
-) -> Int[Array, "b"]:
+    allowed: Bool[Array | np.ndarray, "*#B V"],
+) -> Int[Array, " B"]:
     """Draws one id for each row, each with its own key.
 
     Args:
-      keys_B: typed keys, one a row; a row's draw depends on no other row.
-      logits_BV: logits of any float type; the arithmetic is in fp32.
+      keys_B: typed keys, one per row; a row's draw does not depend on the others.
+      logits_BV: of any float type; computed with in fp32.
       filters: from `Sampling.filters`.
-      allowed: True for the ids that may be drawn, of all rows (V,) or of each (B, V); at least one a row.
+      allowed: True for ids that may be drawn, for all rows (V,) or for each (B, V); at least one per row.
 
     Returns:
       ids in [0, V), int32.

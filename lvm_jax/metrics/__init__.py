@@ -1,1 +1,1 @@
-"""Scores as mergeable states, and what they are made of: image quality and the Frechet distance."""
+"""Metric states that merge, image quality (PSNR, SSIM) and the Frechet distance."""

@@ -1,7 +1,7 @@
-"""The Frechet distance between two sets of images, on whatever features the caller has.
+"""The Frechet distance between two sets of images, on any features.
 
-Heusel et al., arXiv 1706.08500, equation 6. The published FID uses features of an Inception network; a distance on
-other features is named after them (`frechet_vgg16`) and does not compare with it.
+Heusel et al., arXiv 1706.08500, equation 6. FID uses features of an Inception network. A distance on other features is
+named after them (`frechet_vgg16`) and cannot be compared with FID.
 
 Shape suffixes: M images, D features.
 """
@@ -16,7 +16,7 @@ from lvm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """Sums that tell mean and covariance of features, in float64: two parts of a set merge into the whole, exactly."""
+    """Sums that give mean and covariance of features, in float64; merging two subsets gives the whole set."""
 
     count: int
     sum_D: Float[np.ndarray, " D"]
@@ -24,12 +24,12 @@ class Gaussian:
 
     @classmethod
     def of(cls, features_MD: Float[Array | np.ndarray, "M D"]) -> "Gaussian":
-        """The sums of some images' features."""
+        """The sums over the features of some images."""
         x_MD = np.asarray(features_MD, np.float64)
         return cls(len(x_MD), x_MD.sum(axis=0), x_MD.T @ x_MD)
 
     def merge(self, other: "Gaussian") -> "Gaussian":
-        """The sums of both sets together, such as those of two hosts."""
+        """The sums over both sets, such as those of two hosts."""
         return Gaussian(
             self.count + other.count, self.sum_D + other.sum_D, self.outer_DD + other.outer_DD
         )
@@ -50,11 +50,12 @@ class Gaussian:
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|mean a - mean b|^2 + trace(A + B - 2 (A B)^(1/2)); 0 for equal sets.
 
-    The trace of the root is the sum of the roots of the eigenvalues of A^(1/2) B A^(1/2), which is symmetric: no
-    complex parts to be dropped, and covariances of few images (without full rank) need no padding.
+    The trace of the root is the sum of the roots of the eigenvalues of A^(1/2) B A^(1/2). That matrix is symmetric, so
+    no complex parts appear, and covariances of few images (without full rank) need no regularisation.
     """
     (mean_a, cov_a), (mean_b, cov_b) = a.moments(), b.moments()
     values, vectors = np.linalg.eigh(cov_a)
+    # Rounding makes zero eigenvalues slightly negative; here and below they count as 0.
     root_a = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     both = np.linalg.eigvalsh(root_a @ cov_b @ root_a)
     cross = np.sqrt(np.maximum(both, 0)).sum()

@@ -1,6 +1,6 @@
-"""How close two images are: PSNR and SSIM, a value for each image.
+"""How close two images are: PSNR and SSIM, one value per pair.
 
-B: images, H, W: pixels, h, w: places of the window, C: channels. Pixels are floats in [0, 1].
+B: images, H, W: pixels, H2, W2: places of the window, C: channels. Pixels are floats in [0, 1].
 """
 
 import jax
@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from lvm_jax.errors import UserError
 
-_LOWEST_MSE, _HIGHEST_PSNR = 1e-10, 100.0  # the same bound, once as an error and once in dB
-_WINDOW = 11
+_LOWEST_MSE, _HIGHEST_PSNR = 1e-10, 100.0  # one bound, as an error and in dB
+_WINDOW = 11  # of SSIM, in pixels; with _SIGMA as in the paper
 _SIGMA = 1.5
 
 
@@ -22,14 +22,14 @@ Values = Float[Array, " B"] | Float[np.ndarray, " B"]
 def psnr(a_BHWC: Images, b_BHWC: Images) -> Values:
     """Peak signal-to-noise ratio in dB, `10 log10(1 / MSE)`, of each pair of images.
 
-    At most 100 dB, which identical images get, so that a mean over images stays finite. NumPy arrays are compared
-    on the host, JAX arrays on their devices; the two agree to a rounding of float32.
+    Capped at 100 dB, the value of identical images, so that a mean stays finite. NumPy arrays are compared on the
+    host, JAX arrays on their devices; the two agree up to float32 rounding.
     """
-    # NumPy stays NumPy: while a mesh is set, a jitted function of host arrays would be a program for all its devices.
+    # NumPy stays NumPy: while a mesh is set, a jitted function of host arrays would run on all its devices.
     xp = a_BHWC.__array_namespace__()
     difference_BHWC = a_BHWC.astype(xp.float32) - b_BHWC.astype(xp.float32)
     mse_B = xp.mean(xp.square(difference_BHWC), axis=(1, 2, 3))
-    # The two round the logarithm of the lowest error differently; the minimum makes it 100 in both.
+    # NumPy and JAX round the logarithm of the lowest error differently; the minimum makes both exactly 100.
     return xp.minimum(-10 * xp.log10(xp.maximum(mse_B, _LOWEST_MSE)), _HIGHEST_PSNR)
 
 
@@ -58,8 +58,9 @@ def ssim(a_BHWC: Float[Array, "B H W C"], b_BHWC: Float[Array, "B H W C"]) -> Fl
     return jnp.mean(luminance * contrast_structure, axis=(1, 2, 3))
 
 
-def _blur(x_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    """The Gaussian-weighted mean around each position where the whole window fits; the kernel is separable."""
+def _blur(x_BHWC: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
+    """The Gaussian-weighted mean around each position where the whole window fits."""
+    # The kernel is separable: two passes of 11 taps give the same as one of 121.
     offsets = jnp.arange(_WINDOW) - _WINDOW // 2
     weights = jnp.exp(-(offsets**2) / (2 * _SIGMA**2))
     weights = weights / weights.sum()

@@ -1,6 +1,8 @@
-"""Metric states: small pytrees that are summed over steps and hosts, and divided once, at the end.
+"""Metric states: small pytrees that are summed over steps and hosts, and divided once at the end.
 
-Averaging averages weighs a short batch as much as a full one; summing (total, weight) does not.
+An average of averages would weigh a short batch as much as a full one; sums of (total, weight) do not.
+
+K: codes.
 """
 
 import dataclasses
@@ -22,11 +24,11 @@ class Mean:
     weight: Float[Array, ""] | np.floating | float = 1.0
 
     def merge(self, other: "Mean") -> "Mean":
-        """The state of both batches together."""
+        """The state over both batches."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
     def compute(self) -> float:
-        """total / weight; NaN where nothing was weighed, so that an empty evaluation never reads as a perfect one."""
+        """total / weight; NaN if the weight is 0, so that an empty evaluation never looks like a perfect one."""
         weight = float(self.weight)
         return float(self.total) / weight if weight else math.nan
 
@@ -34,21 +36,21 @@ class Mean:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Histogram:
-    """How often each code occurred."""
+    """How often each code occurs."""
 
     counts: Int[Array, " K"] | np.ndarray
 
     @classmethod
     def of(cls, ids: Int[Array, "..."], size: int) -> "Histogram":
-        """Counts ids in [0, size); others are dropped."""
+        """Counts ids in [0, size) and drops others."""
         return cls(jnp.zeros(size, jnp.int32).at[ids.reshape(-1)].add(1, mode="drop"))
 
     def merge(self, other: "Histogram") -> "Histogram":
-        """The counts of both batches together."""
+        """The counts over both batches."""
         return Histogram(self.counts + other.counts)
 
     def usage(self) -> float:
-        """The fraction of codes that occurred at least once, in [0, 1]."""
+        """The fraction of codes that occur at least once, in [0, 1]."""
         return float(np.mean(np.asarray(self.counts) > 0))
 
     def entropy(self) -> float:
@@ -58,12 +60,12 @@ class Histogram:
         return float(-(p * np.log(p)).sum())
 
     def perplexity(self) -> float:
-        """exp(entropy): how many equally likely codes would be as varied."""
+        """exp(entropy): the number of equally likely codes that would be as varied."""
         return math.exp(self.entropy())
 
 
 def merge(a: Mapping[str, Mean] | None, b: Mapping[str, Mean]) -> dict[str, Mean]:
-    """Merges two dicts of states with the same names; `a` may be None, for nothing yet."""
+    """Merges two dicts of states with the same names; `a` is None before the first batch."""
     return dict(b) if a is None else {name: a[name].merge(state) for name, state in b.items()}
 
 

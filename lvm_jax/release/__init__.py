@@ -1,1 +1,1 @@
-"""Trained models as a folder to hand on: small, checked, and described by its own numbers."""
+"""Packs trained models into a folder to hand on: small, with checksums, and described by measured numbers."""

@@ -1,4 +1,4 @@
-"""The model card of a release: every number comes from the files of the run, or was measured while packing."""
+"""The model card of a release; every number is from the files of the run or measured while packing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,13 +20,13 @@ def model_card(
     stored: Mapping[str, str],
     cost: Mapping[str, Any],
 ) -> str:
-    """The card as Markdown.
+    """Writes the card as Markdown.
 
     Args:
       name: of the release.
       files: of the run.
       models: the tokenizer and the decoder.
-      stored: the type of the weights of "tokenizer" and "decoder".
+      stored: the stored type of the weights of "tokenizer" and "decoder".
       cost: the fields of `lvm_jax.release.pack.Cost`.
     """
     parts = [
@@ -102,7 +102,7 @@ def _data(files: RunFiles) -> list[str]:
 
 
 def _recipe(files: RunFiles) -> list[str]:
-    """The main settings of both configurations, and the commands where the run kept them."""
+    """The main settings of both configurations, and the commands if the run recorded them."""
     parts = []
     for title, config in files.configs.items():
         train, optimizer = config["train"], config.get("optimizer") or config.get("generator", {})
@@ -132,7 +132,7 @@ def _scores(files: RunFiles) -> list[str]:
 
 
 def _limits(files: RunFiles, models: tuple[VQGAN, Decoder]) -> str:
-    """What the numbers say it cannot do."""
+    """What it cannot do, going by the numbers."""
     side = models[0].config.resolution
     lines = [
         f"It sees and draws {side} x {side} pixels; what is smaller than a few of them is lost."

@@ -3,7 +3,7 @@
 FOLDER/tokenizer, FOLDER/decoder     model folders (`VQGAN.from_pretrained`, `Decoder.from_pretrained`)
 FOLDER/prompts/NAME                  held-out prompts as pictures (`generate.py --prompt=FOLDER/prompts`)
 FOLDER/MODEL_CARD.md, LICENSES.md, manifest.json
-FOLDER/SHA256SUMS                    of all the other files, for `sha256sum -c` and `verify`
+FOLDER/SHA256SUMS                    of all other files, for `sha256sum -c` and `verify`
 """
 
 import gzip
@@ -19,7 +19,7 @@ MAX_BYTES = 60_000_000
 
 
 def exists(folder: str | os.PathLike[str]) -> bool:
-    """Whether there is a release at `folder`; one that is being written is none yet."""
+    """Whether there is a complete release at `folder`; the checksums are written last."""
     return (Path(folder) / SUMS).exists()
 
 
@@ -41,10 +41,10 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify(folder: str | os.PathLike[str]) -> None:
-    """Requires every file of a release to be there, unchanged.
+    """Requires every file of a release to exist unchanged.
 
     Raises:
-      UserError: names the first that is not.
+      UserError: a file is missing or differs; the message names the first.
     """
     folder = Path(folder)
     for line in (folder / SUMS).read_text().splitlines():
@@ -67,6 +67,7 @@ def write_archive(folder: Path, archive: Path) -> str:
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):
         for file in [*_files(folder), folder / SUMS]:
+            # A fresh TarInfo has no owner and no time, which would make the bytes differ.
             info = tarfile.TarInfo(f"release/{file.relative_to(folder).as_posix()}")
             info.size = file.stat().st_size
             with file.open("rb") as content:

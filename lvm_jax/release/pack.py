@@ -1,6 +1,6 @@
-"""Packs the models of a finished run: rounds the weights, measures what that costs, writes the folder.
+"""Packs the models of a finished run: rounds the weights, measures what rounding costs, and writes the folder.
 
-M: images, N: tokens an image, H, W: pixels, C: the channels R, G, B.
+M: images, N: tokens per image, H, W: pixels, C: the channels R, G, B.
 """
 
 import dataclasses
@@ -23,19 +23,19 @@ from lvm_jax.release import folder as release_folder
 from lvm_jax.release.card import model_card
 from lvm_jax.reporting.inputs import RunFiles
 
-# A prompt keeps its last images, so that a decoder that reads only 8 at once can be asked the same.
+# A prompt keeps only its last images, so that a decoder with a context of 8 images can answer it too.
 MAX_PROMPT = 7
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What rounding the weights costs on the same held-out data, before and after.
+    """What rounding the weights costs: pairs of (before, after) on the same held-out data.
 
     Attributes:
       sentences, images: how many were measured.
-      code_loss: of the decoder, nats a code.
-      psnr: of the tokenizer, dB.
-      codes_equal: the fraction of codes that the rounded tokenizer gives as the exact one does.
+      code_loss: of the decoder, in nats a code.
+      psnr: of the tokenizer, in dB.
+      codes_equal: fraction of codes that the rounded tokenizer shares with the exact one.
     """
 
     sentences: int
@@ -55,17 +55,18 @@ def pack(
     sentences: int = 512,
     images: int = 256,
 ) -> Cost:
-    """Writes a release of the models in a workdir whose run went through to its report.
+    """Writes a release of the models in a workdir whose commands have all run.
 
     Args:
       workdir: W of the quickstart, or of its commands run by hand.
       output: a folder that does not exist yet.
       name: of the release, for its card.
       tokenizer_dtype, decoder_dtype: "float32", "bfloat16" or "float16".
-      sentences, images: how many held-out ones measure the cost, evenly spread; 0 takes all.
+      sentences, images: how many held-out ones to measure on, evenly spread; 0 takes all.
 
     Raises:
-      UserError: the run is not finished, the output exists, the type cannot hold the weights, or more than 60 MB.
+      UserError: the run is not finished, the output exists, the type cannot hold the weights, or the release is larger
+        than 60 MB.
     """
     run, target = Path(workdir), Path(output)
     if target.exists():
@@ -73,10 +74,12 @@ def pack(
     files = RunFiles.load(run)
     exact = _load(run / "tokenizer/model", run / "lvm/model")
     store = SentenceStore(run / "shards", "validation")
+    # Written beside the target and renamed at the end, so that an interrupted run leaves no half release.
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     exact[0].save_pretrained(partial / "tokenizer", dtype=tokenizer_dtype)
+    # The rounded tokenizer has a fingerprint of its own, which the decoder must name to be accepted beside it.
     exact[1].tokenizer_fingerprint = VQGAN.from_pretrained(partial / "tokenizer").fingerprint()
     exact[1].save_pretrained(partial / "decoder", dtype=decoder_dtype)
     rounded = _load(partial / "tokenizer", partial / "decoder")
@@ -107,7 +110,7 @@ def _measure(
     n_sentences: int,
     n_images: int,
 ) -> Cost:
-    """Both decoders on the codes of the shards, both tokenizers on pictures."""
+    """Scores both decoders on the codes of the shards, and both tokenizers on pictures."""
     sentences = read_sentences(store, n_sentences)
     next_token = NextTokenEvaluator(sentences, exact[0].codebook_size)
     losses = [
@@ -135,7 +138,7 @@ def _measure(
 
 
 def _write_prompt(source: Path, record: dict[str, Any], target: Path) -> None:
-    """A held-out prompt that the run has asked, in the format that `generate.py --prompt` reads."""
+    """Copies one of the run's held-out prompts, in the format of `generate.py --prompt`."""
     shown, truth = record["prompt"], record["truth"]
     asked = record["kind"] == "analogy" and len(shown) % 2 == 1 and period_of(record["roles"]) == 2
     shown = shown[-MAX_PROMPT:]

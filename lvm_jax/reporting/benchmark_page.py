@@ -1,4 +1,4 @@
-"""The page of a visual task: its scores beside ceiling and baselines, and its best, middle and worst answers."""
+"""The page of a benchmark: its scores beside ceiling and baselines, and its best, middle and worst answers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from etils import epath
 
 from lvm_jax.reporting.html import Block, Picture, Section, Table, page
 
-# Predictors in the order in which they are shown, and what they do.
+# Predictors in the order of the page, and what each answers.
 _PREDICTORS = {
     "model": "the decoder",
     "tokenizer_ceiling": "the truth, encoded and decoded",
@@ -19,8 +19,8 @@ _PREDICTORS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """One scored answer: a question, and what every predictor answers.
+class ScoredAnswer:
+    """The answers to one question, as a picture and with their scores.
 
     Attributes:
       group: "best", "middle" or "worst".
@@ -35,13 +35,13 @@ class Answer:
     scores: Mapping[str, Any]
 
 
-def task_page(task: str, results: Mapping[str, Any], cases: Sequence[Answer]) -> str:
+def task_page(task: str, results: Mapping[str, Any], cases: Sequence[ScoredAnswer]) -> str:
     """A self-contained page.
 
     Args:
-      task: its name.
-      results: what evaluate_benchmarks writes as JSON: PREDICTOR/METRIC -> mean, and what was asked.
-      cases: shown under their groups, in order.
+      task: name of the benchmark.
+      results: what evaluate_benchmarks writes as JSON: PREDICTOR/METRIC -> mean, and the settings.
+      cases: answers to show under their groups, in order.
     """
     asked = [(name, value) for name, value in results.items() if "/" not in name]
     blocks: list[Block] = [Section("Scores", [_scores(results), Table(("", ""), asked)])]
@@ -58,7 +58,7 @@ def task_page(task: str, results: Mapping[str, Any], cases: Sequence[Answer]) ->
 
 
 def _scores(results: Mapping[str, Any]) -> Table:
-    """A row a predictor, a column a metric."""
+    """One row per predictor, one column per metric."""
     metrics = _metrics(results)
     rows = [
         (words, *(results.get(f"{name}/{metric}") for metric in metrics))
@@ -68,7 +68,7 @@ def _scores(results: Mapping[str, Any]) -> Table:
 
 
 def _scores_of_a_case(scores: Mapping[str, Any]) -> Table:
-    """A row a metric, a column a predictor."""
+    """One row per metric, one column per predictor."""
     rows = [
         (metric, *(scores.get(f"{name}/{metric}") for name in _PREDICTORS))
         for metric in _metrics(scores)

@@ -1,4 +1,4 @@
-"""Line charts, as SVG for the page (in its colours, light or dark) and as PNG for everything else."""
+"""Line and bar charts, as SVG for the page (in its light or dark colours) and as PNG for elsewhere."""
 
 import abc
 import dataclasses
@@ -15,11 +15,11 @@ PALETTE = (
     "#3b7dd8", "#e67e22", "#279260", "#a55bc9", "#17a2b8", "#b8860b", "#d6569a", "#8d5a3a", "#c0392b", "#7f8c8d",
 )  # fmt: skip
 _CROWDED = 6  # entries of a legend, or groups of bars
-_INK = "#707274"  # read on white and on black; in the SVG it becomes the page's own text colour
-_MAX_POINTS = 400
+_INK = "#707274"  # legible on white and on black; in the SVG it becomes the page's text colour
+_MAX_POINTS = 400  # of a line: about two pixels a point at the usual width
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "lvm_jax",  # the same chart gives the same bytes
+    "svg.fonttype": "none",  # keeps text as text, and not as paths
+    "svg.hashsalt": "lvm_jax",  # fixed ids, so that the same chart gives the same bytes
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _INK,
@@ -35,11 +35,11 @@ class Series:
     """A line: y over x.
 
     Attributes:
-      label: "" leaves it out of the legend.
+      label: for the legend; "" stays out of it.
       x, y: the points.
-      marker: draws a dot at each point.
-      line: how the points are joined; "" leaves dots alone.
-      colour: an index of the palette; by default the place among the series.
+      marker: whether to draw a dot at each point.
+      line: how to join the points; "" draws only dots.
+      colour: index into the palette; by default the place among the series.
     """
 
     label: str
@@ -59,12 +59,12 @@ class Level:
 
 
 class Picture(abc.ABC):
-    """What is drawn with Matplotlib."""
+    """A picture that Matplotlib draws."""
 
     size: tuple[float, float]
 
     def svg(self) -> str:
-        """An `<svg>` element whose text and axes take the colour of the text around it."""
+        """An `<svg>` element whose text and axes take on the page's text colour."""
         text = self._render(format="svg", transparent=True, metadata={"Date": None}).decode()
         text = text[text.index("<svg") :].replace(_INK, "currentColor")
         return re.sub(
@@ -97,10 +97,10 @@ class Chart(Picture):
 
     Attributes:
       x_label, y_label: with units.
-      series: lines; NaN and infinite points are left out, and long lines are averaged into 400 points.
+      series: lines, without their NaN and infinite points; long lines are averaged down to 400 points.
       levels: horizontal lines.
-      size: width and height in inches at 100 pixels an inch.
-      log: the axes that are logarithmic, such as "xy".
+      size: width and height in inches, at 100 pixels per inch.
+      log: which axes are logarithmic, such as "xy".
     """
 
     x_label: str
@@ -116,7 +116,7 @@ class Chart(Picture):
         for place, line in enumerate(self.series):
             axes.plot(
                 *thinned(line.x, line.y),
-                label=line.label or "_",  # what begins with _ is not in the legend
+                label=line.label or "_",  # Matplotlib's legend skips labels that begin with _
                 color=PALETTE[(place if line.colour is None else line.colour) % len(PALETTE)],
                 linewidth=1.2 if line.line == "--" else 1.6,
                 linestyle=line.line or "none",
@@ -138,12 +138,12 @@ class Chart(Picture):
 
 @dataclasses.dataclass(frozen=True)
 class Bars(Picture):
-    """Bars side by side in groups, on a logarithmic axis that begins at 1: for perplexities.
+    """Groups of bars on a logarithmic axis from 1, for perplexities.
 
     Attributes:
       y_label: with units.
       groups: names along the axis.
-      series: (label, a value for each group); NaN draws none.
+      series: (label, a value for each group); NaN draws no bar.
       size: as in `Chart`.
     """
 
@@ -168,7 +168,7 @@ class Bars(Picture):
 
 
 def _tidy(axes: Any, labels: int = 0) -> None:
-    """Without a box around it; a legend where there are several labels, beside the chart where they are many."""
+    """Removes the box; adds a legend if there are several labels, beside the chart if there are many."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)
     if labels > 1:
@@ -177,7 +177,7 @@ def _tidy(axes: Any, labels: int = 0) -> None:
 
 
 def _logarithmic(axes: Any, which: str, values: Sequence[float]) -> None:
-    """A logarithmic axis with ticks that people read, also where it spans less than a power of ten."""
+    """Makes an axis logarithmic, with readable ticks even if it spans less than a power of ten."""
     from matplotlib.ticker import AutoLocator, EngFormatter, FuncFormatter, LogLocator, NullLocator
 
     axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
@@ -194,7 +194,7 @@ def _logarithmic(axes: Any, which: str, values: Sequence[float]) -> None:
 
 
 def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """The finite points of a line; a long one averaged over stretches of equally many points."""
+    """The finite points of a line; a long one is averaged over stretches of (nearly) equal length."""
     points = np.array([x, y], np.float64)
     points = points[:, np.isfinite(points).all(axis=0)]
     if points.shape[1] <= _MAX_POINTS:

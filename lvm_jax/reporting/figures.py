@@ -1,6 +1,6 @@
-"""Images made of images: contact sheets and labelled strips. Pixels are uint8 RGB.
+"""Arranges images in contact sheets and labelled strips. Pixels are uint8 RGB.
 
-H, W: height and width of an image, h, w: of a sheet of them, C: the channels R, G, B, M: images.
+H, W: height and width of an image, H2, W2: of a strip or sheet, C: the channels R, G, B, M: images.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ _GAP, _FRAME, _TEXT = 6, 4, 14
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Images that stand together under one label.
+    """Images under one label.
 
     Attributes:
       label: short text above them.
       images: uint8 HWC, of any sizes.
-      colour: of a frame around each; None for no frame.
+      colour: of a frame around each image; None for no frame.
     """
 
     label: str
@@ -38,8 +38,8 @@ class Group:
     colour: tuple[int, int, int] | None = None
 
 
-def strip(groups: Sequence[Group], cell: int = 128) -> UInt8[np.ndarray, "H W C"]:
-    """One row: the groups from left to right, a label above each, every image `cell` pixels high and wide."""
+def strip(groups: Sequence[Group], cell: int = 128) -> UInt8[np.ndarray, "H2 W2 C"]:
+    """Draws the groups in one row, a label above each; every image fills a square of `cell` pixels."""
     groups = [group for group in groups if len(group.images)]
     if not groups:
         raise UserError("0 images to draw a strip of: at least 1 is needed")
@@ -70,13 +70,13 @@ def contact_sheet(
     *,
     columns: int = 8,
     cell: int = 128,
-) -> UInt8[np.ndarray, "h w C"]:
-    """Rows of the same images in several states, such as originals and reconstructions, one below the other.
+) -> UInt8[np.ndarray, "H2 W2 C"]:
+    """Stacks rows that show the same images in several states, such as originals and reconstructions.
 
     Args:
-      rows: (label, images), equally many images each; after `columns` images all rows begin anew below.
-      columns: images beside each other.
-      cell: height and width of each in pixels.
+      rows: (label, images), with the same number of images; after `columns` images all rows continue below.
+      columns: images side by side.
+      cell: height and width of each image in pixels.
     """
     counts = {len(images) for _, images in rows}
     if len(counts) != 1 or 0 in counts:
@@ -102,7 +102,7 @@ def save_comparison(
     reconstructions: Float[np.ndarray, "M H W C"],
     path: epath.PathLike,
 ) -> None:
-    """Writes a PNG of images above what a tokenizer made of them; floats in [0, 1]."""
+    """Writes a PNG of images above their reconstructions; floats in [0, 1]."""
     rows = [
         (label, list(to_uint8(images)))
         for label, images in (
@@ -114,7 +114,7 @@ def save_comparison(
 
 
 def save_png(path: epath.PathLike, image: UInt8[np.ndarray, "H W C"]) -> None:
-    """Writes a PNG, local or remote; under the final name there is never half a file."""
+    """Writes a PNG, local or remote; a half-written file never has the final name."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -123,10 +123,11 @@ def save_png(path: epath.PathLike, image: UInt8[np.ndarray, "H W C"]) -> None:
 
 
 def _fit(image: np.ndarray, cell: int) -> Image.Image:
-    """Enlarged with hard pixel edges, or reduced smoothly, into a square cell; the aspect ratio stays."""
+    """Fits an image into a square cell and keeps its aspect ratio."""
     height, width = image.shape[:2]
     scale = cell / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # Enlarged, the model's own pixels stay visible; reduced, the image is filtered so that it does not alias.
     how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     square = Image.new("RGB", (cell, cell), PAPER)
     square.paste(

@@ -1,7 +1,7 @@
-"""Self-contained pages: a page is a list of blocks, and every block is data for a template of its own.
+"""Self-contained pages: a page is a list of blocks, and each kind of block has a template.
 
-The markup is in templates/, which escape all text that they are given, so that a source called <script> is a name and
-nothing else. Python never writes a tag.
+All markup is in templates/, which escape the text they get: a source called <script> stays a name. Python never writes
+a tag.
 """
 
 import base64
@@ -19,14 +19,14 @@ from lvm_jax.reporting.numbers import is_number, number
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A piece of a page; its template finds it under the name `block`."""
+    """An element of a page; its template sees it as `block`."""
 
     template: ClassVar[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Section(Block):
-    """A headed part of the page. A block that is None is skipped, so that a caller can write `x if known else None`."""
+    """A section with a heading. It skips blocks that are None, so callers can write `x if known else None`."""
 
     template = "section.html"
     title: str
@@ -52,7 +52,7 @@ class Bullets(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Cards(Block):
-    """Large numbers, each with a line of explanation: (number, explanation)."""
+    """Large numbers with a line of explanation each: (number, explanation)."""
 
     template = "cards.html"
     items: Sequence[tuple[str, str]]
@@ -60,7 +60,7 @@ class Cards(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Table(Block):
-    """A table. Numbers are formatted by `number` and right-aligned, and so is the heading of a column that has one."""
+    """A table. `number` formats its numbers; a column that has any is right-aligned, heading included."""
 
     template = "table.html"
     header: Sequence[str]
@@ -89,7 +89,7 @@ class Picture(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Drawing(Block):
-    """An SVG element from `lvm_jax.reporting.charts`: the one thing that a template inserts unescaped."""
+    """An SVG element from `lvm_jax.reporting.charts`, the only thing that a template inserts unescaped."""
 
     template = "drawing.html"
     svg: str
@@ -98,7 +98,7 @@ class Drawing(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Pairs(Block):
-    """Small drawings, two beside each other where there is room."""
+    """Small drawings, two side by side where there is room."""
 
     template = "pairs.html"
     blocks: Sequence[Block]
@@ -117,7 +117,7 @@ class Shards(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Folded(Block):
-    """JSON that opens at a click."""
+    """JSON that unfolds on a click."""
 
     template = "folded.html"
     title: str
@@ -130,7 +130,7 @@ class Folded(Block):
 
 
 def page(title: str, subtitle: str, blocks: Sequence[Block | None]) -> str:
-    """The whole file; it loads nothing from anywhere."""
+    """The whole file, which loads nothing from elsewhere."""
     template = environment("lvm_jax.reporting").get_template("page.html")
     return template.render(title=title, subtitle=subtitle, blocks=blocks) + "\n"
 
@@ -142,7 +142,7 @@ def png_url(content: bytes) -> str:
 
 @functools.cache
 def environment(package: str) -> jinja2.Environment:
-    """What renders the templates/ of a package: text is escaped, and a name that was not given is an error."""
+    """The renderer for a package's templates/: it escapes text, and an undefined name is an error."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         autoescape=True,

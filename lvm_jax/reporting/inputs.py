@@ -1,4 +1,4 @@
-"""What a finished workdir holds, read for its report: nothing in the report comes from anywhere else."""
+"""Reads a finished workdir for its report, which uses nothing else."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from etils import epath
 
 from lvm_jax.errors import UserError
 
-# What is read, and the script that writes it.
+# Input file -> the script that writes it.
 _WRITERS = {
     "tokenizer/metrics.jsonl": "experiments/train.py",
     "lvm/metrics.jsonl": "experiments/train.py",
@@ -18,7 +18,7 @@ _WRITERS = {
     "shards": "python -m data_pipelines.build_uvd",
 }
 
-# Who answered the prompts of a release, and the folder of the answers.
+# Models that answered the prompts of a release -> the folder of their answers.
 COMPARED = {"released": "prompts_released", "just trained": "prompts_compared"}
 
 Metrics = list[dict[str, float]]
@@ -31,12 +31,12 @@ class RunFiles:
     Attributes:
       workdir: W.
       tokenizer, decoder: the lines of W/tokenizer/metrics.jsonl and W/lvm/metrics.jsonl.
-      configs: title -> the config.json of a training; only those that exist.
+      configs: title -> config.json of a training, if it exists.
       results: W/evaluation/results.json.
       prompts: W/prompts/prompts.json.
       manifests: data set -> its manifest.json below W/shards.
-      compared: who answered -> prompts.json, of the prompts of a release; empty where there was none.
-      stages: stage -> {"command", "seconds"} of W/stages.json; empty where the steps were run by hand.
+      compared: models -> prompts.json with their answers to the prompts of a release; empty without a release.
+      stages: name of a command -> {"command", "seconds"} from W/stages.json; empty if commands were run by hand.
     """
 
     workdir: epath.Path
@@ -54,13 +54,14 @@ class RunFiles:
         """Reads a workdir.
 
         Raises:
-          UserError: a file is missing or damaged; the message names the command that writes it.
+          UserError: a file is missing or damaged; the message says which command writes it.
         """
         root = epath.Path(workdir)
         for name, script in _WRITERS.items():
             if not (root / name).exists():
                 raise UserError(f"{root / name} does not exist: run {script} first")
         shards = root / "shards"
+        # A folder may be a data set itself, or have data sets one or two levels below.
         found = [
             path
             for pattern in ("", "*/", "*/*/")
@@ -87,13 +88,13 @@ class RunFiles:
 
 
 def column(metrics: Metrics, name: str) -> tuple[list[float], list[float]]:
-    """The steps at which `name` was written, and its values."""
+    """The steps at which `name` was logged, and its values."""
     lines = [line for line in metrics if name in line]
     return [line["step"] for line in lines], [line[name] for line in lines]
 
 
 def names(metrics: Metrics) -> list[str]:
-    """All names that were written, in order of appearance, without step and time."""
+    """All names that were logged, in order of appearance, without step and time."""
     seen = dict.fromkeys(name for line in metrics for name in line)
     return [name for name in seen if name not in ("step", "time")]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
-    """A table for each nested mapping of `results`, a line for each of its other values."""
+    """Renders each nested mapping of `results` as a table, and each other value as a line."""
     lines = ["# Results", ""]
     lines += [
         f"- {name}: {_cell(value)}"

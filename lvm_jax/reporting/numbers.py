@@ -1,4 +1,4 @@
-"""Numbers as people read them, as plain text."""
+"""Formats numbers for people, as plain text."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ _LETTERS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number to `digits` significant figures: 0.0123, 1.23, 123, 12,345. None is a dash; text stays as it is."""
+    """A number with `digits` significant figures: 0.0123, 1.23, 123, 12,345. None becomes a dash; text is unchanged."""
     if not is_number(value):
         return "–" if value is None else str(value)
     if isinstance(value, int) or value == 0:
@@ -19,7 +19,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def short(value: float) -> str:
-    """A large number with a letter for its power of a thousand: 656k, 2.05M, 12.2T."""
+    """A large number with a letter for the power of a thousand: 656k, 2.05M, 12.2T."""
     power = max(0, min(len(_LETTERS) - 1, int(math.log10(max(value, 1)) // 3)))
     return f"{value / 1000**power:.3g}{_LETTERS[power]}"
 
@@ -30,5 +30,5 @@ def percent(value: float) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number; True and False are not."""
+    """Whether a value is a number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

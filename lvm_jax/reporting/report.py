@@ -9,13 +9,13 @@ from lvm_jax.reporting.inputs import RunFiles, column
 
 
 def write_report(workdir: epath.PathLike) -> epath.Path:
-    """Writes WORKDIR/report.html, one file with everything in it, and the loss curves as PNG in WORKDIR/figures/.
+    """Writes WORKDIR/report.html, a self-contained page, and the loss curves as PNG in WORKDIR/figures/.
 
     Returns:
       the path of the page.
 
     Raises:
-      UserError: a step has not been run; the message names its command.
+      UserError: a result is missing; the message says which command writes it.
     """
     run = RunFiles.load(workdir)
     blocks = (

@@ -20,10 +20,10 @@ _POINTS_OF_A_FIT = 40
 
 
 def write_page(workdir: epath.PathLike) -> epath.Path:
-    """Writes DIR/scaling.html, one file with everything in it, and its charts as PNG in DIR/figures/.
+    """Writes DIR/scaling.html, a self-contained page, and its charts as PNG in DIR/figures/.
 
     Args:
-      workdir: of the study; has scaling.json.
+      workdir: of the study, with its scaling.json.
 
     Returns:
       the path of the page.
@@ -54,7 +54,7 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
 
 
 def charts(study: Mapping[str, Any]) -> dict[str, tuple[Picture, str]]:
-    """Name -> (chart, caption); those of the paper's Figures 3, 4, 5 and 7. What was not measured has no chart."""
+    """Name -> (chart, caption), as in the paper's Figures 3, 4, 5 and 7; no chart for what was not measured."""
     of_size = _by_size(study)
     ends = {size: max(records, key=lambda r: r["steps"]) for size, records in of_size.items()}
     names = list(of_size)
@@ -91,7 +91,7 @@ def charts(study: Mapping[str, Any]) -> dict[str, tuple[Picture, str]]:
 
 
 def limits(study: Mapping[str, Any]) -> list[str]:
-    """What may not be concluded, each with its number."""
+    """What the study cannot show, with numbers."""
     records = [r for r in study["records"] if r["mixture"] == _EVERYTHING]
     sizes, tokens = (sorted({r[k] for r in records}) for k in ("parameters", "tokens"))
     passes = max(r["passes"] for r in records)
@@ -127,7 +127,7 @@ def _tokens_chart(
     for colour, (size, records) in enumerate(of_size.items()):
         x, y = [r["tokens"] for r in records], [r["loss"] for r in records]
         lines.append(Series(size, x, y, marker=True, line="", colour=colour))
-        start = min(x) / 4  # what comes before is the way down from a uniform guess
+        start = min(x) / 4  # earlier, the curve only falls from a uniform guess
         train = ends[size]["train"]
         curve = [(t, loss) for t, loss in zip(train["tokens"], train["loss"]) if t >= start]
         smooth = _smoothed([loss for _, loss in curve])
@@ -165,13 +165,13 @@ def _fitted(label: str, law: Mapping[str, float] | None, colour: int) -> list[Se
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """A running mean over a twentieth of the line, itself and what comes before."""
+    """A trailing mean over a twentieth of the line."""
     window = max(1, len(values) // 20)
     return [float(np.mean(values[max(0, i + 1 - window) : i + 1])) for i in range(len(values))]
 
 
 def _by_size(study: Mapping[str, Any]) -> dict[str, list[Record]]:
-    """The scaling runs of each size, by tokens."""
+    """The scaling runs of each size, ordered by tokens."""
     groups: dict[str, list[Record]] = {}
     for record in sorted(study["records"], key=lambda r: (r["parameters"], r["tokens"])):
         if record["mixture"] == _EVERYTHING:
@@ -194,7 +194,7 @@ def _cards(study: Mapping[str, Any]) -> Cards:
 
 
 def _law_table(study: Mapping[str, Any]) -> Table:
-    """The fits, or why there is none."""
+    """The fits, or why there are none."""
     laws = {f"tokens, {size}": law for size, law in study["fits"]["tokens"].items()}
     laws |= {
         "parameters, longest training": study["fits"]["size"],

@@ -35,7 +35,7 @@ CATEGORIES = {
 
 
 def summary(files: RunFiles) -> list[Block]:
-    """Cards with the main numbers, and what they mean in sentences."""
+    """Cards with the main numbers, and sentences that explain them."""
     scores, images = files.results["next_token"], files.results["reconstruction"]
     means = files.prompts["means"]
     copy = n(scores["baseline/copy_loss"])
@@ -54,7 +54,7 @@ def summary(files: RunFiles) -> list[Block]:
 
 
 def corpus(files: RunFiles) -> Section:
-    """What the shards hold, and under which licences."""
+    """The contents and licences of the shards."""
     blocks: list[Block] = []
     for name, manifest in files.manifests.items():
         splits = [
@@ -116,7 +116,7 @@ def tokenizer(files: RunFiles) -> Section:
 
 
 def decoder(files: RunFiles) -> Section:
-    """The loss beside its baselines, by source, and how fast it trained."""
+    """The loss beside its baselines and by source, and how training went."""
     scores = files.results["next_token"]
     baselines = [
         ("uniform over the codes", scores["uniform_loss"]),
@@ -151,7 +151,7 @@ def decoder(files: RunFiles) -> Section:
 
 
 def loss_chart(files: RunFiles) -> Chart:
-    """Training and held-out loss of the decoder, with the baselines as levels."""
+    """The decoder's training and held-out loss, with the baselines as levels."""
     scores = files.results["next_token"]
     lines = [
         Series(label, *column(files.decoder, name))
@@ -165,7 +165,7 @@ def loss_chart(files: RunFiles) -> Chart:
 
 
 def in_context(files: RunFiles) -> Section | None:
-    """Perplexity of one image against the number of images before it; None where nothing was evaluated."""
+    """Perplexity of one image against the number of images before it; None if nothing was evaluated."""
     results, charts = files.results["in_context"], []
     for kind, words in KINDS.items():
         lines = [
@@ -186,7 +186,7 @@ def in_context(files: RunFiles) -> Section | None:
 
 
 def prompts(files: RunFiles) -> Section:
-    """Every visual prompt: what was shown, what was predicted, the truth, and how far apart they are."""
+    """Every visual prompt: the prompt, the answers, the truth, and the distance between them."""
     asked = files.prompts["request"]
     sampling = asked["sampling"]
     how = (
@@ -208,7 +208,7 @@ def prompts(files: RunFiles) -> Section:
 
 
 def compared(files: RunFiles) -> Section | None:
-    """The prompts of a release, answered by its models and by those of this run; None where there is no release."""
+    """The prompts of a release, answered by its models and by those of this run; None without a release."""
     if len(files.compared) < len(COMPARED):
         return None
     rows = [
@@ -231,7 +231,7 @@ def compared(files: RunFiles) -> Section | None:
 
 
 def setup(files: RunFiles) -> Section:
-    """Where it ran, how long each step took, and the configurations."""
+    """The environment, the seconds of each command, and the configurations."""
     stages = [(name, stage["seconds"], stage["command"]) for name, stage in files.stages.items()]
     blocks = [
         Table(("environment", ""), list(files.results["environment"].items())),
@@ -242,7 +242,7 @@ def setup(files: RunFiles) -> Section:
 
 
 def _groups(scores: Mapping[str, Any], by: str) -> list[tuple[Any, ...]]:
-    """A row for each source or category: its name, loss, perplexity and number of sentences."""
+    """One row per source or category: its name, loss, perplexity and number of sentences."""
     members = [
         name.split("/")[1] for name in scores if re.fullmatch(rf"{by}/[^/]+/code_loss", name)
     ]
@@ -254,11 +254,11 @@ def _groups(scores: Mapping[str, Any], by: str) -> list[tuple[Any, ...]]:
 
 
 def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> Pairs:
-    """A small chart for each thing measured while training; its training and held-out values share one."""
+    """A small chart for each metric of the training; training and held-out values share one."""
     groups: dict[str, list[str]] = {}
     for name in names(metrics):
         if name.startswith(_NOT_DRAWN) or not any(column(metrics, name)[1]):
-            continue  # shares of time are a sentence; what was 0 throughout is none
+            continue  # shares of time have a sentence of their own; a metric that is always 0 says nothing
         groups.setdefault(name.removeprefix("train/").removeprefix("validation/"), []).append(name)
     charts = []
     for title, members in groups.items():
@@ -274,7 +274,7 @@ def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> Pairs:
 
 
 def _time_spent(metrics: Metrics) -> Words | None:
-    """Where the seconds of the training went, restarts included, as its last line says."""
+    """Where the time of the training went, including restarts; from the last line that has it."""
     shares = next((line for line in reversed(metrics) if "goodput" in line), {})
     causes = [
         f"{percent(shares[name])} {name.removeprefix('badput/')}"

@@ -1,4 +1,4 @@
-"""The results of a run as sentences, each with its number and what it is to be compared with."""
+"""The results of a run as sentences; each gives a number and what to compare it with."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ KINDS = {
 
 
 def plain_words(files: RunFiles) -> list[str]:
-    """All sentences about a run; none says more than its numbers."""
+    """All sentences about a run; none claims more than its numbers show."""
     scores = files.results["next_token"]
     sentences = [_tokenizer(files.results), _loss(scores)]
     if "after_first_image/accuracy" in scores:
@@ -29,9 +29,8 @@ def plain_words(files: RunFiles) -> list[str]:
         )
     for kind, words in KINDS.items():
         contexts, values = context_curve(files.results["in_context"], kind, "corpus_perplexity")
-        if (
-            len(values) > 2
-        ):  # from one image of context on: with none at all there is nothing to go by
+        # From one image of context on: without any, the model has nothing to go by.
+        if len(values) > 2:
             sentences.append(
                 f"Context: the perplexity of {words} goes from {n(values[1])} with {contexts[1]} image of context "
                 f"to {n(values[-1])} with {contexts[-1]}."
@@ -44,7 +43,7 @@ def plain_words(files: RunFiles) -> list[str]:
 def context_curve(
     results: Mapping[str, Any], kind: str, value: str
 ) -> tuple[list[int], list[float]]:
-    """Numbers of context images and the perplexities there; empty where the kind was not evaluated."""
+    """Numbers of context images, and the perplexity at each; empty if this kind was not evaluated."""
     pattern = re.compile(rf"{kind}/context_(\d+)/{value}")
     found = {int(match[1]): results[name] for name in results if (match := pattern.fullmatch(name))}
     return sorted(found), [found[context] for context in sorted(found)]

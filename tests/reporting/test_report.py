@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lvm_jax.errors import UserError
-from lvm_jax.reporting.benchmark_page import Answer, task_page
+from lvm_jax.reporting.benchmark_page import ScoredAnswer, task_page
 from lvm_jax.reporting.charts import Chart, Level, Series, thinned
 from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.inputs import RunFiles
@@ -330,7 +330,7 @@ def test_a_benchmarks_page_escapes_and_groups_its_cases(tmp_path):
     save_png(tmp_path / "strip.png", np.zeros((9, 30, 3), np.uint8))
     results = {"model/iou": 0.5, "copy/iou": 0.25, "asked": 7, evil.replace("/", ""): evil}
     cases = [
-        Answer(group, evil, tmp_path / "strip.png", {"model/iou": 0.75})
+        ScoredAnswer(group, evil, tmp_path / "strip.png", {"model/iou": 0.75})
         for group in ("best", "worst")
     ]
     page = task_page("single_object", results, cases)

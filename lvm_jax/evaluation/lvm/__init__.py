@@ -1,1 +1,1 @@
-"""Scores of a decoder: next-token loss beside baselines, perplexity against context, visual benchmarks."""
+"""Scores for decoders: next-token loss and its baselines, perplexity against context, visual benchmarks."""

@@ -1,7 +1,9 @@
-"""Scores of a predicted picture against the truth, each a dict of (sum, weight) states: merge them, then divide.
+"""Scores a predicted picture against the truth. A score is a dict of (sum, weight) states: merge first, then divide.
 
-A score takes (predicted uint8 RGB, truth uint8 RGB), two pictures of one size. Some protocols measure against the
-annotation and not against its picture: there the inverse of the drawing is applied to the truth's picture as well.
+A score takes two uint8 RGB pictures of one size, prediction and truth. Protocols that compare annotations and not
+pictures of them read both pictures back into annotations first.
+
+H, W: pixels, K: keypoints.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,36 +15,36 @@ from scipy import ndimage
 from lvm_jax.metrics.states import Mean
 from lvm_jax.pictures import annotation_maps as maps
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Picture = UInt8[np.ndarray, "H W 3"]
 States = dict[str, Mean]
 Score = Callable[[Picture, Picture], States]
 
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 PCK_FRACTION = 0.1
-EDGE_TOLERANCE = 0.0075  # of the diagonal, as the Berkeley edge benchmark
+EDGE_TOLERANCE = 0.0075  # of the diagonal, as in the Berkeley edge benchmark
 
 
-def iou(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
-    """Intersection over union; 1 where both are empty."""
+def iou(a: Bool[np.ndarray, "H W"], b: Bool[np.ndarray, "H W"]) -> float:
+    """Intersection over union; 1 if both are empty."""
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 1.0
 
 
 def segmentation(predicted: Picture, truth: Picture) -> States:
-    """IoU of the foreground, each pixel snapped to white or black (visual prompting: Bar et al., arXiv 2209.00647)."""
+    """IoU of the foreground, after snapping each pixel to black or white (Bar et al., arXiv 2209.00647)."""
     return {"miou": Mean(iou(maps.rgb_to_mask(predicted), maps.rgb_to_mask(truth)))}
 
 
 def classes(predicted: Picture, truth: Picture) -> States:
-    """Mean IoU over the classes in the truth, without the background; pixels are snapped to the palette."""
+    """Mean IoU over the classes in the truth except the background, after snapping pixels to the palette."""
     ours, theirs = (maps.rgb_to_ids(picture) for picture in (predicted, truth))
     found = [iou(ours == i, theirs == i) for i in np.unique(theirs) if i]
     return {"miou": Mean(float(np.sum(found)), float(len(found)))}
 
 
 def detection(predicted: Picture, truth: Picture) -> States:
-    """IoU of the bounding rectangle of the largest white region with the true box (Bar et al., single object)."""
-    box = np.zeros(predicted.shape[:2], bool)
+    """IoU between the true box and the bounding box of the largest white region (Bar et al., single object)."""
+    box = np.zeros(predicted.shape[:2], bool)  # stays empty, and scores 0, if nothing is white
     for region in maps.regions(maps.rgb_to_mask(predicted))[:1]:
         x0, y0, x1, y1 = region.box
         box[y0:y1, x0:x1] = True
@@ -50,23 +52,23 @@ def detection(predicted: Picture, truth: Picture) -> States:
 
 
 def colorization(predicted: Picture, truth: Picture) -> States:
-    """Mean squared error of pixels in units of ImageNet's standard deviation; its mean cancels."""
+    """Mean squared error of pixels normalised by ImageNet's statistics; the mean cancels in the difference."""
     difference = (predicted.astype(np.float64) - truth) / 255 / IMAGENET_STD
     return {"mse": Mean(float(np.mean(difference**2)))}
 
 
 def pck(
-    predicted: Float[np.ndarray, "k 2"],
-    truth: Float[np.ndarray, "k 2"],
+    predicted: Float[np.ndarray, "K 2"],
+    truth: Float[np.ndarray, "K 2"],
     size: float,
     fraction: float = PCK_FRACTION,
 ) -> States:
-    """Percentage of correct keypoints: within `fraction * size` of the truth.
+    """Percentage of correct keypoints: those within `fraction * size` of the truth.
 
     Args:
-      predicted: (x, y); NaN where none was drawn, which counts as a miss.
-      truth: (x, y); NaN for a keypoint that does not exist and is not counted.
-      size: the longer side of the object's box.
+      predicted: (x, y); NaN for one that was not drawn, which counts as a miss.
+      truth: (x, y); NaN for one that does not exist, which does not count.
+      size: the longer side of the object's box, in pixels.
       fraction: of `size`.
     """
     known = ~np.isnan(truth).any(-1)
@@ -76,21 +78,21 @@ def pck(
 
 
 def keypoints(predicted: Picture, truth: Picture) -> States:
-    """PCK of drawn discs; the object's box is the one around everything drawn in the truth."""
+    """PCK of drawn discs; the object's box is the one around all that the truth draws."""
     colours = ((0, 0, 0), maps.LANDMARK_LIMB, *maps.LANDMARKS)
     drawn = np.argwhere(maps.nearest(truth, colours) > 0)
     size = float((np.ptp(drawn, axis=0) + 1).max()) if len(drawn) else 1.0
     return pck(_landmarks(predicted), _landmarks(truth), size)
 
 
-def _landmarks(drawing: Picture) -> Float[np.ndarray, "k 2"]:
-    """The centre of the largest disc of each colour; NaN for a colour without one."""
+def _landmarks(drawing: Picture) -> Float[np.ndarray, "K 2"]:
+    """The centre of the largest disc of each colour; NaN for a colour without a disc."""
     found = maps.rgb_to_keypoints(drawing, maps.LANDMARKS, [maps.LANDMARK_LIMB])
     return np.array([discs[0] if len(discs) else (np.nan, np.nan) for discs in found])
 
 
 def depth(predicted: Picture, truth: Picture) -> States:
-    """AbsRel, squared error and delta < 1.25 of the depth read back, where the truth has a surface (is not black)."""
+    """AbsRel, squared error and delta < 1.25 of the depth read back, where the truth has a surface (not black)."""
     surface = truth.any(-1)
     ours, theirs = maps.rgb_to_depth(predicted)[surface], maps.rgb_to_depth(truth)[surface]
     weight = float(surface.sum())
@@ -103,20 +105,20 @@ def depth(predicted: Picture, truth: Picture) -> States:
 
 
 def normals(predicted: Picture, truth: Picture) -> States:
-    """Mean angle in degrees where the truth has a surface; where only the prediction has none, it counts as 90."""
+    """Mean angle in degrees where the truth has a surface; a prediction without one there counts as 90."""
     ours, theirs = maps.rgb_to_normals(predicted), maps.rgb_to_normals(truth)
-    surface = theirs.any(-1)
+    surface = theirs.any(-1)  # no surface reads as the zero vector, and its cosine is 0
     angles = np.degrees(np.arccos(np.clip((ours * theirs).sum(-1), -1, 1)))[surface]
     return {"mean_angle": Mean(float(angles.sum()), float(surface.sum()))}
 
 
 def edges(predicted: Picture, truth: Picture) -> States:
-    """Precision and recall of edge pixels; a hit lies within 0.75 % of the diagonal."""
+    """Precision and recall of edge pixels; a hit is within 0.75 % of the diagonal."""
     ours, theirs = maps.rgb_to_mask(predicted), maps.rgb_to_mask(truth)
     reach = EDGE_TOLERANCE * float(np.hypot(*truth.shape[:2]))
 
     def near(here: np.ndarray, there: np.ndarray) -> Mean:
-        if not there.any():
+        if not there.any():  # the distance to nothing is undefined: every pixel is a miss
             return Mean(0.0, float(here.sum()))
         distance = np.asarray(ndimage.distance_transform_edt(~there))
         return Mean(float((distance[here] <= reach).sum()), float(here.sum()))
@@ -124,9 +126,8 @@ def edges(predicted: Picture, truth: Picture) -> States:
     return {"precision": near(ours, theirs), "recall": near(theirs, ours)}
 
 
-COLORIZATION = (
-    "colorization"  # is also scored by LPIPS, whose weights a table of functions cannot hold
-)
+# Also scored by LPIPS, whose weights do not fit into a table of functions: see `visual_benchmark`.
+COLORIZATION = "colorization"
 
 SCORES: Mapping[str, Score] = {
     "segmentation": segmentation,
@@ -139,11 +140,10 @@ SCORES: Mapping[str, Score] = {
     "edges": edges,
 }
 
-JOINTS = (
-    "joints"  # compares points and not pictures, so it is not in the table: see `visual_benchmark`
-)
+# Not in the table because it compares points and not pictures: see `visual_benchmark`.
+JOINTS = "joints"
 
-# The numbers that answers are ordered by, and whether more is better.
+# Which metrics rank answers, and whether higher is better.
 _ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "segmentation": (("miou",), True),
     "classes": (("miou",), True),
@@ -158,15 +158,15 @@ _ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
 
 
 def worst_to_best(score: str, each: Sequence[States], predictor: str = "model") -> list[int]:
-    """The episodes, ordered by how good a predictor's answers are; equal ones keep their order.
+    """Ranks the episodes by the quality of a predictor's answers; ties keep their order.
 
     Args:
       score: a key of `SCORES`, or "joints".
       each: the states of every episode, named PREDICTOR/METRIC.
-      predictor: whose answers.
+      predictor: whose answers to rank.
 
     Returns:
-      indices of the episodes with a truth to measure; an answer with nothing in it counts 0 in the mean.
+      indices of the episodes that have something to measure; a metric that is NaN counts as 0 in the mean.
     """
     metrics, more_is_better = _ORDERED_BY[score]
     quality = {}

@@ -1,4 +1,4 @@
-"""The benchmarks by name: how each is scored, and how its data is read."""
+"""The table of benchmarks: how each is scored, and how its data is read."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -20,14 +20,14 @@ from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """How a benchmark is asked.
+    """Which questions of a benchmark to ask.
 
     Attributes:
-      episodes: questions.
-      shots: pairs that show what is asked.
+      episodes: number of questions.
+      shots: pairs before each query.
       seed: draws the support.
       fold: of Pascal-5i.
-      held_out: for scenes, the list of what training held out; "" means CORPUS/validation.txt.
+      held_out: for scenes, the list of items that training held out; "" means CORPUS/validation.txt.
     """
 
     episodes: int = 1000
@@ -38,11 +38,11 @@ class Questions:
 
 
 class Benchmark(NamedTuple):
-    """A set of questions with their answers, and how answers are scored.
+    """Questions with known answers, and their score.
 
     Attributes:
       score: a key of `answer_scores.SCORES`, or "joints".
-      open: (root of the data set, how it is asked) -> its reader.
+      open: (root of the data set, questions) -> its reader.
     """
 
     score: str
@@ -77,10 +77,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 
 def benchmark_named(name: str) -> Benchmark:
-    """A benchmark of the table.
+    """Looks a benchmark up.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: no benchmark has this name.
     """
     if name not in BENCHMARKS:
         raise UserError(f"benchmark {name!r} does not exist; known: {', '.join(BENCHMARKS)}")
@@ -88,10 +88,10 @@ def benchmark_named(name: str) -> Benchmark:
 
 
 def read_episodes(name: str, root: str, asked: Questions) -> list[Episode]:
-    """The questions of a benchmark.
+    """Reads the questions of a benchmark.
 
     Raises:
-      UserError: an unknown benchmark, or a data set that its reader cannot use.
+      UserError: the benchmark is unknown, or its reader cannot use the data set.
     """
     reader = benchmark_named(name).open(root, asked)
     return take(reader, asked.episodes, shots=asked.shots, seed=asked.seed)

@@ -1,8 +1,10 @@
-"""Does more context help? The perplexity of one image against the number of images before it (LVM, Figure 7), and of
+"""Does more context help? Perplexity of an image against the number of images before it (LVM, Figure 7), and of
 annotations after k examples (Figure 4).
 
-The image to predict stays the same, the last of each sentence. What changes is how many of the images before it the
-model reads after BOS. So the curve shows the worth of context, and not that some frames are easier than others.
+The image to predict is always the last of its sentence; only the number of images that the model reads before it
+changes. So the curve shows what context is worth, and not that some frames are easier than others.
+
+S: sentences of a curve.
 """
 
 import collections
@@ -19,15 +21,15 @@ from lvm_jax.evaluation.lvm.scoring import Scorer
 
 
 class InContextEvaluator:
-    """Perplexity of the last image given fewer or more images of context.
+    """Perplexity of the last image for different amounts of context.
 
-    "sequential" is over videos and turntables, with 0, 1, 2, ... images of context. "analogy" is over the last
-    answer of sentences of (image, answer) pairs: after nothing, after the query alone, then after 1, 2, ... pairs and
-    the query. All points of a curve are over the same sentences, those of the commonest length.
+    "sequential" covers videos and turntables, with 0, 1, 2, ... images of context. "analogy" covers the last answer in
+    sentences of (image, answer) pairs: after nothing, after the query alone, then after 1, 2, ... pairs and the query.
+    Every point of a curve uses the same sentences, those of the most common length.
 
-    Results, for each curve and context c, both with the softmax over the whole vocabulary:
-      CURVE/context_c/mean_example_perplexity: exp(mean NLL) of each image, then the arithmetic mean over images, as
-        in the published evaluation. The hardest images dominate it.
+    Results, for each curve and context c, with the softmax over the whole vocabulary:
+      CURVE/context_c/mean_example_perplexity: exp(mean NLL) of each image, averaged over images, as published. The
+        hardest images dominate it.
       CURVE/context_c/corpus_perplexity: exp of the mean NLL over all tokens.
 
     Args:
@@ -46,10 +48,11 @@ class InContextEvaluator:
         }
 
     def run(self, subject: Scorer) -> Result:
-        """Scores the last images under a decoder; a curve without sentences has only its count, 0."""
+        """Scores the last images under a decoder; for a curve without sentences the only result is its count, 0."""
         result: Result = {}
         for curve, sentences in self._curves.items():
             result[f"{curve}/sentences"] = len(sentences)
+            # Context grows by whole pairs, so that an analogy always ends with a query: 0, 1, 3, 5, ...
             step = 2 if curve == "analogy" else 1
             images = len(sentences[0].codes) if sentences else 0
             for context in sorted({0, *range(step - 1, images, step)} if sentences else ()):
@@ -62,14 +65,14 @@ class InContextEvaluator:
 
 
 class AnnotationPerplexityEvaluator:
-    """Perplexity of the last annotation of each type after k (image, annotation) pairs and the query.
+    """Perplexity of the last annotation of each type, after k (image, annotation) pairs and the query.
 
-    Results, for each annotation type (role), over the sentences with at least k + 1 pairs of it:
-      ROLE/examples, and ROLE/mean_example_perplexity and ROLE/corpus_perplexity as in `InContextEvaluator`.
+    Results for each annotation type (role), over its sentences of at least k + 1 pairs: ROLE/examples, and
+    ROLE/mean_example_perplexity and ROLE/corpus_perplexity as in `InContextEvaluator`.
 
     Args:
       sentences: held out.
-      shots: k; the paper shows 5.
+      shots: k; 5 in the paper.
       max_sentences: of each type, evenly spread; 0 takes all.
     """
 
@@ -82,6 +85,7 @@ class AnnotationPerplexityEvaluator:
         of_role: dict[str, list[VisualSentence]] = {}
         for sentence in sentences:
             if _is_pairs(sentence) and len(sentence.codes) >= 2 * (shots + 1):
+                # Cut to k pairs before the query, so that every sentence has the same context.
                 short = last_images(sentence, 2 * (shots + 1))
                 of_role.setdefault(sentence.roles[-1], []).append(short)
         self._of_role = {
@@ -111,7 +115,7 @@ def _is_pairs(sentence: VisualSentence) -> bool:
 
 
 def _of_commonest_length(sentences: list[VisualSentence], limit: int) -> list[VisualSentence]:
-    """The sentences of the commonest length in images; of equally common lengths, the longest."""
+    """The sentences of the most common length in images; the longest, if several are equally common."""
     counts = collections.Counter(len(sentence.codes) for sentence in sentences)
     if not counts:
         return []

@@ -1,4 +1,4 @@
-"""The models that are judged, read from their folders."""
+"""Loads the models to evaluate from their folders."""
 
 from etils import epath
 
@@ -8,10 +8,10 @@ from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 
 def load_pair(tokenizer: epath.PathLike, model: epath.PathLike) -> tuple[VQGAN, Decoder]:
-    """A tokenizer, and the decoder that was trained on its codes.
+    """Loads a tokenizer and the decoder that was trained on its codes.
 
     Raises:
-      UserError: a folder without a model, or a decoder that was trained on another tokenizer's codes.
+      UserError: a folder has no model, or the decoder was trained on another tokenizer's codes.
     """
     vqgan, decoder = VQGAN.from_pretrained(tokenizer), Decoder.from_pretrained(model)
     check_pair(decoder, vqgan)

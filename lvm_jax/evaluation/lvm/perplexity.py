@@ -1,8 +1,10 @@
 """Next-token loss on held-out sentences, beside baselines that need no network.
 
-Two units, which differ in what is counted. *Nats a token* counts the codes and the ends of sentences: `loss`, as in
-training. *Nats a code* counts the codes alone: `code_loss` and every baseline, since a baseline knows nothing of ends.
-Only numbers in one unit may be compared. Nothing counts BOS, which is never predicted.
+There are two units. *Nats a token* counts codes and ends of sentences: `loss`, as in training. *Nats a code* counts
+codes alone: `code_loss` and all baselines, which do not predict ends. Compare numbers only within one unit. BOS is
+never predicted, so no loss counts it.
+
+N: tokens per image.
 """
 
 import functools
@@ -20,16 +22,15 @@ _ANNOTATED = (Category.ANNOTATED_IMAGE, Category.ANNOTATED_VIDEO)
 
 
 class NextTokenEvaluator:
-    """Loss, perplexity and accuracy on held-out sentences: all, by source, by category and by annotation type.
+    """Loss, perplexity and accuracy on held-out sentences: overall, by source, by category and by annotation type.
 
-    `loss` and `perplexity` are in nats a token; everything with "code" in its name, and the baselines, in nats a code.
+    `loss` and `perplexity` are in nats a token; results with "code" in their name, and the baselines, in nats a code.
 
     Args:
       sentences: held out.
       codebook_size: K.
-      train_sentences: of the training split. The unigram distribution and p of the copying baseline are fitted on them,
-        or, without them, on the held-out sentences themselves, which favours the baselines. `baseline/fitted_on` says
-        which.
+      train_sentences: of the training split, to fit the unigram distribution and the p of the copying baseline.
+        Without them the held-out sentences serve, which favours the baselines. `baseline/fitted_on` says which.
     """
 
     name = "next_token"
@@ -57,7 +58,7 @@ class NextTokenEvaluator:
         return result | self._annotation_results(scores)
 
     def _annotation_results(self, scores: Sequence[SentenceScore]) -> Result:
-        """By annotation type: only the images of that role, in sentences of annotated images and videos."""
+        """Results by annotation type: over the images of that role in sentences of annotated images and videos."""
         of_role: dict[str, list[np.ndarray]] = {}
         for sentence, score in zip(self._sentences, scores):
             if sentence.category in _ANNOTATED:
@@ -88,9 +89,9 @@ class NextTokenEvaluator:
 
     @functools.cached_property
     def _copying(self) -> tuple[list[np.ndarray], Result]:
-        """The loss of copying, code by code, and the results that are about baselines alone.
+        """The copying loss of each code, and all results about baselines alone.
 
-        Kept, because they are the same for every decoder, and a training asks again and again.
+        Cached: they are the same for every decoder, and training runs this evaluator many times.
         """
         held_out = baselines.count_codes(self._sentences, self._codebook_size)
         result: Result = {
@@ -126,12 +127,12 @@ class NextTokenEvaluator:
 
 
 def _mean(arrays: Iterable[np.ndarray]) -> float:
-    """The mean over all entries of all arrays: a long sentence weighs more than a short one."""
+    """The mean over all entries of all arrays, so a long sentence weighs more than a short one."""
     return float(np.concatenate([array.reshape(-1) for array in arrays]).mean())
 
 
 def _groups(sentences: Sequence[VisualSentence]) -> dict[str, list[int]]:
-    """Prefix of results -> the sentences that those results are over."""
+    """Prefix of results -> indices of the sentences behind them."""
     groups: dict[str, list[int]] = {}
     for index, sentence in enumerate(sentences):
         groups.setdefault(f"source/{sentence.source}", []).append(index)

@@ -1,4 +1,4 @@
-"""The runs of a scaling study: which sizes are trained, how long and on what, and what they have found."""
+"""The runs of a scaling study: which sizes train, for how long and on what data, and what they found."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +15,15 @@ _EVALUATORS = ("next_token", "in_context", "annotations")  # what `read_run` rea
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What is asked; experiments/configs/scaling_study.py explains it with examples.
+    """The settings of a study; experiments/configs/scaling_study.py has examples.
 
     Attributes:
       steps: lengths of the trainings.
       seeds: of each run.
-      ablation_size: the size that is also trained on each of `mixtures`, at the longest length.
-      mixtures: name -> the categories that it keeps.
+      ablation_size: the size that also trains on each of `mixtures`, for the longest length.
+      mixtures: name -> the categories it keeps.
       common: settings of every run, nested as in the training's configuration; "recipe" is its configuration file.
-      sizes: name -> settings of its runs, in place of the common ones.
+      sizes: name -> settings that override the common ones.
     """
 
     steps: tuple[int, ...]
@@ -48,7 +48,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training: what it is, and its command behind `python`."""
+    """One training, and its command without the leading `python`."""
 
     size: str
     steps: int
@@ -58,12 +58,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of the run's folder."""
         return f"{self.size}-{self.steps}-{self.mixture}-s{self.seed}"
 
 
 def images_by_category(store: SentenceStore) -> dict[str, int]:
-    """How many images a split has of each category."""
+    """How many images of each category a split has."""
     images = dict.fromkeys((category.name.lower() for category in Category), 0)
     for origin, count in zip(store.origins, store.images_by_origin().tolist()):
         images[origin.category] += count
@@ -73,16 +73,16 @@ def images_by_category(store: SentenceStore) -> dict[str, int]:
 def study_runs(
     study: Study, shards: str, workdir: Path, images: Mapping[str, int]
 ) -> Iterator[Run]:
-    """All runs of a study, the cheap ones first.
+    """All runs of a study, cheap ones first.
 
     Args:
-      study: what is asked.
+      study: its settings.
       shards: to train on.
       workdir: of the study.
-      images: category -> how many the training split has.
+      images: category -> images in the training split.
 
     Raises:
-      UserError: a mixture of categories that the shards do not have.
+      UserError: the shards have none of a mixture's categories.
     """
     asked = [(steps, size, EVERYTHING) for steps in sorted(study.steps) for size in study.sizes] + [
         (max(study.steps), study.ablation_size, mixture) for mixture in study.mixtures
@@ -100,7 +100,10 @@ def study_runs(
 
 
 def _settings(study: Study, size: str, steps: int, seed: int) -> dict[str, Any]:
-    """The flags of a run, by name: evaluated once, at its end, where its learning rate has decayed."""
+    """The flags of a run by name. It is evaluated once, at its end, after its learning rate has decayed.
+
+    A shorter training is therefore a run of its own, with its own schedule, and not a checkpoint of a longer one.
+    """
     return {
         **dict(_flags("config", study.common)),
         **dict(_flags("config", study.sizes[size])),
@@ -113,7 +116,7 @@ def _settings(study: Study, size: str, steps: int, seed: int) -> dict[str, Any]:
 
 
 def _weights(mixture: str, kept: tuple[str, ...], images: Mapping[str, int]) -> str:
-    """The kept categories in the proportion in which the shards have them; a weight of 0 drops the others."""
+    """Weights that keep some categories, in their proportions in the shards, and drop the others with weight 0."""
     if not any(images.get(category) for category in kept):
         raise UserError(
             f"config.mixtures.{mixture} is of {', '.join(kept)}: the shards have "
@@ -125,7 +128,7 @@ def _weights(mixture: str, kept: tuple[str, ...], images: Mapping[str, int]) -> 
 
 
 def _flags(prefix: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Nested settings as (name of the flag, value)."""
+    """Nested settings as (flag name, value)."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flags(f"{prefix}.{name}", value)
@@ -140,13 +143,13 @@ def collect(
     images: Mapping[str, int],
     tokens_per_image: int,
 ) -> dict[str, Any]:
-    """What finished runs have found: the content of scaling.json.
+    """Collects the results of finished runs: the content of scaling.json.
 
     Returns:
-      records: the means over seeds of `runs`; see `scaling_study.read_run` for the fields.
+      records: means over the seeds of `runs`; see `scaling_study.read_run` for the fields.
       fits: power laws through the records.
-      images: category -> how many the training split has.
-      runs: a record for each run. `passes` says how often it went through the images that it was given.
+      images: category -> images in the training split.
+      runs: a record for each run; `passes` is how often it went through its images.
 
     Raises:
       UserError: a run is not finished.

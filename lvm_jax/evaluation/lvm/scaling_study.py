@@ -1,7 +1,7 @@
-"""What a family of trainings says about size, tokens and compute: read from their own files, and fitted.
+"""Reads the files of a family of trainings and fits how the loss falls with size, tokens and compute.
 
-A record is one finished training of a decoder whose evaluators `next_token`, `in_context` and `annotations` ran after
-the last step; see `read_run` for its fields. Everything is JSON-able.
+A record describes one finished training of a decoder whose evaluators `next_token`, `in_context` and `annotations` ran
+after the last step; `read_run` lists its fields. All of it is JSON-able.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.files import read_jsonl
 from lvm_jax.models.decoder.config import DecoderConfig, count_parameters, train_flops_per_token
 
-EVERYTHING = "all"  # the mixture of the scaling runs: every sentence once in each pass
+EVERYTHING = "all"  # the mixture of the scaling runs: every sentence once per pass
 NEXT_FRAME = "next frame"
 _LAST_FRAMES = "evaluation/in_context/sequential/context_"
 _ANNOTATION = re.compile(r"evaluation/annotations/(.+)/mean_example_perplexity")
@@ -29,24 +29,25 @@ Record = dict[str, Any]
 
 
 def read_run(workdir: epath.PathLike) -> Record:
-    """The numbers of a finished training.
+    """Reads the record of a finished training.
 
     Returns:
-      parameters: without the vocabulary tables, and `all_parameters` with them.
-      tokens, flops: of the whole training; each position of a row is a token, and attention is counted causally.
-      train: {"tokens", "loss"}: the training loss as it was logged.
-      loss: held out, nats a token, over `sentences` with `held_out_tokens` in all.
-      unigram_entropy, copy_loss: baselines of the same sentences, nats a code.
+      parameters: without the vocabulary tables; `all_parameters` includes them.
+      tokens, flops: of the whole training. Every position of a row is a token; attention counts causally.
+      train: {"tokens", "loss"}: the training loss as logged.
+      loss: held out, in nats a token, over `sentences` with `held_out_tokens` in total.
+      unigram_entropy, copy_loss: baselines on the same sentences, in nats a code.
       categories: category -> held-out nats a code.
-      perplexity: what is predicted -> mean over examples of exp(mean NLL), as published: an annotation type after the
-        shots, or "next frame" with all the frames before it.
-      frames: images of context (a string, as JSON's keys are) -> the same of the last frame.
+      perplexity: what is predicted -> mean over examples of exp(mean NLL), as published. Keys are annotation types,
+        after the shots, and "next frame", after all frames before it.
+      frames: images of context (a string, since JSON keys are strings) -> the same for the last frame.
 
     Raises:
       UserError: the training is not finished, or ran without these evaluators.
     """
     folder = epath.Path(workdir)
     lines = read_jsonl(folder / "metrics.jsonl")
+    # The newest value of each name: evaluations and training losses stand in different lines.
     last = {name: value for line in lines for name, value in line.items()}
     if not (folder / "config.json").exists() or "evaluation/next_token/loss" not in last:
         raise UserError(
@@ -87,10 +88,10 @@ def read_run(workdir: epath.PathLike) -> Record:
 
 
 def mean_over_seeds(records: Iterable[Record]) -> list[Record]:
-    """One record for each size, steps and mixture, in the order of the first.
+    """One record for each size, length and mixture, in order of first appearance.
 
-    `loss`, `perplexity`, `categories` and `frames` become means; `seeds` is their number and `loss_spread` the standard
-    deviation of the loss (None for one seed); `train` is that of the first.
+    `loss`, `perplexity`, `categories` and `frames` become means over seeds. `seeds` is the number of seeds,
+    `loss_spread` the standard deviation of the loss (None for one seed); the other fields are those of the first seed.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
@@ -107,12 +108,12 @@ def mean_over_seeds(records: Iterable[Record]) -> list[Record]:
 
 
 def fits(records: Sequence[Record]) -> dict[str, Any]:
-    """Power laws of the held-out loss over the ends of the runs with mixture "all"; None for too few points.
+    """Power laws of the held-out loss at the end of each run with mixture "all"; None if there are too few points.
 
     Returns:
       tokens: size -> the fit against training tokens.
-      size: the fit against `parameters`, at the longest training.
-      compute: the fit against FLOPs along the frontier, the runs that no cheaper run beats.
+      size: the fit against `parameters`, for the longest training.
+      compute: the fit against FLOPs along the frontier: the runs that no cheaper run beats.
       frontier: [size, steps] of those runs.
     """
     scaling = [record for record in records if record["mixture"] == EVERYTHING]
@@ -144,7 +145,7 @@ def _matching(pattern: re.Pattern[str], values: Mapping[str, float]) -> dict[str
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    """Of numbers, or of mappings name by name."""
+    """The mean of numbers, or of mappings key by key."""
     if isinstance(values[0], Mapping):
         return {name: _mean([value[name] for value in values]) for name in values[0]}
     return float(np.mean(values))

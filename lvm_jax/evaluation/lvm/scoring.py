@@ -1,6 +1,7 @@
-"""Scores sentences token by token under a decoder: what every evaluation of next-token prediction starts from.
+"""Scores sentences token by token under a decoder, for every evaluation of next-token prediction.
 
-B: sentences of a batch, T: inputs of a row, I: images of a sentence, N: tokens an image, V: vocabulary.
+B: sentences of a batch, T: inputs of a row, T1: T + 1, with the last label, I: images of a sentence, N: tokens per
+image, V: vocabulary, D: hidden size.
 """
 
 import dataclasses
@@ -24,33 +25,33 @@ from lvm_jax.weights.model_folder import check_finite
 
 @dataclasses.dataclass(frozen=True)
 class SentenceScore:
-    """What a decoder thinks of one sentence, each token given all tokens before it, BOS first.
+    """A decoder's predictions for one sentence: each token given BOS and all tokens before it.
 
     Attributes:
-      nll_IN: negative log-likelihood of each code in nats, under the softmax over the whole vocabulary.
-      hit_IN: whether the code was the likeliest id.
-      eos_nll: of the end of the sentence; None where the context is full before it.
+      nll_IN: negative log-likelihood of each code in nats, with the softmax over the whole vocabulary.
+      hit_IN: whether the code was the most likely id.
+      eos_nll: the same for the end of the sentence; None if the context is full before it.
     """
 
-    nll_IN: Float[np.ndarray, "i n"]
-    hit_IN: Bool[np.ndarray, "i n"]
+    nll_IN: Float[np.ndarray, "I N"]
+    hit_IN: Bool[np.ndarray, "I N"]
     eos_nll: float | None
 
 
 class Scorer:
     """Scores sentences in batches of similar length, on the mesh set by `jax.set_mesh` if there is one.
 
-    A sentence has a row of its own, BOS first and EOS last as in training. Padding fills rows up to a power of two of
-    images, so that a data set compiles a few programs and not one for each length.
+    Each sentence has its own row, from BOS to EOS as in training. Rows are padded to a power of two of images, so that
+    a data set compiles a few programs and not one for each length.
 
     Args:
       model: the decoder.
       codebook_size: of the tokenizer that made the sentences.
-      context_images: the longest sentence that the model reads; by default, what fits `max_position_embeddings`.
-      batch_size: rows of the longest length at once; shorter rows come in larger batches of as many tokens.
+      context_images: the longest sentence that the model reads; by default what fits `max_position_embeddings`.
+      batch_size: rows of the longest length at once; batches of shorter rows are larger, with as many tokens.
 
     Raises:
-      UserError: weights that are not finite.
+      UserError: weights are not finite.
     """
 
     def __init__(
@@ -69,10 +70,10 @@ class Scorer:
         self._graphdef, self._state = nnx.split(model)
 
     def __call__(self, sentences: Sequence[VisualSentence]) -> list[SentenceScore]:
-        """The score of each sentence, in order.
+        """Scores each sentence, in order.
 
         Raises:
-          UserError: no sentence, or one that is longer than the model's context.
+          UserError: there is no sentence, or one is longer than the model's context.
         """
         if not sentences:
             raise UserError(
@@ -87,10 +88,12 @@ class Scorer:
                     f"sentence {sentence.key} has {images} images: the model reads {longest}; "
                     "evaluate on shards of shorter sentences"
                 )
+            # A power of two may exceed the context; the context itself is then the largest shape.
             bucket = min(1 << (images - 1).bit_length(), longest)
             groups.setdefault(bucket, []).append(index)
         scores: dict[int, SentenceScore] = {}
         for bucket, indices in sorted(groups.items()):
+            # A short batch keeps all its rows as padding: its number of rows is a shape, which would compile again.
             rows = self.batch_size * max(1, longest // bucket)
             for start in range(0, len(indices), rows):
                 chosen = indices[start : start + rows]
@@ -106,7 +109,7 @@ class Scorer:
         self, batch: Sequence[VisualSentence], images: int, rows: int
     ) -> list[SentenceScore]:
         tokens_per_image = batch[0].codes.shape[1]
-        # BOS is an input only and EOS a label only; where the context is full, EOS has no place (as in training).
+        # BOS is only an input and EOS only a label. If the context is full, EOS does not fit (as in training).
         length = min(
             images * tokens_per_image + 1, self.context_images(tokens_per_image) * tokens_per_image
         )
@@ -128,20 +131,20 @@ class Scorer:
 
 @functools.partial(jax.jit, static_argnames="graphdef")
 def _score(
-    graphdef: Any, state: Any, tokens_BT1: Int[Array, "b t1"]
-) -> tuple[Float[Array, "b t"], Bool[Array, "b t"]]:
-    """NLL and hits of each label. The decoder is causal, so the padding behind a sentence cannot change them."""
+    graphdef: Any, state: Any, tokens_BT1: Int[Array, "B T1"]
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """NLL and hit of each label. The decoder is causal, so padding after a sentence cannot change them."""
     model = nnx.merge(graphdef, state)
     labels_BT = tokens_BT1[:, 1:]
     hidden_BTD = model.hidden(tokens_BT1[:, :-1])
 
-    def row(hidden_and_labels: tuple[Float[Array, "t d"], Int[Array, "t"]]) -> tuple[Array, Array]:
+    def row(hidden_and_labels: tuple[Float[Array, "T D"], Int[Array, " T"]]) -> tuple[Array, Array]:
         hidden_TD, labels_T = hidden_and_labels
         logits_TV = model.logits(hidden_TD[None])[0]
         logprobs_TV = jax.nn.log_softmax(logits_TV, axis=-1)
         nll_T = -jnp.take_along_axis(logprobs_TV, labels_T[:, None], axis=-1)[:, 0]
         return nll_T, jnp.argmax(logits_TV, axis=-1) == labels_T
 
-    # One row's logits at a time: B T V would not fit in memory. Every host gets the whole result.
+    # One row's logits at a time, since (B, T, V) would not fit in memory. Replicated, so every host has the result.
     nll_BT, hit_BT = jax.lax.map(row, (hidden_BTD, labels_BT))
     return constrain(nll_BT, None, None), constrain(hit_BT, None, None)

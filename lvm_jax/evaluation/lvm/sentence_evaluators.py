@@ -1,4 +1,4 @@
-"""The evaluators that read held-out sentences: the same for a decoder in training, and for a finished one."""
+"""The evaluators that read held-out sentences, for decoders in training and finished ones."""
 
 from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
@@ -17,15 +17,15 @@ def sentence_evaluators(
     train: SentenceStore | None = None,
     train_sentences: int = 0,
 ) -> dict[str, Evaluator[Scorer]]:
-    """The evaluators by name, in the order of a report.
+    """Makes the evaluators: name -> evaluator, in the order of a report.
 
     Args:
-      held_out: the split that they read.
+      held_out: the split to score.
       max_sentences: of the split, evenly spread; 0 takes all.
       context_sentences: of each curve of `in_context` and each type of `annotations`; 0 takes all.
       shots: pairs before an annotation.
-      train: the training split, which the baselines are then fitted on; see `NextTokenEvaluator`.
-      train_sentences: of the training split, evenly spread; 0 takes all.
+      train: the training split, to fit the baselines on; see `NextTokenEvaluator`.
+      train_sentences: of that split, evenly spread; 0 takes all.
     """
     sentences = read_sentences(held_out, max_sentences)
     fitted_on = [] if train is None else read_sentences(train, train_sentences)

@@ -1,4 +1,4 @@
-"""The best, middle and worst answers to a benchmark, as pictures for its page."""
+"""Draws the best, middle and worst answers to a benchmark for its page."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from etils import epath
 from lvm_jax.evaluation.lvm.answer_scores import States, worst_to_best
 from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Subject
 from lvm_jax.metrics.states import compute
-from lvm_jax.reporting.benchmark_page import Answer
+from lvm_jax.reporting.benchmark_page import ScoredAnswer
 from lvm_jax.reporting.figures import PREDICTION, TRUTH, Group, save_png, strip
 
 
@@ -18,15 +18,15 @@ def show_answers(
     each: Sequence[States],
     folder: epath.PathLike,
     count: int,
-) -> list[Answer]:
+) -> list[ScoredAnswer]:
     """Draws FOLDER/GROUP_RANK.png: support, query, the decoder's answer, the tokenizer's ceiling and the truth.
 
     Args:
       evaluator: of the benchmark.
-      subject: what it has judged.
+      subject: what it scored.
       each: the scores of every episode, from `evaluator.each(subject)`.
-      folder: gets the pictures.
-      count: answers a group, the groups being "best", "middle" and "worst"; fewer where there are few episodes.
+      folder: for the pictures.
+      count: answers in each of the groups "best", "middle" and "worst"; fewer if there are few episodes.
     """
     groups = best_middle_worst(worst_to_best(evaluator.name, each), count)
     shown = []
@@ -34,16 +34,16 @@ def show_answers(
         for rank, index in enumerate(indices, 1):
             path = epath.Path(folder) / f"{group}_{rank}.png"
             save_png(path, _strip(evaluator, subject, index))
-            # JSON and the page have no NaN: a metric without anything to measure is None.
+            # JSON has no NaN, so a metric with nothing to measure becomes None.
             scores = {
                 name: None if math.isnan(v) else v for name, v in compute(each[index]).items()
             }
-            shown.append(Answer(group, evaluator.episodes[index].key, path, scores))
+            shown.append(ScoredAnswer(group, evaluator.episodes[index].key, path, scores))
     return shown
 
 
 def best_middle_worst(order: Sequence[int], count: int) -> dict[str, list[int]]:
-    """`count` from each end and from the middle of an order from worst to best; none twice."""
+    """`count` items from each end and from the middle of an order from worst to best, without repeats."""
     count = min(count, len(order) // 3) or min(1, len(order))
     best, worst = list(order[: -count - 1 : -1]), list(order[:count])
     between = order[count : len(order) - count]

@@ -1,4 +1,7 @@
-"""Clips of videos as visual sentences, for the evaluation of frame prediction."""
+"""Turns clips of videos into visual sentences, to evaluate frame prediction.
+
+H, W: pixels of a frame.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -16,7 +19,7 @@ Frame = UInt8[np.ndarray, "H W 3"]
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-    """Clips of videos, and how many videos gave none.
+    """Clips of videos, and how many videos did not give one.
 
     Attributes:
       sentences: the codes of each clip.
@@ -32,14 +35,14 @@ class Clips:
 def tokenize_clips(
     vqgan: VQGAN, videos: Iterable[tuple[str, int, Sequence[Frame] | None]], count: int, seed: int
 ) -> Clips:
-    """A clip of `count` frames from each video that has one.
+    """Encodes a clip of `count` frames from each video that is long enough.
 
     Args:
       vqgan: the tokenizer.
-      videos: (key, index, frames); None for frames that could not be decoded. A clip begins where (seed, index) says,
-        so that it does not depend on the other videos.
+      videos: (key, index, frames); frames are None if they could not be decoded. (seed, index) draws where the clip
+        starts, so it does not depend on the other videos.
       count: frames of a clip.
-      seed: of the first frames.
+      seed: draws the first frames.
     """
     sentences, unreadable, too_short = [], 0, 0
     for key, index, frames in videos:
@@ -54,7 +57,7 @@ def tokenize_clips(
 
 
 def clip_of(frames: Sequence[Frame], count: int, *, seed: tuple[int, int]) -> list[Frame] | None:
-    """`count` successive frames, from a random one on; None where there are fewer."""
+    """`count` consecutive frames from a random start; None if there are fewer."""
     if len(frames) < count:
         return None
     start = int(np.random.default_rng(seed).integers(len(frames) - count + 1))
@@ -62,7 +65,7 @@ def clip_of(frames: Sequence[Frame], count: int, *, seed: tuple[int, int]) -> li
 
 
 def tokenize_clip(vqgan: VQGAN, frames: Sequence[Frame], key: str) -> VisualSentence:
-    """The codes of frames of any size, squashed to the tokenizer's square as in training."""
+    """Encodes frames of any size, squashed to the tokenizer's square as in training."""
     squares = np.stack([resize(frame, vqgan.config.resolution) for frame in frames])
     codes = encode_images(vqgan, squares).astype(np.uint16)
     return VisualSentence(codes, "videos", Category.UNLABELLED_VIDEO, key, f"frame*{len(frames)}")

@@ -1,8 +1,8 @@
-"""A benchmark in context: pairs that show what is asked, a query, and how close the answer comes.
+"""Runs a benchmark in context: pairs that show what is asked, a query, and a score for the answer.
 
-Every score stands beside the tokenizer's ceiling (the truth encoded and decoded) and three baselines that need no
-decoder: the last answer of the support copied, the answer of the support image nearest to the query, and a constant,
-the mean colour of the support's answers.
+Beside the decoder it scores the tokenizer's ceiling (the truth encoded and decoded) and three baselines that need no
+decoder: copying the last answer of the support, taking the answer of the support image nearest to the query, and a
+constant picture in the mean colour of the support's answers.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Episode:
       query: the image whose answer is wanted.
       truth: that answer.
       key: where it came from.
-      joints: of the truth; the score "joints" compares them, and not the picture of the truth.
+      joints: of the truth; the score "joints" compares these and not the picture.
     """
 
     support: Sequence[tuple[Picture, Picture]]
@@ -53,25 +53,25 @@ class Episode:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is judged: a decoder behind its engine, and its tokenizer."""
+    """What a benchmark scores: a decoder in its engine, and its tokenizer."""
 
     engine: Engine
     vqgan: VQGAN
 
 
 class BenchmarkEvaluator:
-    """Scores of one benchmark: `PREDICTOR/METRIC` for model, tokenizer_ceiling, copy, nearest and constant.
+    """Scores one benchmark: `PREDICTOR/METRIC` for model, tokenizer_ceiling, copy, nearest and constant.
 
     Args:
-      score: how an answer is compared with the truth: a key of `SCORES`, or "joints".
-      episodes: what is asked; give each host its own share and merge the states.
-      sampling: how answers are drawn; greedy by default.
+      score: how to compare an answer with the truth: a key of `SCORES`, or "joints".
+      episodes: the questions; on several hosts give each its share, and merge the states.
+      sampling: how to draw answers; greedy by default.
       seed: of the draws.
-      batch_size: prompts answered at once.
+      batch_size: prompts to answer at once.
       lpips_weights: for colorization; see `lvm_jax.evaluation.lpips.installed_lpips`.
 
     Raises:
-      UserError: an unknown score, no episode, or one without support.
+      UserError: the score is unknown, there is no episode, or one has no support.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class BenchmarkEvaluator:
         self._batch_size, self._lpips_weights = batch_size, lpips_weights
 
     def run(self, subject: Subject) -> Result:
-        """Answers all episodes, and scores the answers."""
+        """Answers all episodes and scores the answers."""
         return self.result(self.each(subject))
 
     def result(self, each: Sequence[States]) -> Result:
-        """The second half of `run`: scores over the episodes that `each` has scored one by one."""
+        """The second half of `run`: combines the scores that `each` returns into the benchmark's results."""
         result: Result = {"episodes": len(each)}
         for name, value in metric_states.compute(_merged(each)).items():
             result[name] = NOTHING if math.isnan(value) else value
@@ -112,7 +112,7 @@ class BenchmarkEvaluator:
         return result
 
     def states(self, subject: Subject) -> States:
-        """The scores before the division: `lvm_jax.metrics.states.merge` joins those of several hosts."""
+        """The scores before the division; `lvm_jax.metrics.states.merge` joins those of several hosts."""
         return _merged(self.each(subject))
 
     def each(self, subject: Subject) -> list[States]:
@@ -133,8 +133,8 @@ class BenchmarkEvaluator:
         return found
 
     def answers(self, subject: Subject, index: int) -> dict[str, Picture]:
-        """Every predictor's answer to one episode, as `each` has scored it."""
-        # The same batch as there: rows of another batch could round, and so be drawn, differently.
+        """Every predictor's answer to one episode, exactly as `each` scores it."""
+        # Answer the same batch as there: another batch could round, and so draw, differently.
         start = index // self._batch_size * self._batch_size
         batch = self.episodes[start : start + self._batch_size]
         return self.predictions(subject, batch)[index - start]
@@ -144,7 +144,7 @@ class BenchmarkEvaluator:
         vqgan = subject.vqgan
         shown = [[_square(image, vqgan) for image in _shown(episode)] for episode in batch]
         truths = [_square(episode.truth, vqgan) for episode in batch]
-        # One pass of the tokenizer encodes prompts and truths, and one decodes answers and ceilings.
+        # Encode prompts and truths together, and decode answers and ceilings together: fewer, fuller batches.
         codes = encode_images(vqgan, np.stack([*(x for row in shown for x in row), *truths]))
         ends = np.cumsum([len(row) for row in shown])
         prompts = np.split(codes[: ends[-1]], ends[:-1])
@@ -171,11 +171,12 @@ class BenchmarkEvaluator:
 
     @staticmethod
     def _joints(predicted: Picture, episode: Episode) -> States:
-        """PCK in the pixels of the truth's own picture, before it was squashed to a square."""
+        """PCK in pixels of the original picture, before it was squashed to a square."""
         if episode.joints is None:
             raise UserError(f"episode {episode.key} of {JOINTS} has no joints: use their reader")
         (height, width), square = episode.truth.shape[:2], predicted.shape[:2]
         found_K2 = joints_of(predicted, len(episode.joints.points_K2))
+        # The square squashed both axes differently, and PCK's distance is one of the original picture.
         scale = np.array([width / square[1], height / square[0]])
         return pck(found_K2 * scale, episode.joints.points_K2, episode.joints.size)
 
@@ -193,8 +194,9 @@ def _square(picture: Picture, vqgan: VQGAN) -> Picture:
 
 
 def _baselines(shown: Sequence[Picture]) -> dict[str, Picture]:
-    """The answers that need no decoder, from a prompt: image, answer, image, answer, ..., query."""
+    """The baselines' answers to a prompt of image, answer, image, answer, ..., query."""
     images, answers, query = shown[:-1:2], shown[1:-1:2], shown[-1]
+    # As float32: a difference of uint8 would wrap around.
     distances = [np.mean((image.astype(np.float32) - query) ** 2) for image in images]
     return {
         "copy": answers[-1],

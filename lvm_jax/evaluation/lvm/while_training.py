@@ -1,9 +1,9 @@
-"""What a decoder's training evaluates besides its loss, each evaluator in a period of its own.
+"""The evaluators that run while a decoder trains, each with its own period.
 
 | name | measures |
 |---|---|
-| `next_token` | loss of held-out sentences: all, by source, by category, by annotation type, beside the baselines |
-| `in_context` | perplexity of the last frame, and of the last answer, against the images before it |
+| `next_token` | loss of held-out sentences: overall, by source, category and annotation type, beside baselines |
+| `in_context` | perplexity of the last frame, and of the last answer, against the number of images before it |
 | `annotations` | perplexity of each annotation type after `shots` pairs |
 | `benchmarks` | answers in context, beside the tokenizer's ceiling and the baselines |
 """
@@ -39,16 +39,16 @@ ModelOf = Callable[[State], Decoder]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What is evaluated while a decoder trains.
+    """What to evaluate while a decoder trains.
 
     Attributes:
       split: of the shards.
       max_sentences: of the split, evenly spread; 0 takes all.
       context_sentences: of each curve of `in_context` and each type of `annotations`; 0 takes all.
-      shots: pairs before an annotation, and before the query of a benchmark, which needs at least 1.
+      shots: pairs before an annotation, and before the query of a benchmark (there at least 1).
       batch_size: sentences of full length, or questions, at once.
-      benchmarks: "NAME=ROOT,...": keys of `lvm_jax.evaluation.lvm.benchmarks.BENCHMARKS`, and where their data is.
-      tokenizer: folder of the VQGAN; only `benchmarks` need it.
+      benchmarks: "NAME=ROOT,...": keys of `lvm_jax.evaluation.lvm.benchmarks.BENCHMARKS`, and their data folders.
+      tokenizer: folder of the VQGAN; only `benchmarks` needs it.
       episodes: questions of each benchmark.
     """
 
@@ -91,20 +91,20 @@ def check_periods(periods: Mapping[str, int]) -> None:
 def make_evaluations(
     names: Iterable[str], config: EvaluationConfig, shards: str, model_of: ModelOf
 ) -> dict[str, list[WhileTraining[Any]]]:
-    """The evaluations of some of `NAMES`, ready for the training loop.
+    """Makes some of the evaluators in `NAMES`, ready for the training loop.
 
-    All their data is read here, so that a mistake in it shows before training. Every process judges the same sentences,
-    and all devices of the mesh work on each batch.
+    It reads all their data now, so that a mistake in it shows before training. Every process scores the same sentences,
+    and all devices of the mesh share each batch.
 
     Args:
-      names: which.
-      config: what they read.
-      shards: the folder that the training reads.
-      model_of: the state of a training -> its decoder.
+      names: which evaluators.
+      config: their settings.
+      shards: the folder that training reads.
+      model_of: training state -> decoder.
 
     Raises:
-      UserError: shards that cannot be read; benchmarks without data, with another tokenizer than that of the shards, or
-        on several processes.
+      UserError: shards cannot be read, or benchmarks have no data, have a tokenizer other than that of the shards, or
+        run on several processes.
     """
     wanted = list(names)
     if not wanted:
@@ -132,7 +132,7 @@ def make_evaluations(
 def _benchmarks(
     config: EvaluationConfig, manifest: Manifest, model_of: ModelOf
 ) -> list[WhileTraining[Any]]:
-    """An evaluation for each of `config.benchmarks`."""
+    """One evaluation for each of `config.benchmarks`."""
     named = [
         entry.strip().partition("=") for entry in config.benchmarks.split(",") if entry.strip()
     ]

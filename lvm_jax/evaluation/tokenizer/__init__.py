@@ -1,1 +1,1 @@
-"""Scores of a tokenizer: how much of an image survives it."""
+"""Scores for tokenizers: how much of an image survives."""

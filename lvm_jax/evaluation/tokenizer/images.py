@@ -1,4 +1,7 @@
-"""The images that a tokenizer is judged on."""
+"""The images that tokenizers are scored on.
+
+M: images, H, W: pixels.
+"""
 
 import numpy as np
 from etils import epath
@@ -18,7 +21,7 @@ def held_out_squares(
     held_out: str | None = None,
     fraction: float | None = None,
 ) -> UInt8[np.ndarray, "M H W 3"]:
-    """At most `limit` of the images that training held out, evenly spread, as squares; 0 takes all.
+    """Loads at most `limit` of the images that training held out, evenly spread, as squares; 0 takes all.
 
     Args:
       images, tokenizer, held_out, fraction: see `lvm_jax.data.images.held_out_images.held_out_images`.
@@ -26,7 +29,7 @@ def held_out_squares(
       limit: how many.
 
     Raises:
-      UserError: nothing there, nothing held out, or too many images that cannot be decoded.
+      UserError: there is no image, none is held out, or too many cannot be decoded.
     """
     source = held_out_images(images, tokenizer, held_out, fraction)
     return load_images(Subset(source, spread(len(source.names), limit)), resolution)

@@ -1,6 +1,6 @@
 """How much of an image survives the tokenizer, and how evenly its codebook is used.
 
-M: images, B: images of a batch, H, W: pixels, C: the channels R, G, B, N: tokens an image, D: features.
+M: images, B: images of a batch, H, W: pixels, C: the channels R, G, B, N: tokens per image, D: features.
 """
 
 import dataclasses
@@ -42,11 +42,11 @@ DISTANCES: Mapping[str, Distance] = {
 
 @dataclasses.dataclass(frozen=True)
 class Reconstructed:
-    """Images, and what a tokenizer makes of them.
+    """Images and their reconstructions.
 
     Attributes:
       originals_MHWC, decoded_MHWC: floats in [0, 1].
-      codes_MN: between the two.
+      codes_MN: the originals encoded.
       codebook_size: of the tokenizer.
     """
 
@@ -59,17 +59,16 @@ class Reconstructed:
 class ReconstructionEvaluator:
     """PSNR, SSIM, L1, LPIPS, a Frechet distance and codebook use over held-out images.
 
-    Results: `psnr` (dB), `ssim`, `l1` (of pixels in [0, 1]) and `lpips` are means over images; `codebook_usage` is the
-    fraction of codes that occur, `code_entropy` (nats) and `code_perplexity` describe how evenly they do.
-    `frechet_vgg16` is the Frechet distance between originals and reconstructions on the deepest features of VGG16,
-    averaged over positions. It falls as the number of images grows, and it is not FID, which needs the features of
-    Inception.
+    Results: `psnr` (dB), `ssim`, `l1` (of pixels in [0, 1]) and `lpips` are means over images. `codebook_usage` is the
+    fraction of codes that occur; `code_entropy` (nats) and `code_perplexity` say how evenly. `frechet_vgg16` is the
+    Frechet distance between originals and reconstructions on the deepest features of VGG16, averaged over positions.
+    It falls as the number of images grows, and it is not FID, which uses the features of Inception.
 
     Args:
       images_MHWC: held out, of the tokenizer's size.
-      lpips_weights: see `lvm_jax.evaluation.lpips.installed_lpips`; without them `lpips` says "not installed".
-      vgg_weights: those of "vgg", for `frechet_vgg16`; without them it says "not installed".
-      distances: name -> what compares a batch of originals, as NumPy arrays, with their reconstructions.
+      lpips_weights: see `lvm_jax.evaluation.lpips.installed_lpips`; without them `lpips` is "not installed".
+      vgg_weights: those of "vgg", for `frechet_vgg16`; without them it is "not installed".
+      distances: name -> a function that compares a batch of originals (NumPy arrays) with their reconstructions.
       batch_size: images at once.
     """
 
@@ -91,10 +90,10 @@ class ReconstructionEvaluator:
         self._distances, self._batch_size = distances, batch_size
 
     def run(self, subject: VQGAN) -> Result:
-        """Reconstructs every image with a tokenizer, and scores the reconstructions.
+        """Reconstructs every image with a tokenizer and scores the results.
 
         Raises:
-          UserError: weights that are not finite.
+          UserError: weights are not finite.
         """
         return self.score(self.reconstruct(subject))
 
@@ -102,7 +101,7 @@ class ReconstructionEvaluator:
         """The first half of `run`, for callers that also show the images.
 
         Raises:
-          UserError: weights that are not finite.
+          UserError: weights are not finite.
         """
         check_finite(vqgan, "the tokenizer")
         codes_MN = encode_images(vqgan, self._images, self._batch_size)
@@ -136,6 +135,7 @@ class ReconstructionEvaluator:
             return lpips.NOT_INSTALLED
         if len(a_MHWC) < 2:
             return "needs at least 2 images"
+        # Sums merge batch by batch, so the features of all images are never in memory together.
         gaussians = []
         for images_MHWC in (a_MHWC, b_MHWC):
             features = [
@@ -154,7 +154,7 @@ class ReconstructionEvaluator:
         return [slice(i, i + self._batch_size) for i in range(0, images, self._batch_size)]
 
 
-# The weights are an argument: as constants they would become part of the compiled program.
+# The weights are an argument: as a closure they would become constants in the compiled program.
 @jax.jit
 def _vgg_features(
     weights: perceptual.Weights, images_BHWC: Float[Array, "B H W C"]

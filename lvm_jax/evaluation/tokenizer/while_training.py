@@ -1,4 +1,7 @@
-"""What a tokenizer's training logs and draws of held-out images."""
+"""Logs and draws the reconstructions of held-out images while a tokenizer trains.
+
+M: images, H, W: pixels, C: the channels R, G, B.
+"""
 
 import io
 from collections.abc import Callable
@@ -17,8 +20,8 @@ from lvm_jax.metrics.image import psnr
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.reporting import figures
 
-_SHOWN = 16  # of the images, evenly spread: they come sorted by name, so neighbours are alike
-# Results of the evaluator -> names in metrics.jsonl, those of the training's own batches beside them.
+_SHOWN = 16  # evenly spread: images are sorted by name, so neighbours look alike
+# Result of the evaluator -> its name in metrics.jsonl, the same as for training batches.
 _LOGGED = {
     "psnr": "psnr",
     "codebook_usage": "codebook_use",
@@ -27,13 +30,13 @@ _LOGGED = {
 
 
 class Reconstructions:
-    """`ReconstructionEvaluator` as the training loop calls it, which also draws: WORKDIR/samples/STEP.png.
+    """`ReconstructionEvaluator` for the training loop; it also draws WORKDIR/samples/STEP.png.
 
-    The sheet shows held-out images above their reconstructions. TensorBoard shows the same pictures as the run
-    `samples`: a second event file in the folder of the numbers would hide the first.
+    The sheet shows held-out images above their reconstructions. TensorBoard shows it as a run `samples` of its own,
+    because a second event file in the folder of the numbers would hide the first.
 
     Args:
-      tokenizer: the state of a training -> the tokenizer that it would export.
+      tokenizer: training state -> the tokenizer that it would export.
       images_MHWC: held out, of the tokenizer's size.
       workdir: the run's folder.
     """
@@ -45,15 +48,15 @@ class Reconstructions:
         workdir: epath.PathLike,
     ) -> None:
         self._tokenizer = tokenizer
-        # PSNR alone, on the host: the devices belong to the training, and SSIM needs images larger than its window.
-        # All images are one batch, so that the whole training compiles a single program for them.
+        # Only PSNR, on the host: the devices are busy training, and SSIM needs images larger than its window.
+        # All images form one batch, so that a training compiles one program for them.
         self._evaluator = ReconstructionEvaluator(
             images_MHWC, distances={"psnr": psnr}, batch_size=max(1, len(images_MHWC))
         )
         self._folder = epath.Path(workdir) / "samples"
 
     def __call__(self, step: int, state: Any) -> dict[str, float]:
-        """Draws the sheet and returns `validation/psnr` (dB), `codebook_use` and `codebook_perplexity`."""
+        """Draws the sheet; returns psnr (dB), codebook_use and codebook_perplexity under `validation/`."""
         made = self._evaluator.reconstruct(self._tokenizer(state))
         if jax.process_index() == 0:
             self._draw(step, made)

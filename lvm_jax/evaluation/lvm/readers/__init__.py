@@ -1,4 +1,4 @@
-"""Public data sets in the formats that they are downloaded in, as episodes of benchmarks: a module for each family.
+"""Reads public data sets, in the formats they are downloaded in, as episodes of benchmarks: one module per family.
 
 | module | readers | needs below the root |
 |---|---|---|

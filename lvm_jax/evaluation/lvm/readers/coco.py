@@ -1,4 +1,7 @@
-"""COCO: single object detection, and the joints of a single person."""
+"""COCO: single object detection, and the joints of a single person.
+
+K: joints.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +13,11 @@ from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.readers.objects import LARGEST_BOX, Boxes, Keypoints, Object
 from lvm_jax.pictures.coco import Listed, corners, marked_keypoints, read_coco
 
-_LEAST_JOINTS = 4  # of a person; fewer say little about a pose
+_LEAST_JOINTS = 4  # fewer say little about a pose
 
 
 class CocoDetection(Boxes):
-    """Pictures of one object that is not a crowd, below half of the picture; `split` is such as val2017."""
+    """Pictures of one object, not a crowd, that covers less than half of them; `split` is, for example, val2017."""
 
     def __init__(self, root: epath.PathLike, split: str = "val2017") -> None:
         base = epath.Path(root)
@@ -27,7 +30,7 @@ class CocoDetection(Boxes):
 
 
 class CocoKeypoints(Keypoints):
-    """Pictures of one person, with at least four joints marked; `split` is such as val2017."""
+    """Pictures of one person with at least four marked joints; `split` is, for example, val2017."""
 
     def __init__(self, root: epath.PathLike, split: str = "val2017") -> None:
         base = epath.Path(root)
@@ -42,7 +45,7 @@ class CocoKeypoints(Keypoints):
 def _single(
     base: epath.Path, listing: str, split: str
 ) -> Iterator[tuple[epath.Path, Listed, dict[str, Any], str]]:
-    """(file, image, annotation, category) of the pictures with exactly one annotation, which is not of a crowd."""
+    """(file, image, annotation, category) of the pictures that have exactly one annotation, and not of a crowd."""
     path = base / "annotations" / f"{listing}_{split}.json"
     if not path.exists():
         raise UserError(f"{path} does not exist: point at the folder that holds annotations/")

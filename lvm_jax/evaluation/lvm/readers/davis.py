@@ -1,4 +1,4 @@
-"""DAVIS: the foreground of the last frame of a video, shown on frames before it."""
+"""DAVIS: the foreground of a video's last frame, with earlier frames as support."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ class Davis:
     Args:
       root: DAVIS.
       split: train or val.
-      year: 2016 or 2017: which lists.
+      year: of the lists, 2016 or 2017.
     """
 
     root: epath.PathLike
@@ -41,7 +41,7 @@ class Davis:
         """The frames of a sequence, in order.
 
         Raises:
-          UserError: no folder of that sequence.
+          UserError: the sequence has no folder.
         """
         folder = epath.Path(self.root) / "JPEGImages" / "480p" / name
         if not folder.is_dir():
@@ -49,7 +49,7 @@ class Davis:
         return sorted(file for file in folder.iterdir() if file.name.lower().endswith(EXTENSIONS))
 
     def episode(self, index: int, *, shots: int, seed: int) -> Episode:
-        """The last frame, and evenly spread frames before it as support; the seed changes nothing."""
+        """Asks for the last frame, with evenly spread earlier frames as support; the seed has no effect."""
         name = self.names[index % len(self.names)]
         frames = self.frames(name)
         if len(frames) <= shots:

@@ -1,4 +1,4 @@
-"""What readers share: the protocol, the draw of the support, and files of a data set that must be whole.
+"""What readers share: their protocol, the draw of the support, and loading files that must be intact.
 
 H, W: pixels of a picture.
 """
@@ -19,9 +19,9 @@ _Candidate = TypeVar("_Candidate")
 
 
 class Episodes(Protocol):
-    """What every reader of a benchmark offers.
+    """The interface of every benchmark's reader.
 
-    Episode i is a pure function of (seed, i), so that hosts can share the episodes out among them.
+    Episode i depends only on (seed, i), so hosts can divide the episodes among themselves.
     """
 
     def episode(self, index: int, *, shots: int, seed: int) -> Episode:
@@ -40,10 +40,10 @@ def take(
 def draw_support(
     candidates: Sequence[_Candidate], shots: int, seed: tuple[int, int], what: str
 ) -> list[_Candidate]:
-    """`shots` different candidates, drawn by the seed.
+    """Draws `shots` different candidates with the seed.
 
     Raises:
-      UserError: there are fewer; `what` says what they are candidates of.
+      UserError: there are fewer; `what` names their origin in the message.
     """
     if len(candidates) < shots:
         raise UserError(
@@ -54,10 +54,10 @@ def draw_support(
 
 
 def load(file: epath.PathLike) -> Picture:
-    """A picture of a data set.
+    """Loads a picture of a data set.
 
     Raises:
-      UserError: it cannot be read. A benchmark that skipped pictures would be another benchmark.
+      UserError: it cannot be read. Skipping it would change the benchmark.
     """
     try:
         return load_image(file)
@@ -66,7 +66,7 @@ def load(file: epath.PathLike) -> Picture:
 
 
 def read_ids(file: epath.PathLike) -> Int[np.ndarray, "H W"]:
-    """The ids, not the colours, of a palette or grey PNG; VOC's void is 255, the id of no class.
+    """The ids, not the colours, of a palette or grey PNG; VOC's void is 255, which is no class.
 
     Raises:
       UserError: the file is not a picture of ids.

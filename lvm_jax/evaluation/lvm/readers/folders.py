@@ -1,4 +1,4 @@
-"""Folders of files: pictures to be coloured, annotations beside their images, and class folders of videos."""
+"""Folders of files: pictures to colour, images with annotations beside them, and class folders of videos."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ VIDEO_EXTENSIONS = (".mp4", ".webm", ".mkv", ".avi", ".mov")
 
 
 class Colorization:
-    """Grey pictures and their colours: the centre squares of any image files.
+    """Grey pictures to colour: the centre squares of any image files.
 
     Args:
-      files: such as those of `class_folders`. Queries come in this order, support from the others.
+      files: for example from `class_folders`. Queries follow this order; support comes from the other files.
     """
 
     def __init__(self, files: Sequence[epath.PathLike]) -> None:
@@ -36,15 +36,15 @@ class Colorization:
 
 
 class AnnotatedFolders:
-    """Images with an annotation each: a query is held out, its support is not.
+    """Images with an annotation each. Queries are held out; their support is not.
 
     Args:
-      root: holds a folder for each item, with image.png and ROLE.png.
-      role: the annotation asked for.
+      root: has a folder for each item, with image.png and ROLE.png.
+      role: the annotation to ask for.
       held_out: paths of the queries relative to the parent of `root`, from `lvm_jax.data.splits.read_held_out`.
 
     Raises:
-      UserError: no such folder, or no item on one of the two sides.
+      UserError: the folder does not exist, or there is no item to ask for or none to show.
     """
 
     def __init__(self, root: epath.PathLike, role: str, held_out: frozenset[str]) -> None:
@@ -76,10 +76,10 @@ class AnnotatedFolders:
 def class_folders(
     root: epath.PathLike, extensions: Sequence[str] = (*EXTENSIONS, *VIDEO_EXTENSIONS)
 ) -> list[tuple[epath.Path, str]]:
-    """The files of a folder of class folders, with their class, sorted: ImageNet's and Kinetics' format.
+    """The sorted files of a folder of class folders, with their classes: the format of ImageNet and Kinetics.
 
     Raises:
-      UserError: no such folder, or nothing in it.
+      UserError: the folder does not exist or is empty.
     """
     base = epath.Path(root)
     if not base.is_dir():

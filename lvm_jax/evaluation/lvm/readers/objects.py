@@ -1,6 +1,6 @@
-"""Pictures of a single object each, asked for the object's box or for its keypoints.
+"""Pictures of a single object, with questions about its box or its keypoints.
 
-A question and its support are of one class. K: keypoints.
+A query and its support show the same class. K: keypoints.
 """
 
 import abc
@@ -18,17 +18,17 @@ from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
 from lvm_jax.pictures.joints import Joints, draw_joints
 
-LARGEST_BOX = 0.5  # of the picture, as in the published subset of detection
-_MARGIN = 0.125  # around the box of an object with keypoints, of the box's longer side
+LARGEST_BOX = 0.5  # of the picture, as in the published detection subset
+_MARGIN = 0.125  # around the box of an object with keypoints, as a fraction of its longer side
 
 
 class Object(NamedTuple):
-    """An object of a picture, in pixels of its file.
+    """An object of a picture, in pixels of the file.
 
     Attributes:
       label: its class.
-      box: (x0, y0, x1, y1), the ends excluded.
-      points_K2: (x, y) of its keypoints, NaN for those that are not marked; none for a reader of boxes.
+      box: (x0, y0, x1, y1), ends excluded.
+      points_K2: (x, y) of its keypoints, NaN for unmarked ones; empty if a reader only needs boxes.
     """
 
     label: str
@@ -41,10 +41,10 @@ class SingleObjects(abc.ABC):
 
     Args:
       objects: file -> its object.
-      nothing: the message where there is none.
+      nothing: the error message if there is no object.
 
     Raises:
-      UserError: no object.
+      UserError: there is no object.
     """
 
     def __init__(self, objects: Mapping[epath.Path, Object], nothing: str) -> None:
@@ -68,11 +68,11 @@ class SingleObjects(abc.ABC):
 
     @abc.abstractmethod
     def _answered(self, file: epath.Path) -> tuple[Picture, Picture, Joints | None]:
-        """The picture, its answer, and the answer's joints if it is scored by them."""
+        """The picture, its answer, and the joints of the answer if the score compares those."""
 
 
 class Boxes(SingleObjects):
-    """Single object detection (Bar et al., arXiv 2209.00647): the box, filled with white, on black."""
+    """Single object detection (Bar et al., arXiv 2209.00647): the answer is the box in white on black."""
 
     def __init__(self, objects: Mapping[epath.Path, Object], where: epath.Path) -> None:
         super().__init__(
@@ -88,7 +88,7 @@ class Boxes(SingleObjects):
 
 
 class Keypoints(SingleObjects):
-    """Keypoints as discs on black; a picture is cut to the object's box and an eighth of it on each side."""
+    """Keypoints as discs on black; pictures are cropped to the object's box plus an eighth on each side."""
 
     def __init__(self, objects: Mapping[epath.Path, Object], where: epath.Path) -> None:
         super().__init__(

@@ -1,4 +1,7 @@
-"""PASCAL3D+: the anchors of single objects, such as the wheels of a car."""
+"""PASCAL3D+: the anchors of single objects, such as the wheels of a car.
+
+K: anchors.
+"""
 
 from typing import Any
 
@@ -13,7 +16,7 @@ from lvm_jax.pictures.voc import read_list
 
 
 class Pascal3D(Keypoints):
-    """The anchors in pictures of a single object that is neither cut off nor hidden.
+    """The anchors of a single object that is neither truncated nor occluded.
 
     Args:
       root: PASCAL3D+_release1.1.
@@ -21,7 +24,7 @@ class Pascal3D(Keypoints):
       split: of Image_sets.
 
     Raises:
-      UserError: no list of that source and split, or a damaged annotation.
+      UserError: there is no list of this source and split, or an annotation is damaged.
     """
 
     def __init__(self, root: epath.PathLike, source: str = "imagenet", split: str = "val") -> None:
@@ -42,7 +45,7 @@ class Pascal3D(Keypoints):
 
 
 def _only_object(file: epath.Path, label: str) -> Object | None:
-    """The object of an annotation; None where there are several, or none of that class with an anchor in sight."""
+    """The object of an annotation; None if there are several, or if it has another class or no visible anchor."""
     try:
         with file.open("rb") as opened:
             record = loadmat(opened, squeeze_me=True, struct_as_record=False)["record"]
@@ -53,14 +56,14 @@ def _only_object(file: epath.Path, label: str) -> Object | None:
 
 
 def _anchored(item: Any, label: str) -> Object | None:
-    # The field is named "class" in the file, a word that Python keeps for itself.
+    # The file's field is named "class", a keyword in Python, so `item.class` does not parse.
     if getattr(item, "class") != label or item.truncated or item.occluded:
         return None
     anchors = item.anchors
     points = []
     for name in sorted(anchors._fieldnames):  # the same order in every picture of a class
         at = np.atleast_1d(getattr(anchors, name).location)
-        points.append(at if len(at) == 2 else (np.nan, np.nan))
+        points.append(at if len(at) == 2 else (np.nan, np.nan))  # an anchor out of sight is empty
     points_K2 = np.array(points, np.float64) - 1  # MATLAB counts from 1
     if np.isnan(points_K2).all():
         return None

@@ -15,9 +15,8 @@ from lvm_jax.pictures.voc import VOC_CLASSES, read_annotation, read_list
 class Pascal5i:
     """Foreground segmentation of one class (Pascal-5i): white on black.
 
-    Fold f holds classes 5 f .. 5 f + 4 of `VOC_CLASSES`. The queries are all (image, class) of the validation list in
-    its order, and again from the start when they are used up. Support is drawn from the other images of that class and
-    list.
+    Fold f has classes 5 f .. 5 f + 4 of `VOC_CLASSES`. Queries are all (image, class) pairs of the list in its order,
+    starting over when they run out. Support is drawn from the other images of the class in the list.
 
     Args:
       root: VOC2012.
@@ -25,7 +24,7 @@ class Pascal5i:
       split: a list of ImageSets/Segmentation.
 
     Raises:
-      UserError: a fold out of range, a missing list, or no image of the fold's classes.
+      UserError: the fold is out of range, the list is missing, or no image has a class of the fold.
     """
 
     def __init__(self, root: epath.PathLike, fold: int, split: str = "val") -> None:
@@ -36,6 +35,7 @@ class Pascal5i:
         self._queries: list[tuple[str, int]] = []
         for name in read_list(self._root / "ImageSets" / "Segmentation" / f"{split}.txt"):
             present = np.unique(read_ids(self._root / "SegmentationClass" / f"{name}.png"))
+            # Ids start at 1, and 0 is the background: fold f has ids 5 f + 1 .. 5 f + 5.
             for label in present[(present > 5 * fold) & (present <= 5 * fold + 5)].tolist():
                 self._of_class.setdefault(label, []).append(name)
                 self._queries.append((name, label))
@@ -59,7 +59,7 @@ class Pascal5i:
 
 
 class VocDetection(Boxes):
-    """Single object detection: images of one object, below half of the picture.
+    """Single object detection: images of one object that covers less than half of the picture.
 
     Args:
       root: VOC2012.
