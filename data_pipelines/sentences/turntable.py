@@ -12,7 +12,7 @@ from lvm_jax.data.sentences.visual_sentence import compact_layout
 
 @dataclasses.dataclass(frozen=True)
 class Turntable(OneItem):
-    """Consecutive views of one object from a random start, once around at most; the paper: 24 views at 15 degrees."""
+    """Consecutive views of one object from a random start, at most once around; the paper has 24, 15 degrees apart."""
 
     n_views: int = 16
 
