@@ -166,6 +166,7 @@ def _near_duplicates(
     """Near-duplicates, read from `folder` if noted there for the same items; None if the recipe keeps them."""
     if recipe.near_duplicates is None:
         return None
+    # Hashing decodes every item, so a resumed build reads the note of the first run.
     items = plan_lib.items_digest(recipe, keys)
     noted = files.read_json(folder / NOTES / DUPLICATES)
     if noted is not None and noted["items"] == items:
@@ -202,7 +203,7 @@ def _tasks(
 ) -> list[ShardTask]:
     tasks = []
     for split, planned in plans.items():
-        count = min(recipe.shards(split), len(planned))
+        count = min(recipe.shards(split), len(planned))  # no empty shards
         for index in range(count):
             tasks.append(
                 ShardTask(

@@ -95,6 +95,7 @@ def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: 
         raise UserError(f"{folder} is already there: name another --version, or delete it")
     roles = expand_layout(target.layout)
     folder.mkdir(parents=True, exist_ok=True)
+    # This run may write fewer shards, and would not overwrite all of them.
     for of_a_killed_run in [*folder.glob(f"{PART}*"), *files.leftovers(folder)]:
         of_a_killed_run.unlink()
     bad: list[str] = []
@@ -115,6 +116,7 @@ def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: 
                         f"more bad lines than --max_bad_lines={target.max_bad_lines}; the last is {bad[-1]}"
                     ) from error
                 continue
+            # By the key alone: a sentence keeps its split when other files are added.
             held_out = stable_fraction(key) < target.validation
             splits["validation" if held_out else "train"].write(sentence)
     for split in splits.values():
@@ -173,6 +175,7 @@ def parse_line(line: bytes, codebook_size: int, tokens_per_image: int) -> UInt16
     if low < 0 or high >= codebook_size:
         wrong = low if low < 0 else high
         raise BadLine(f"token {wrong} is no code: codes are 0..{codebook_size - 1}")
+    # Wide enough: --codebook_size is at most 1 << 16.
     return tokens.astype(np.uint16).reshape(-1, tokens_per_image)
 
 
@@ -293,6 +296,7 @@ def _target() -> Target:
         "tokens_per_image": args.tokens_per_image,
     }
     if args.tokenizer:
+        # Imported late: without --tokenizer no model code is loaded.
         from lvm_jax.models.tokenizer.vqgan import VQGAN
 
         vqgan = VQGAN.from_pretrained(args.tokenizer)

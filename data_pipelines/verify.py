@@ -245,6 +245,7 @@ def _check_counts(found: Report, manifest: Manifest, folder: epath.Path) -> None
 
 
 def _check_tfds(folder: epath.Path, lengths: dict[str, list[int]]) -> None:
+    # TFDS finds an example's shard by these lengths.
     path = folder / "dataset_info.json"
     if not path.exists():
         raise UserError(f"{path} does not exist: run build_uvd again to write it")

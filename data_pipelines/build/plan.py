@@ -82,6 +82,7 @@ def plan(
     Raises:
       UserError: see `item_keys`; or an entry has too few items for one sentence, or a split is empty.
     """
+    # Near-duplicates go before the split: one copy in each would leak.
     listed = item_keys(recipe) if keys is None else keys
     keys = {
         entry.name: [k for k in listed[entry.name] if k not in left_out.get(entry.item_set, ())]
@@ -102,6 +103,7 @@ def plan(
                 f"split {split!r} has no sentences: its sources have too few items; add items, or ask for fewer in a "
                 "sentence"
             )
+        # Over all entries, so that each shard, and any first part of the plan, has their shares.
         order = rng_of(recipe.seed, "shuffle", split).permutation(len(planned))
         plans[split] = [planned[i] for i in order]
     return plans
@@ -118,6 +120,7 @@ def fingerprint(
     """16 hex digits over everything that decides the bytes of the shards: recipe, planned sentences, encoder."""
     digest = hashlib.sha256(json.dumps(recipe.identity, sort_keys=True).encode())
     digest.update(encoder_fingerprint.encode())
+    # In the plan's order, because the shards are dealt by it.
     for split in SPLITS:
         for sentence in plans[split]:
             digest.update(f"{split}\0{sentence.key}\n".encode())
@@ -188,6 +191,7 @@ def _plan_entry(
             items = "|".join(item.replace("%", "%25").replace("|", "%7C") for item in group)
             key = f"{entry.name}/{epoch}/{items}"
             planned.append(PlannedSentence(key, entry.name, group))
+    # An entry may have too few items for validation; `plan` refuses a split that is empty over all entries.
     if not planned and split == "train":
         raise UserError(
             f"config.entries.{entry.name}: {len(mine)} items of {entry.source.name!r} are left for training, too few "

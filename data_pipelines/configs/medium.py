@@ -17,7 +17,7 @@ from lvm_jax.config import parse_arg
 from lvm_jax.data.sentences.visual_sentence import Category
 
 PHOTOGRAPHS = {"licence": "a licence a file", "origin": "the folder given as --config.images"}
-DAMAGE = {
+DAMAGE = {  # role -> annotator
     "noisy": "noise",
     "rain": "rain",
     "dark": "low_light",
@@ -137,6 +137,7 @@ def _walks(small: bool) -> dict:
                 "category": _video_category(composer["kind"] == "annotated_video"),
             },
             "composer": composer,
+            # One set for both entries, in groups by map: a map is in the same split for both.
             "items": "doom",
             "together": r"([^/]+)/.*",
         }

@@ -39,7 +39,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.get_ref("root") + "/validation.txt"
     )  # the tokenizer was trained without them
     config.seed = 0
-    config.max_bad_items = 0
+    config.max_bad_items = 0  # our own corpus: nothing in it may be bad
     config.entries = _entries(config.get_ref("root"), small)
     return config
 

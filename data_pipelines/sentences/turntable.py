@@ -30,5 +30,6 @@ class Turntable(OneItem):
         if len(views) < self.n_views:
             raise Unfit(0, f"it has {len(views)} views, {self.n_views} are needed")
         start = int(rng.integers(len(views)))
+        # Views go once around, so the first follows the last.
         images = [views[(start + i) % len(views)] for i in range(self.n_views)]
         return images, compact_layout(["view"] * self.n_views)

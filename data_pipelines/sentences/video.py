@@ -84,6 +84,7 @@ def _window(
 ) -> list[int]:
     if length < n_frames:
         raise Unfit(0, f"it has {length} frames, {n_frames} are needed")
+    # n_frames at stride s span s (n_frames - 1) + 1 frames of the clip.
     longest = (length - 1) // (n_frames - 1) if n_frames > 1 else 1
     stride = min(int(rng.choice(strides)), longest)
     start = int(rng.integers(length - stride * (n_frames - 1)))

@@ -84,6 +84,7 @@ class Cutouts:
         pasted = np.zeros_like(background)
         pasted[y : y + height, x : x + width] = object_HW4[..., :3]
         image = np.round(pasted * alpha + background * (1 - alpha)).astype(np.uint8)
+        # A border pixel counts if the object covers more than half of it.
         inside = alpha[..., 0] > 0.5
         if not inside.any():
             raise BadItem(key, "is transparent everywhere")

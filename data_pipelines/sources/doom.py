@@ -133,6 +133,7 @@ def _instances(state: Any) -> np.ndarray:
     """Ids of the visible things; 0 where there is none."""
     ids = np.zeros(state.labels_buffer.shape, np.int32)
     for label in state.labels:
+        # + 1 keeps 0 for the background.
         ids[state.labels_buffer == label.value] = label.object_id + 1
     return ids
 

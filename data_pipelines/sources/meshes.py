@@ -168,6 +168,7 @@ def _look(mesh: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
 
 def _normalised(surfaces: list[Surface], up: str, key: str) -> list[Surface]:
     """The surfaces upright along z, centred, 1 along the longest side."""
+    # From y up to z up is a quarter turn about x.
     turn = np.eye(3) if up == "z" else np.array([(1, 0, 0), (0, 0, 1), (0, -1, 0)])
     turn = turn.astype(np.float32)
     points = np.concatenate([s.corners_F33.reshape(-1, 3) @ turn for s in surfaces])

@@ -62,6 +62,7 @@ class TfdsFolder:
         shards = sorted(
             path
             for path in folder.glob(f"*-{self.split}.tfrecord*")
+            # Our own offset indices lie beside the shards.
             if not path.name.endswith(".index") and not path.name.startswith(".")
         )
         if not shards:
@@ -86,6 +87,7 @@ class TfdsFolder:
         for role, feature in self.roles:
             values = features.get(feature, [None])
             encoded = [value for value in values if isinstance(value, bytes)]
+            # Not a BadItem: a wrong feature name would fail for every example.
             if len(encoded) < len(values):
                 known = ", ".join(sorted(features))
                 raise UserError(

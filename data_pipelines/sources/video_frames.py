@@ -56,6 +56,7 @@ def _frame_times(content: bytes) -> tuple[list[int], list[int]] | None:
     # Packets come in decoding order; frames that refer to later ones are shown earlier.
     shown.sort()
     begins.sort()
+    # Otherwise times do not identify frames, or no decoder can start before the first one.
     if len(set(shown)) < len(shown) or shown[:1] != begins[:1]:
         return None
     return shown, begins
@@ -79,5 +80,6 @@ def _from_end_to_end(container: InputContainer, every: int, count: int) -> Itera
     for index, frame in enumerate(container.decode(container.streams.video[0])):
         if index % every == 0:
             yield frame
+            # Here, not at the next kept frame: decoding up to that one would be in vain.
             if index + every >= every * count:
                 return

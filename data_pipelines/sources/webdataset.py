@@ -114,6 +114,7 @@ def _index(path: str, mtime: float) -> dict[str, dict[str, Place]]:
     samples: dict[str, dict[str, Place]] = {}
     for member, place in list_members(path):
         folder, _, name = member.rpartition("/")
+        # WebDataset's rule: the key ends at the first dot of the file name.
         stem, _, extension = name.partition(".")
         if not extension or not stem:
             continue

@@ -35,6 +35,7 @@ def paint_background(
     if background.kind == "plain" or origin[2] <= 0:
         return depth_HW, colour_HW3, normal_HW3
 
+    # Rays that go down meet the floor, unless a wall is nearer.
     rows, columns = np.nonzero(empty & (rays_HW3[..., 2] < -1e-4))
     rays_P3 = rays_HW3[rows, columns]
     t = -origin[2] / rays_P3[:, 2]
