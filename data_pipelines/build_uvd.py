@@ -3,9 +3,9 @@ r"""Raw data -> sentences -> encoded shards.
     python -m data_pipelines.build_uvd --config=data_pipelines/configs/quickstart.py --config.root=CORPUS \
         --tokenizer=MODEL --output=SHARDS
 
-writes `SHARDS/NAME/VERSION/`: shards, indices, `manifest.json` and the metadata by which TFDS opens the folder. After
-it was stopped or killed, the same command writes the missing shards. By default it runs on this machine's cores; Beam's
-own options go into one flag and choose a cluster:
+writes `SHARDS/NAME/VERSION/`: shards, indices, `manifest.json` and the metadata that TFDS needs to open the folder. If
+it was stopped or killed, the same command writes the missing shards. It runs on this machine's cores unless Beam's own
+options, given in one flag, choose a cluster:
 
     --beam="--runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp"
 """
@@ -37,7 +37,7 @@ from lvm_jax.data.records import manifest as manifest_lib
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.errors import UserError
 
-NOTES = "build"  # the folder beside the shards with the recipe and the summaries
+NOTES = "build"  # folder beside the shards, for the recipe and the summaries
 DUPLICATES = "near_duplicates.json"
 
 
@@ -49,18 +49,18 @@ def build(
     batch_size: int = 64,
     beam_flags: Sequence[str] = (),
 ) -> Manifest:
-    """Writes the shards that are missing, then the manifest; returns it.
+    """Writes the missing shards, then the manifest, and returns it.
 
     Args:
       recipe: what to write.
       tokenizer: folder of the encoding's model, a VQGAN by default; every worker must be able to read it.
       output: the data set becomes `output/NAME/VERSION`.
-      batch_size: how many values are encoded at a time.
+      batch_size: values per call of the encoder.
       beam_flags: Beam's pipeline options.
 
     Raises:
-      UserError: the output belongs to another recipe or tokenizer, the encoding cannot encode such a recipe, there are
-        too many bad items, a split is empty, or the disk is full.
+      UserError: the output belongs to another recipe or tokenizer, the encoding does not fit the recipe, there are too
+        many bad items, a split is empty, or the disk is full.
     """
     encoder = shared_encoder(tokenizer, batch_size, recipe.encoding)
     encoder.check(recipe)
@@ -80,9 +80,9 @@ def build(
         f"{len(tasks) - len(missing)} of them already written"
     )
     for leftover in [*files.leftovers(folder), *files.leftovers(folder / NOTES)]:
-        leftover.unlink()  # of a run that was killed
+        leftover.unlink()  # from a killed run
     if missing:
-        # A manifest tells the truth only of a whole data set.
+        # A manifest vouches for a whole data set, so it must not stand beside missing shards.
         (folder / manifest_lib.FILE_NAME).unlink(missing_ok=True)
         _write_shards(missing, recipe, tokenizer, batch_size, fingerprint, beam_flags)
     summaries = {}
@@ -97,6 +97,7 @@ def build(
         split: [sum(s.sentences.values()) for task, s in summaries.items() if task.split == split]
         for split in plans
     }
+    # The manifest comes last: readers take a folder that has one for a finished data set.
     with needs_space(folder):
         manifest_lib.write_tfds_metadata(
             folder, recipe.name, recipe.version, lengths, encoder.schema
@@ -123,7 +124,7 @@ def main() -> None:
             f"{split['shards']} shards"
         )
     for name, source in sorted(manifest.sources.items()):
-        print(f"  {name} (kind {source['category']}): {source['sentences']} sentences")
+        print(f"  {name} (category {source['category']}): {source['sentences']} sentences")
 
 
 def _define_flags() -> None:
@@ -131,27 +132,27 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "tokenizer",
         None,
-        "folder of the trained VQGAN, or of what else the recipe's encoding needs",
+        "folder of the trained VQGAN, or of another model that the recipe's encoding needs",
     )
     flags.DEFINE_string("output", None, "the data set becomes OUTPUT/NAME/VERSION")
-    flags.DEFINE_integer("batch_size", 64, "images that are encoded at a time", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 64, "images encoded at a time", lower_bound=1)
     flags.DEFINE_integer(
-        "workers", os.cpu_count(), "threads; each writes a shard at a time", lower_bound=1
+        "workers", os.cpu_count(), "threads; each writes one shard at a time", lower_bound=1
     )
     flags.DEFINE_string("beam", "", "Beam's own options, such as '--runner=FlinkRunner'")
 
 
 def _local_workers(workers: int) -> list[str]:
-    # Threads are enough: image decoding and XLA release the interpreter's lock.
+    # Threads suffice: image decoding and XLA release the interpreter's lock.
     return [f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Duplicates:
-    """The near-duplicates of a recipe's items, as they are noted beside its shards.
+    """The near-duplicates among a recipe's items, as noted beside its shards.
 
     Attributes:
-      items: a digest of the recipe and its items: of others this says nothing.
+      items: a digest of the recipe and its items; for any other digest the note is void.
       left_out: item set -> key that goes -> key that stays.
     """
 
@@ -162,9 +163,10 @@ class _Duplicates:
 def _near_duplicates(
     recipe: Recipe, keys: Mapping[str, list[str]], folder: epath.Path
 ) -> _Duplicates | None:
-    """Near-duplicates, from `folder` if they were noted there for the same items; None if the recipe keeps them."""
+    """Near-duplicates, read from `folder` if noted there for the same items; None if the recipe keeps them."""
     if recipe.near_duplicates is None:
         return None
+    # Hashing decodes every item, so a resumed build reads the note of the first run.
     items = plan_lib.items_digest(recipe, keys)
     noted = files.read_json(folder / NOTES / DUPLICATES)
     if noted is not None and noted["items"] == items:
@@ -177,7 +179,7 @@ def _near_duplicates(
 
 
 def _claim(folder: epath.Path, recipe: Recipe, tokenizer: str, fingerprint: str) -> None:
-    """Marks `folder` as this plan's; refuses a folder of another plan."""
+    """Marks `folder` as this plan's; refuses one that belongs to another plan."""
     (folder / NOTES).mkdir(parents=True, exist_ok=True)
     mine = {"fingerprint": fingerprint, "tokenizer": tokenizer, "recipe": recipe.identity}
     path = folder / NOTES / "recipe.json"
@@ -201,13 +203,14 @@ def _tasks(
 ) -> list[ShardTask]:
     tasks = []
     for split, planned in plans.items():
-        count = min(recipe.shards(split), len(planned))
+        count = min(recipe.shards(split), len(planned))  # no empty shards
         for index in range(count):
             tasks.append(
                 ShardTask(
                     path=str(folder / manifest_lib.shard_name(recipe.name, split, index, count)),
                     summary=str(folder / NOTES / f"{split}-{index:05d}.json"),
                     split=split,
+                    # The plan is shuffled, so any deal mixes; this one keeps the shards within one sentence of equal.
                     sentences=tuple(planned[index::count]),
                 )
             )
@@ -215,7 +218,7 @@ def _tasks(
 
 
 def _missing(tasks: list[ShardTask], fingerprint: str, max_bad_items: int) -> list[ShardTask]:
-    """The shards to write: absent, given up, or with bad items if there were too many, which may be mended by now."""
+    """The shards to write: absent or given up; after too many bad items also those with some, maybe fixed by now."""
     summaries = [read_summary(task, fingerprint) for task in tasks]
     too_many = len(_bad_items(s for s in summaries if s)) > max_bad_items
     return [
@@ -234,6 +237,7 @@ def _write_shards(
     beam_flags: Sequence[str],
 ) -> None:
     logging.disable(logging.WARNING)  # Beam warns about cloud clients that are not installed
+    # Imported late: a build that has nothing left to write works without Beam.
     try:
         from data_pipelines.build import beam_runner
     except ImportError as error:
@@ -275,7 +279,7 @@ def _manifest(
     for name, split in splits.items():
         if not split["sentences"]:
             raise UserError(
-                f"split {name!r} is empty: every sentence of it needs a bad item; mend them"
+                f"split {name!r} is empty: every one of its sentences needs a bad item; mend them"
             )
     sources: dict[str, manifest_lib.SourceInfo] = {
         entry.source.name: {

@@ -1,4 +1,4 @@
-"""Chance that follows from names: the same everywhere, whoever asks first, on however many workers."""
+"""Randomness that follows from names: the same on every machine, with any number of workers, in any order."""
 
 import hashlib
 
@@ -11,5 +11,5 @@ def hash64(text: str) -> int:
 
 
 def rng_of(seed: int, *names: str) -> np.random.Generator:
-    """The generator of one named decision: independent of all others, and of the order in which they are made."""
+    """The generator of one named decision: independent of all others and of their order."""
     return np.random.default_rng([seed, hash64("\0".join(names))])

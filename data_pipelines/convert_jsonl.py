@@ -1,16 +1,18 @@
-r"""The published code's token files <-> shards.
+r"""Converts the published code's token files to shards, and back.
 
     python -m data_pipelines.convert_jsonl --jsonl='tokens/*.jsonl' --output=SHARDS --name=videos --source=kinetics \
         --category=unlabelled_video --layout=frame --tokenizer=MODEL
 
-reads lines of `{"tokens": base64 of little-endian int32}`, no BOS or EOS inside (LVM, tokenize_examples), and writes
-`SHARDS/NAME/VERSION/`. What such files do not say comes from flags: where the sentences come from, their category, and
-the roles of their images (`--layout=image,depth` is repeated until each image has its role). A line that is no
-sentence is counted, named and skipped, up to a limit.
+reads lines of `{"tokens": base64 of little-endian int32}` without BOS or EOS (LVM, tokenize_examples) and writes
+`SHARDS/NAME/VERSION/`. Flags give what these files do not say: where the sentences come from, their category, and the
+roles of their images (`--layout=image,depth` repeats until each image has a role). Bad lines are named and skipped, up
+to a limit.
 
     python -m data_pipelines.convert_jsonl --shards=SHARDS/NAME/VERSION --split=train --jsonl=train.jsonl
 
-is the way back: the same sentences in the same order, to the bit.
+goes back: the same sentences in the same order, to the bit.
+
+Shape legend: M images of a sentence, N codes of an image, L codes of a sentence, M x N.
 """
 
 import base64
@@ -49,21 +51,21 @@ PART = ".part-"
 
 
 class BadLine(Exception):
-    """Why a line is no sentence."""
+    """Says why a line is not a sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What the shards are called, and what is said of every sentence in them.
+    """The name of the shards, and what they say about every sentence.
 
     Attributes:
       name, version: the data set becomes OUTPUT/NAME/VERSION.
-      source, category, licence, origin: of the sentences, see `manifest.SourceInfo`.
+      source, category, licence, origin: of the sentences; see `manifest.SourceInfo`.
       layout: roles, repeated to the length of each sentence.
       fingerprint, codebook_size, image_size, tokens_per_image: of the tokenizer that made the tokens.
-      validation: share of the sentences held out, by a stable hash of their keys.
-      sentences_per_shard: the last shard of a split has fewer.
-      max_bad_lines: that are skipped; one more is an error.
+      validation: share of sentences to hold out, by a stable hash of their keys.
+      sentences_per_shard: the last shard of a split may have fewer.
+      max_bad_lines: how many may be skipped; one more is an error.
     """
 
     name: str
@@ -83,16 +85,17 @@ class Target:
 
 
 def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: Target) -> Manifest:
-    """Writes a data set, line by line; it has its manifest, and its shards their names, when it is complete.
+    """Writes a data set, line by line. Manifest and shard names appear only when it is complete.
 
     Raises:
-      UserError: no line is a sentence, too many are not, or the data set is already there.
+      UserError: there is no good line, too many are bad, or the data set already exists.
     """
     folder = manifests.dataset_folder(output, target.name, target.version)
     if (folder / manifests.FILE_NAME).exists():
         raise UserError(f"{folder} is already there: name another --version, or delete it")
     roles = expand_layout(target.layout)
     folder.mkdir(parents=True, exist_ok=True)
+    # This run may write fewer shards, and would not overwrite all of them.
     for of_a_killed_run in [*folder.glob(f"{PART}*"), *files.leftovers(folder)]:
         of_a_killed_run.unlink()
     bad: list[str] = []
@@ -113,6 +116,7 @@ def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: 
                         f"more bad lines than --max_bad_lines={target.max_bad_lines}; the last is {bad[-1]}"
                     ) from error
                 continue
+            # By the key alone: a sentence keeps its split when other files are added.
             held_out = stable_fraction(key) < target.validation
             splits["validation" if held_out else "train"].write(sentence)
     for split in splits.values():
@@ -128,10 +132,10 @@ def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: 
 
 
 def to_jsonl(folder: epath.PathLike, split: str, path: epath.PathLike) -> int:
-    """Writes a split as the published code's lines, in the order of the shards; returns their number.
+    """Writes a split as the published code's lines, in the order of the shards; returns how many.
 
     Raises:
-      UserError: a record is bad: what comes back must be all that there was.
+      UserError: a record is bad: the way back must lose nothing.
     """
     store = SentenceStore(folder, split, max_corrupt=0)
     with files.replacing(path) as temporary, temporary.open("wb") as file:
@@ -142,20 +146,19 @@ def to_jsonl(folder: epath.PathLike, split: str, path: epath.PathLike) -> int:
     return len(store)
 
 
-def format_line(codes: UInt16[np.ndarray, " n"]) -> bytes:
+def format_line(codes: UInt16[np.ndarray, " L"]) -> bytes:
     """A line as the published scripts write it."""
     text = base64.b64encode(codes.astype("<i4").tobytes()).decode()
     return (json.dumps({"tokens": text}) + "\n").encode()
 
 
-def parse_line(
-    line: bytes, codebook_size: int, tokens_per_image: int
-) -> UInt16[np.ndarray, "n_images tokens_per_image"]:
+def parse_line(line: bytes, codebook_size: int, tokens_per_image: int) -> UInt16[np.ndarray, "M N"]:
     """The codes of a line.
 
     Raises:
-      BadLine: says why it is none of the published format.
+      BadLine: the line is not in the published format.
     """
+    # `_bounded_lines` cuts longer lines at this length, so one of exactly this length may be cut too.
     if len(line) >= MAX_LINE_BYTES:
         raise BadLine(f"it is longer than {MAX_LINE_BYTES} bytes")
     try:
@@ -172,11 +175,12 @@ def parse_line(
     if low < 0 or high >= codebook_size:
         wrong = low if low < 0 else high
         raise BadLine(f"token {wrong} is no code: codes are 0..{codebook_size - 1}")
+    # Wide enough: --codebook_size is at most 1 << 16.
     return tokens.astype(np.uint16).reshape(-1, tokens_per_image)
 
 
 class _Split:
-    """Writes the shards of a split under hidden names: how many there will be is known at the end."""
+    """Writes the shards of a split under hidden names: a shard's name needs their number, known only at the end."""
 
     def __init__(self, folder: epath.Path, name: str, sentences_per_shard: int):
         self.name, self.lengths, self.images = name, [], 0
@@ -196,7 +200,7 @@ class _Split:
         return self._folder / f"{PART}{self.name}-{number:05d}"
 
     def write(self, sentence: VisualSentence) -> None:
-        """Appends a sentence, and begins another shard where one is full."""
+        """Appends a sentence, to a new shard if this one is full."""
         if self._writer is None or len(self._writer) == self._per_shard:
             self._stack.close()
             self._writer = self._stack.enter_context(SentenceWriter(self.part(len(self.lengths))))
@@ -210,13 +214,13 @@ def _sentence(codes: np.ndarray, key: str, roles: list[str], target: Target) -> 
     if len(codes) % len(roles):
         raise BadLine(f"{len(codes)} images are no multiple of the {len(roles)} roles of --layout")
     layout = compact_layout(roles * (len(codes) // len(roles)))
-    # The keys of build_uvd: who tells a sentence, which time, and its items.
+    # As build_uvd writes keys, NAME/PASS/ITEM: `verify` takes the items out of them.
     full_key = f"{target.name}/0/{quote(key, safe='')}"
     return VisualSentence(codes, target.source, target.category, full_key, layout)
 
 
 def _lines(paths: Sequence[epath.Path]) -> Iterator[tuple[str, bytes]]:
-    """The lines of all files as they are read, each with `FILE:NUMBER`, from 1."""
+    """The lines of all files, each with its `FILE:NUMBER`, from 1."""
     names = [path.name for path in paths]
     same = sorted({name for name in names if names.count(name) > 1})
     if same:
@@ -232,7 +236,7 @@ def _lines(paths: Sequence[epath.Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def _bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Lines, of which one that is too long comes as its beginning: no file makes the process grow."""
+    """The lines of a file, long ones cut off: a file without line ends must not fill the memory."""
     while line := file.readline(MAX_LINE_BYTES):
         yield line
         rest = line
@@ -241,11 +245,12 @@ def _bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _finish(folder: epath.Path, target: Target, splits: dict[str, _Split]) -> Manifest:
-    """Gives the shards their names, then writes what makes them a data set."""
+    """Gives the shards their names, then writes the metadata and, last, the manifest."""
     for split in splits.values():
         for number in range(len(split.lengths)):
             part = split.part(number)
             name = manifests.shard_name(target.name, split.name, number, len(split.lengths))
+            # The index first: a shard that has its name then has its index.
             index_path(part).replace(index_path(folder / name))
             part.replace(folder / name)
     manifest = Manifest(
@@ -291,6 +296,7 @@ def _target() -> Target:
         "tokens_per_image": args.tokens_per_image,
     }
     if args.tokenizer:
+        # Imported late: without --tokenizer no model code is loaded.
         from lvm_jax.models.tokenizer.vqgan import VQGAN
 
         vqgan = VQGAN.from_pretrained(args.tokenizer)
@@ -301,7 +307,7 @@ def _target() -> Target:
             "tokens_per_image": vqgan.tokens_per_image,
         }
     if not fields["fingerprint"]:
-        raise UserError("no tokenizer is named: give --tokenizer, or --tokenizer_fingerprint")
+        raise UserError("no tokenizer given: set --tokenizer, or --tokenizer_fingerprint")
     if not args.name or not args.source:
         raise UserError("--name and --source are needed to write shards")
     return Target(
@@ -323,7 +329,7 @@ def main() -> None:
     """The command line."""
     args = flags.FLAGS
     if bool(args.shards) == bool(args.output):
-        raise UserError("give --output to write shards, or --shards to read them, and not both")
+        raise UserError("give either --output to write shards, or --shards to read them")
     if args.shards:
         count = to_jsonl(find_dataset(args.shards), args.split, args.jsonl)
         print(f"{args.jsonl}: {count} sentences of split {args.split!r}")
@@ -358,8 +364,8 @@ def _define_flags() -> None:
     flags.DEFINE_integer("image_size", 256, "its pixels,", lower_bound=1)
     flags.DEFINE_integer("tokens_per_image", 256, "and its tokens", lower_bound=1)
     flags.DEFINE_float("validation", 0.0, "share held out by hash", lower_bound=0, upper_bound=0.99)
-    flags.DEFINE_integer("sentences_per_shard", 100_000, "at most", lower_bound=1)
-    flags.DEFINE_integer("max_bad_lines", 16, "that are skipped", lower_bound=0)
+    flags.DEFINE_integer("sentences_per_shard", 100_000, "at most this many", lower_bound=1)
+    flags.DEFINE_integer("max_bad_lines", 16, "how many may be skipped", lower_bound=0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Builds the embedded corpus: real photographs and videos from the pack, and rendered scenes with exact annotations.
+"""Builds the embedded corpus: photographs and videos of the pack, and rendered scenes with exact annotations.
 
   python -m data_pipelines.embedded_corpus --output=runs/quickstart/corpus
 
@@ -6,11 +6,11 @@
   scenes/KEY/{image,segmentation,depth,normals,edges,boxes,keypoints}.png
   clips/KEY/{image,segmentation}/000.png ...            frames in motion
   turntables/KEY/000.png ...                            views once around an object
-  validation.txt                                        the items held out of all training, a path a line
+  validation.txt                                        the items held out of all training, one path per line
   corpus.json                                           what is there and how to read it; written last
 
-It may be stopped at any time; the same command continues. An item is a function of the seed and its key alone, so the
-result has the same bytes however often it was interrupted and however many workers made it.
+Stop it at any time; the same command continues. An item depends on the seed and its key alone, so the bytes are the
+same however often it was interrupted and with any number of workers.
 """
 
 import collections
@@ -45,7 +45,7 @@ TURNTABLE_VIEWS = 24
 HELD_OUT = "validation.txt"
 HELD_OUT_FRACTION = 0.12
 _COMPLETE = "corpus.json"
-_STARTED = ".corpus.started.json"  # the settings of a corpus that is not complete yet
+_STARTED = ".corpus.started.json"  # the settings of an unfinished corpus
 _RENDERED = ("scenes", "clips", "turntables")
 
 Pictures = dict[str, np.ndarray]  # file name within the item's folder -> uint8 RGB
@@ -53,12 +53,12 @@ Pictures = dict[str, np.ndarray]  # file name within the item's folder -> uint8 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All that the bytes of a corpus depend on.
+    """Everything that the bytes of a corpus depend on.
 
     Attributes:
       size: side of the rendered pictures, pixels.
       scenes, clips, turntables: how many to render.
-      seed: of all of them.
+      seed: of everything rendered.
     """
 
     size: int = 64
@@ -76,15 +76,16 @@ class Settings:
 
 
 def build(output: Path, settings: Settings, workers: int = 1) -> dict[str, int]:
-    """Makes what is missing of the corpus in `output`; returns how many items of each sort it holds.
+    """Makes the missing items of the corpus in `output`; returns the number of items of each sort.
 
     Raises:
-      UserError: `output` holds other files, or a corpus of other settings.
+      UserError: `output` holds other files, or a corpus with other settings.
     """
     if _is_complete(output, settings):
         print(f"the corpus in {output} is complete: nothing to do")
         return json.loads((output / _COMPLETE).read_text())["counts"]
     output.mkdir(parents=True, exist_ok=True)
+    # First of all: it marks the folder as ours, so that a rerun with other settings is refused.
     files.write(output / _STARTED, json.dumps(dataclasses.asdict(settings)))
     for folder in [output, *filter(Path.is_dir, output.iterdir())]:
         for leftover in files.leftovers(folder):
@@ -110,7 +111,7 @@ def build(output: Path, settings: Settings, workers: int = 1) -> dict[str, int]:
 def held_out(settings: Settings) -> list[str]:
     """The items that nothing trains on: 12% of each sort, chosen by a hash of their names.
 
-    Segments of one film, `NAME_1.mp4` and `NAME_2.mp4`, are near-duplicates: they are on one side together.
+    Segments of one film, `NAME_1.mp4` and `NAME_2.mp4`, are near-duplicates, so they share a side.
     """
     paths = [f"{sort}/{i:05d}" for sort in _RENDERED for i in range(getattr(settings, sort))]
     paths += [item.file for item in assets.load_pack()]
@@ -144,6 +145,7 @@ def render_item(settings: Settings, sort: str, key: str) -> Pictures:
             pictures[f"image/{i:03d}.png"] = frame.image
             pictures[f"segmentation/{i:03d}.png"] = _classes(frame)
         return pictures
+    # In turn, not at random: even a small corpus then shows every kind of toy.
     kinds = list(toys.KINDS)
     body = toys.random_body(rng, kinds[int(key) % len(kinds)])
     return {
@@ -154,6 +156,7 @@ def render_item(settings: Settings, sort: str, key: str) -> Pictures:
 
 def _annotated(frame: renderer.Frame) -> Pictures:
     size = len(frame.image)
+    # Boxes are drawn far to near, so that the nearer one covers the other, as in the image.
     far_first = np.argsort(_distances(frame))[::-1]
     ids = np.array([toys.CLASS_IDS[kind] for kind in frame.kinds])
     return {
@@ -168,13 +171,13 @@ def _annotated(frame: renderer.Frame) -> Pictures:
 
 
 def _distances(frame: renderer.Frame) -> list[float]:
-    """Median depth of what is visible of each body; inf for one that is hidden."""
+    """Median depth of each body's visible part; inf for a hidden body."""
     masks = (frame.segmentation == i + 1 for i in range(len(frame.kinds)))
     return [float(np.median(frame.depth[mask])) if mask.any() else np.inf for mask in masks]
 
 
 def _classes(frame: renderer.Frame) -> np.ndarray:
-    """The segmentation in the colours of the bodies' classes: what a model can know from the image."""
+    """The segmentation in class colours, not instance colours: only classes can be told from the image."""
     ids = np.array([0, *(toys.CLASS_IDS[kind] for kind in frame.kinds)])
     return maps.ids_to_rgb(ids[frame.segmentation])
 
@@ -194,19 +197,21 @@ def _results(tasks: list[tuple], workers: int) -> Iterator[str]:
     if workers == 1 or len(tasks) < 2:
         yield from map(_make, tasks)
         return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the workers are the parallelism
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # one thread per worker: the workers fill the cores
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, initializer=_ignore_interrupt) as pool:
         yield from pool.imap(_make, tasks, chunksize=4)
 
 
 def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it."""
+    """Ctrl-C reaches the whole process group; only the parent should react."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _make(task: tuple[Path, Settings, str, str]) -> str:
-    """Writes one item under a hidden name, then renames it: a folder that is there is whole."""
+    """Writes one item under a hidden name, then renames it: a visible folder is complete."""
     output, settings, sort, key = task
     hidden = output / sort / f".{key}"
     for name, picture in render_item(settings, sort, key).items():
@@ -227,7 +232,7 @@ def _copy_pack(output: Path) -> None:
 
 
 def _is_complete(output: Path, settings: Settings) -> bool:
-    """Whether the corpus is there; a UserError where something else is."""
+    """Whether the corpus is complete; raises UserError if `output` holds anything else."""
     if not output.exists():
         return False
     if not output.is_dir():
@@ -250,7 +255,7 @@ def _is_complete(output: Path, settings: Settings) -> bool:
 
 
 def _description(settings: Settings, counts: dict[str, int]) -> dict[str, Any]:
-    """What corpus.json says: the settings, the counts, and how to read the annotations."""
+    """The contents of corpus.json: settings, counts, and how to read the annotations."""
     return {
         "settings": dataclasses.asdict(settings),
         "counts": counts,
@@ -277,7 +282,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer("scenes", default.scenes, "rendered scenes, six annotations each")
     flags.DEFINE_integer("clips", default.clips, "rendered clips of 16 frames, with segmentation")
     flags.DEFINE_integer("turntables", default.turntables, "rendered objects, 24 views around each")
-    flags.DEFINE_integer("seed", default.seed, "of everything that is rendered")
+    flags.DEFINE_integer("seed", default.seed, "of everything rendered")
     flags.DEFINE_integer("workers", os.cpu_count(), "processes that render", lower_bound=1)
 
 

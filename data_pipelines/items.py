@@ -1,4 +1,4 @@
-"""What an item is made of: values under a role each, and every value of one kind.
+"""What an item is made of: lists of values by role, and each value of one kind.
 
 | kind | value | from |
 |---|---|---|
@@ -7,8 +7,10 @@
 | boxes | `Boxes` | detection sets |
 | mask | `Mask` | segmentation sets |
 
-A source loads items, a composer chooses among their values, an encoding turns values into what a record holds.
-Composers and encodings say which kinds they take; anything else is a mistake in the recipe, told in one line.
+A source loads items, a composer picks values from them, an encoding turns values into the fields of a record.
+Composers and encodings say which kinds they take; another kind is a mistake in the recipe, reported in one line.
+
+Shape legend: H, W of a picture, N boxes.
 """
 
 import dataclasses
@@ -25,7 +27,7 @@ Picture = UInt8[np.ndarray, "H W 3"]
 
 
 class Kind(enum.StrEnum):
-    """The kinds of values, by the words that messages use."""
+    """The kinds of values, named as in messages."""
 
     PICTURE = "picture"
     TEXT = "text"
@@ -35,7 +37,7 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Words, as they were written."""
+    """Words as written."""
 
     words: str
 
@@ -45,7 +47,7 @@ class Boxes:
     """Boxes in a picture.
 
     Attributes:
-      corners_N4: (x0, y0, x1, y1) in pixels of the item's picture, the ends excluded.
+      corners_N4: (x0, y0, x1, y1) in pixels of the item's picture; x1 and y1 are exclusive.
       labels: the class of each box.
     """
 
@@ -55,12 +57,12 @@ class Boxes:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mask:
-    """The pixels of one object, or of one class."""
+    """The pixels of one object or class."""
 
     inside_HW: Bool[np.ndarray, "H W"]
 
 
-# A bare array is a picture: nearly all values are pictures, and a wrapper around each would say nothing more.
+# A bare array is a picture: nearly all values are pictures, and a wrapper would add nothing.
 Value = Picture | Text | Boxes | Mask
 # By role: {"image": [x], "caption": [Text("a cat")]}.
 Item = Mapping[str, Sequence[Value]]
@@ -81,16 +83,16 @@ def kind_of(value: Value) -> Kind:
 def refuse_other_kinds(
     values: Iterable[Value], takes: Container[Kind], what: str, taker: str
 ) -> None:
-    """Raises if a value is of a kind that its taker does not take.
+    """Raises if the taker does not take a value's kind.
 
     Args:
-      values: what is handed over.
-      takes: the kinds that may be among them.
-      what: names the values in the message: `role 'caption'`.
-      taker: names the taker: `a sentence of pictures`.
+      values: the values to hand over.
+      takes: the kinds that the taker takes.
+      what: names the values in the message, such as `role 'caption'`.
+      taker: names the taker, such as `a sentence of pictures`.
 
     Raises:
-      UserError: a value of another kind.
+      UserError: there is a value of another kind.
     """
     for value in values:
         kind = kind_of(value)
@@ -102,7 +104,7 @@ def refuse_other_kinds(
 
 
 def pictures(values: Sequence[Value], what: str, taker: str) -> list[Picture]:
-    """The values, if all are pictures; the arguments are those of `refuse_other_kinds`.
+    """The values, if all are pictures; arguments as in `refuse_other_kinds`.
 
     Raises:
       UserError: one of them is not.
@@ -112,7 +114,7 @@ def pictures(values: Sequence[Value], what: str, taker: str) -> list[Picture]:
 
 
 def num_bytes(value: Value) -> int:
-    """The memory that a value takes, about."""
+    """Roughly the memory that a value takes."""
     if isinstance(value, Text):
         return len(value.words)
     if isinstance(value, Boxes):
@@ -121,7 +123,7 @@ def num_bytes(value: Value) -> int:
 
 
 def digest(value: Value) -> bytes:
-    """SHA-256 of kind and content: equal for equal values, and for those alone."""
+    """SHA-256 of kind and content: the same for equal values and no others."""
     found = hashlib.sha256(kind_of(value).encode())
     for part in _contents(value):
         found.update(part)
@@ -137,5 +139,5 @@ def _contents(value: Value) -> tuple[bytes, ...]:
 
 
 def _of_array(array: np.ndarray) -> tuple[bytes, bytes]:
-    # The shape too: a row of 12 pixels and 3 rows of 4 have the same bytes.
+    # The shape too: one row of 12 pixels and 3 rows of 4 have the same bytes.
     return str(array.shape).encode(), array.tobytes()

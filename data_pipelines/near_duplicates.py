@@ -1,12 +1,12 @@
-"""Near-duplicate images of a set of items, found by a perceptual hash.
+"""Finds near-duplicates among the items of a set by a perceptual hash.
 
-The hash is a pHash: the picture's luma brought to 32 x 32 by area, its cosine transform, and of the 8 x 8 lowest
-frequencies a bit each: whether it is above their median. It survives resizing, compression and changes of brightness;
-pictures that were cropped or mirrored are not duplicates. Of the 128 photographs of the embedded corpus, copies at
-half the size as JPEG 70 are at most 4 bits away, other photographs at least 16. Clips are compared by their first,
-middle and last frame.
+The hash is a pHash: luma shrunk to 32 x 32 by area, its cosine transform, and one bit for each of the 8 x 8 lowest
+frequencies: is it above their median? It survives resizing, compression and changes of brightness; cropped or mirrored
+pictures do not count as duplicates. Among the 128 photographs of the embedded corpus, a copy at half the size and JPEG
+quality 70 is at most 4 bits away, any other photograph at least 16. Clips are compared by their first, middle and last
+frame.
 
-The result is a pure function of the pictures and the keys: of near pictures the first in the order of the keys stays.
+The result is a pure function of pictures and keys: of similar items, the first in the order of the keys stays.
 """
 
 import collections
@@ -28,33 +28,35 @@ Hashes = tuple[int, ...]
 
 
 def perceptual_hash(image: UInt8[np.ndarray, "H W 3"]) -> int:
-    """64 bits, from the lowest frequency on, row by row; see above."""
+    """64 bits, from the lowest frequency on, row by row; see the module."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     lowest = cv2.dct(small)[:8, :8].ravel()
-    bits = lowest > np.median(lowest[1:])  # the first is the mean brightness
+    bits = lowest > np.median(lowest[1:])  # the first is the mean brightness, not a frequency
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def find_duplicates(hashes: Mapping[str, Hashes], max_distance: int) -> dict[str, str]:
-    """Key that goes -> key that stays, of items whose hashes all differ by at most `max_distance` bits.
+    """Key to drop -> key that stays, for items whose hashes all differ by at most `max_distance` bits.
 
-    An item goes if it is near one that stays, in the order of the keys; items near only to one that goes stay.
+    In the order of the keys, an item is dropped if it is near one that stays; being near a dropped item is no reason.
 
     Raises:
       UserError: a distance out of range.
     """
     if not 0 <= max_distance <= MAX_DISTANCE:
         raise UserError(
-            f"near_duplicates is {max_distance}: it is a number of the hash's {BITS} bits, 0 to {MAX_DISTANCE}"
+            f"near_duplicates is {max_distance}: it counts bits of the {BITS}-bit hash, 0 to {MAX_DISTANCE}"
         )
-    # Of max_distance + 1 bands, two hashes that differ in max_distance bits share at least one.
+    # Pigeonhole: hashes that differ in max_distance bits agree on at least one of max_distance + 1 bands, so only
+    # items that share a band need comparing.
     edges = np.linspace(0, BITS, max_distance + 2).astype(int)
     bands = [(int(low), (1 << int(high - low)) - 1) for low, high in itertools.pairwise(edges)]
     kept: dict[tuple[int, int, int], list[str]] = collections.defaultdict(list)
     gone: dict[str, str] = {}
     for key in sorted(hashes):
         mine = hashes[key]
+        # By the first hash only: all must be near, so the first must be.
         places = [
             (len(mine), band, mine[0] >> shift & mask) for band, (shift, mask) in enumerate(bands)
         ]
@@ -74,8 +76,8 @@ def find_duplicates(hashes: Mapping[str, Hashes], max_distance: int) -> dict[str
 
 
 def hash_items(source: Source, keys: Sequence[str], threads: int) -> dict[str, Hashes]:
-    """The hashes of each item's pictures; items that cannot be read have none, the pipeline will name them."""
-    plain = plain_source(source)
+    """The hashes of each item's pictures. Unreadable items are missing: the pipeline will name them later."""
+    plain = plain_source(source)  # annotations cost time and decide nothing here
 
     def of(key: str) -> Hashes:
         try:
@@ -83,7 +85,7 @@ def hash_items(source: Source, keys: Sequence[str], threads: int) -> dict[str, H
         except BadItem:
             return ()
         values = next((item[role] for role in ANNOTATED_ROLES if role in item), [])
-        images = [value for value in values if isinstance(value, np.ndarray)]  # the pictures
+        images = [value for value in values if isinstance(value, np.ndarray)]  # pictures only
         chosen = sorted({0, len(images) // 2, len(images) - 1}) if images else []
         return tuple(perceptual_hash(images[i]) for i in chosen)
 
@@ -95,13 +97,12 @@ def hash_items(source: Source, keys: Sequence[str], threads: int) -> dict[str, H
 def duplicates_of_sets(
     readers: Iterable[tuple[str, Source, Sequence[str]]], max_distance: int, threads: int
 ) -> dict[str, dict[str, str]]:
-    """Item set -> key that goes -> key that stays.
+    """Item set -> key to drop -> key that stays.
 
     Args:
-      readers: item set, a source that reads it, and its keys; of several of one set, each key is read by the first that
-        has it.
+      readers: (item set, a source that reads it, its keys). If several read one set, the first that has a key reads it.
       max_distance: see `find_duplicates`.
-      threads: that decode.
+      threads: how many decode.
     """
     hashes: dict[str, dict[str, Hashes]] = {}
     for name, source, keys in readers:

@@ -1,12 +1,12 @@
-r"""The pictures of some of a recipe's sentences, as PNGs: train a tokenizer for these sentences on them.
+r"""Writes pictures of a recipe's sentences as PNGs, to train a tokenizer for them.
 
     python -m data_pipelines.sample_images --config=data_pipelines/configs/medium.py --config.images=PHOTOS ... \
         --images=20000 --output=PICTURES
     python experiments/train.py --config=experiments/configs/tokenizer.py:PRESET --workdir=DIR \
         --config.data.images=PICTURES --config.data.held_out=PICTURES/validation.txt
 
-They come from the first sentences of the plan, which is shuffled over the entries: each source has the share that it
-will have in the shards, and pictures are resized and cut as they are there. `PICTURES/train/ENTRY/NUMBER-PLACE.png`
+They come from the first sentences of the plan. The plan is shuffled over the entries, so each source gets the share
+that it has in the shards, and pictures are resized and cropped in the same way. `PICTURES/train/ENTRY/NUMBER-PLACE.png`
 come from the training split, `PICTURES/validation/...` from the validation split.
 """
 
@@ -35,27 +35,28 @@ HELD_OUT = "validation.txt"  # the list that the tokenizer's training reads
 def sample_images(
     recipe: Recipe, output: epath.PathLike, *, images: int, workers: int = 1
 ) -> dict[str, int]:
-    """Writes the pictures of the first sentences of each split; the folder appears once it has them all.
+    """Writes the pictures of the first sentences of each split; the folder appears when it is complete.
 
     Args:
       recipe: which sentences.
       output: a folder that does not exist yet.
-      images: how many to write of both splits together, if there are so many. `validation_fraction` of them, at least
-        one sentence, come from the validation split. A sentence is written whole, so there may be a few more.
+      images: how many to write in all, if there are as many. `validation_fraction` of them, but at least one sentence,
+        come from the validation split. Sentences are written whole, so there may be a few more.
       workers: threads that read items.
 
     Returns:
-      split -> how many pictures were written.
+      split -> number of pictures written.
 
     Raises:
-      UserError: `output` exists, more bad items than the recipe allows, no usable sentence in a split, or a full disk.
+      UserError: `output` exists, more items are bad than the recipe allows, a split has no usable sentence, or the disk
+        is full.
     """
     target = epath.Path(output)
     if target.exists():
         raise UserError(f"{target} exists: remove it, or name another --output")
     partial = target.with_name(f".{target.name}.partial")
     if partial.exists():
-        shutil.rmtree(partial)  # of a run that was stopped
+        shutil.rmtree(partial)  # from a run that was stopped
     held_out = max(1, round(recipe.validation_fraction * images))
     wanted = {"train": max(1, images - held_out), "validation": held_out}
     plans = plan(recipe)
@@ -75,17 +76,18 @@ def sample_images(
                 if counts[split] >= wanted[split]:
                     break
             if not counts[split]:
-                raise UserError(f"no sentence of split {split!r} could be made: look at its items")
+                raise UserError(f"no sentence of split {split!r} could be made: check its items")
         (partial / HELD_OUT).write_text("validation\n")
         partial.rename(target)
     return counts
 
 
 def _made(recipe: Recipe, plans: Sequence[PlannedSentence], workers: int) -> Iterator[Composed]:
-    """The sentences that can be made, in order; names what it skipped at the end."""
+    """The sentences that can be made, in order; at the end prints what it skipped."""
     maker, bad = SentenceMaker(recipe, ItemCache()), {}
     try:
         with ThreadPoolExecutor(workers) as pool:
+            # In chunks: `pool.map` over all would read far ahead of what the caller still wants.
             for begin in range(0, len(plans), 16 * workers):
                 chunk = plans[begin : begin + 16 * workers]
                 yield from _usable(pool.map(lambda planned: maker.make(planned, bad), chunk))

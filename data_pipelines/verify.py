@@ -2,8 +2,11 @@
 
     python -m data_pipelines.verify --shards=SHARDS --tokenizer=MODEL --page=page.png
 
-reads every record, and ends with a non-zero status at the first lie: a wrong CRC, a code out of range, a layout with
-another number of images, a key used twice, an item in two splits, or a count or a tokenizer that the manifest denies.
+reads every record and exits with a non-zero status at the first fault: a wrong CRC, a code out of range, a layout with
+the wrong number of images, a key used twice, an item in two splits, or a count or tokenizer that contradicts the
+manifest.
+
+Shape legend: M images of all sentences, N codes of an image; H, W of the page.
 """
 
 import collections
@@ -39,7 +42,7 @@ GAP = 4
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the shards hold: sentences and images (values) of each split and of each source."""
+    """What the shards hold: sentences and images (values) per split and per source."""
 
     sentences: dict[str, int]
     images: dict[str, int]
@@ -52,10 +55,10 @@ def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
 
     Args:
       folder: the one with `manifest.json`.
-      tokenizer: compared with the manifest, if there is one.
+      tokenizer: checked against the manifest, unless None.
 
     Raises:
-      UserError: the first thing that differs from what the manifest, the index or the record says.
+      UserError: names the first disagreement between the manifest, an index and the records.
     """
     folder = epath.Path(folder)
     manifest = Manifest.load(folder)
@@ -94,10 +97,10 @@ def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
 
 
 def split_shards(folder: epath.Path, manifest: Manifest, split: str) -> list[RecordFile]:
-    """The record files of a split in order; as many as the manifest says.
+    """The record files of a split, in order.
 
     Raises:
-      UserError: there are fewer files, or more.
+      UserError: there are fewer files than the manifest says, or more.
     """
     count = manifest.splits[split]["shards"]
     paths = find_shards(folder, split)[folder]
@@ -109,16 +112,15 @@ def split_shards(folder: epath.Path, manifest: Manifest, split: str) -> list[Rec
     return [RecordFile(path, schema) for path in paths]
 
 
-def render_page(
-    sentences: list[VisualSentence], tokenizer: VQGAN
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Decoded sentences, one a row, under their source and key; each image under its role."""
+def render_page(sentences: list[VisualSentence], tokenizer: VQGAN) -> UInt8[np.ndarray, "H W 3"]:
+    """Decoded sentences, one per row, under their source and key; each image under its role."""
     size = tokenizer.config.resolution
     font = ImageFont.load_default(LABEL_HEIGHT - 4)
     longest = max(len(sentence.codes) for sentence in sentences)
     row_height = size + 2 * LABEL_HEIGHT + GAP
     page = Image.new("RGB", (longest * (size + GAP), row_height * len(sentences)), "white")
     draw = ImageDraw.Draw(page)
+    # One call for all sentences: one by one, each batch size would compile a program of its own.
     codes_MN = np.concatenate([sentence.codes for sentence in sentences])
     pictures = iter(to_uint8(decode_codes(tokenizer, codes_MN)))
     for row, sentence in enumerate(sentences):
@@ -132,7 +134,7 @@ def render_page(
 
 
 def sample(folder: epath.PathLike, count: int, seed: int) -> list[VisualSentence]:
-    """At most `count` sentences, drawn from all splits without repetition.
+    """Up to `count` sentences, drawn from all splits without repetition.
 
     Raises:
       UserError: the data set does not hold visual sentences.
@@ -170,7 +172,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("tokenizer", None, "folder of the VQGAN that wrote the shards")
     flags.DEFINE_string("page", None, "a PNG to draw some sentences on")
     flags.DEFINE_integer("rows", 16, "sentences on the page", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "of the choice of sentences")
+    flags.DEFINE_integer("seed", 0, "picks the sentences of the page")
 
 
 def _summaries(shard: RecordFile, manifest: Manifest) -> Iterator[RecordSummary]:
@@ -192,7 +194,7 @@ def _decode(shard: RecordFile, i: int, manifest: Manifest) -> VisualSentence:
 
 @contextlib.contextmanager
 def _told(shard: RecordFile, i: int) -> Iterator[None]:
-    """Turns a corrupt record into one line that says which it is."""
+    """Turns a corrupt record into a one-line error that names it."""
     try:
         yield
     except CorruptRecord as error:
@@ -214,6 +216,7 @@ def _check_source(sentence: RecordSummary, manifest: Manifest, where: str) -> No
 def _check_split(
     sentence: RecordSummary, split: str, split_of_item: dict[tuple[str, str], str], where: str
 ) -> None:
+    # By source: two sources may both have an item `0001.png`, and those are different files.
     for item in key_items(sentence.key):
         other = split_of_item.setdefault((sentence.source, item), split)
         if other != split:
@@ -242,6 +245,7 @@ def _check_counts(found: Report, manifest: Manifest, folder: epath.Path) -> None
 
 
 def _check_tfds(folder: epath.Path, lengths: dict[str, list[int]]) -> None:
+    # TFDS finds an example's shard by these lengths.
     path = folder / "dataset_info.json"
     if not path.exists():
         raise UserError(f"{path} does not exist: run build_uvd again to write it")

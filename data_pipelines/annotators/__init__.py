@@ -1,4 +1,4 @@
-"""Annotations as pictures, computed from photographs and clips; `lvm_jax.pictures` has the way back to numbers."""
+"""Annotations as pictures, computed from photographs and clips; `lvm_jax.pictures` turns them back into numbers."""
 
 from data_pipelines.annotators.base import Annotator, CannotAnnotate
 from data_pipelines.annotators.degradations import Blur, LowLight, Noise, Posterise, Rain
@@ -6,7 +6,7 @@ from data_pipelines.annotators.motion import OpticalFlow
 from data_pipelines.annotators.onnx_model import OnnxModel
 from data_pipelines.annotators.photographs import Canny, Grey, Holes
 
-# What the `kind` of one of an entry's annotators can name.
+# The names that `kind` of an entry's annotators can take.
 ANNOTATORS: dict[str, type] = {
     "canny": Canny,
     "grey": Grey,

@@ -1,4 +1,4 @@
-"""What an annotator is: from each picture of an item to an annotation of it, a picture too."""
+"""What an annotator is: it makes an annotation of each picture of an item, itself a picture."""
 
 import functools
 import threading
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class CannotAnnotate(Exception):
-    """The pictures allow no such annotation, as one frame allows no motion; the item is a bad one."""
+    """These pictures cannot be annotated, as one frame shows no motion; the item counts as bad."""
 
 
 class Annotator(Protocol):
@@ -24,16 +24,16 @@ class Annotator(Protocol):
 
         Args:
           images: one picture, or the frames of a clip in order.
-          rng: the only source of chance.
+          rng: the only source of randomness.
 
         Raises:
-          CannotAnnotate: see there.
+          CannotAnnotate: these pictures cannot be annotated.
         """
         ...
 
 
 class ImageAnnotator:
-    """Base of annotators that look at one image at a time."""
+    """Base class of annotators that look at one image at a time."""
 
     def annotate(self, images: Sequence[Picture], rng: np.random.Generator) -> list[Picture]:
         """See `Annotator`."""
@@ -45,7 +45,7 @@ class ImageAnnotator:
 
 
 def once_per_process(load: Callable[..., T]) -> Callable[..., T]:
-    """Remembers what `load` returned for its last few arguments; threads wait for each other, so none loads twice."""
+    """Caches `load` for its last few arguments; a lock keeps threads from loading the same thing twice."""
     cached, lock = functools.lru_cache(maxsize=8)(load), threading.Lock()
 
     @functools.wraps(load)

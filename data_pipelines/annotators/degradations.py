@@ -1,7 +1,9 @@
-"""Damage to clean images: the questions of restoration, whose answers are the images themselves.
+"""Damages clean images: the damaged one is the question of a restoration, the image its answer.
 
-Each draws its strength anew for every image, between the two ends of its range. Of a sentence's pairs the damaged
-picture comes first: `annotation_first=True` of the composer `pairs`.
+Each annotator draws its strength afresh for every image, within its range. The damaged picture comes first in a pair:
+set `annotation_first=True` on the composer `pairs`.
+
+Shape legend: K, the side of a square kernel.
 """
 
 import dataclasses
@@ -20,11 +22,11 @@ Range = tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Noise(ImageAnnotator):
-    """A camera's noise: variance read^2 + shot * brightness, the signal in [0, 1].
+    """A camera's noise: variance read^2 + shot * brightness, on a signal in [0, 1].
 
     Attributes:
       read: range of the standard deviation in the dark.
-      shot: range of the part that grows with the light.
+      shot: range of the variance per unit of brightness.
     """
 
     read: Range = (0.02, 0.12)
@@ -48,9 +50,9 @@ class Rain(ImageAnnotator):
     """Bright streaks of one direction.
 
     Attributes:
-      density: range of the drops a pixel.
+      density: range of the drops per pixel.
       length: range of a streak's length, a fraction of the short side.
-      slant: the largest angle to the vertical, degrees.
+      slant: largest angle from the vertical, degrees.
     """
 
     density: Range = (0.002, 0.012)
@@ -75,11 +77,11 @@ class Rain(ImageAnnotator):
 
 @dataclasses.dataclass(frozen=True)
 class LowLight(ImageAnnotator):
-    """A short exposure: linear light times a small factor, with the noise of few photons.
+    """A short exposure: linear light times a small factor, plus noise.
 
     Attributes:
       exposure: range of the factor.
-      read: standard deviation of the noise, of the signal in [0, 1].
+      read: standard deviation of the noise, on a signal in [0, 1].
     """
 
     exposure: Range = (0.03, 0.25)
@@ -90,6 +92,7 @@ class LowLight(ImageAnnotator):
 
     def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
+        # The gamma of a display undone and redone: exposure scales light, not pixel values.
         dark = to_float(image) ** 2.2 * _drawn(self.exposure, rng)
         noise = rng.standard_normal(image.shape, dtype=np.float32)
         return to_uint8(np.clip(dark, 0, 1) ** (1 / 2.2) + self.read * noise)
@@ -97,7 +100,7 @@ class LowLight(ImageAnnotator):
 
 @dataclasses.dataclass(frozen=True)
 class Blur(ImageAnnotator):
-    """Out of focus, or shaken: one of the two, drawn for each image.
+    """Out of focus or shaken, drawn for each image.
 
     Attributes:
       radius: range, a fraction of the short side: the Gaussian's standard deviation, or half the shake's length.
@@ -120,10 +123,10 @@ class Blur(ImageAnnotator):
 
 @dataclasses.dataclass(frozen=True)
 class Posterise(ImageAnnotator):
-    """A drawing in a few flat tones with dark outlines: style transfer there, and back.
+    """A drawing in a few flat tones with dark outlines: style transfer, in both directions.
 
     Attributes:
-      levels: range of the tones a channel.
+      levels: range of the number of tones per channel.
     """
 
     levels: tuple[int, ...] = (3, 6)
@@ -137,13 +140,16 @@ class Posterise(ImageAnnotator):
         smooth = cv2.medianBlur(cv2.bilateralFilter(image, 7, 60, 5), 3).astype(np.float32)
         tones = np.round(smooth / 255 * (levels - 1)) * (255 / (levels - 1))
         luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        # A difference of Gaussians: negative on the dark side of an edge, which is where a pen would draw.
         ink = cv2.GaussianBlur(luma, (0, 0), 1.0) - cv2.GaussianBlur(luma, (0, 0), 3.0)
         return np.where(ink[..., None] < -9, tones * 0.25, tones).round().astype(np.uint8)
 
 
-def _line(length: float, angle: float) -> Float32[np.ndarray, "k k"]:
-    """A line of weight 1 a pixel through the middle of a square kernel."""
-    half = max(1, round(length / 2))
+def _line(length: float, angle: float) -> Float32[np.ndarray, "K K"]:
+    """A line of weight 1 per pixel through the middle of a square kernel."""
+    half = max(
+        1, round(length / 2)
+    )  # an odd side, 2 half + 1: the kernel has a middle and shifts nothing
     kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
     end = (round(half + half * np.cos(angle)), round(half + half * np.sin(angle)))
     begin = (2 * half - end[0], 2 * half - end[1])

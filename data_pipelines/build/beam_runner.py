@@ -1,7 +1,7 @@
-"""The Beam side of building shards: an element is one shard, which one worker writes in one call.
+"""The Beam side of building shards: each element is one shard, and one worker writes it in one call.
 
-Beam's own DirectRunner first looks for Prism, a Go engine that it would download. This module asks for the engine
-inside the process instead, unless the user names a runner (Dataflow, Flink, Spark).
+Beam's DirectRunner first tries Prism, a Go engine that it downloads. Unless the user names a runner (Dataflow, Flink,
+Spark), this module asks for the in-process engine instead.
 """
 
 import contextlib
@@ -23,17 +23,17 @@ from lvm_jax.errors import UserError
 IN_PROCESS = "FnApiRunner"
 STOP_SECONDS = 60.0
 
-_cache = ItemCache()  # one a process: its worker threads share it
+_cache = ItemCache()  # one per process, shared by its worker threads
 
 
 class Stopped(Exception):
-    """Ends a shard because the launcher is stopping."""
+    """Abandons a shard because the launcher is stopping."""
 
 
 class Launcher:
-    """What the launcher shares with the workers of its own process: they report progress, it tells them to stop.
+    """How the launcher talks to the workers of its own process: they report progress, it tells them to stop.
 
-    Workers in other processes have a launcher of their own that nobody listens to.
+    Workers in other processes have a launcher of their own, and nobody listens to it.
     """
 
     def __init__(self):
@@ -43,28 +43,29 @@ class Launcher:
         self.error: UserError | None = None
 
     def fail(self, error: UserError) -> None:
-        """A worker reports what the user must mend; the launcher stops the others and raises it.
+        """Reports an error that the user must fix: the launcher stops the other workers and raises it.
 
-        If the worker raised it itself, Beam would wrap it in a traceback. If nobody listens, it is raised here.
+        A worker that raised it itself would have it wrapped in Beam's traceback. If nobody listens, it is raised here.
         """
         with self._lock:
+            # Another process: no launcher will look at `self.error`, so Beam must carry the failure back.
             if self._on_sentence is None:
                 raise error
             self._stopping = True
-            self.error = self.error or error
+            self.error = self.error or error  # the first one; later ones often follow from it
 
     def listen(self, on_sentence: Callable[[int], object] | None) -> None:
-        """Starts calling `on_sentence` with each number of sentences done; None stops it."""
+        """Starts calling `on_sentence` with each count of finished sentences; None ends that."""
         with self._lock:
             self._on_sentence, self._stopping, self.error = on_sentence, False, None
 
     def stop(self) -> None:
-        """Makes the workers drop their shards and start no other."""
+        """Makes the workers drop their shards and start no new ones."""
         with self._lock:
             self._stopping = True
 
     def report(self, sentences: int) -> None:
-        """A worker reports that so many more sentences are done.
+        """Reports that this many more sentences are done.
 
         Raises:
           Stopped: the launcher is stopping.
@@ -76,11 +77,12 @@ class Launcher:
                 self._on_sentence(sentences)
 
 
+# A global, not a field of WriteShards: Beam pickles the DoFn even for threads, and a lock cannot be pickled.
 _launcher = Launcher()
 
 
 class WriteShards(beam.DoFn):
-    """Writes each `ShardTask` that it gets; the encoder is loaded once a process."""
+    """Writes the `ShardTask`s that it gets; the encoder is loaded once per process."""
 
     def __init__(self, recipe: Recipe, tokenizer: str, batch_size: int, fingerprint: str):
         self._recipe = recipe
@@ -89,22 +91,22 @@ class WriteShards(beam.DoFn):
         self._fingerprint = fingerprint
 
     def setup(self) -> None:
-        """Beam calls this once in each worker thread."""
+        """Called by Beam once in each worker thread."""
         encoder = shared_encoder(self._tokenizer, self._batch_size, self._recipe.encoding)
         self._writer = ShardWriter(
             self._recipe, encoder, self._fingerprint, _cache, _launcher.report
         )
 
     def process(self, task: ShardTask) -> Iterator[None]:
-        """Writes one shard; what became of it is in its summary file."""
-        # Beam would print the traceback of a Stopped; who stopped the launcher knows.
+        """Writes one shard. Its summary file says how that went."""
+        # Beam would print a traceback for Stopped, and whoever stopped the launcher knows already.
         with contextlib.suppress(Stopped):
             try:
-                _launcher.report(0)
+                _launcher.report(0)  # raises Stopped, so that a queued shard is not begun
                 self._writer.write(task)
             except UserError as error:
                 _launcher.fail(error)
-        yield from ()
+        yield from ()  # Beam wants an iterator of outputs; the output is files
 
 
 def write_shards(
@@ -113,16 +115,16 @@ def write_shards(
     beam_flags: Sequence[str],
     on_sentence: Callable[[int], object],
 ) -> None:
-    """Runs the pipeline over `tasks` and waits for its end.
+    """Runs the pipeline over `tasks` and waits until it ends.
 
     Args:
       tasks: the shards to write.
-      writing: what writes them.
+      writing: the step that writes them.
       beam_flags: Beam's pipeline options, such as `--runner=FlinkRunner`.
-      on_sentence: called with each number of sentences done, by workers in this process.
+      on_sentence: called by workers in this process with each count of finished sentences.
 
     Raises:
-      UserError: a worker met what the user must mend.
+      UserError: a worker hit an error that the user must fix.
     """
     options = PipelineOptions(list(beam_flags))
     standard = options.view_as(StandardOptions)
@@ -139,20 +141,21 @@ def write_shards(
 
 
 def _run(options: PipelineOptions, tasks: Sequence[ShardTask], writing: WriteShards) -> None:
-    """Runs the pipeline in another thread, so that Ctrl-C interrupts this one and not the engine.
+    """Runs the pipeline in another thread, so that Ctrl-C interrupts this thread and not the engine.
 
-    The engine's threads must end first: an interpreter that exits while one of them computes aborts.
+    The engine's threads must finish first: if the interpreter exits while one of them computes, it aborts.
     """
     done: Future[None] = Future()
 
     def run() -> None:
         try:
             with beam.Pipeline(options=options) as pipeline:
-                # Beam makes a folder for what other languages need; a run that is killed would leave it behind.
+                # Beam creates a folder for artifacts of other languages; a killed run would leave it behind.
                 os.rmdir(pipeline.local_tempdir)
                 _ = (
                     pipeline
                     | "Shards" >> beam.Create(tasks, reshuffle=False)
+                    # Otherwise Beam fuses all three steps, and one worker writes every shard.
                     | "Spread" >> beam.Reshuffle()
                     | "Write" >> beam.ParDo(writing)
                 )
@@ -160,10 +163,11 @@ def _run(options: PipelineOptions, tasks: Sequence[ShardTask], writing: WriteSha
         except BaseException as error:
             done.set_exception(error)
 
+    # A daemon, so that an engine that ignores the stop does not keep the process alive.
     threading.Thread(target=run, name="pipeline", daemon=True).start()
     try:
         done.result()
     except KeyboardInterrupt:
         _launcher.stop()
-        wait([done], STOP_SECONDS)  # a cluster hears nothing of it and goes on
+        wait([done], STOP_SECONDS)  # a cluster never hears of it and goes on
         raise

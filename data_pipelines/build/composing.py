@@ -1,4 +1,4 @@
-"""One planned sentence: its items are read, its composer chooses among their values, pictures are brought to size."""
+"""Makes one planned sentence: reads its items, lets the composer pick values, resizes the pictures."""
 
 import dataclasses
 import threading
@@ -18,7 +18,7 @@ CACHE_BYTES = 1 << 29
 
 
 class ItemCache:
-    """The items of this process that were used last, up to a number of bytes: sentences share photographs and clips."""
+    """The items this process used last, up to a number of bytes: sentences share photographs and clips."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES):
         self._max_bytes = max_bytes
@@ -32,12 +32,14 @@ class ItemCache:
             if (source, key) in self._items:
                 self._items.move_to_end((source, key))
                 return self._items[source, key][0]
-        item = source.load(key)  # outside the lock: workers decode side by side
+        item = source.load(key)  # outside the lock, so that workers decode in parallel
         size = sum(num_bytes(value) for values in item.values() for value in values)
         with self._lock:
+            # Another thread may have loaded it meanwhile: counting it twice would shrink the cache for good.
             if (source, key) not in self._items:
                 self._items[source, key] = (item, size)
                 self._bytes += size
+            # The newest item stays even if it alone is over the limit.
             while self._bytes > self._max_bytes and len(self._items) > 1:
                 self._bytes -= self._items.popitem(last=False)[1][1]
         return item
@@ -48,8 +50,8 @@ class Composed:
     """A sentence, ready to be encoded.
 
     Attributes:
-      planned: what the plan says of it.
-      entry: of the recipe.
+      planned: its place in the plan.
+      entry: the recipe's entry that it belongs to.
       values: in order; pictures are squares of the recipe's size.
       layout: the role of each value, such as `image,depth,image,depth`.
     """
@@ -61,11 +63,11 @@ class Composed:
 
 
 class TooManyBadItems(Exception):
-    """More items cannot be used than the recipe allows."""
+    """More items are unusable than the recipe allows."""
 
 
 class SentenceMaker:
-    """Makes the sentences of a recipe's plan; threads may share it."""
+    """Makes the sentences of a recipe's plan; thread-safe."""
 
     def __init__(self, recipe: Recipe, cache: ItemCache):
         self._recipe = recipe
@@ -73,27 +75,29 @@ class SentenceMaker:
         self._cache = cache
 
     def make(self, planned: PlannedSentence, bad: dict[str, str]) -> Composed | None:
-        """The sentence; None if an item of it cannot be used.
+        """The sentence; None if one of its items cannot be used.
 
         Args:
           planned: a sentence of the recipe's plan.
-          bad: `source:key` -> why it was skipped; an item that cannot be used is added here.
+          bad: `source:key` -> why it was skipped; an unusable item is added.
 
         Raises:
           TooManyBadItems: `bad` has more entries than the recipe allows.
-          UserError: the composer does not take a kind of value that the source gives.
+          UserError: the source gives a kind of value that the composer does not take.
         """
         entry = self._entries[planned.entry]
-        # What an entry of one pass uses once would only push out what others use again.
+        # An entry of one pass uses an item once; caching it would only evict items that others use again.
         load = self._cache.load if entry.epochs > 1 else _load
         position = 0
         try:
             items = []
             for position, key in enumerate(planned.items):  # noqa: B007 (the handler reads it)
                 items.append(load(entry.source, key))
+            # Seeded by the sentence, so that neither its shard nor the order of work changes it.
             rng = rng_of(self._recipe.seed, "compose", planned.key)
             values, layout = entry.composer.compose(items, rng)
         except (BadItem, Unfit) as error:
+            # A BadItem comes from the load at `position`; an Unfit names its own item of the group.
             if isinstance(error, Unfit):
                 position = error.position
             bad[f"{entry.source.name}:{planned.items[position]}"] = error.why

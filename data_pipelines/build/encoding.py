@@ -1,7 +1,9 @@
 """Encodings: how the values of a sentence become the bytes of its record. A recipe names one of `ENCODINGS`.
 
-The shard writer knows none of them: it collects values, has an encoder encode each distinct one once, and writes the
-record that the encoder makes of a sentence. Another system's records are one more entry of the table.
+The shard writer knows none of them. It collects values, has the encoder encode each distinct value once, and writes the
+record that the encoder makes of each sentence. To write records for another system, add an entry to the table.
+
+Shape legend: M images, N codes of an image.
 """
 
 import dataclasses
@@ -31,8 +33,8 @@ class Encoder(Protocol):
 
     Attributes:
       takes: the kinds of values that it encodes.
-      fingerprint: of all that decides what it writes; for the manifest, and to tell two builds apart.
-      schema: of the records that it makes.
+      fingerprint: covers everything that decides what it writes; goes into the manifest and tells two builds apart.
+      schema: describes its records.
     """
 
     takes: frozenset[Kind]
@@ -48,17 +50,17 @@ class Encoder(Protocol):
         ...
 
     def encode(self, values: Sequence[Value]) -> Iterable[Any]:
-        """What becomes of each value, in order, in a form that `record` understands."""
+        """Each value encoded, in order, in a form that `record` understands."""
         ...
 
     def record(self, sentence: Composed, encoded: Sequence[Any]) -> tuple[bytes, Facts]:
-        """The record of a sentence whose values became `encoded`, and what the index says of it."""
+        """The record of a sentence, given its encoded values, and the facts that the index keeps about it."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordSummary:
-    """What every record tells, whatever its encoding."""
+    """What can be read from every record, whatever its encoding."""
 
     key: str
     source: str
@@ -71,9 +73,9 @@ class Encoding:
     """An entry of the table.
 
     Attributes:
-      load: (folder of the model, values to encode at a time) -> encoder.
-      read: a record, and the manifest of its data set -> what it tells; raises `CorruptRecord` for one that is wrong.
-      schema: the schema of the records that a manifest describes.
+      load: (folder of the model, values per batch) -> encoder.
+      read: (record, manifest of its data set) -> summary; raises `CorruptRecord` if the record is wrong.
+      schema: manifest -> the schema of its records.
     """
 
     load: Callable[[str, int], Encoder]
@@ -82,7 +84,7 @@ class Encoding:
 
 
 class VqganEncoder:
-    """Pictures to codes, and sentences to records of codes.
+    """Turns pictures into codes, and sentences into records of codes.
 
     Attributes:
       vqgan: the tokenizer.
@@ -95,7 +97,7 @@ class VqganEncoder:
         """Loads the tokenizer of a model folder.
 
         Raises:
-          UserError: there is no tokenizer in it.
+          UserError: the folder holds no tokenizer.
         """
         self.vqgan = VQGAN.from_pretrained(vqgan_dir)
         self.fingerprint = self.vqgan.fingerprint()
@@ -105,7 +107,7 @@ class VqganEncoder:
         self._folder, self._batch_size = vqgan_dir, batch_size
 
     def check(self, recipe: Recipe) -> None:
-        """See `Encoder`: pictures must come in the tokenizer's size."""
+        """See `Encoder`: the recipe must make pictures of the tokenizer's size."""
         size = self.vqgan.config.resolution
         if size != recipe.image_size:
             raise UserError(
@@ -125,7 +127,7 @@ class VqganEncoder:
     def encode(self, values: Sequence[Value]) -> UInt[np.ndarray, "M N"]:
         """The codes of M pictures of the tokenizer's size, N each, in raster order."""
         images = pictures(values, "a sentence", "a VQGAN")
-        # Full batches only: a shard of another size must not compile another program, whose codes might differ.
+        # Full batches only: a shorter last batch would compile another program, and its codes might differ.
         codes_MN = encode_images(self.vqgan, images, self._batch_size, full_batches=True)
         return codes_MN.astype(self._id_type)
 
@@ -158,10 +160,10 @@ ENCODINGS: dict[str, Encoding] = {
 
 
 def encoding_named(name: str) -> Encoding:
-    """The entry of the table.
+    """The encoding of this name.
 
     Raises:
-      UserError: there is no such encoding.
+      UserError: there is none; the message suggests the nearest.
     """
     if name not in ENCODINGS:
         close = difflib.get_close_matches(name, ENCODINGS, n=1) or [", ".join(sorted(ENCODINGS))]
@@ -169,11 +171,12 @@ def encoding_named(name: str) -> Encoding:
     return ENCODINGS[name]
 
 
+# `lru_cache` alone lets two threads that both miss load the model twice.
 _LOADING = threading.Lock()
 
 
 def shared_encoder(folder: str, batch_size: int, name: str = DEFAULT_ENCODING) -> Encoder:
-    """The one encoder of this process: worker threads share its weights and its compiled program."""
+    """This process's one encoder: worker threads share its weights and its compiled program."""
     with _LOADING:
         return _load(folder, batch_size, name)
 

@@ -1,7 +1,7 @@
 """The plan: the fixed list of sentences that follows from a recipe and its sources' keys.
 
-It is a pure function of (recipe, item keys): the same on every machine, whatever the number of workers. The launcher
-holds it in memory, about 200 bytes a sentence, and hands it to the workers a shard at a time.
+It is a pure function of (recipe, item keys): the same on every machine, with any number of workers. The launcher keeps
+it in memory, about 200 bytes per sentence, and hands it to the workers one shard at a time.
 """
 
 import collections
@@ -26,8 +26,8 @@ class PlannedSentence:
     """One sentence of the plan.
 
     Attributes:
-      key: unique in the data set, and the seed of all that is drawn for this sentence. It reads
-        `entry/epoch/item|item|...`, so a record says which files it was made of.
+      key: unique in the data set, and the seed of every draw for this sentence. It reads `entry/epoch/item|item|...`,
+        so a record says which files it was made from.
       entry: the name of the recipe's entry.
       items: keys of the items that it shows, in order.
     """
@@ -41,7 +41,7 @@ def item_keys(recipe: Recipe) -> dict[str, list[str]]:
     """Entry name -> the keys of its source's items.
 
     Raises:
-      UserError: a source has no items, or two items of one key; or two entries show the same files but would hold out
+      UserError: a source has no items or repeats a key, or two entries show the same files but would hold out
         different ones.
     """
     keys = {entry.name: entry.source.keys() for entry in recipe.entries}
@@ -55,6 +55,7 @@ def item_keys(recipe: Recipe) -> dict[str, list[str]]:
                 f"{where} has the key {twice!r} twice: every item needs a key of its own"
             )
     for one, other in itertools.combinations(recipe.entries, 2):
+        # A simulator has no folder; its entry's name stands in, which no other entry shares.
         roots = {getattr(plain_source(entry.source), "root", entry.name) for entry in (one, other)}
         if len(roots) == 1 and one.item_set != other.item_set:
             shared = min(set(keys[one.name]) & set(keys[other.name]), default=None)
@@ -75,12 +76,13 @@ def plan(
 
     Args:
       recipe: what to plan.
-      keys: its `item_keys`, if they are listed already; listing a bucket takes minutes.
+      keys: its `item_keys`, if listed already; listing a storage bucket takes minutes.
       left_out: item set -> keys not to use.
 
     Raises:
-      UserError: as `item_keys`; too few items for a sentence of an entry; an empty split.
+      UserError: see `item_keys`; or an entry has too few items for one sentence, or a split is empty.
     """
+    # Near-duplicates go before the split: one copy in each would leak.
     listed = item_keys(recipe) if keys is None else keys
     keys = {
         entry.name: [k for k in listed[entry.name] if k not in left_out.get(entry.item_set, ())]
@@ -101,6 +103,7 @@ def plan(
                 f"split {split!r} has no sentences: its sources have too few items; add items, or ask for fewer in a "
                 "sentence"
             )
+        # Over all entries, so that each shard, and any first part of the plan, has their shares.
         order = rng_of(recipe.seed, "shuffle", split).permutation(len(planned))
         plans[split] = [planned[i] for i in order]
     return plans
@@ -114,9 +117,10 @@ def key_items(key: str) -> list[str]:
 def fingerprint(
     recipe: Recipe, plans: Mapping[str, list[PlannedSentence]], encoder_fingerprint: str
 ) -> str:
-    """16 hex digits over all that decides the bytes of the shards: recipe, planned sentences, encoder."""
+    """16 hex digits over everything that decides the bytes of the shards: recipe, planned sentences, encoder."""
     digest = hashlib.sha256(json.dumps(recipe.identity, sort_keys=True).encode())
     digest.update(encoder_fingerprint.encode())
+    # In the plan's order, because the shards are dealt by it.
     for split in SPLITS:
         for sentence in plans[split]:
             digest.update(f"{split}\0{sentence.key}\n".encode())
@@ -133,6 +137,7 @@ def _validation_items(recipe: Recipe, keys: Mapping[str, list[str]]) -> dict[str
     """Item set -> the keys held out of training."""
     if recipe.held_out:
         listed = read_held_out(recipe.held_out)
+        # Entries of one set may list different keys of it, so the set's keys are the union over them.
         sets: dict[str, set[str]] = {}
         for entry in recipe.entries:
             mine = {key for key in keys[entry.name] if f"{entry.item_set}/{key}" in listed}
@@ -147,6 +152,7 @@ def _validation_items(recipe: Recipe, keys: Mapping[str, list[str]]) -> dict[str
         for entry in of_set:
             for key in keys[entry.name]:
                 groups.setdefault(_kept_together(entry.together, key), set()).add(key)
+        # Validation needs one sentence of every entry, and the largest decides.
         at_least = max(entry.composer.max_items for entry in of_set)
         held_out[name] = _hold_out(name, groups, recipe.validation_fraction, at_least)
     return held_out
@@ -160,7 +166,8 @@ def _kept_together(pattern: str, key: str) -> str:
 def _hold_out(
     name: str, groups: Mapping[str, set[str]], fraction: float, at_least: int
 ) -> set[str]:
-    """Whole groups by their hashes: all below `fraction`, then the next until there are enough, up to half."""
+    """Whole groups in the order of their hashes: all below `fraction`, then more until `at_least` keys, up to half."""
+    # The hash knows the group's name only: a group keeps its split when others come or go.
     half = len(set().union(*groups.values())) // 2
     held_out: set[str] = set()
     for draw, group in sorted((hash64(f"{name}\0{group}") / 2**64, group) for group in groups):
@@ -177,11 +184,14 @@ def _plan_entry(
     mine = [key for key in keys if (key in held_out[entry.item_set]) == validation]
     planned = []
     for epoch in range(entry.epochs):
+        # One generator per entry, split and pass: changing one entry does not regroup the others.
         rng = rng_of(recipe.seed, "plan", entry.name, split, str(epoch))
         for group in entry.composer.group(mine, rng):
+            # `key_items` splits at "|" and unquotes, so both special characters are escaped in the items.
             items = "|".join(item.replace("%", "%25").replace("|", "%7C") for item in group)
             key = f"{entry.name}/{epoch}/{items}"
             planned.append(PlannedSentence(key, entry.name, group))
+    # An entry may have too few items for validation; `plan` refuses a split that is empty over all entries.
     if not planned and split == "train":
         raise UserError(
             f"config.entries.{entry.name}: {len(mine)} items of {entry.source.name!r} are left for training, too few "

@@ -1,6 +1,6 @@
-"""A recipe: which sources become which sentences, how often, in which split, and in which encoding.
+"""A recipe: which sources become which sentences, how often, in which split and encoding.
 
-`plan` derives the list of sentences from it. A recipe is read from the config files in `data_pipelines/configs`.
+`plan` derives the list of sentences from it. Recipes are read from the config files in `data_pipelines/configs`.
 """
 
 import dataclasses
@@ -19,23 +19,23 @@ from lvm_jax.errors import UserError
 
 SPLITS = ("train", "validation")
 DEFAULT_ENCODING = "vqgan"
-# The folders that a config file may ask its user for.
+# The folders that a config file may ask the user for.
 FOLDERS = ("root", "images", "videos", "pairs", "cutouts", "backgrounds", "meshes")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One line of the mix: a source, shown in one kind of sentence, `epochs` times.
+    """One line of the mix: a source, a composer, and how many passes.
 
     Attributes:
       name: unique in the recipe; sentence keys begin with it.
       source: where the items come from.
-      composer: what sentence they make.
-      epochs: passes over the items; each pass groups them anew and draws anew.
-      items: the name of the set of items that it draws from. Entries that show the same photographs in different ways
-        name the same set, so that a photograph is in one split for all of them. Empty: the source's own name.
-      together: a regular expression. Items of the set whose keys match it with the same first group, such as cuts of
-        one film, are in one split. Empty: each item by itself.
+      composer: makes a sentence out of them.
+      epochs: passes over the items; each pass regroups them and draws afresh.
+      items: the name of the item set. Entries that show the same photographs in different ways name the same set, so
+        that a photograph is in the same split for all of them. Empty: the source's own name.
+      together: a regular expression. Items whose keys match it with the same first group, such as cuts of one film,
+        share a split. Empty: each item stands alone.
     """
 
     name: str
@@ -47,31 +47,31 @@ class Entry:
 
     @property
     def item_set(self) -> str:
-        """The name of its set of items."""
+        """The name of its item set."""
         return self.items or self.source.name
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All that decides what is in the shards, apart from the weights of the encoding's model.
+    """Everything that decides the contents of the shards, except the weights of the encoding's model.
 
     Attributes:
       name, version: of the data set to write.
       entries: the mix.
-      image_size: the side of the square that each picture is brought to; "vqgan" needs the tokenizer's own.
-      encoding: the name of a table entry of `encoding.ENCODINGS`.
-      resize: "squash" changes the aspect ratio (the paper's evaluation); "center" cuts the middle of the long side.
-      max_images: the most images that a sentence may have: a row holds (seq_len - 1) // tokens_per_image.
-      train_shards, validation_shards: files of a split; fewer if it has fewer sentences.
-      held_out: a text file that names the validation items, `ITEM SET/KEY` a line (see `lvm_jax.data.splits`). With it,
-        validation_fraction is not used.
-      validation_fraction: of the items of each set. A hash of set and key chooses them, so an item keeps its split when
+      image_size: side of the square that each picture is resized to; "vqgan" needs the tokenizer's own size.
+      encoding: a name in `encoding.ENCODINGS`.
+      resize: "squash" changes the aspect ratio (the paper's evaluation); "center" keeps the middle of the long side.
+      max_images: the most images in a sentence; a row has room for (seq_len - 1) // tokens_per_image.
+      train_shards, validation_shards: files per split; fewer if the split has fewer sentences.
+      held_out: a text file that names the validation items, one `ITEM SET/KEY` per line (see `lvm_jax.data.splits`).
+        It overrides validation_fraction.
+      validation_fraction: of the items of each set. A hash of set and key picks them, so an item keeps its split when
         the set grows. A small set gives at least enough for one sentence, but never more than half of its items.
-      seed: of everything that is drawn.
+      seed: of every random draw.
       max_bad_items: how many unreadable or unfit items may be skipped; one more is an error.
-      near_duplicates: drops an item whose pictures differ from those of another item of its set in at most so many of
-        the 64 bits of a perceptual hash (see `near_duplicates`). 4 finds copies that were resized or compressed again.
-        Every item is decoded once before the pipeline begins. None keeps all items.
+      near_duplicates: drops an item if its pictures differ from another item of its set in at most this many of the 64
+        bits of a perceptual hash (see `near_duplicates`). 4 finds resized and recompressed copies. Every item is
+        decoded once more, before the pipeline begins. None keeps all items.
     """
 
     name: str
@@ -110,16 +110,16 @@ class Recipe:
                 )
 
     def shards(self, split: str) -> int:
-        """How many files a split is written to, at most."""
+        """The most files that a split is written to."""
         return {"train": self.train_shards, "validation": self.validation_shards}[split]
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What the bytes of the shards depend on, as plain JSON: everything but the limit on bad items."""
+        """Everything that the bytes of the shards depend on, as plain JSON; only the limit on bad items is left out."""
         fields = config_lib.to_dict(dataclasses.replace(self, entries=()))
         fields.pop("max_bad_items")
         if self.encoding == DEFAULT_ENCODING:
-            # Data sets begun before recipes named an encoding keep their fingerprints, so that a build goes on.
+            # Builds begun before recipes named an encoding keep their fingerprint and can go on.
             fields.pop("encoding")
         fields["entries"] = {
             entry.name: {
@@ -131,23 +131,25 @@ class Recipe:
             }
             for entry in self.entries
         }
+        # A round trip turns tuples into lists, so that this equals what is read back from the build's notes.
         return json.loads(json.dumps(fields, default=str))
 
 
 def from_config(config: Any) -> Recipe:
     """A recipe from a ConfigDict or dict as the files in `data_pipelines/configs` build it.
 
-    `entries` maps a name to `{source: {kind, ...}, annotators: {role: {kind, ...}}, composer: {kind, ...}}` and,
-    optionally, `epochs`, `items` and `together`. Kinds are looked up in `SOURCES`, `ANNOTATORS` and `COMPOSERS`. The
-    top-level keys in `FOLDERS` belong to the config file, which built its entries from them. An entry whose source has
-    `root=""` is dropped: the user gave no folder for it.
+    `entries` maps names to `{source: {kind, ...}, annotators: {role: {kind, ...}}, composer: {kind, ...}}` with
+    optional `epochs`, `items` and `together`. Kinds are looked up in `SOURCES`, `ANNOTATORS` and `COMPOSERS`. The
+    top-level keys in `FOLDERS` are the config file's own: it has built its entries from them. An entry whose source has
+    `root=""` is dropped, as the user gave no folder for it.
 
     Raises:
-      UserError: an unknown key or kind (the message names the nearest), a value of the wrong type, or no entry left.
+      UserError: an unknown key or kind (the message suggests the nearest), a value of the wrong type, or no entry left.
     """
     fields = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     declared = fields.pop("entries", {})
     folders = [key for key in FOLDERS if key in fields]
+    # Sorted, because the order of entries decides the shuffle and a dict's order should not.
     entries = tuple(
         _entry(name, entry)
         for name, entry in sorted(declared.items())
@@ -207,7 +209,7 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
 
 
 def _with_kinds(part: Any) -> Any:
-    """A source, composer or annotator as plain dicts, with the name of its class as `kind`."""
+    """A source, composer or annotator as plain dicts, with its class name as `kind`."""
     if dataclasses.is_dataclass(part):
         fields = {f.name: _with_kinds(getattr(part, f.name)) for f in dataclasses.fields(part)}
         return {"kind": type(part).__name__, **fields}

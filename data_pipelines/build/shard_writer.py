@@ -1,7 +1,7 @@
-"""One shard: from its list of planned sentences to a record file, an index and a summary.
+"""Writes one shard: from its planned sentences to a record file, an index and a summary.
 
-A shard is finished when its summary carries the fingerprint of the plan. The summary is written last, and every file
-by renaming, so a process that is killed leaves shards that are either whole or absent.
+A shard is finished when its summary carries the plan's fingerprint. The summary is written last and every file appears
+by a rename, so a killed process leaves each shard either whole or absent.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from lvm_jax.data.records.record_index import Facts, index_path
 from lvm_jax.data.records.writer import TFRecordWriter
 from lvm_jax.errors import UserError
 
-IMAGES_AT_ONCE = 512  # values that wait for the encoder: 100 MB of pictures of 256 pixels
+IMAGES_AT_ONCE = 512  # values that wait for the encoder: 100 MB as pictures of 256 pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """What a worker gets: where a shard and its summary go, and the sentences in it."""
+    """A worker's order: where to write a shard and its summary, and which sentences go in."""
 
     path: str
     summary: str
@@ -38,13 +38,13 @@ class ShardTask:
 
 @dataclasses.dataclass(frozen=True)
 class ShardSummary:
-    """What became of a shard.
+    """How the writing of a shard ended.
 
     Attributes:
       fingerprint: of the plan, see `plan.fingerprint`.
-      complete: False if it was given up because of too many bad items; then there is no record file.
+      complete: False if too many bad items made the writer give up; then there is no record file.
       num_bytes: the size of the record file.
-      sentences, images: source name -> how many; values of any kind count as images.
+      sentences, images: source name -> count; values of every kind count as images.
       bad_items: `source:key` -> why it was skipped.
     """
 
@@ -61,7 +61,7 @@ class ShardSummary:
 
 
 class ShardWriter:
-    """Writes shards of one recipe with one encoder; threads may share it."""
+    """Writes shards of one recipe with one encoder; thread-safe."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class ShardWriter:
         cache: ItemCache,
         progress: Callable[[int], None],
     ):
-        """`progress` is told each number of sentences done; what it raises ends the shard."""
+        """`progress` is called with each count of finished sentences; if it raises, the shard ends there."""
         self._maker = SentenceMaker(recipe, cache)
         self._encoder = encoder
         self._fingerprint = fingerprint
@@ -80,12 +80,11 @@ class ShardWriter:
     def write(self, task: ShardTask) -> ShardSummary:
         """Writes the record file, its index, then the summary.
 
-        Bad items are skipped, with the sentences that need them, and named in the summary. If there are more than the
-        recipe allows, the shard is given up and only its summary is written.
+        Bad items are skipped along with the sentences that need them, and the summary names them. With more of them
+        than the recipe allows, the writer gives up the shard and writes only its summary.
 
         Raises:
-          UserError: the disk is full, or a value is of a kind that the encoder does not take; nothing of the shard is
-            left behind.
+          UserError: the disk is full, or the encoder does not take a value's kind; nothing of the shard stays behind.
         """
         with needs_space(task.path):
             return self._write(task)
@@ -99,7 +98,7 @@ class ShardWriter:
                 pending = _Pending(self._encoder, writer.write)
                 for planned in task.sentences:
                     sentence = self._maker.make(planned, bad)
-                    self._progress(1)
+                    self._progress(1)  # skipped sentences too: the bar counts the plan's
                     if sentence is None:
                         continue
                     name = sentence.entry.source.name
@@ -108,6 +107,7 @@ class ShardWriter:
                     pending.add(sentence)
                 pending.flush()
         except TooManyBadItems:
+            # Not raised: other shards go on, so that one run names the bad items of all.
             summary = ShardSummary(self._fingerprint, False, 0, {}, {}, bad)
         else:
             num_bytes = epath.Path(task.path).stat().length
@@ -117,14 +117,14 @@ class ShardWriter:
 
 
 class _Pending:
-    """The sentences of one shard that wait for the encoder, and what its values were encoded to so far."""
+    """One shard's sentences that wait for the encoder, and the values encoded so far."""
 
     def __init__(self, encoder: Encoder, write: Callable[[bytes, Facts], None]):
         self._encoder, self._write = encoder, write
         self._sentences: list[Composed] = []
         self._waiting = 0  # values of these sentences
-        # Clips and annotated images are shown several times: each value is encoded once a shard, and found again by
-        # its digest. Not once a process: what is in a batch must not depend on the shards that a worker wrote before.
+        # Clips and annotated images recur: each value is encoded once per shard and found again by its digest. Not
+        # once per process, or the contents of a batch would depend on which shards the worker wrote before.
         self._encoded: dict[bytes, Any] = {}
 
     def add(self, sentence: Composed) -> None:
@@ -136,7 +136,8 @@ class _Pending:
             self.flush()
 
     def flush(self) -> None:
-        """Encodes what is new, and writes the records of all waiting sentences."""
+        """Encodes the new values and writes the records of all waiting sentences."""
+        # In the order of the plan, so that every run encodes the same batches.
         new: dict[bytes, Value] = {}
         digests = []
         for sentence in self._sentences:
@@ -152,11 +153,12 @@ class _Pending:
 
 
 def read_summary(task: ShardTask, fingerprint: str) -> ShardSummary | None:
-    """The summary of a shard that is finished or was given up under this plan; None if it has yet to be written."""
+    """The summary of a shard that was finished or given up under this plan; None if it has yet to be written."""
     content = files.read_json(task.summary)
     if content is None or content.get("fingerprint") != fingerprint:
         return None
     summary = ShardSummary(**content)
+    # A summary can outlive its files, such as a record file that was deleted or cut short by a copy.
     data, index = epath.Path(task.path), index_path(task.path)
     if summary.complete and not (
         index.exists() and data.exists() and data.stat().length == summary.num_bytes
@@ -167,12 +169,12 @@ def read_summary(task: ShardTask, fingerprint: str) -> ShardSummary | None:
 
 @contextlib.contextmanager
 def needs_space(path: epath.PathLike) -> Iterator[None]:
-    """Turns a full disk, met while `path` is written, into a `UserError`."""
+    """Turns a full disk while `path` is written into a `UserError`."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"no space is left to write {path}: free some and run the same command again, what is finished is kept"
+            f"no space is left to write {path}: free some and run the same command again; what is finished is kept"
         ) from error

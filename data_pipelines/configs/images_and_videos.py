@@ -1,13 +1,13 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/images_and_videos.py \
     --config.images=DIR --config.videos=DIR --config.pairs=DIR --tokenizer=MODEL --output=SHARDS
 
-Your own folders, any one or more of the three:
+Builds from your own folders, any one or more of three:
   images  jpg, png or webp files, also in sub-folders: single images, colorization, inpainting and edges
   videos  mp4, webm, mov, mkv, avi, gif: 16 frames at a stride of 10, 20 or 30
-  pairs   one folder an item, with image.png and an annotation.png: 8 pairs a sentence
-Another name than annotation.png: `--config.entries.pairs.composer.annotation=depth`. Too few files for such sentences:
-`--config.entries.pairs.composer.n_pairs=2`. With `--config=...images_and_videos.py:runlocal` it is small: images of 32
-pixels, 2 pairs, 4 frames, 2 shards.
+  pairs   one folder per item, with image.png and annotation.png: 8 pairs a sentence
+If the annotation has another name: `--config.entries.pairs.composer.annotation=depth`. If there are too few files:
+`--config.entries.pairs.composer.n_pairs=2`. `--config=...images_and_videos.py:runlocal` is small: images of 32 pixels,
+2 pairs, 4 frames, 2 shards.
 """
 
 import ml_collections

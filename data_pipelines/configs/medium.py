@@ -1,14 +1,14 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/medium.py --config.images=PHOTOS \
     --config.cutouts=CUTOUTS --config.backgrounds=BACKGROUNDS --config.meshes=MESHES --tokenizer=MODEL --output=SHARDS
 
-All five kinds from data that install by package name, at 64 pixels; images, cutouts and meshes may be left out:
+All five categories at 64 pixels, from data that install by package name; images, cutouts and meshes are optional:
   images       photographs: apt gcompris-qt-data, lomiri-wallpapers-16.04, mate-backgrounds, ... (jpg, png, webp)
   cutouts      objects with alpha: apt tuxpaint-stamps-default, usr/share/tuxpaint/stamps (GPL-2)
-  backgrounds  photographs to paste them on, none of them among the images: one held out would be seen in training
+  backgrounds  photographs to paste them on; keep them apart from images, or training sees held-out ones
   meshes       textured household objects: apt sweethome3d-furniture, its .sh3f files unzipped (CC0 and CC-BY-3.0)
-Walks through Freedoom and simulated bodies come with `pip install vizdoom 'lvm_jax[mujoco]'`. Every command is in
-docs/data_pipelines.md. Objects, maps, bodies and photographs are held out whole. `--config=...medium.py:runlocal` is
-a small part of it.
+Walks through Freedoom and simulated bodies come with `pip install vizdoom 'lvm_jax[mujoco]'`. docs/data_pipelines.md
+has every command. Objects, maps, bodies and photographs are held out whole. `--config=...medium.py:runlocal` is a
+smaller version.
 """
 
 import ml_collections
@@ -17,7 +17,7 @@ from lvm_jax.config import parse_arg
 from lvm_jax.data.sentences.visual_sentence import Category
 
 PHOTOGRAPHS = {"licence": "a licence a file", "origin": "the folder given as --config.images"}
-DAMAGE = {
+DAMAGE = {  # role -> annotator
     "noisy": "noise",
     "rain": "rain",
     "dark": "low_light",
@@ -68,7 +68,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 
 def _photographs(root: ml_collections.FieldReference, small: bool) -> dict:
-    """By themselves, with edges, and as the answers to seven kinds of damage."""
+    """Photographs alone, with edges, and as the answers to seven kinds of damage."""
     source = {"kind": "image_folder", "root": root, "short_side": 256, **PHOTOGRAPHS}
 
     def pairs(role: str, annotator: str, annotation_first: bool) -> dict:
@@ -102,7 +102,7 @@ def _photographs(root: ml_collections.FieldReference, small: bool) -> dict:
 def _cutouts(
     root: ml_collections.FieldReference, backgrounds: ml_collections.FieldReference, small: bool
 ) -> dict:
-    """Objects on photographs, with masks and boxes; other places and backgrounds for each."""
+    """Objects on photographs, with masks and with boxes; each with its own places and backgrounds."""
     return {
         f"cutouts_{role}": {
             "source": {
@@ -125,7 +125,7 @@ def _cutouts(
 
 
 def _walks(small: bool) -> dict:
-    """Clips of Freedoom, by themselves and with depth; each clip is walked once."""
+    """Clips of Freedoom, alone and with depth; each clip is shown once."""
 
     def walk(name: str, composer: dict, n_frames: int) -> dict:
         return {
@@ -137,6 +137,7 @@ def _walks(small: bool) -> dict:
                 "category": _video_category(composer["kind"] == "annotated_video"),
             },
             "composer": composer,
+            # One set for both entries, in groups by map: a map is in the same split for both.
             "items": "doom",
             "together": r"([^/]+)/.*",
         }
@@ -149,7 +150,7 @@ def _walks(small: bool) -> dict:
 
 
 def _bodies(small: bool) -> dict:
-    """Simulated bodies by themselves, with depth, and with their parts; whole domains are held out."""
+    """Simulated bodies alone, with depth, and with their parts; whole domains are held out."""
 
     def clips(role: str | None, episodes: int) -> dict:
         annotated = {"kind": "annotated_video", "n_frames": 8, "annotation": role}

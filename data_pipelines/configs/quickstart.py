@@ -1,8 +1,8 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/quickstart.py --config.root=W/corpus \
     --tokenizer=W/tokenizer/model --output=W/shards
 
-The embedded corpus as visual sentences of at most 8 images of 32 x 32: all five kinds of the paper's data, about 2,500
-sentences for training. `--config=...quickstart.py:runlocal` is for a much smaller corpus: one pass, at most 4 images.
+The embedded corpus as visual sentences of at most 8 images of 32 x 32: all five categories of the paper, about 2,500
+training sentences. `--config=...quickstart.py:runlocal` suits a much smaller corpus: one pass, at most 4 images.
 """
 
 import ml_collections
@@ -39,7 +39,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.get_ref("root") + "/validation.txt"
     )  # the tokenizer was trained without them
     config.seed = 0
-    config.max_bad_items = 0
+    config.max_bad_items = 0  # our own corpus: nothing in it may be bad
     config.entries = _entries(config.get_ref("root"), small)
     return config
 

@@ -1,10 +1,10 @@
 """Composers: how the pictures of one or several items become one visual sentence.
 
-A composer is a frozen dataclass with two pure methods. `group` decides from the keys alone which items stand together;
-`compose` picks and orders their values. All chance comes from the `np.random.Generator` of the call, so the same seed
-gives the same sentence anywhere. The kinds of sentence are those of Bai et al., arXiv 2312.00785, section 3.
+A composer is a frozen dataclass with two pure methods. `group` sees only keys and decides which items share a sentence;
+`compose` picks and orders their values. All randomness comes from the `np.random.Generator` of the call, so a seed
+gives the same sentence anywhere. The sentences are those of Bai et al., arXiv 2312.00785, section 3.
 
-Items are what a source loads (`data_pipelines.items`), at any size; pictures are resized after they were composed.
+Items are what a source loads (`data_pipelines.items`), at any size; pictures are resized after composing.
 """
 
 from data_pipelines.sentences.annotations import MultiAnnotation
@@ -15,7 +15,7 @@ from data_pipelines.sentences.single import SingleImage
 from data_pipelines.sentences.turntable import Turntable
 from data_pipelines.sentences.video import AnnotatedVideo, Video
 
-# What a recipe's `composer.kind` can name.
+# The names that a recipe's `composer.kind` can take.
 COMPOSERS: dict[str, type] = {
     "single_image": SingleImage,
     "category": CategoryGroup,

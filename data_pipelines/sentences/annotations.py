@@ -13,9 +13,9 @@ from lvm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class MultiAnnotation:
-    """Several annotations of each item: m of {image, annotations} are drawn; all items show these m in one order.
+    """Several annotations of each item: draws m of {image, annotations}; all items show these m in the same order.
 
-    m is uniform over 2 .. 1 + the number of annotations, at most `images_per_sentence`; a sentence holds as many whole
+    m is uniform over 2 .. 1 + the number of annotations, at most `images_per_sentence`; a sentence has as many whole
     m-tuples as fit (paper section 3, "images with multiple annotations").
     """
 
@@ -45,7 +45,7 @@ class MultiAnnotation:
         groups = []
         while order:
             size = self.images_per_sentence // int(rng.choice(self._subset_sizes()))
-            if size > len(keys):
+            if size > len(keys):  # no sentence shows an item twice
                 break
             group, order = order[:size], order[size:]
             groups.append(filled(group, size, keys, rng))
@@ -53,7 +53,7 @@ class MultiAnnotation:
 
     def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""
-        # `group` sees keys only, so a group carries its m as its size; sizes that give equal groups are drawn between.
+        # `group` sees only keys, so the group's size is all that tells m; if several m give this size, one is drawn.
         fitting = [m for m in self._subset_sizes() if self.images_per_sentence // m == len(items)]
         if not fitting:
             raise ValueError(f"{len(items)} items were not grouped by this composer's group")

@@ -1,4 +1,4 @@
-"""What a composer is, and what composers share: which items stand together, which pictures an item gives, crops."""
+"""What a composer is, and what composers share: grouping items, taking pictures of an item, crops."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Unfit(Exception):
-    """Item number `position` of a group cannot give its pictures: it lacks a role, or its clip is too short."""
+    """Item number `position` of a group cannot be used: it lacks a role, or its clip is too short."""
 
     def __init__(self, position: int, why: str):
         super().__init__(why)
@@ -22,20 +22,20 @@ class Unfit(Exception):
 
 
 class Composer(Protocol):
-    """What the pipeline asks of every kind of sentence. Today's composers take pictures only, and say so of others."""
+    """Makes one type of visual sentence. Today's composers take pictures and refuse other kinds of values."""
 
     @property
     def max_images(self) -> int:
-        """The most values that a sentence can hold."""
+        """The most values in a sentence."""
         ...
 
     @property
     def max_items(self) -> int:
-        """The most items that a sentence can need; so many make at least one sentence."""
+        """The most items that a sentence needs; this many items make at least one sentence."""
         ...
 
     def group(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
-        """One pass over `keys`: groups of item keys, a sentence each; no key is lost if there are enough for one."""
+        """One pass over `keys`: a group of item keys per sentence. If there are enough for one, no key is lost."""
         ...
 
     def compose(
@@ -44,14 +44,14 @@ class Composer(Protocol):
         """The values of one sentence, in order, and their layout, such as `image,depth,image,depth`.
 
         Raises:
-          Unfit: an item lacks what this sentence needs.
-          UserError: a role holds values of a kind that this composer does not take.
+          Unfit: an item lacks something that this sentence needs.
+          UserError: this composer does not take a role's kind of values.
         """
         ...
 
 
 class OneItem:
-    """What composers share if each of their sentences shows one item."""
+    """Base class of composers whose sentences each show one item."""
 
     @property
     def max_items(self) -> int:
@@ -64,7 +64,7 @@ class OneItem:
 
 
 def permuted_groups(keys: Sequence[str], size: int, rng: np.random.Generator) -> Groups:
-    """Each key once, in groups of `size`; other keys complete the last group. Too few keys make no group."""
+    """Each key once, in groups of `size`, the last one completed by other keys. Too few keys make no group."""
     if len(keys) < size:
         return []
     order = shuffled(keys, rng)
@@ -82,6 +82,7 @@ def filled(
     """Completes a short last group with other keys: a pass shows every item, and no sentence shows one twice."""
     if len(group) == size:
         return tuple(group)
+    # Sorted: a set's order changes between processes, and the draw must not.
     others = sorted(set(keys) - set(group))
     return (*group, *shuffled(others, rng)[: size - len(group)])
 
@@ -91,7 +92,7 @@ def images_of(items: Sequence[Item], position: int, role: str) -> list[Picture]:
 
     Raises:
       Unfit: it has no such role.
-      UserError: the role holds something else than pictures.
+      UserError: the role holds values that are not pictures.
     """
     item = items[position]
     if role not in item:
@@ -107,9 +108,10 @@ def first_of_each(items: Sequence[Item], position: int, roles: Sequence[str]) ->
 def random_crop(
     images: list[Picture], smallest: float | None, rng: np.random.Generator
 ) -> list[Picture]:
-    """The same square window, in relative coordinates, of each picture; None keeps them whole."""
+    """The same square window of each picture, in relative coordinates; None keeps them whole."""
     if smallest is None:
         return images
+    # Relative, because an image and its annotation may have different sizes.
     fraction, top, left = rng.uniform(smallest, 1.0), rng.random(), rng.random()
     return [_square(image, fraction, top, left) for image in images]
 
@@ -122,7 +124,7 @@ def _square(image: Picture, fraction: float, top: float, left: float) -> Picture
 
 
 def check_crop(crop: float | None) -> None:
-    """Refuses a crop that is no fraction."""
+    """Refuses a crop that is not a fraction."""
     if crop is not None and not 0 < crop <= 1:
         raise UserError(
             f"crop is {crop}: it is a fraction of the short side, above 0 and at most 1"

@@ -22,15 +22,15 @@ from lvm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class CategoryGroup:
-    """Images of one class; the paper has 16 of ImageNet's in a sentence.
+    """Images of one class; the paper puts 16 of an ImageNet class in a sentence.
 
-    A class with fewer images than `n_images` makes one shorter sentence a pass, with fewer than `fewest` none.
+    A class with fewer images than `n_images` makes one shorter sentence per pass, with fewer than `fewest` none.
 
     Attributes:
       n_images: images in a sentence.
-      fewest: images that a class must have.
-      class_of: a regular expression over whole keys; its first group is the class. The default takes the folder above
-        the file, as in `n01440764/10026.jpg`. Keys that do not match belong to no class and are not used.
+      fewest: images that a class needs to be used.
+      class_of: a regular expression for whole keys; its first group is the class. The default takes the file's folder,
+        as in `n01440764/10026.jpg`. Keys that do not match are not used.
       crop: as in `SingleImage`, drawn for each image.
     """
 
@@ -57,7 +57,7 @@ class CategoryGroup:
 
     @property
     def max_items(self) -> int:
-        """See `Composer`; as many of one class, that is."""
+        """See `Composer`; all of one class."""
         return self.n_images
 
     def group(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
@@ -68,6 +68,7 @@ class CategoryGroup:
             if match:
                 classes.setdefault(match[1], []).append(key)
         groups: Groups = []
+        # Sorted, so that the draws do not depend on the order in which the keys name the classes.
         for name in sorted(classes):
             members = classes[name]
             if len(members) >= self.fewest:

@@ -19,13 +19,13 @@ from lvm_jax.data.sentences.visual_sentence import compact_layout
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Items with one kind of annotation: `image,depth,image,depth`; the paper has 8 pairs.
+    """Items with one annotation each: `image,depth,image,depth`; the paper has 8 pairs.
 
     Attributes:
       annotation: the role beside `image`.
       n_pairs: items in a sentence.
-      annotation_first: the annotation is the question and the image its answer: colorization (`grey,image`) and
-        inpainting (`masked,image`).
+      annotation_first: makes the annotation the question and the image its answer, as in colorization (`grey,image`)
+        and inpainting (`masked,image`).
       crop: as in `SingleImage`, one window for both images of a pair.
     """
 

@@ -1,4 +1,4 @@
-"""One image by itself."""
+"""Sentences of one image."""
 
 import dataclasses
 from collections.abc import Sequence

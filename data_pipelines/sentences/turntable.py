@@ -12,7 +12,7 @@ from lvm_jax.data.sentences.visual_sentence import compact_layout
 
 @dataclasses.dataclass(frozen=True)
 class Turntable(OneItem):
-    """Consecutive views of one object from a random start, once around at most; the paper: 24 views at 15 degrees."""
+    """Consecutive views of one object from a random start, at most once around; the paper has 24, 15 degrees apart."""
 
     n_views: int = 16
 
@@ -30,5 +30,6 @@ class Turntable(OneItem):
         if len(views) < self.n_views:
             raise Unfit(0, f"it has {len(views)} views, {self.n_views} are needed")
         start = int(rng.integers(len(views)))
+        # Views go once around, so the first follows the last.
         images = [views[(start + i) % len(views)] for i in range(self.n_views)]
         return images, compact_layout(["view"] * self.n_views)

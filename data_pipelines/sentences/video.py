@@ -1,4 +1,4 @@
-"""Clips, with and without annotations."""
+"""Sentences of clips, with and without annotations."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from lvm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Video(OneItem):
-    """Frames of one clip at a random stride from a random start; the paper: 16 frames, strides 10, 20, 30.
+    """Frames of one clip at a random stride from a random start; the paper has 16 frames at strides 10, 20, 30.
 
-    A stride that the clip is too short for shrinks to the largest that fits.
+    If the clip is too short for the stride, the largest stride that fits is used.
     """
 
     n_frames: int = 16
@@ -40,12 +40,12 @@ class Video(OneItem):
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedVideo(OneItem):
-    """Frames of one clip and an annotation of each: {f1, a1, f2, a2, ...} or {f1, f2, ..., a1, a2, ...}.
+    """Frames of one clip, each with an annotation: {f1, a1, f2, a2, ...} or {f1, f2, ..., a1, a2, ...}.
 
     Attributes:
-      n_frames: frames, and as many annotations.
+      n_frames: frames, with as many annotations.
       annotation: the role beside `frame`.
-      order: "interleaved", "grouped", or "either" (drawn for each sentence, as the paper has both).
+      order: "interleaved", "grouped", or "either" (drawn for each sentence; the paper has both).
       strides: as in `Video`.
     """
 
@@ -84,6 +84,7 @@ def _window(
 ) -> list[int]:
     if length < n_frames:
         raise Unfit(0, f"it has {length} frames, {n_frames} are needed")
+    # n_frames at stride s span s (n_frames - 1) + 1 frames of the clip.
     longest = (length - 1) // (n_frames - 1) if n_frames > 1 else 1
     stride = min(int(rng.choice(strides)), longest)
     start = int(rng.integers(length - stride * (n_frames - 1)))

@@ -1,4 +1,4 @@
-"""Sources of raw data: folders of images, videos and clips, annotated sets in the usual layouts, archives."""
+"""Sources of raw data: folders of images, videos and clips, annotated sets in usual formats, archives, simulators."""
 
 from data_pipelines.sources.annotated import AnnotatedImages
 from data_pipelines.sources.base import BadItem, Source
@@ -15,7 +15,7 @@ from data_pipelines.sources.tfds import TfdsFolder
 from data_pipelines.sources.videos import VideoFolder
 from data_pipelines.sources.webdataset import WebDataset
 
-# What a recipe's `source.kind` can name.
+# The names that a recipe's `source.kind` can take.
 SOURCES: dict[str, type] = {
     "image_folder": ImageFolder,
     "annotated_images": AnnotatedImages,

@@ -1,4 +1,4 @@
-"""Images that come with their annotations as pictures."""
+"""Images stored with their annotations as pictures."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ from lvm_jax.pictures.decode import EXTENSIONS
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedImages:
-    """One folder an item: `root/KEY/{image,segmentation,depth,...}.png` gives a role of each file's name.
+    """One folder per item: `root/KEY/{image,segmentation,depth,...}.png`; the files' names are the roles.
 
     Attributes:
-      roles: those to load; all that are there by default. One that is asked for and absent makes a bad item.
+      roles: which to load, by default all; an item without one of them is bad.
     """
 
     root: str

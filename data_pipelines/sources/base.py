@@ -1,4 +1,4 @@
-"""What a source of raw data is: named items, each a few values by role."""
+"""What a source of raw data is: a set of named items, each with a few values by role."""
 
 from typing import Protocol
 
@@ -10,10 +10,10 @@ from lvm_jax.pictures.listing import existing_folder
 
 
 class BadItem(Exception):
-    """An item that cannot be read. The pipeline skips it and names it at the end, up to the recipe's limit."""
+    """An item that cannot be read. The pipeline skips it and names it at the end, up to the recipe's limit of them."""
 
     def __init__(self, key: str, why: str):
-        super().__init__(key, why)  # both, or it would not survive pickling
+        super().__init__(key, why)  # both: unpickling calls the class with these arguments
         self.key = key
         self.why = why
 
@@ -22,16 +22,16 @@ class BadItem(Exception):
 
 
 class Source(Protocol):
-    """A set of items. Implementations are small frozen dataclasses of paths and options, which pickle to workers."""
+    """A set of items. Sources are small frozen dataclasses of paths and options, so they pickle to workers."""
 
     @property
     def name(self) -> str:
-        """Unique in a recipe; each record carries it."""
+        """Unique in a recipe; stored in each record."""
         ...
 
     @property
     def category(self) -> int:
-        """One of `Category`; each record carries it."""
+        """One of `Category`; stored in each record."""
         ...
 
     @property
@@ -56,7 +56,7 @@ class Source(Protocol):
         """The item: `{"image": [x], "depth": [d]}`, `{"frame": [x] * 48}`. All sources of this package give pictures.
 
         Raises:
-          BadItem: unreadable, or its roles have different numbers of values.
+          BadItem: it is unreadable, or its roles have different numbers of values.
         """
         ...
 
@@ -65,14 +65,14 @@ def list_folders(root: str, what: str) -> list[str]:
     """Sorted names of the folders in `root`; hidden ones are skipped.
 
     Raises:
-      UserError: no such folder, or no folder in it.
+      UserError: there is no such folder, or it holds no folders.
     """
     names = child_folders(existing_folder(root, what))
     if not names:
-        raise UserError(f"{root} holds no {what}: it must have one folder an item")
+        raise UserError(f"{root} holds no {what}: it must have one folder per item")
     return names
 
 
 def child_folders(folder: epath.Path) -> list[str]:
-    """Sorted names of the folders in a folder; hidden ones are skipped."""
+    """Sorted names of the folders in `folder`; hidden ones are skipped."""
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())

@@ -1,4 +1,7 @@
-"""Photographs with the annotations of a COCO json: boxes, poses, segmentation."""
+"""Photographs with the annotations of a COCO json: boxes, poses, segmentation.
+
+Shape legend: N boxes; H, W of the picture.
+"""
 
 import dataclasses
 from typing import Any, Literal
@@ -29,21 +32,21 @@ _FIELD = {"boxes": "bbox", "keypoints": "keypoints", "segmentation": "segmentati
 
 @dataclasses.dataclass(frozen=True)
 class CocoImages:
-    """Images of a COCO json with what it says drawn: `{"image": [x], "boxes": [b], ...}`.
+    """Images of a COCO json with their annotations drawn: `{"image": [x], "boxes": [b], ...}`.
 
-    Keys are the images' file names. Items are the images that have each kind of annotation that is asked for; an
-    annotation of an image that the json does not list is a bad item, and so is an image of another size than it says.
+    Keys are the images' file names. Items are the images with every requested kind of annotation. An item is bad if the
+    json annotates the image without listing it, or lists it with another size.
 
     Attributes:
       images: folder of the photographs, below `root`.
       annotations: the json file, below `root`.
-      roles: what is drawn. `boxes`: outlines on the image, or filled on black, in colours of the categories, smaller
-        above larger; back by `boxes.boxes_from_drawing`. `keypoints`: OpenPose's skeletons on black; back by
+      roles: what to draw. `boxes`: outlines on the image, or filled boxes on black, in the categories' colours, smaller
+        above larger; back by `boxes.boxes_from_drawing`. `keypoints`: OpenPose skeletons on black; back by
         `skeletons.keypoints_from_drawing`. `segmentation`: categories in colours, from polygons and run lengths,
         smaller above larger; back by `annotation_maps.rgb_to_ids`.
-      boxes_on: where boxes are drawn.
-      n_ids: colours of categories that are told apart; COCO's ids go up to 90.
-      short_side: larger images are brought down to this before anything is drawn.
+      boxes_on: what boxes are drawn on.
+      n_ids: number of distinct category colours; COCO's ids go up to 90.
+      short_side: larger images are shrunk to this before anything is drawn.
     """
 
     root: str
@@ -62,7 +65,7 @@ class CocoImages:
         if not self.roles:
             raise UserError("roles is empty: name boxes, keypoints or segmentation")
         check_short_side(self.short_side)
-        maps.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # raises if there is no such palette
 
     def keys(self) -> list[str]:
         """File names of the annotated images; see `Source`."""
@@ -110,11 +113,12 @@ class CocoImages:
         return _read_index(str(path), path.stat().mtime)
 
     def _boxes(self, annotations: list[dict], image: np.ndarray, listed: Listed) -> np.ndarray:
-        """Crowds, which are regions and not objects, are left out."""
+        """Leaves out crowds: they are regions, not objects."""
         single = [a for a in annotations if not a.get("iscrowd")]
         boxes = np.array([corners(a["bbox"]) for a in single], np.float64).reshape(-1, 4)
         large_first = np.argsort(-_areas(boxes), kind="stable")
         ids = np.array([a["category_id"] for a in single], np.int64)[large_first]
+        # Drawn last, so on top: a small box inside a large one stays visible.
         boxes = boxes[large_first] * np.tile(_scale(image, listed), 2)
         size = image.shape[:2]
         if self.boxes_on == "black":
@@ -125,6 +129,7 @@ class CocoImages:
     def _segments(self, annotations: list[dict], image: np.ndarray, listed: Listed) -> np.ndarray:
         ids = np.zeros((listed.height, listed.width), np.int32)
         masks = [(_mask(a["segmentation"], listed), a["category_id"]) for a in annotations]
+        # Large masks first, so that small ones stay on top.
         for mask, category in sorted(masks, key=lambda m: -int(m[0].sum())):
             ids[mask] = category
         return maps.ids_to_rgb(shrink_ids(ids, image.shape[:2]), self.n_ids)
@@ -132,7 +137,7 @@ class CocoImages:
 
 @once_per_process
 def _read_index(path: str, mtime: float) -> dict[str, Listed]:
-    """File name -> what is said of it; `mtime` tells versions of the file apart."""
+    """File name -> what the json lists for it; `mtime` is there to reload a changed file."""
     del mtime
     return read_coco(path)[0]
 
@@ -141,7 +146,7 @@ def _scale(image: np.ndarray, listed: Listed) -> np.ndarray:
     return np.array([image.shape[1] / listed.width, image.shape[0] / listed.height])
 
 
-def _areas(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
+def _areas(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, " N"]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
@@ -149,7 +154,7 @@ def _keypoints(
     annotations: list[dict], image: np.ndarray, listed: Listed
 ) -> UInt8[np.ndarray, "H W 3"]:
     marked = np.array([marked_keypoints(a["keypoints"]) for a in annotations]).reshape(-1, 17, 2)
-    # COCO counts from the middle of a pixel, drawings from the upper left corner of the picture.
+    # COCO counts from the middle of a pixel, drawings from the picture's upper left corner.
     points = (marked + 0.5) * _scale(image, listed)
     joints = skeletons.openpose_from_coco(points)
     size = image.shape[:2]
@@ -157,7 +162,7 @@ def _keypoints(
 
 
 def _mask(segmentation: Any, listed: Listed) -> np.ndarray:
-    """Bool (height, width) of polygons, or of run lengths."""
+    """Bool (H, W), from polygons or run lengths."""
     if isinstance(segmentation, dict):
         mask = decode_run_lengths(segmentation["counts"], segmentation["size"])
         if mask.shape != (listed.height, listed.width):

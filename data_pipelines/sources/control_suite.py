@@ -1,4 +1,7 @@
-"""Clips of simulated bodies that move: frames with depth and segmentation, from the dm_control suite."""
+"""Clips of moving simulated bodies, with depth and segmentation, from the dm_control suite.
+
+Shape legend: H, W of a frame.
+"""
 
 import atexit
 import dataclasses
@@ -18,35 +21,35 @@ from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
-# A task of each domain whose body and scene look different.
+# One task for each body and scene that look different.
 TASKS = (
     *("acrobot/swingup", "ball_in_cup/catch", "cartpole/swingup", "cheetah/run", "dog/run"),
     *("finger/spin", "fish/swim", "hopper/hop", "humanoid/run", "humanoid_CMU/run"),
     *("manipulator/bring_ball", "pendulum/swingup", "point_mass/easy", "quadruped/run"),
     *("reacher/easy", "stacker/stack_4", "swimmer/swimmer6", "walker/walk"),
 )
-# They see little or nothing of the body.
+# These see little or nothing of the body.
 _UNUSED_CAMERAS = ("egocentric", "eye", "eyes", "global", "fixed_top")
-_PACE, _REACH = (0.3, 1.5), (0.3, 1.0)  # of an actuator: swings a second, part of its range
+_PACE, _REACH = (0.3, 1.5), (0.3, 1.0)  # of an actuator: swings per second, fraction of its range
 
 
 @dataclasses.dataclass(frozen=True)
 class DmControlClips:
     """`episodes` clips of each task: `{"frame": [...], "depth": [...], "segmentation": [...]}`.
 
-    Needs dm_control (`pip install 'lvm_jax[mujoco]'`, Apache-2.0) and draws without a display, by EGL unless the
-    variable MUJOCO_GL says `osmesa`. Every actuator swings at a pace of its own, so that motion can be guessed from the
-    frames before. Start, paces, colours and camera, one of the model's own, follow from the key, `walker/walk/003`.
-    Depth is grey, 255 d0 / d with d0 the clip's nearest point: up to a scale. Each part of the body has a colour of
-    the palette; the world is background. Hold out whole domains by an entry's `together="([^/]+)/.*"`.
+    Needs dm_control (`pip install 'lvm_jax[mujoco]'`, Apache-2.0). Draws without a display, by EGL unless the variable
+    MUJOCO_GL says `osmesa`. Each actuator swings at its own pace, so that motion can be guessed from earlier frames.
+    The key, `walker/walk/003`, decides start, paces, colours and which of the model's cameras is used. Depth is grey,
+    255 d0 / d with d0 the clip's nearest point, so it is known up to scale. Each body part has a palette colour; the
+    world is background. To hold out whole domains, set an entry's `together="([^/]+)/.*"`.
 
     Attributes:
       tasks: `domain/task` of the suite.
-      episodes: clips a task.
+      episodes: clips per task.
       n_frames: of a clip.
       every: seconds from one frame to the next.
       size: of a frame, pixels.
-      annotations: what is drawn beside the frames; each costs as much as these.
+      annotations: what to draw beside the frames; each takes as long as the frames.
       seed: of the clips.
     """
 
@@ -83,7 +86,7 @@ class DmControlClips:
         env.task.random.seed(int(rng.integers(2**31)))
         env.reset()
         model, data = env.physics.model, env.physics.data.ptr
-        # The suite itself has one pair of colours.
+        # The suite has only one pair of colours.
         model.mat_rgba[:, :3] = rng.uniform(0.2, 1.0, model.mat_rgba[:, :3].shape)
         camera = _camera(model, rng)
         action = _swings(env.action_spec(), rng)
@@ -91,6 +94,7 @@ class DmControlClips:
         steps = max(1, round(self.every / tick))
         item: PictureItem = {"frame": []}
         depths: list[Float32[np.ndarray, "H W"]] = []
+        # One shot before any step, so n_frames need one interval fewer.
         for step in range((self.n_frames - 1) * steps + 1):
             if step:
                 _step(env, action(step * tick), key)
@@ -108,26 +112,27 @@ class DmControlClips:
                 item.setdefault("segmentation", []).append(maps.ids_to_rgb(parts_HW))
                 renderer.disable_segmentation_rendering()
         if depths:
+            # One scale for the whole clip: scaled frame by frame, still objects would flicker.
             nearest = min(float(depth_HW.min()) for depth_HW in depths)
             item["depth"] = [maps.level_to_rgb(nearest / depth_HW) for depth_HW in depths]
         return item
 
 
-# A context of OpenGL belongs to the thread that made it: all drawing is done in one.
+# An OpenGL context belongs to the thread that made it, so one thread does all the drawing.
 _drawing = ThreadPoolExecutor(1, thread_name_prefix="dm_control")
 
 
-@functools.cache  # making one takes as long as a hundred frames
+@functools.cache  # building one takes as long as drawing a hundred frames
 def _stage(task: str, size: int) -> tuple[Any, Any]:
-    """The environment of a task, and the `mujoco.Renderer` of pictures of it."""
-    # MuJoCo chooses at its import, and would choose a window.
+    """The environment of a task, and the `mujoco.Renderer` that draws it."""
+    # MuJoCo picks a backend when it is imported, and by default one that needs a window.
     os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         import mujoco  # pyright: ignore[reportMissingImports]
         from dm_control import suite  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UserError("dm_control is not installed: pip install 'lvm_jax[mujoco]'") from error
-    except Exception as error:  # of each OpenGL library its own
+    except Exception as error:  # each OpenGL library has its own
         raise UserError(
             f"dm_control cannot draw with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}): install libegl1, or "
             "libosmesa6 and set MUJOCO_GL=osmesa"
@@ -140,23 +145,23 @@ def _stage(task: str, size: int) -> tuple[Any, Any]:
         )
     env = suite.load(domain, name)
     model = env.physics.model
-    model.vis.quality.offsamples = model.vis.quality.shadowsize = 0  # several times as fast
+    model.vis.quality.offsamples = model.vis.quality.shadowsize = 0  # draws several times as fast
     model.vis.global_.offwidth = model.vis.global_.offheight = size
     renderer = mujoco.Renderer(model.ptr, size, size)
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-    atexit.register(_stage.cache_clear)  # before the library itself ends
+    atexit.register(_stage.cache_clear)  # before the OpenGL library shuts down
     return env, renderer
 
 
 def _camera(model: Any, rng: np.random.Generator) -> int:
-    """One of the model's cameras that show its body."""
+    """One of the model's cameras that show the body."""
     names = [model.id2name(i, "camera") for i in range(model.ncam)]
     useful = [i for i, name in enumerate(names) if name not in _UNUSED_CAMERAS]
     return useful[int(rng.integers(len(useful)))]
 
 
 def _swings(spec: Any, rng: np.random.Generator) -> Callable[[float], np.ndarray]:
-    """Seconds -> an action in which every actuator goes to and fro."""
+    """Seconds -> an action; every actuator swings to and fro."""
     pace, phase, reach = (rng.uniform(*ends, spec.shape) for ends in (_PACE, (0, 1), _REACH))
     middle, half = (spec.maximum + spec.minimum) / 2, (spec.maximum - spec.minimum) / 2
 
@@ -178,10 +183,11 @@ def _step(env: Any, action: np.ndarray, key: str) -> None:
 
 
 def _parts(seen_HW2: np.ndarray, model: Any) -> Int32[np.ndarray, "H W"]:
-    """The body that each pixel shows, 1 for a skin; 0 for the world, for what is neither, and where nothing is."""
+    """The body that each pixel shows, 1 for a skin; 0 for the world, anything else, or nothing."""
     from mujoco import mjtObj as kinds  # pyright: ignore[reportMissingImports]
 
     ids_HW, kinds_HW = seen_HW2[..., 0], seen_HW2[..., 1]
+    # Ids count per object type; clipped, because those of other types may exceed the geoms.
     bodies_HW = np.asarray(model.geom_bodyid)[np.clip(ids_HW, 0, model.ngeom - 1)]
     parts_HW = np.where(kinds_HW == int(kinds.mjOBJ_GEOM), bodies_HW, 0)
     return np.where(kinds_HW == int(kinds.mjOBJ_SKIN), 1, parts_HW).astype(np.int32)

@@ -1,4 +1,7 @@
-"""Photographic cut-outs pasted on photographs: real pixels with exact masks, as many as wanted."""
+"""Cut-outs pasted on photographs: real pixels with exact masks, as many as you want.
+
+Shape legend: H, W of the cut-out; its 4 channels are RGBA.
+"""
 
 import dataclasses
 import functools
@@ -26,16 +29,16 @@ from lvm_jax.pictures.resize import resize_and_crop
 class Cutouts:
     """Each cut-out of `root` on `variants` backgrounds: `{"image": [x], "mask": [m], "box": [b]}`.
 
-    Place, size, mirroring and background are drawn from the key, `animals/cat.png#3`. The mask is the object in white
-    on black, the box its bounding box, filled. Hold out whole objects by an entry's `together="(.*)#[0-9]+"`.
+    The key, `animals/cat.png#3`, decides place, size, mirroring and background. The mask is the object in white on
+    black, the box its bounding box, filled. To hold out whole objects, set an entry's `together="(.*)#[0-9]+"`.
 
     Attributes:
-      root: folder of pictures with an alpha channel, also in sub-folders; one without makes a bad item.
+      root: folder of pictures with an alpha channel, also in sub-folders; a picture without one is a bad item.
       backgrounds: folder of photographs.
-      variants: composites of each cut-out.
+      variants: composites per cut-out.
       size: of the square composite, pixels.
       scale: range of the object's long side, a fraction of `size`.
-      seed: of all of it.
+      seed: of every draw.
     """
 
     root: str
@@ -81,6 +84,7 @@ class Cutouts:
         pasted = np.zeros_like(background)
         pasted[y : y + height, x : x + width] = object_HW4[..., :3]
         image = np.round(pasted * alpha + background * (1 - alpha)).astype(np.uint8)
+        # A border pixel counts if the object covers more than half of it.
         inside = alpha[..., 0] > 0.5
         if not inside.any():
             raise BadItem(key, "is transparent everywhere")
@@ -95,8 +99,8 @@ class Cutouts:
 
     def _object(
         self, path: str, key: str, rng: np.random.Generator
-    ) -> Float32[np.ndarray, "h w 4"]:
-        """The cut-out at its size in the composite, without transparent borders; maybe mirrored."""
+    ) -> Float32[np.ndarray, "H W 4"]:
+        """The cut-out at its size in the composite, without transparent borders, perhaps mirrored."""
         try:
             cut = _cut_out(str(epath.Path(self.root) / path), 2 * self.size)
         except (OSError, ValueError, SyntaxError) as error:
@@ -117,10 +121,10 @@ def _list_backgrounds(folder: str) -> list[str]:
     return list_files(folder, EXTENSIONS, "photographs")
 
 
-# What is pasted, and on what, at twice the size that is needed: each is used many times.
+# Objects and backgrounds are kept at twice the needed size: each is used many times.
 @functools.lru_cache(maxsize=256)
 def _background(path: str, short_side: int) -> Picture:
-    """A photograph, brought down.
+    """A photograph, shrunk.
 
     Raises:
       BadImage: as `load_image`.
@@ -129,16 +133,16 @@ def _background(path: str, short_side: int) -> Picture:
 
 
 class _NoObject(Exception):
-    """Why a picture holds no cut-out."""
+    """Says why a picture holds no cut-out."""
 
 
 @functools.lru_cache(maxsize=1024)
 def _cut_out(path: str, long_side: int) -> PILImage.Image:
-    """RGBA without its transparent borders, brought down.
+    """RGBA without transparent borders, shrunk.
 
     Raises:
-      _NoObject: no alpha channel, or nothing in it.
-      OSError, ValueError, SyntaxError: what Pillow finds wrong with the file.
+      _NoObject: there is no alpha channel, or it is empty.
+      OSError, ValueError, SyntaxError: Pillow cannot decode the file.
     """
     with PILImage.open(io.BytesIO(epath.Path(path).read_bytes())) as picture:
         if "A" not in picture.getbands() and "transparency" not in picture.info:

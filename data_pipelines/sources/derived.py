@@ -1,4 +1,4 @@
-"""Any source, with annotations computed from its images."""
+"""Adds annotations, computed from the images, to any source."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from data_pipelines.sources.base import BadItem, Source
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
-ANNOTATED_ROLES = ("image", "frame", "view")  # the first that an item has is what annotators see
+ANNOTATED_ROLES = ("image", "frame", "view")  # annotators see the first of these that an item has
 _ANNOTATED_CATEGORY = {
     Category.UNLABELLED_IMAGE: Category.ANNOTATED_IMAGE,
     Category.UNLABELLED_VIDEO: Category.ANNOTATED_VIDEO,
@@ -21,12 +21,12 @@ _ANNOTATED_CATEGORY = {
 
 @dataclasses.dataclass(frozen=True)
 class Annotated:
-    """The items of `source`, with one more role for each annotator. An entry with `annotators` builds one.
+    """The items of `source` with one more role per annotator. An entry with `annotators` builds one.
 
     Attributes:
       source: where the items come from.
-      annotators: (role, annotator).
-      seed: what annotators draw depends on the seed, the key and the role alone.
+      annotators: (role, annotator) pairs.
+      seed: with key and role, it alone decides what annotators draw.
     """
 
     source: Source
@@ -40,7 +40,7 @@ class Annotated:
 
     @property
     def category(self) -> int:
-        """Annotated images where the source has images, annotated videos where it has videos."""
+        """Annotated images if the source has images, annotated videos if it has videos."""
         plain = Category(self.source.category)
         return _ANNOTATED_CATEGORY.get(plain, plain)
 
@@ -59,7 +59,7 @@ class Annotated:
         return self.source.keys()
 
     def load(self, key: str) -> Item:
-        """The item, and its annotations; see `Source`."""
+        """The item with its annotations; see `Source`."""
         item: dict[str, Sequence[Value]] = dict(self.source.load(key))
         seen = next((role for role in ANNOTATED_ROLES if role in item), None)
         if seen is None:
@@ -68,7 +68,7 @@ class Annotated:
         for role, annotator in self.annotators:
             if role in item:
                 raise UserError(
-                    f"source {self.name!r} has {role!r} already: name the annotator otherwise"
+                    f"source {self.name!r} has {role!r} already: give the annotator another name"
                 )
             rng = np.random.default_rng([self.seed, hash64(key), hash64(role)])
             try:
@@ -79,5 +79,5 @@ class Annotated:
 
 
 def plain_source(source: Source) -> Source:
-    """The source that reads the files: `source` itself, or the one that it annotates."""
+    """The source that reads the files: `source`, or the one that it annotates."""
     return source.source if isinstance(source, Annotated) else source

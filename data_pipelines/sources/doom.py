@@ -1,4 +1,4 @@
-"""Clips of Freedoom, seen by an agent that walks: frames with depth and instances, from ViZDoom."""
+"""Clips of Freedoom as a walking agent sees it, with depth and instances, from ViZDoom."""
 
 import atexit
 import contextlib
@@ -24,17 +24,17 @@ from lvm_jax.pictures.pixels import to_float
 class DoomClips:
     """`episodes` walks through each map: `{"frame": [...], "depth": [...], "segmentation": [...]}`.
 
-    The maps are those of Freedoom 2, which ViZDoom ships (`pip install vizdoom`; BSD). The agent goes ahead and turns
-    towards the side that is farther away, with a little chance of its own. Depth is grey, 255 (1 - sqrt(d / 255)) of
-    the game's 8 bits d, which are linear in distance: rooms are near in a game of long views. Instances have the
-    palette's colours; floor and walls are background. A clip follows from its key, `map01/003`. Hold out whole maps by
-    an entry's `together="([^/]+)/.*"`.
+    The maps are those of Freedoom 2, which ViZDoom ships (`pip install vizdoom`; BSD). The agent walks ahead and turns
+    towards the more distant side, with some randomness. Depth is grey, 255 (1 - sqrt(d / 255)), where d is the game's
+    8-bit depth. That is linear in distance and made for long views; the root gives near rooms more levels. Instances
+    have palette colours; floor and walls are background. A clip depends on its key, `map01/003`. To hold out whole
+    maps, set an entry's `together="([^/]+)/.*"`.
 
     Attributes:
       maps: names, map01 to map32.
-      episodes: clips a map.
+      episodes: clips per map.
       n_frames: of a clip.
-      every: game ticks from one frame to the next; there are 35 a second.
+      every: game ticks between frames; there are 35 per second.
       seed: of the walks.
     """
 
@@ -75,15 +75,14 @@ class DoomClips:
         return item
 
 
-_starting = (
-    threading.Lock()
-)  # a game forks; gRPC, which Beam loads, aborts where two threads do so at once
-_idle: list[Any] = []  # games between two walks: to start one takes longer than to walk
+# Starting a game forks, and gRPC, which Beam loads, aborts if two threads fork at once.
+_starting = threading.Lock()
+_idle: list[Any] = []  # games between two walks: starting one takes longer than walking
 
 
 @contextlib.contextmanager
 def _game(name: str, seed: int) -> Iterator[Any]:
-    """A game at the beginning of a map; which maps it played before changes nothing."""
+    """A game at the start of a map; the maps it played before make no difference."""
     try:
         game = _idle.pop()
     except IndexError:
@@ -92,7 +91,7 @@ def _game(name: str, seed: int) -> Iterator[Any]:
     game.set_doom_map(name)
     game.set_seed(seed)
     game.new_episode()
-    game.send_game_command("god")
+    game.send_game_command("god")  # the agent cannot die, which would end the clip
     try:
         yield game
     finally:
@@ -100,7 +99,7 @@ def _game(name: str, seed: int) -> Iterator[Any]:
 
 
 def _start() -> Any:
-    """A running game; its settings go to a temporary folder, an empty `_vizdoom` stays where it ran."""
+    """A running game. Its settings go to a temporary folder; it leaves an empty `_vizdoom` where it ran."""
     try:
         import vizdoom  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -131,16 +130,18 @@ def _grey(depth_HW: np.ndarray) -> Picture:
 
 
 def _instances(state: Any) -> np.ndarray:
-    """Ids of the things that are seen; 0 where there is none."""
+    """Ids of the visible things; 0 where there is none."""
     ids = np.zeros(state.labels_buffer.shape, np.int32)
     for label in state.labels:
+        # + 1 keeps 0 for the background.
         ids[state.labels_buffer == label.value] = label.object_id + 1
     return ids
 
 
 def _steer(depth_HW: np.ndarray, rng: np.random.Generator) -> list[float]:
-    """Forward, degrees of a turn to the right, opening doors."""
+    """The three buttons: forward, degrees to the right, open a door."""
     height, width = depth_HW.shape
+    # The nearest point of each column, at eye level: the floor below is always near.
     ahead_W = depth_HW[height // 3 : 2 * height // 3].min(0).astype(np.float32)
     left, right = ahead_W[: width // 2].mean(), ahead_W[width // 2 :].mean()
     blocked = ahead_W[width // 3 : 2 * width // 3].mean() < 12

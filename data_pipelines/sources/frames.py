@@ -15,15 +15,15 @@ from lvm_jax.pictures.decode import EXTENSIONS
 
 @dataclasses.dataclass(frozen=True)
 class FrameFolders:
-    """One folder a clip; its images in the order of their names (2 before 10) are the frames.
+    """One folder per clip; its images, sorted by name (2 before 10), are the frames.
 
-    `root/KEY/000.png, 001.png, ...` gives `{role: [...]}`. With sub-folders, `root/KEY/image/000.png` and
-    `root/KEY/segmentation/000.png`, the folder `image` gives `role` and the others the roles of their names, of as
-    many frames each.
+    `root/KEY/000.png, 001.png, ...` gives `{role: [...]}`. With sub-folders, such as `root/KEY/image/000.png` and
+    `root/KEY/segmentation/000.png`, the folder `image` gives `role`, the others give roles of their own names, and all
+    must have as many frames.
 
     Attributes:
       role: "frame" for clips; "view" for turntables, whose views go once around the object.
-      category: 3 or 4 for clips without and with annotations, 5 for turntables.
+      category: 3 for clips without annotations, 4 with them, 5 for turntables.
     """
 
     root: str
@@ -48,7 +48,7 @@ class FrameFolders:
         counts = {role or self.role: len(found) for role, found in files.items()}
         if 0 in counts.values() or len(set(counts.values())) > 1:
             told = ", ".join(f"{count} of {role}" for role, count in counts.items())
-            raise BadItem(key, f"needs as many images of each role, has {told}")
+            raise BadItem(key, f"needs equally many images of each role, has {told}")
         return {
             self.role if role in ("", "image") else role: [read_image(f, key) for f in found]
             for role, found in files.items()

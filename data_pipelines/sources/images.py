@@ -1,4 +1,7 @@
-"""Folders of photographs."""
+"""Folders of photographs.
+
+Shape legend: H, W of an image; H2, W2 of the shrunk one.
+"""
 
 import dataclasses
 
@@ -17,18 +20,19 @@ from lvm_jax.pictures.listing import list_files
 
 def read_image(
     path: epath.PathLike, key: str, short_side: int | None = None
-) -> UInt8[np.ndarray, "height width 3"]:
-    """`load_image`, brought down by `shrink`, with a failure told as the `BadItem` of `key`."""
+) -> UInt8[np.ndarray, "H W 3"]:
+    """`load_image`, then `shrink`; a failure becomes the `BadItem` of `key`."""
     try:
         if short_side is None:
             return load_image(path)
+        # Twice the size is enough for a clean resize, and a JPEG decodes faster at a fraction of its size.
         return shrink(load_image(path, enough=2 * short_side), short_side)
     except BadImage as error:
         raise BadItem(key, f"{epath.Path(path).name} {error.why}") from error
 
 
-def decode_image(content: bytes, key: str, name: str) -> UInt8[np.ndarray, "height width 3"]:
-    """`load_image` of a file's content, which `name` tells, with a failure told as the `BadItem` of `key`."""
+def decode_image(content: bytes, key: str, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """`load_image` of a file's content; a failure becomes the `BadItem` of `key` and mentions `name`."""
     try:
         return load_image(content)
     except BadImage as error:
@@ -39,11 +43,11 @@ def decode_image(content: bytes, key: str, name: str) -> UInt8[np.ndarray, "heig
 class ImageFolder:
     """Every image below `root`, also in sub-folders: `{"image": [x]}`. Keys are relative paths.
 
-    Folders may be classes, as in `n01440764/10026.jpg`: the composer `category` reads them from the keys.
+    Folders may stand for classes, as in `n01440764/10026.jpg`: the composer `category` reads them from the keys.
 
     Attributes:
-      short_side: larger images are brought down to this short side, aspect ratio kept; None leaves them. Edges of one
-        pixel, drawn by an annotator, survive when it is near the tokenizer's resolution.
+      short_side: larger images are shrunk to this short side, aspect ratio kept; None keeps their size. Near the
+        tokenizer's resolution, edges of one pixel that an annotator draws survive.
     """
 
     root: str
@@ -71,10 +75,8 @@ def check_short_side(short_side: int | None) -> None:
         raise UserError(f"short_side is {short_side}: it must be at least 1")
 
 
-def shrink(
-    image: UInt8[np.ndarray, "height width 3"], short_side: int
-) -> UInt8[np.ndarray, "height2 width2 3"]:
-    """The image with its short side at most `short_side`, aspect ratio kept; smaller ones stay as they are."""
+def shrink(image: UInt8[np.ndarray, "H W 3"], short_side: int) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """The image with a short side of at most `short_side`, aspect ratio kept; smaller ones stay as they are."""
     height, width = image.shape[:2]
     scale = short_side / min(height, width)
     if scale >= 1:

@@ -1,4 +1,7 @@
-"""Segmentation masks stored as indexed PNGs: the value of a pixel is its id."""
+"""Segmentation masks stored as indexed PNGs: a pixel's value is its id.
+
+Shape legend: H, W of a mask; H2, W2 of the shrunk one.
+"""
 
 import cv2
 import numpy as np
@@ -11,7 +14,7 @@ from lvm_jax.pictures.decode import BadImage, load_ids
 
 
 def read_mask(source: epath.PathLike | bytes, key: str) -> Int32[np.ndarray, "H W"]:
-    """`load_ids`, with a failure told as the `BadItem` of `key`."""
+    """`load_ids`; a failure becomes the `BadItem` of `key`."""
     try:
         return load_ids(source)
     except BadImage as error:
@@ -20,12 +23,12 @@ def read_mask(source: epath.PathLike | bytes, key: str) -> Int32[np.ndarray, "H 
 
 
 def draw_mask(ids: Int32[np.ndarray, "H W"], n_ids: int, ignore: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Colours of ids (`annotation_maps.ids_to_rgb`); `ignore` becomes background."""
+    """The ids in colours (`annotation_maps.ids_to_rgb`); `ignore` becomes background."""
     return maps.ids_to_rgb(np.where(ids == ignore, 0, ids), n_ids)
 
 
-def shrink_ids(ids: Int32[np.ndarray, "H W"], size: tuple[int, int]) -> Int32[np.ndarray, "h w"]:
-    """Nearest ids at (height, width)."""
+def shrink_ids(ids: Int32[np.ndarray, "H W"], size: tuple[int, int]) -> Int32[np.ndarray, "H2 W2"]:
+    """The mask at `size` = (height, width), by the nearest pixel: ids must not be averaged."""
     if ids.shape == size:
         return ids
     return cv2.resize(ids, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -1,4 +1,7 @@
-"""Folders of meshes, rendered as turntables."""
+"""Folders of meshes, rendered as turntables.
+
+Suffixes: F triangles; 3 corners or coordinates.
+"""
 
 import dataclasses
 import math
@@ -20,27 +23,27 @@ from lvm_jax.pictures.pixels import to_float
 
 EXTENSIONS = (".obj", ".glb", ".gltf", ".stl", ".ply", ".off")
 FIELD_OF_VIEW = 49.0  # degrees
-_PLAIN = (170, 170, 170)  # of meshes without colours
-_CREASE = 0.77  # cosine between a face's normal and its corner's below which the corner is sharp
-_TEXTURE_SIDE = 512  # larger textures are brought down to it: they would only flicker
+_PLAIN = (170, 170, 170)  # colour of meshes that have none
+_CREASE = 0.77  # a corner is sharp if the cosine between its normal and the face's is below this
+_TEXTURE_SIDE = 512  # larger textures are shrunk: they would only flicker
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshFolder:
-    """Every mesh below `root` as views once around it: `{"view": [v0, v1, ...]}`. Keys are relative paths.
+    """Every mesh below `root`, seen once around: `{"view": [v0, v1, ...]}`. Keys are relative paths.
 
-    A mesh is centred, and scaled to 1 along its longest side. Each has one distance and one elevation, drawn from its
-    key; view i is seen from i * 360 / n_views degrees. The paper: 24 views at 15 degrees, radius 1.5 to 2.2, one
-    elevation of -45 to 45 degrees. Textures, vertex and face colours are drawn where the mesh has them. Files are
-    local, with their materials and textures beside them; trimesh reads them.
+    A mesh is centred and scaled to 1 along its longest side. Its key decides one distance and one elevation; view i is
+    from i * 360 / n_views degrees. The paper has 24 views 15 degrees apart, a radius of 1.5 to 2.2 and one elevation
+    from -45 to 45 degrees. Textures, vertex colours and face colours are drawn if the mesh has them. Files are local,
+    with their materials and textures beside them; trimesh reads them.
 
     Attributes:
       n_views: once around.
       size: of a view, pixels.
       radius: range of the camera's distance from the centre.
       elevation: range of its angle above the horizon, degrees.
-      up: the mesh's own axis that is upright.
-      max_faces: a mesh of more triangles is a bad item.
+      up: the mesh's own upright axis.
+      max_faces: a mesh with more triangles is a bad item.
       seed: of radius and elevation.
     """
 
@@ -94,13 +97,14 @@ class MeshFolder:
 
 
 def _load(path: str, key: str, max_faces: int) -> list[Surface]:
-    """The surfaces of a file, in its own coordinates."""
+    """The surfaces of a file, in the file's coordinates."""
     try:
         import trimesh
     except ImportError as error:
         raise UserError("trimesh is not installed: pip install 'lvm_jax[meshes]'") from error
     try:
         scene = trimesh.load_scene(path)
+        # By node, not by geometry: a scene may show one geometry several times, each placed differently.
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
         meshes = [
             (scene.geometry[name], np.asarray(transform))
@@ -113,7 +117,7 @@ def _load(path: str, key: str, max_faces: int) -> list[Surface]:
         surfaces = [_surface(mesh, transform) for mesh, transform in meshes if len(mesh.faces)]
     except BadItem:
         raise
-    except Exception as error:  # a parser of six formats has no common error
+    except Exception as error:  # parsers of six formats share no base error
         why = " ".join(str(error).split()) or type(error).__name__
         raise BadItem(key, f"cannot be read ({why[:200]})") from error
     if not surfaces:
@@ -122,11 +126,12 @@ def _load(path: str, key: str, max_faces: int) -> list[Surface]:
 
 
 def _surface(mesh: Any, transform: np.ndarray) -> Surface:
-    """One `trimesh.Trimesh`, placed."""
+    """One `trimesh.Trimesh` in its place."""
     placed = mesh.copy()
     placed.apply_transform(transform)
     face_F13 = np.asarray(placed.face_normals, np.float32)[:, None]
     smooth_F33 = np.asarray(placed.vertex_normals, np.float32)[placed.faces]
+    # Vertex normals would round off the edges of a box; face normals would show the facets of a ball.
     sharp = (smooth_F33 * face_F13).sum(-1, keepdims=True) < _CREASE
     colours_F33, texture, uv_F32 = _look(mesh)
     return Surface(
@@ -139,7 +144,7 @@ def _surface(mesh: Any, transform: np.ndarray) -> Surface:
 
 
 def _look(mesh: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Colours at the corners, and texture with its coordinates."""
+    """Colours at the corners, and the texture with its coordinates."""
     visual, shape = mesh.visual, (len(mesh.faces), 3, 3)
     texture = uv_F32 = None
     if visual.kind == "texture":
@@ -149,7 +154,7 @@ def _look(mesh: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
             image = material.image.convert("RGB")
             image.thumbnail((_TEXTURE_SIDE, _TEXTURE_SIDE), PILImage.Resampling.BOX)
             texture, uv_F32 = np.asarray(image), np.asarray(visual.uv, np.float32)[mesh.faces]
-            colours = np.full(shape, 255)
+            colours = np.full(shape, 255)  # white: the texture is multiplied by them
         else:
             colours = np.broadcast_to(material.main_color[:3], shape)
     elif visual.kind == "vertex":
@@ -162,7 +167,8 @@ def _look(mesh: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
 
 
 def _normalised(surfaces: list[Surface], up: str, key: str) -> list[Surface]:
-    """Upright along z, centred, 1 along the longest side."""
+    """The surfaces upright along z, centred, 1 along the longest side."""
+    # From y up to z up is a quarter turn about x.
     turn = np.eye(3) if up == "z" else np.array([(1, 0, 0), (0, 0, 1), (0, -1, 0)])
     turn = turn.astype(np.float32)
     points = np.concatenate([s.corners_F33.reshape(-1, 3) @ turn for s in surfaces])

@@ -1,4 +1,4 @@
-"""Images, or clips, whose annotations lie in folders of their own."""
+"""Images or clips with annotations in separate folders."""
 
 import dataclasses
 
@@ -17,23 +17,23 @@ from lvm_jax.pictures import annotation_maps as maps
 
 @dataclasses.dataclass(frozen=True)
 class PairedFiles:
-    """One file a role and key, found by templates: `{"image": [x], "segmentation": [m]}`.
+    """One file per role and key, found by templates: `{"image": [x], "segmentation": [m]}`.
 
         VOC         roles=(("image", "JPEGImages/{key}.jpg"), ("segmentation", "SegmentationClass/{key}.png"))
         ADE         roles=(("image", "images/training/{key}.jpg"), ("segmentation", "annotations/training/{key}.png"))
         Cityscapes  ... "leftImg8bit/train/{key}_leftImg8bit.png", "gtFine/train/{key}_gtFine_labelIds.png"
         rain        roles=(("image", "clean/{key}.png"), ("rain", "rainy/{key}.png"))
 
-    The first role is the image, the others are its annotations. Items are what is annotated: an image without any
-    annotation is none, an annotation without its image is a bad item.
+    The first role is the image, the others are its annotations. Only annotated images are items; an annotation without
+    its image is a bad item.
 
     Attributes:
       roles: (role, template) pairs.
-      masks: roles that are indexed masks, drawn in colours (`annotation_maps`, the inverse is `rgb_to_ids`). A mask
-        whose size is not its image's makes a bad item.
-      n_ids: colours of masks that are told apart.
-      ignore: an id that is drawn as background, such as VOC's 255; -1 for none.
-      short_side: larger images are brought down to this, their masks with them; None leaves them.
+      masks: roles that hold indexed masks, drawn in colours (`annotation_maps`; `rgb_to_ids` inverts it). A mask of
+        another size than its image is a bad item.
+      n_ids: number of distinct mask colours.
+      ignore: an id drawn as background, such as VOC's 255; -1 for none.
+      short_side: larger images and their masks are shrunk to this; None keeps their size.
     """
 
     root: str
@@ -56,7 +56,7 @@ class PairedFiles:
         check_short_side(self.short_side)
 
     def keys(self) -> list[str]:
-        """What stands for `{key}` in the files of the annotations; see `Source`."""
+        """What `{key}` stands for in the annotations' file names; see `Source`."""
         listed = self.roles[1:] or self.roles
         return sorted({key for _, path in listed for key in templates.list_keys(self.root, path)})
 
@@ -70,13 +70,13 @@ class PairedFiles:
 
 @dataclasses.dataclass(frozen=True)
 class PairedClips:
-    """One folder of frames a role and clip, found by templates: `{"frame": [...], "segmentation": [...]}`.
+    """One folder of frames per role and clip, found by templates: `{"frame": [...], "segmentation": [...]}`.
 
         DAVIS  roles=(("frame", "JPEGImages/480p/{key}/{frame}.jpg"),
                       ("segmentation", "Annotations/480p/{key}/{frame}.png")), masks=("segmentation",)
 
-    The first role is the frames. A clip has the frames that all roles have, in the order of their numbers: of a set
-    with every fifth frame annotated, every fifth. A clip of annotations without such frames is a bad item.
+    The first role is the frames. A clip keeps the frames that all roles have, in the order of their numbers: every
+    fifth one if every fifth is annotated. A clip without such frames is a bad item.
 
     Attributes:
       roles, masks, n_ids, ignore, short_side: as in `PairedFiles`.
@@ -124,7 +124,7 @@ class PairedClips:
 def _read(
     source: PairedFiles | PairedClips, files: dict[str, epath.Path], key: str
 ) -> dict[str, Picture]:
-    """The pictures of one image and its annotations, masks at the image's size."""
+    """The pictures of one image and its annotations, with masks shrunk like the image."""
     absent = [role for role, path in files.items() if not path.is_file()]
     if absent:
         raise BadItem(key, f"has no {absent[0]}: {files[absent[0]].name} does not exist")
@@ -138,6 +138,7 @@ def _read(
             if ids.shape != image.shape[:2]:
                 sizes = f"{ids.shape[1]}x{ids.shape[0]}", f"{image.shape[1]}x{image.shape[0]}"
                 raise BadItem(key, f"{path.name} is {sizes[0]} pixels, its image {sizes[1]}")
+            # As ids, before they become colours: interpolated colours belong to no id.
             ids = shrink_ids(ids, small.shape[:2])
             pictures[role] = draw_mask(ids, source.n_ids, source.ignore)
         elif role != first:
@@ -155,4 +156,4 @@ def _check_masks(roles: templates.Roles, masks: tuple[str, ...], n_ids: int) -> 
             raise UserError(
                 f"masks names {role!r}: the annotations are {', '.join(known) or 'none'}"
             )
-    maps.palette(n_ids)  # refuses a number that is none
+    maps.palette(n_ids)  # raises if there is no such palette

@@ -1,7 +1,7 @@
-"""File names as templates: `JPEGImages/{key}.jpg` says where the file of a key is, and the key of a file.
+"""File names as templates: `JPEGImages/{key}.jpg` leads from a key to its file and back.
 
-A role's template is relative to the source's root; `{key}` may hold slashes. Clips have `{frame}` in the file's name
-too, as in `JPEGImages/480p/{key}/{frame}.jpg`.
+A role's template is relative to the source's root; `{key}` may contain slashes. Templates of clips also have `{frame}`
+in the file name, as in `JPEGImages/480p/{key}/{frame}.jpg`.
 """
 
 import re
@@ -17,7 +17,7 @@ Roles = tuple[tuple[str, ...], ...]  # (role, template)
 
 
 def check_roles(roles: Roles, fields: Sequence[str]) -> None:
-    """Refuses roles that are no (role, template), or a template without one `{field}` each of `fields`."""
+    """Refuses roles that are not (role, template), and templates that lack or repeat a `{field}` of `fields`."""
     if not roles or any(len(role) != 2 for role in roles):
         raise UserError(f"roles is {roles}: it must hold (role, template) pairs")
     names = [role for role, _ in roles]
@@ -30,12 +30,13 @@ def check_roles(roles: Roles, fields: Sequence[str]) -> None:
 
 
 def list_keys(root: str, template: str) -> list[str]:
-    """Sorted keys of the files that fit a template of `{key}`.
+    """Sorted keys of the files that match a template of `{key}`.
 
     Raises:
-      UserError: there is none.
+      UserError: no file matches.
     """
     folder = existing_folder(root, "files of the roles")
+    # Lists only below the folder that the template fixes: the rest of the root may be large.
     fixed = template[: template.index("{")].rpartition("/")[0]
     suffix = template.rpartition("}")[2]
     pattern = re.escape(template).replace(r"\{key\}", "(.+)")
@@ -50,7 +51,7 @@ def list_keys(root: str, template: str) -> list[str]:
 
 
 def list_clips(root: str, template: str) -> list[str]:
-    """Sorted names of the folders that can hold the frames of a template of `{key}` and `{frame}`.
+    """Sorted names of the folders that may hold frames of a template of `{key}` and `{frame}`.
 
     Raises:
       UserError: there is none.
@@ -64,7 +65,7 @@ def list_clips(root: str, template: str) -> list[str]:
 
 
 def list_frames(root: str, template: str, key: str) -> dict[str, epath.Path]:
-    """Frame -> its file, of one clip; empty where there are none.
+    """Frame -> its file, for one clip; empty if it has none.
 
     Raises:
       BadItem: the folder cannot be listed.

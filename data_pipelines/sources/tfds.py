@@ -1,4 +1,4 @@
-"""Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+"""Data sets prepared by TensorFlow Datasets, read without TensorFlow."""
 
 import dataclasses
 import functools
@@ -22,17 +22,17 @@ from lvm_jax.pictures.listing import existing_folder
 class TfdsFolder:
     """The examples of one split of `root` = `DATA_DIR/NAME/VERSION` or `DATA_DIR/NAME/CONFIG/VERSION`.
 
-    `tfds build NAME` (or `tfds.load`) prepares such a folder, as TFRecords, which is its default; from then on nothing
-    of TensorFlow is needed. An offset index is written beside each shard that has none. Image features are encoded
-    pictures; a sequence of them, or a video, gives its frames. Nested features are told by their path, `a/b`.
-    Keys are `shard/number`, or `class/shard/number` with `class_feature`, which reads every example once to list them.
+    `tfds build NAME` (or `tfds.load`) prepares such a folder, by default as TFRecords; after that, TensorFlow is not
+    needed. Shards without an offset index get one beside them. Image features are encoded pictures; a sequence of them,
+    or a video, gives its frames. Name nested features by their path, `a/b`. Keys are `shard/number`, or
+    `class/shard/number` with `class_feature`: listing those reads every example once.
 
     Attributes:
-      split: as in the shards' names.
+      split: as in the shards' file names.
       roles: (role, feature) pairs.
-      masks: roles that are indexed masks, drawn in colours; `n_ids` and `ignore` as in `PairedFiles`.
-      class_feature: an integer feature that begins the key, by its name where TFDS stored names, for the composer
-        `category` with `class_of="([^/]+)/.*"`.
+      masks: roles that hold indexed masks, drawn in colours; `n_ids` and `ignore` as in `PairedFiles`.
+      class_feature: an integer feature that begins the key, by name if TFDS stored names, for the composer `category`
+        with `class_of="([^/]+)/.*"`.
     """
 
     root: str
@@ -50,18 +50,19 @@ class TfdsFolder:
     def __post_init__(self):
         if not self.roles or any(len(role) != 2 for role in self.roles):
             raise UserError(f"roles is {self.roles}: it must hold (role, feature) pairs")
-        maps.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # raises if there is no such palette
 
     def keys(self) -> list[str]:
-        """Places of the examples; see `Source`.
+        """One key per example; see `Source`.
 
         Raises:
-          UserError: no such split, or a damaged shard.
+          UserError: there is no such split, or a shard is damaged.
         """
         folder = existing_folder(self.root, "TFDS data set")
         shards = sorted(
             path
             for path in folder.glob(f"*-{self.split}.tfrecord*")
+            # Our own offset indices lie beside the shards.
             if not path.name.endswith(".index") and not path.name.startswith(".")
         )
         if not shards:
@@ -86,6 +87,7 @@ class TfdsFolder:
         for role, feature in self.roles:
             values = features.get(feature, [None])
             encoded = [value for value in values if isinstance(value, bytes)]
+            # Not a BadItem: a wrong feature name would fail for every example.
             if len(encoded) < len(values):
                 known = ", ".join(sorted(features))
                 raise UserError(
@@ -103,7 +105,7 @@ class TfdsFolder:
         return item
 
     def _class_of(self, shard: RecordFile, i: int) -> str:
-        """`class/` of an example, empty without `class_feature`."""
+        """`class/` of an example; empty without `class_feature`."""
         if not self.class_feature:
             return ""
         values = example.decode(shard[i]).get(self.class_feature)
@@ -122,7 +124,7 @@ def _open(path: str) -> RecordFile:
 
 @functools.cache
 def _class_names(root: str, feature: str) -> tuple[str, ...]:
-    """Names of the classes, as TFDS keeps them beside the shards; empty where it does not."""
+    """The class names, if TFDS stored them beside the shards; else empty."""
     path = epath.Path(root) / f"{feature}.labels.txt"
     if not path.is_file():
         return ()

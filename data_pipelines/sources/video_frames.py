@@ -1,4 +1,4 @@
-"""Chosen frames of a video, decoding only the groups of pictures that hold one."""
+"""Decodes chosen frames of a video, and only the groups of pictures that hold one."""
 
 import bisect
 import io
@@ -9,19 +9,19 @@ from av.container import InputContainer
 
 
 class BadVideo(ValueError):
-    """A file without a video stream, or without a frame that it announces."""
+    """The file has no video stream, or lacks a frame that it announces."""
 
 
 def every_nth(content: bytes, every: int, count: int) -> Iterator[av.VideoFrame]:
-    """Frames 0, every, 2 every, ... of the first video stream of a file, at most `count`.
+    """Frames 0, every, 2 every, ... of a file's first video stream, at most `count`.
 
-    With `every` above 1, the file's packets are read once without decoding, to learn when each frame is shown and where
-    a decoder can begin; then only groups of pictures (from one key frame to the next) that hold a frame that is wanted
-    are decoded, and none beyond the last of these. A file whose packets do not tell is decoded from end to end.
+    With `every` above 1, a first pass reads the packets without decoding, to learn when each frame is shown and where a
+    decoder can start. Then only the groups of pictures (from one key frame to the next) that hold a wanted frame are
+    decoded, up to the last of them. If the packets do not say, the whole file is decoded.
 
     Raises:
-      BadVideo: see there.
-      av.error.FFmpegError: a frame that is wanted, or one before it in its group, is damaged.
+      BadVideo: see its docstring.
+      av.error.FFmpegError: a wanted frame, or one before it in its group, is damaged.
     """
     times = _frame_times(content) if every > 1 else None
     with av.open(io.BytesIO(content), "r") as container:
@@ -35,33 +35,35 @@ def every_nth(content: bytes, every: int, count: int) -> Iterator[av.VideoFrame]
         groups = [bisect.bisect_right(begins, time) - 1 for time in wanted]
         start = 0
         for i in range(1, len(wanted) + 1):
-            # To go on into the next group is cheaper than to seek to it.
+            # Decoding on into the next group is cheaper than seeking to it.
             if i == len(wanted) or groups[i] > groups[i - 1] + 1:
                 yield from _visit(container, begins[groups[start]], wanted[start:i])
                 start = i
 
 
 def _frame_times(content: bytes) -> tuple[list[int], list[int]] | None:
-    """When each frame is shown, and when those from which a decoder can begin are; None if the packets do not tell."""
+    """Times of all frames, and of those at which a decoder can start; None if the packets do not say."""
     shown, begins = [], []
     with av.open(io.BytesIO(content), "r") as container:
         for packet in container.demux(video=0) if container.streams.video else ():
-            if not packet.size:  # the last, which flushes the decoder
+            if not packet.size:  # the last one only flushes the decoder
                 continue
             if packet.pts is None or packet.is_discard or packet.is_corrupt:
                 return None
             shown.append(packet.pts)
             if packet.is_keyframe:
                 begins.append(packet.pts)
+    # Packets come in decoding order; frames that refer to later ones are shown earlier.
     shown.sort()
     begins.sort()
+    # Otherwise times do not identify frames, or no decoder can start before the first one.
     if len(set(shown)) < len(shown) or shown[:1] != begins[:1]:
         return None
     return shown, begins
 
 
 def _visit(container: InputContainer, begin: int, wanted: list[int]) -> Iterator[av.VideoFrame]:
-    """The frames shown at the times `wanted`, from the key frame at `begin` on."""
+    """The frames shown at the times `wanted`, decoded from the key frame at `begin`."""
     stream = container.streams.video[0]
     container.seek(begin, stream=stream)
     found = 0
@@ -78,5 +80,6 @@ def _from_end_to_end(container: InputContainer, every: int, count: int) -> Itera
     for index, frame in enumerate(container.decode(container.streams.video[0])):
         if index % every == 0:
             yield frame
+            # Here, not at the next kept frame: decoding up to that one would be in vain.
             if index + every >= every * count:
                 return

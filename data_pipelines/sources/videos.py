@@ -22,9 +22,9 @@ class VideoFolder:
     """Every video below `root`, also in sub-folders: `{"frame": [x0, x1, ...]}`. Keys are relative paths.
 
     Attributes:
-      max_frames: decoding ends after so many frames are kept.
-      every: keeps each `every`-th frame; the decoder seeks past what is not needed.
-      short_side: larger frames are brought down to this short side, aspect ratio kept.
+      max_frames: decoding stops after this many kept frames.
+      every: keeps every n-th frame; the decoder seeks past the others.
+      short_side: larger frames are shrunk to this short side, aspect ratio kept.
     """
 
     root: str
@@ -46,7 +46,7 @@ class VideoFolder:
         return list_files(self.root, EXTENSIONS, "videos")
 
     def load(self, key: str) -> PictureItem:
-        """The first video stream; a file damaged before the last frame that is wanted is a bad item. See `Source`."""
+        """The first video stream; a file damaged before the last wanted frame is a bad item. See `Source`."""
         frames: list[Picture] = []
         try:
             content = (epath.Path(self.root) / key).read_bytes()
@@ -62,8 +62,8 @@ class VideoFolder:
 
 
 def _to_rgb(frame: av.VideoFrame, short_side: int) -> np.ndarray:
-    """uint8 (height, width, 3), at most `short_side` on the short side, upright."""
+    """uint8 (H, W, 3), upright, at most `short_side` on the short side."""
     scale = min(1.0, short_side / min(frame.width, frame.height))
     width, height = round(frame.width * scale), round(frame.height * scale)
     image = frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
-    return np.rot90(image, frame.rotation // 90)  # phones record sideways and note the turn
+    return np.rot90(image, frame.rotation // 90)  # phones record sideways and store the rotation

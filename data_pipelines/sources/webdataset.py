@@ -1,4 +1,4 @@
-"""WebDataset: tar files whose neighbouring members `KEY.jpg`, `KEY.depth.png`, `KEY.cls` are one sample."""
+"""WebDataset: tar files in which neighbouring members `KEY.jpg`, `KEY.depth.png`, `KEY.cls` form one sample."""
 
 import dataclasses
 import json
@@ -23,15 +23,14 @@ from lvm_jax.pictures.listing import list_files
 class WebDataset:
     """Every sample of the tars below `root`: `KEY.jpg` gives the role `image`, `KEY.depth.png` the role `depth`.
 
-    The headers of a tar are read once a process, by seeking; a sample is read where it lies. Keys are
-    `shard.tar/sample`, or `class/shard.tar/sample` with `class_from`, for the composer `category` with
-    `class_of="([^/]+)/.*"`.
+    A process reads a tar's headers once, by seeking; samples are read in place. Keys are `shard.tar/sample`, or
+    `class/shard.tar/sample` with `class_from`, for the composer `category` with `class_of="([^/]+)/.*"`.
 
     Attributes:
-      roles: those to load; all that are there by default. One that is asked for and absent makes a bad item.
-      masks: roles that are indexed masks, drawn in colours; `n_ids` and `ignore` as in `PairedFiles`.
+      roles: which to load, by default all; a sample without one of them is bad.
+      masks: roles that hold indexed masks, drawn in colours; `n_ids` and `ignore` as in `PairedFiles`.
       class_from: the text member that names a sample's class: `KEY.cls`, `KEY.txt`, or `class_field` of `KEY.json`.
-      class_field: see there.
+      class_field: see `class_from`.
     """
 
     root: str
@@ -47,13 +46,13 @@ class WebDataset:
     category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self):
-        maps.palette(self.n_ids)  # refuses a number that is none
+        maps.palette(self.n_ids)  # raises if there is no such palette
 
     def keys(self) -> list[str]:
-        """Samples of all tars; see `Source`.
+        """The samples of all tars; see `Source`.
 
         Raises:
-          UserError: no tar, one that is cut short, or a sample that occurs twice in its tar.
+          UserError: there is no tar, one is truncated, or one has a member twice.
         """
         found = []
         for shard in list_files(self.root, (".tar",), "tars"):
@@ -94,7 +93,7 @@ class WebDataset:
         return item
 
     def _class_of(self, path: epath.Path, members: dict[str, Place]) -> str:
-        """`class/` of a sample, empty without `class_from`."""
+        """`class/` of a sample; empty without `class_from`."""
         if not self.class_from:
             return ""
         if self.class_from not in members:
@@ -110,11 +109,12 @@ class WebDataset:
 
 @once_per_process
 def _index(path: str, mtime: float) -> dict[str, dict[str, Place]]:
-    """Sample -> extension -> place of the members of a tar; `mtime` tells versions of the file apart."""
+    """Sample -> extension -> place of the member in the tar; `mtime` is there to reload a changed file."""
     del mtime
     samples: dict[str, dict[str, Place]] = {}
     for member, place in list_members(path):
         folder, _, name = member.rpartition("/")
+        # WebDataset's rule: the key ends at the first dot of the file name.
         stem, _, extension = name.partition(".")
         if not extension or not stem:
             continue

@@ -1,4 +1,4 @@
-"""What stands behind the toys: skies over a floor, or a room."""
+"""Backgrounds for the toys: a floor under the sky, or a room."""
 
 import numpy as np
 

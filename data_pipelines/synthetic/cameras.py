@@ -1,4 +1,4 @@
-"""Where cameras and the sun stand; angles in radians, azimuth 0 is the front."""
+"""Places of cameras and of the sun; angles in radians, azimuth 0 is the front."""
 
 import math
 
@@ -17,7 +17,7 @@ def random_camera(rng: np.random.Generator) -> Camera:
 
 
 def stage_camera(azimuth: float, elevation: float, distance: float) -> Camera:
-    """Looks at the middle of the stage; azimuth 0 is the front, angles in radians."""
+    """A camera that looks at the middle of the stage; azimuth 0 is the front, angles in radians."""
     return Camera(on_sphere(azimuth, elevation, distance, above=0.45), (0.0, 0.0, 0.45))
 
 
@@ -28,7 +28,7 @@ def random_sun(rng: np.random.Generator) -> Vector:
 
 
 def on_sphere(azimuth: float, elevation: float, radius: float, above: float = 0.0) -> Vector:
-    """A point on a sphere around the z axis at height `above`."""
+    """A point on a sphere whose centre is on the z axis at height `above`."""
     flat = radius * math.cos(elevation)
     return (
         flat * math.sin(azimuth),

@@ -1,12 +1,15 @@
-"""Exact edges of a rendered scene, from its truth and not from its pixels."""
+"""Exact edges of a rendered scene, from its geometry and not from its pixels.
+
+Shape legend: H, W of the picture.
+"""
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from lvm_jax.pictures import annotation_maps as maps
 
-_CREASE = 0.8  # cosine between neighbouring normals below which the surface has an edge
-_DEPTH_JUMP = 0.06  # relative
+_CREASE = 0.8  # the surface has an edge where the cosine between neighbouring normals is below this
+_DEPTH_JUMP = 0.06  # relative to the nearer depth
 
 
 def true_edges(
@@ -14,7 +17,7 @@ def true_edges(
     depth: Float[np.ndarray, "H W"],
     normals: Float[np.ndarray, "H W 3"],
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """White lines on black where the instance, the depth or the direction of the surface changes."""
+    """White lines on black where instance, depth or surface direction changes."""
     edge = np.zeros(segmentation.shape, bool)
     for axis in (0, 1):
         here = [slice(None), slice(None)]
@@ -24,7 +27,7 @@ def true_edges(
         both = np.isfinite(depth[a]) & np.isfinite(depth[b])
         near, far = np.minimum(depth[a], depth[b]), np.maximum(depth[a], depth[b])
         jump = np.where(both, far, 0) > np.where(both, near, 0) * (1 + _DEPTH_JUMP)
-        # The floor recedes by any amount from pixel to pixel, so a jump of depth counts on objects only.
+        # Near the horizon the floor's depth jumps from pixel to pixel, so jumps count on objects only.
         jump &= (segmentation[a] > 0) & (segmentation[b] > 0)
         ends = np.isfinite(depth[a]) != np.isfinite(depth[b])
         crease = both & ((normals[a] * normals[b]).sum(-1) < _CREASE)

@@ -1,6 +1,6 @@
-"""What a scene is made of: solids, bodies, background, camera; and where each solid stands in the world.
+"""What a scene is made of: solids, bodies, background, camera; and how solids are placed in the world.
 
-World axes: x right, y away, z up; the floor is z = 0. Suffixes: P points; 3 coordinates.
+World axes: x right, y away, z up; the floor is z = 0. Shape legend: P points; 3 coordinates, or 3 landmarks.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ class Solid:
     """A solid: the unit shape in [-1, 1]^3, scaled, then turned about z, then moved.
 
     Attributes:
-      shape: the cylinder, the cone and the pyramid stand along z; the wedge is a gable roof along x.
-      centre: in the frame of its object.
-      scale: half sizes along the three axes.
+      shape: cylinder, cone and pyramid stand along z; the wedge is a gable roof along x.
+      centre: in its object's frame.
+      scale: half sizes along the shape's own three axes.
       colour, colour2: of the pattern's two phases.
       pattern: `stripes` run along z, `rings` around it, `checker` both.
-      frequency: phases over the whole shape.
-      axis: which of the object's axes the shape's own z lies along.
+      frequency: number of phases over the whole shape.
+      axis: the object's axis along which the shape's own z lies.
     """
 
     shape: Shape
@@ -48,9 +48,9 @@ class Body:
 
     Attributes:
       kind: its class, such as "tree".
-      solids: in the object's frame, which stands on z = 0.
-      position: where that frame's origin is.
-      yaw: turn about z, radians.
+      solids: in the object's frame; it stands on z = 0.
+      position: of that frame's origin.
+      yaw: rotation about z, radians.
       size: scale of the whole object.
     """
 
@@ -66,11 +66,11 @@ class Background:
     """What is behind the objects.
 
     Attributes:
-      kind: "outdoor" has a floor and a sky, "room" a floor and four walls, "plain" nothing but a colour.
+      kind: "outdoor" has a floor and a sky, "room" a floor and four walls, "plain" only a colour.
       floor, floor2: the two colours of the floor's tiles.
       wall, wall2: the sky at the horizon and above; the walls facing x and y; the plain colour below and above.
       tile: side of a floor tile.
-      half_size: of the room.
+      half_size: half the room's side.
     """
 
     kind: Literal["outdoor", "room", "plain"]
@@ -93,7 +93,7 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A pinhole camera; `field_of_view` is the whole vertical angle in degrees. The picture is square."""
+    """A pinhole camera for square pictures; `field_of_view` is the full vertical angle in degrees."""
 
     position: Vector
     target: Vector
@@ -134,7 +134,7 @@ class PlacedSolid:
     body: int
 
     def rays(self, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rays in the solid's own frame; an affine map keeps their parameter, so no hit needs converting back."""
+        """Rays in the solid's own frame. An affine map keeps their parameter t, so hits need no conversion back."""
         return (origin - self.centre) @ self.to_local, direction @ self.to_local
 
     def hits(self, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -143,7 +143,7 @@ class PlacedSolid:
 
 
 def place(solid: Solid, body: Body, index: int) -> PlacedSolid:
-    """A solid of body number `index` of a scene, in the world."""
+    """A solid of the scene's body number `index`, placed in the world."""
     cos, sin = math.cos(body.yaw), math.sin(body.yaw)
     turn = np.array([(cos, -sin, 0), (sin, cos, 0), (0, 0, 1)], np.float32)
     columns = turn @ _AXES[solid.axis]
@@ -152,22 +152,24 @@ def place(solid: Solid, body: Body, index: int) -> PlacedSolid:
         turn @ np.asarray(solid.centre, np.float32)
     )
     to_local = columns / scale  # x_local = ((x - c) . column) / scale
+    # As far as the corner of its bounding box; a sphere reaches only as far as its longest half axis.
     bound = np.linalg.norm(scale) if solid.shape != "sphere" else scale.max()
+    # Normals map by the inverse transpose of local-to-world, which is the transpose of to_local.
     return PlacedSolid(solid, centre, to_local, to_local.T.copy(), float(bound), index)
 
 
 def body_height(body: Body) -> float:
-    """Height of the body's top above its foot, world units."""
+    """Height of the body's top above its foot, in world units."""
     return body.size * max(solid.centre[2] + _extent_z(solid) for solid in body.solids)
 
 
 def body_reach(body: Body) -> float:
-    """Radius of a vertical cylinder around the body's axis that holds all of it, world units."""
+    """Radius of the vertical cylinder around the body's axis that holds all of it, in world units."""
     return body.size * max(math.hypot(*solid.centre[:2]) + _reach(solid) for solid in body.solids)
 
 
 def landmarks(body: Body) -> Float[np.ndarray, "3 3"]:
-    """Top, centre and foot of a body, in world coordinates."""
+    """Top, centre and foot of a body, a row each, in world coordinates."""
     height = body_height(body)
     return np.asarray(body.position) + np.array([(0, 0, height), (0, 0, height / 2), (0, 0, 0)])
 
@@ -182,5 +184,5 @@ def _reach(solid: Solid) -> float:
 
 
 def _object_axis_of(axis: str, i: int) -> str:
-    """Which of the shape's axes points along the object's i-th axis."""
+    """The axis of the shape that points along the object's i-th axis."""
     return "xyz"[int(_AXES[axis][i].argmax())]

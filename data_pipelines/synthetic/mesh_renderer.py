@@ -1,7 +1,7 @@
-"""A small rasteriser in NumPy: triangle meshes with textures or colours, through the cameras of `renderer`.
+"""A small rasteriser in NumPy: triangle meshes with textures or colours, through the cameras of `geometry`.
 
-Shape legend: F triangles, 3 corners or coordinates, P pixels that are covered, S samples (pixels inside the boxes
-around triangles), H, W of the (supersampled) picture.
+Shape legend: F triangles, 3 corners or coordinates, P covered pixels, S samples (pixels inside the boxes around
+triangles), H, W of a picture or texture.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ class Surface:
     Attributes:
       corners_F33: positions in the world, z up.
       normals_F33: unit, at each corner.
-      colours_F33: RGB in [0, 1] at each corner; what a texture is multiplied by.
-      texture: its rows from top to bottom, or None.
-      uv_F32: where each corner is in the texture, (0, 0) its lower left; beyond [0, 1] it repeats.
+      colours_F33: RGB in [0, 1] at each corner; multiplied with the texture.
+      texture: rows from top to bottom, or None.
+      uv_F32: each corner's place in the texture, (0, 0) its lower left; beyond [0, 1] it repeats.
     """
 
     corners_F33: Float32[np.ndarray, "F 3 3"]
@@ -42,12 +42,13 @@ class Surface:
 def render_mesh(
     surfaces: list[Surface], camera: Camera, size: int, background: Vector = (0.93, 0.93, 0.93)
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A square picture of `size` pixels. Surfaces are seen from both sides; nothing may lie behind the camera.
+    """A square picture of `size` pixels. Surfaces show both sides; nothing may lie behind the camera.
 
-    The light is the renderer's studio: ambient, some sky, and a sun that stands still while the camera moves.
+    The light is a studio: ambient, some sky, and a sun that stands still while the camera moves.
     """
     fine = size * SUPERSAMPLING
-    nearest = np.zeros(fine * fine, np.float32)  # 1 / depth of what is seen, 0 where nothing is
+    # 1 / depth of what is seen, 0 where nothing is. Unlike depth, it is linear on the screen.
+    nearest = np.zeros(fine * fine, np.float32)
     colour_P3 = np.tile(np.asarray(background, np.float32), (fine * fine, 1))
     for surface in surfaces:
         screen_F33 = _project(surface.corners_F33, camera, fine)
@@ -55,10 +56,12 @@ def render_mesh(
         weights_P3 = np.zeros((fine * fine, 3), np.float32)
         for pixel, index, inverse, weights_S3 in _covered(screen_F33, fine):
             nearer = inverse > nearest[pixel]
-            order = np.argsort(inverse[nearer], kind="stable")  # of equal pixels the last counts
+            # A pixel can occur several times, and NumPy's assignment keeps the last: so the nearest goes last.
+            order = np.argsort(inverse[nearer], kind="stable")
             pixel, index, weights_S3 = (x[nearer][order] for x in (pixel, index, weights_S3))
             nearest[pixel] = inverse[nearer][order]
             triangle[pixel], weights_P3[pixel] = index, weights_S3
+        # Shaded after all of the surface is tested: each pixel once, whatever is hidden behind it.
         seen = np.flatnonzero(triangle >= 0)
         colour_P3[seen] = _shade(surface, triangle[seen], weights_P3[seen], camera)
     s = SUPERSAMPLING
@@ -67,7 +70,7 @@ def render_mesh(
 
 
 def _project(corners_F33: np.ndarray, camera: Camera, size: int) -> Float32[np.ndarray, "F 3 3"]:
-    """(x, y) in pixels and 1 / depth of each corner."""
+    """(x, y) in pixels, and 1 / depth, of each corner."""
     x, y, z = np.moveaxis((corners_F33 - np.asarray(camera.position)) @ camera.axes.T, -1, 0)
     half = math.tan(math.radians(camera.field_of_view) / 2)
     screen = np.stack([(x / z / half + 1) * size / 2, (1 - y / z / half) * size / 2, 1 / z], -1)
@@ -77,10 +80,10 @@ def _project(corners_F33: np.ndarray, camera: Camera, size: int) -> Float32[np.n
 def _covered(
     screen_F33: np.ndarray, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Pixel, triangle, 1 / depth and perspective weights of the corners of samples inside triangles, in portions."""
+    """Samples inside triangles, in portions: pixel, triangle, 1 / depth, and the corners' perspective weights."""
     a_3F, b_3F, c_3F = (np.ascontiguousarray(screen_F33[:, i].T) for i in range(3))
     (a_x, a_y, a_z), (b_x, b_y, b_z), (c_x, c_y, c_z) = a_3F, b_3F, c_3F
-    # Not by `min(axis)`: NumPy reduces an axis of three slowly.
+    # Not `min(axis)`: NumPy is slow at reducing an axis of three.
     least_2F = np.minimum(np.minimum(a_3F, b_3F), c_3F)[:2]
     most_2F = np.maximum(np.maximum(a_3F, b_3F), c_3F)[:2]
     low_2F = np.clip(np.ceil(least_2F - 0.5), 0, size).astype(np.int64)
@@ -89,6 +92,7 @@ def _covered(
     count = width * height
     area = (b_x - a_x) * (c_y - a_y) - (b_y - a_y) * (c_x - a_x)
     visible = np.flatnonzero((count > 0) & (np.abs(area) > 1e-9))
+    # All boxes at once would need memory in proportion to their total area.
     portion = np.cumsum(count[visible]) // SAMPLES_AT_ONCE
     for i in np.unique(portion):
         mine = visible[portion == i]
@@ -97,7 +101,7 @@ def _covered(
         row, column = np.divmod(np.arange(len(index)) - first, width[index])
         x, y = low_2F[0, index] + column, low_2F[1, index] + row
         px, py = x + np.float32(0.5), y + np.float32(0.5)
-        # Barycentric weights of the first two corners, on the screen.
+        # Barycentric weights on the screen.
         dx, dy = px - c_x[index], py - c_y[index]
         scale = 1 / area[index]
         w_a = ((b_y - c_y)[index] * dx - (b_x - c_x)[index] * dy) * scale
@@ -105,6 +109,7 @@ def _covered(
         w_c = 1 - w_a - w_b
         inside = np.flatnonzero((w_a >= 0) & (w_b >= 0) & (w_c >= 0))
         index = index[inside]
+        # Screen weights ignore perspective: what is linear on the screen is value / depth, so weigh by 1 / depth.
         w_a, w_b, w_c = w_a[inside] * a_z[index], w_b[inside] * b_z[index], w_c[inside] * c_z[index]
         inverse = w_a + w_b + w_c
         pixel = y[inside] * size + x[inside]
@@ -113,13 +118,14 @@ def _covered(
 
 
 def _shade(
-    surface: Surface, index_P: Int[np.ndarray, "P"], weights_P3: np.ndarray, camera: Camera
+    surface: Surface, index_P: Int[np.ndarray, " P"], weights_P3: np.ndarray, camera: Camera
 ) -> Float[np.ndarray, "P 3"]:
     def at(corners: np.ndarray) -> np.ndarray:
         return np.einsum("pc,pcx->px", weights_P3, corners[index_P])
 
     normal_P3 = at(surface.normals_F33)
     normal_P3 /= np.maximum(np.linalg.norm(normal_P3, axis=-1, keepdims=True), 1e-6)
+    # Meshes often have faces the wrong way round: a normal that points away is turned to the camera.
     to_camera_P3 = np.asarray(camera.position, np.float32) - at(surface.corners_F33)
     away = (normal_P3 * to_camera_P3).sum(-1, keepdims=True) < 0
     normal_P3 = np.where(away, -normal_P3, normal_P3)
@@ -131,7 +137,7 @@ def _shade(
 
 
 def _sample(texture: np.ndarray, uv_P2: np.ndarray) -> Float[np.ndarray, "P 3"]:
-    """Bilinear, repeating."""
+    """The texture at (u, v), bilinear and repeating."""
     height, width = texture.shape[:2]
     x = (uv_P2[:, 0] % 1) * width - 0.5
     y = (1 - uv_P2[:, 1] % 1) * height - 0.5

@@ -1,8 +1,8 @@
-"""Rays through the pixels of a picture, and which solid each meets first.
+"""Rays through the pixels of a picture, and the solid that each one meets first.
 
-Camera rays have unit length along the viewing axis, so a ray's parameter t *is* the depth.
+Camera rays have length 1 along the viewing axis, so a ray's parameter t *is* the depth.
 
-Suffixes: H, W pixels of the (supersampled) picture; 3 coordinates.
+Shape legend: H, W pixels of the (supersampled) picture; 3 coordinates.
 """
 
 import math
@@ -14,7 +14,7 @@ from data_pipelines.synthetic.geometry import Camera, PlacedSolid
 
 
 def camera_rays(camera: Camera, size: int) -> Float32[np.ndarray, "H W 3"]:
-    """The direction of each pixel's ray in the world, of length 1 along the viewing axis."""
+    """The world direction of each pixel's ray, of length 1 along the viewing axis."""
     half = math.tan(math.radians(camera.field_of_view) / 2)
     at = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1) * np.float32(half)
     right, up, forward = camera.axes
@@ -24,7 +24,7 @@ def camera_rays(camera: Camera, size: int) -> Float32[np.ndarray, "H W 3"]:
 def visibility(
     solids: list[PlacedSolid], camera: Camera, origin: np.ndarray, rays_HW3: np.ndarray
 ) -> tuple[Float32[np.ndarray, "H W"], Int32[np.ndarray, "H W"]]:
-    """Depth and index of the nearest solid at each ray; inf and -1 where there is none."""
+    """Depth and index of the nearest solid on each ray; inf and -1 if there is none."""
     size = rays_HW3.shape[0]
     depth_HW = np.full((size, size), np.inf, np.float32)
     solid_HW = np.full((size, size), -1, np.int32)
@@ -38,14 +38,15 @@ def visibility(
 
 
 def _window(solid: PlacedSolid, camera: Camera, size: int) -> tuple[slice, slice]:
-    """Rows and columns that the solid's bounding sphere can cover; all of them when the camera is close."""
+    """Rows and columns that the solid's bounding sphere can cover; all of them if the camera is close."""
     x, y, z = camera.axes @ (solid.centre - np.asarray(camera.position, np.float32))
     if z <= solid.radius * 1.05:
         return slice(0, size), slice(0, size)
     half = math.tan(math.radians(camera.field_of_view) / 2)
     slices = []
     for across in (-y, x):
-        # The sphere's two tangents in the plane of this axis and the viewing axis.
+        # The sphere's two tangents in the plane of this axis and the viewing axis. Near 90 degrees (1.5 radians) the
+        # tangent explodes, so such a bound goes far outside the picture.
         angle = math.atan2(across, z)
         spread = math.asin(min(1.0, solid.radius / math.hypot(across, z)))
         low, high = (

@@ -1,6 +1,6 @@
-"""Random scenes for the renderer: toys under skies or in rooms; clips and turntables of them.
+"""Random scenes for the renderer: toys outdoors or in rooms, and clips and turntables of them.
 
-Everything is a pure function of a `np.random.Generator`. World units: a toy is about 1 high, the stage 4 across.
+Everything is a pure function of a `np.random.Generator`. In world units a toy is about 1 high, the stage 4 across.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ from data_pipelines.synthetic.geometry import (
 )
 from data_pipelines.synthetic.toys import KINDS, random_body
 
-_STAGE = np.array([1.3, 1.5])  # bodies stand at |x|, |y| up to these, in sight of the camera
+_STAGE = np.array([1.3, 1.5])  # largest |x| and |y| of a body, so that the camera sees it
 
 
 def random_scene(rng: np.random.Generator, n_bodies: tuple[int, int] = (2, 4)) -> Scene:
-    """Toys of different kinds that stand apart; as many as `n_bodies` = (least, most) says."""
+    """Toys of different kinds that stand apart; `n_bodies` = (least, most). A toy that finds no place is left out."""
     count = int(rng.integers(n_bodies[0], n_bodies[1] + 1))
     bodies: list[Body] = []
     for kind in rng.permutation(list(KINDS))[:count]:
@@ -41,12 +41,13 @@ def random_scene(rng: np.random.Generator, n_bodies: tuple[int, int] = (2, 4)) -
 def turntable(
     body: Body, rng: np.random.Generator, n_views: int = 24
 ) -> list[tuple[Scene, Camera]]:
-    """`n_views` views at equal steps once around `body`, from one height, on a plain background.
+    """`n_views` views at equal steps once around `body`, at one elevation, on a plain background.
 
     The distance is uniform in 1.5 .. 2.2 of the object's bounding diameter, as in the renders of Bai et al. (arXiv
-    2312.00785, appendix); the elevation, uniform in -45 .. 45 degrees there, starts at -15 here: toys have feet.
+    2312.00785, appendix). Their elevation is uniform in -45 .. 45 degrees; here it starts at -15, as toys have feet.
     """
     height, reach = body_height(body), body_reach(body)
+    # Bounding diameter 1, so that distances are in units of it.
     scale = 0.5 / math.hypot(height / 2, reach)
     centred = dataclasses.replace(
         body, size=body.size * scale, position=(0.0, 0.0, -height * scale / 2)
@@ -69,7 +70,7 @@ def turntable(
 
 
 def clip(rng: np.random.Generator, n_frames: int = 16) -> list[tuple[Scene, Camera]]:
-    """A scene in steady motion: toys slide, hop or turn, or the camera goes around them."""
+    """A scene in steady motion: the toys slide, hop or turn, or the camera circles them."""
     scene = random_scene(rng, (2, 3))
     azimuth, elevation = math.radians(rng.uniform(-25, 25)), math.radians(rng.uniform(16, 30))
     distance = rng.uniform(5.0, 5.8)
@@ -87,7 +88,7 @@ def clip(rng: np.random.Generator, n_frames: int = 16) -> list[tuple[Scene, Came
     return frames
 
 
-Move = Callable[[Body, float], Body]  # where a body is at a time in [0, 1]
+Move = Callable[[Body, float], Body]  # (body, time in [0, 1]) -> the body then
 
 
 def _random_move(motion: str, rng: np.random.Generator) -> Move:
@@ -113,7 +114,7 @@ def _random_move(motion: str, rng: np.random.Generator) -> Move:
 
 
 def _in_lanes(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Bodies on parallel lanes across the view, so that none runs into another; toys face where they go."""
+    """Puts the bodies on parallel lanes across the view, so that none hits another; toys face where they go."""
     lanes = np.linspace(-1.2, 1.4, len(scene.bodies))[rng.permutation(len(scene.bodies))]
     bodies = tuple(
         dataclasses.replace(body, position=(0.0, float(y), 0.0), yaw=0.0)

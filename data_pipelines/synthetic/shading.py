@@ -1,4 +1,4 @@
-"""The colours of what rays meet: background, shadows on the floor, patterned and lit surfaces.
+"""Colours of what rays meet: background, shadows on the floor, patterned and lit surfaces.
 
 Suffixes: H, W pixels of the (supersampled) picture; P points; 3 coordinates.
 """
@@ -8,8 +8,8 @@ import numpy as np
 from data_pipelines.synthetic.geometry import Background, PlacedSolid, Scene, Solid
 from data_pipelines.synthetic.shapes import dot, local_normals, unit
 
-_SHADOW = 0.6  # brightness of the floor where the sun does not reach it
-_SHADOW_DEPTH = 14.0  # farther shadows are not looked for
+_SHADOW = 0.6  # relative brightness of the floor in shadow
+_SHADOW_DEPTH = 14.0  # shadows farther away than this are not drawn
 
 
 def paint_background(
@@ -19,7 +19,7 @@ def paint_background(
     depth_HW: np.ndarray,
     solid_HW: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns depth, colour and normals with the background filled in behind the solids."""
+    """Depth, colour and normals, with the background filled in behind the solids."""
     background = scene.background
     empty = solid_HW < 0
     depth_HW, normal_HW3 = depth_HW.copy(), np.zeros_like(rays_HW3)
@@ -35,6 +35,7 @@ def paint_background(
     if background.kind == "plain" or origin[2] <= 0:
         return depth_HW, colour_HW3, normal_HW3
 
+    # Rays that go down meet the floor, unless a wall is nearer.
     rows, columns = np.nonzero(empty & (rays_HW3[..., 2] < -1e-4))
     rays_P3 = rays_HW3[rows, columns]
     t = -origin[2] / rays_P3[:, 2]
@@ -61,7 +62,7 @@ def _walls(
 
 
 def _floor(background: Background, at_P2: np.ndarray, depth_P: np.ndarray) -> np.ndarray:
-    """Colour of the tiles at points of the floor; far tiles, smaller than a pixel, take their mean."""
+    """Tile colours at points of the floor; far tiles, smaller than a pixel, fade to their mean."""
     tile = np.floor(at_P2 / background.tile).astype(np.int32)
     odd = ((tile[:, 0] + tile[:, 1]) & 1).astype(np.float32)
     contrast = np.clip(1.6 - depth_P / 8, 0, 1)
@@ -90,10 +91,10 @@ def paint_shadows(
     floor_HW = (solid_HW < 0) & (depth_HW < _SHADOW_DEPTH) & (rays_HW3[..., 2] < -1e-4)
     rows, columns = np.nonzero(floor_HW)
     x, y, z = (origin + depth_HW[rows, columns][:, None] * rays_HW3[rows, columns]).T
-    dark = np.abs(z) > 1e-3  # a wall: not the floor
+    dark = np.abs(z) > 1e-3  # on a wall, so not to be tested, nor darkened
     on_wall = dark.copy()
     for placed in solids:
-        # Only points of the floor in the shadow of the solid's bounding sphere are worth a ray.
+        # Rays are cast only from points near the shadow of the solid's bounding sphere.
         foot = placed.centre - sun * (placed.centre[2] / sun[2])
         near = np.abs(x - foot[0]) < placed.radius / sun[2]
         near &= (np.abs(y - foot[1]) < placed.radius / sun[2]) & ~dark
@@ -113,9 +114,9 @@ def paint_surfaces(
     colour_HW3: np.ndarray,
     normal_HW3: np.ndarray,
 ) -> None:
-    """Shades the visible points of each solid: pattern, sky light, sun, a small highlight."""
+    """Shades the visible points of each solid: pattern, sky light, sun, and a small highlight."""
     sun = np.asarray(scene.sun, np.float32)
-    # A plain background is a studio: softer light, so that the far side of a turntable is not dark.
+    # A plain background is a studio with softer light, so that the far side of a turntable is not dark.
     ambient, sunlight = (0.62, 0.46) if scene.background.kind == "plain" else (0.46, 0.62)
     for index in np.unique(solid_HW[solid_HW >= 0]):
         placed = solids[index]
@@ -138,6 +139,7 @@ def _pattern(solid: Solid, local_P3: np.ndarray) -> np.ndarray:
     first, second = np.asarray(solid.colour, np.float32), np.asarray(solid.colour2, np.float32)
     if solid.pattern == "solid":
         return np.broadcast_to(first, local_P3.shape)
+    # 0.999: the top face, at exactly 1, must not begin a phase of its own.
     rings = np.floor((local_P3[:, 2] * 0.999 + 1) / 2 * solid.frequency)
     if solid.shape in ("box", "wedge", "pyramid"):
         stripes = np.floor((local_P3[:, 0] * 0.999 + 1) / 2 * solid.frequency)

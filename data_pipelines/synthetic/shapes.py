@@ -1,6 +1,6 @@
-"""Unit solids: where rays meet them, and which way their surface looks there.
+"""Unit solids: where rays meet them, and the surface normals there.
 
-A ray is o + t d, in the solid's own frame; `o` and `d` end in an axis of 3 and broadcast. The origin is outside.
+A ray is o + t d in the solid's own frame; `o` and `d` end in an axis of 3 and broadcast. The origin is outside.
 """
 
 import functools
@@ -15,7 +15,7 @@ _NEAR_DEPTH = 1e-3
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dot product along the last axis; einsum does not pay numpy's price for reducing an axis of 3."""
+    """Dot product along the last axis, by einsum because NumPy is slow at reducing an axis of 3."""
     return np.einsum("...i,...i->...", a, b)
 
 
@@ -27,17 +27,19 @@ def unit(a: np.ndarray) -> np.ndarray:
 def _solve_quadratic(
     a: np.ndarray, b: np.ndarray, c: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Roots t0 <= t1 of a t^2 + 2 b t + c, and where they are real."""
+    """Roots t0 <= t1 of a t^2 + 2 b t + c, and whether they are real."""
     discriminant = b * b - a * c
     real = discriminant > 0
     root = np.sqrt(np.where(real, discriminant, 0))
-    a = np.where(np.abs(a) < 1e-9, 1e-9, a)
+    a = np.where(
+        np.abs(a) < 1e-9, 1e-9, a
+    )  # not 0: a ray along the axis gets far roots, and the caps decide
     t0, t1 = (-b - root) / a, (-b + root) / a
     return np.minimum(t0, t1), np.maximum(t0, t1), real
 
 
 def _slab(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a ray is between -1 and 1 along one coordinate."""
+    """The two t between which a ray is within -1 and 1 along one coordinate."""
     inverse = 1 / np.where(np.abs(d) < 1e-9, 1e-9, d)
     t0, t1 = (-1 - o) * inverse, (1 - o) * inverse
     return np.minimum(t0, t1), np.maximum(t0, t1)
@@ -78,7 +80,7 @@ def _hit_cone(o: np.ndarray, d: np.ndarray) -> np.ndarray:
 
 
 def _hit_polytope(o: np.ndarray, d: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    """Inside: normal . x <= offset for all rows (normal, offset) of `planes`."""
+    """A point x is inside if normal . x <= offset for all rows (normal, offset) of `planes`."""
     distance = planes[:, 3] - o @ planes[:, :3].T
     speed = d @ planes[:, :3].T
     t = distance / np.where(np.abs(speed) < 1e-9, 1e-9, speed)
@@ -87,9 +89,8 @@ def _hit_polytope(o: np.ndarray, d: np.ndarray, planes: np.ndarray) -> np.ndarra
     return _first(enter, leave)
 
 
-_SLOPE = 1 / math.sqrt(
-    5
-)  # faces of a solid of height 2 over a half base of 1: normal (2, 0, 1) / sqrt 5
+# Faces of a solid of height 2 over a half base of 1 have the normal (2, 0, 1) / sqrt 5.
+_SLOPE = 1 / math.sqrt(5)
 PYRAMID = np.array(
     [(2, 0, 1, 1), (-2, 0, 1, 1), (0, 2, 1, 1), (0, -2, 1, 1), (0, 0, -1 / _SLOPE, 1 / _SLOPE)],
     np.float32,
@@ -116,7 +117,7 @@ INTERSECT: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def local_normals(shape: Shape, p: np.ndarray) -> np.ndarray:
-    """Outward normals (not unit) at points of the unit solid's surface."""
+    """Outward normals, not of unit length, at points on the unit solid's surface."""
     if shape == "sphere":
         return p
     if shape == "box":
@@ -126,6 +127,7 @@ def local_normals(shape: Shape, p: np.ndarray) -> np.ndarray:
         planes = PYRAMID if shape == "pyramid" else WEDGE
         return planes[(p @ planes[:, :3].T - planes[:, 3]).argmax(-1), :3]
     side = p.copy()
+    # Half the gradient of x^2 + y^2 - r^2, where the cone has r = (1 - z) / 2.
     side[:, 2] = 0 if shape == "cylinder" else (1 - p[:, 2]) / 4
     on_cap = np.abs(p[:, 2]) > 1 - 1e-4 if shape == "cylinder" else p[:, 2] < -1 + 1e-4
     cap = np.zeros_like(p)

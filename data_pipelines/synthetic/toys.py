@@ -1,4 +1,4 @@
-"""Twelve kinds of toys, built of solids; each is about 1 high.
+"""Twelve kinds of toys, built from solids; each is about 1 high.
 
 Everything is a pure function of a `np.random.Generator`.
 """
@@ -139,7 +139,7 @@ def _table(rng: np.random.Generator) -> tuple[Solid, ...]:
     return (*legs, Solid("box", (0, 0, 0.58), (0.55, 0.42, 0.06), top))
 
 
-# Their order gives the class ids of segmentation pictures: the first is 1.
+# The order gives the class ids of segmentation pictures; the first is 1.
 KINDS: dict[str, Callable[[np.random.Generator], tuple[Solid, ...]]] = {
     "ball": _ball,
     "box": _box,
@@ -158,6 +158,6 @@ CLASS_IDS = {kind: i + 1 for i, kind in enumerate(KINDS)}
 
 
 def random_body(rng: np.random.Generator, kind: str | None = None) -> Body:
-    """A toy of `kind`, or of any, at the origin."""
+    """A toy at the origin, of `kind` or of a random one."""
     kind = str(rng.choice(list(KINDS))) if kind is None else kind
     return Body(kind, KINDS[kind](rng), yaw=float(rng.uniform(0, 2 * math.pi)))
