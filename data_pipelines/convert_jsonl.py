@@ -175,7 +175,7 @@ def parse_line(line: bytes, codebook_size: int, tokens_per_image: int) -> UInt16
     if low < 0 or high >= codebook_size:
         wrong = low if low < 0 else high
         raise BadLine(f"token {wrong} is no code: codes are 0..{codebook_size - 1}")
-    # Wide enough: --codebook_size is at most 1 << 16.
+    # Wide enough: the command refuses tokenizers of more than 1 << 16 codes.
     return tokens.astype(np.uint16).reshape(-1, tokens_per_image)
 
 
@@ -306,6 +306,10 @@ def _target() -> Target:
             "image_size": vqgan.config.resolution,
             "tokens_per_image": vqgan.tokens_per_image,
         }
+    if fields["codebook_size"] > 1 << 16:
+        raise UserError(
+            f"the tokenizer has {fields['codebook_size']} codes: token files are converted to uint16, at most 65536"
+        )
     if not fields["fingerprint"]:
         raise UserError("no tokenizer given: set --tokenizer, or --tokenizer_fingerprint")
     if not args.name or not args.source:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from lvm_jax.data.sentences.sentence_record import schema_of
 from lvm_jax.data.sentences.visual_sentence import Category, VisualSentence
 from lvm_jax.inference.codec import encode_images
 from lvm_jax.models.tokenizer.vqgan import VQGAN
@@ -67,5 +68,6 @@ def clip_of(frames: Sequence[Frame], count: int, *, seed: tuple[int, int]) -> li
 def tokenize_clip(vqgan: VQGAN, frames: Sequence[Frame], key: str) -> VisualSentence:
     """Encodes frames of any size, squashed to the tokenizer's square as in training."""
     squares = np.stack([resize(frame, vqgan.config.resolution) for frame in frames])
-    codes = encode_images(vqgan, squares).astype(np.uint16)
+    # As a record of this codebook stores them: a fixed uint16 would wrap the codes of a larger one.
+    codes = encode_images(vqgan, squares).astype(schema_of(vqgan.codebook_size).id_type)
     return VisualSentence(codes, "videos", Category.UNLABELLED_VIDEO, key, f"frame*{len(frames)}")
