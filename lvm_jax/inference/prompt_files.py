@@ -100,7 +100,7 @@ class FileCase:
     def _case(self, contents: Mapping[str, bytes], key: str) -> Case:
         def picture(file: str) -> UInt8[np.ndarray, "H W 3"]:
             try:
-                return load_image(contents[str(file)])
+                return load_image(contents[str(file)], fit=True)
             except BadImage as error:
                 raise UserError(
                     f"{self.origin}: the prompt image {file}: {error.why}: give a readable jpg, png or webp file"
