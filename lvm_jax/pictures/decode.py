@@ -31,7 +31,7 @@ from lvm_jax.pictures import samples
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
 # A progressive JPEG lies in memory at its full size, in 3 to 6 bytes a pixel, even if it is decoded at an eighth.
-_FULL_SIZE = 4  # times the limit of decoded pixels
+_FULL_SIZE = 3  # times the limit of decoded pixels
 
 
 class BadImage(ValueError):
@@ -56,10 +56,10 @@ def load_image(
     Args:
       source: a local or remote path, or the content of a file.
       max_pixels: larger images are refused before decoding. What counts for a JPEG is the size that it is decoded at,
-        and four times the limit for its full size.
+        and three times the limit for its full size.
       enough: the short side that the caller needs. A JPEG of 2, 4 or 8 times that size is decoded that much smaller, in
         a fraction of the time. 0 decodes it whole.
-      fit: decodes a JPEG that is larger than `max_pixels` at a half, a quarter or an eighth of its size.
+      fit: decodes a JPEG that is larger than `max_pixels` at half of its size.
       formats: Pillow's names of the formats that may be opened; by default all. Name them if the file comes from a
         stranger: Pillow starts another program to read some formats, such as EPS.
 
@@ -170,25 +170,21 @@ def _choose_size(
       BadImage: that is still too large.
     """
     width, height = image.size
+    fix = "scale the file down"
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         largest = _FULL_SIZE * max_pixels
         if width * height > largest:
             raise BadImage(
-                name,
-                f"{width}x{height} pixels exceed the limit of {largest} of a JPEG: scale it down",
+                name, f"{width}x{height} pixels exceed the limit of {largest} of a JPEG: {fix}"
             )
+        fix += "; a folder of images with short_side decodes it small"
         if enough:
             # draft scales inside the JPEG decoder, before the pixels exist.
             image.draft(None, (enough, enough))
-        elif fit:
-            parts = next((n for n in (1, 2, 4) if width * height <= n * n * max_pixels), 8)
-            image.draft(None, (max(1, width // parts), max(1, height // parts)))
+        elif fit and width * height > max_pixels:
+            image.draft(None, (max(1, width // 2), max(1, height // 2)))
     if image.width * image.height > max_pixels:
-        raise BadImage(
-            name,
-            f"{width}x{height} pixels exceed the limit of {max_pixels}: scale the file down, or, if it is a JPEG, ask "
-            "for a short side (short_side), and it is decoded small",
-        )
+        raise BadImage(name, f"{width}x{height} pixels exceed the limit of {max_pixels}: {fix}")
 
 
 def _loaded(image: Image.Image, name: str) -> tuple[Image.Image, int]:

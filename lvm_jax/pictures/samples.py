@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Shaped
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 
 _TRANSPARENT = "transparency"  # Pillow's key of the transparent level, colour or palette entries
 # By EXIF orientation, TIFF 6.0, section 8: what turns the stored picture upright.
@@ -42,7 +42,7 @@ class Levels(NamedTuple):
 
 def levels_of(image: Image.Image) -> Levels:
     """The levels of an opened image that is not decoded yet; afterwards the file's depth is forgotten."""
-    tile = image.tile[0] if getattr(image, "tile", None) else None
+    tile = image.tile[0] if isinstance(image, ImageFile.ImageFile) and image.tile else None
     arguments = (tile.args if tile else None) or ()
     raw, *more = (arguments,) if isinstance(arguments, str) else (*arguments, None)
     largest = 65535 if image.mode == "I" or image.mode.startswith("I;16") else 255
@@ -57,19 +57,19 @@ def levels_of(image: Image.Image) -> Levels:
 
 def clear_pixels(image: Image.Image) -> Bool[np.ndarray, "H W"] | None:
     """Where an opened PNG of 16-bit RGB has its transparent colour; None for all others."""
-    tile = image.tile[0] if getattr(image, "tile", None) else None
-    if tile is None or tile.args != "RGB;16B" or _TRANSPARENT not in image.info:
+    if not isinstance(image, PngImagePlugin.PngImageFile) or _TRANSPARENT not in image.info:
         return None
+    if image.fp is None or not image.tile or image.tile[0].args != "RGB;16B":
+        return None
+    place = image.fp.tell()
+    image.fp.seek(0)
+    content = image.fp.read()
+    image.fp.seek(place)
     colour = np.asarray(image.info[_TRANSPARENT])
-    file = image.fp
-    place = file.tell()
-    file.seek(0)
-    content = file.read()
-    file.seek(place)
     clear = np.ones((image.height, image.width), bool)
     # Pillow gives one byte of each sample: read as if the other byte order were meant, the lower one.
     for order, byte in (("B", colour >> 8), ("L", colour & 255)):
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as half:
+        with PngImagePlugin.PngImageFile(io.BytesIO(content)) as half:
             half.tile = [tile._replace(args=f"RGB;16{order}") for tile in half.tile]
             clear &= (np.asarray(half) == byte).all(-1)
     return clear

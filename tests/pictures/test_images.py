@@ -147,14 +147,14 @@ def test_a_jpeg_above_the_limit_is_decoded_small(progressive):
     jpeg = encoded(Image.fromarray(picture(height=400, width=640)), "JPEG", progressive=progressive)
     with pytest.raises(BadImage, match=r"640x400 .* limit of 255999: .*short_side"):
         load_image(jpeg, 255_999)
-    for limit, height in ((255_999, 200), (64_000, 200), (256_000, 400)):
+    for limit, height in ((255_999, 200), (85_334, 200), (256_000, 400)):
         assert load_image(jpeg, limit, fit=True).shape == (height, height * 8 // 5, 3)
-    assert load_image(jpeg, 64_000, enough=200).shape == (200, 320, 3)
-    with pytest.raises(BadImage, match="640x400 pixels exceed the limit of 64000"):
-        load_image(jpeg, 64_000, enough=201)  # half of it would be too small to serve
+    assert load_image(jpeg, 85_334, enough=200).shape == (200, 320, 3)
+    with pytest.raises(BadImage, match="640x400 pixels exceed the limit of 85334"):
+        load_image(jpeg, 85_334, enough=201)  # half of it would be too small to serve
     for asked in ({"enough": 1}, {"fit": True}):
-        with pytest.raises(BadImage, match="640x400 pixels exceed the limit of 255996 of a JPEG"):
-            load_image(jpeg, 63_999, **asked)
+        with pytest.raises(BadImage, match="640x400 pixels exceed the limit of 255999 of a JPEG"):
+            load_image(jpeg, 85_333, **asked)
     with pytest.raises(BadImage, match="640x400 pixels exceed the limit"):
         load_image(encoded(Image.new("L", (640, 400))), 255_999, fit=True)  # a PNG has one size
 
