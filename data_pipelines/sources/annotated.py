@@ -9,6 +9,7 @@ from data_pipelines.sources.base import BadItem, list_folders
 from data_pipelines.sources.images import read_image
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.pictures.decode import EXTENSIONS
+from lvm_jax.pictures.listing import list_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,8 @@ class AnnotatedImages:
         try:
             files = {
                 path.stem: path
-                for path in sorted((epath.Path(self.root) / key).iterdir())
-                if path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
+                for path in list_folder(epath.Path(self.root) / key)
+                if path.name.lower().endswith(EXTENSIONS)
             }
         except OSError as error:
             raise BadItem(key, f"cannot be listed ({error})") from error

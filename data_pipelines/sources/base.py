@@ -6,7 +6,7 @@ from etils import epath
 
 from data_pipelines.items import Item
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.listing import existing_folder
+from lvm_jax.pictures.listing import existing_folder, list_folder
 
 
 class BadItem(Exception):
@@ -75,4 +75,4 @@ def list_folders(root: str, what: str) -> list[str]:
 
 def child_folders(folder: epath.Path) -> list[str]:
     """Sorted names of the folders in `folder`; hidden ones are skipped."""
-    return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
+    return [path.name for path in list_folder(folder) if path.is_dir()]

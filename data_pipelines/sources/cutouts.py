@@ -5,7 +5,6 @@ Shape legend: H, W of the cut-out; its 4 channels are RGBA.
 
 import dataclasses
 import functools
-import io
 
 import numpy as np
 from etils import epath
@@ -20,7 +19,7 @@ from data_pipelines.sources.images import shrink
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
-from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
+from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image, load_rgba
 from lvm_jax.pictures.listing import list_files
 from lvm_jax.pictures.resize import resize_and_crop
 
@@ -103,10 +102,8 @@ class Cutouts:
         """The cut-out at its size in the composite, without transparent borders, perhaps mirrored."""
         try:
             cut = _cut_out(str(epath.Path(self.root) / path), 2 * self.size)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise BadItem(key, f"cannot be decoded ({error})") from error
-        except _NoObject as error:
-            raise BadItem(key, str(error)) from error
+        except BadImage as error:
+            raise BadItem(key, error.why) from error
         long_side = rng.uniform(self.scale[0], self.scale[1]) * self.size
         factor = long_side / max(cut.size)
         width, height = (max(1, round(side * factor)) for side in cut.size)
@@ -132,25 +129,17 @@ def _background(path: str, short_side: int) -> Picture:
     return shrink(load_image(path, enough=2 * short_side), short_side)
 
 
-class _NoObject(Exception):
-    """Says why a picture holds no cut-out."""
-
-
 @functools.lru_cache(maxsize=1024)
 def _cut_out(path: str, long_side: int) -> PILImage.Image:
     """RGBA without transparent borders, shrunk.
 
     Raises:
-      _NoObject: there is no alpha channel, or it is empty.
-      OSError, ValueError, SyntaxError: Pillow cannot decode the file.
+      BadImage: as `load_rgba`, or the alpha channel is empty.
     """
-    with PILImage.open(io.BytesIO(epath.Path(path).read_bytes())) as picture:
-        if "A" not in picture.getbands() and "transparency" not in picture.info:
-            raise _NoObject("has no alpha channel")
-        cut = picture.convert("RGBA")
+    cut = PILImage.fromarray(load_rgba(path))
     bounds = cut.getchannel("A").getbbox()
     if bounds is None:
-        raise _NoObject("is transparent everywhere")
+        raise BadImage(path, "is transparent everywhere")
     cut = cut.crop(bounds)
     cut.thumbnail((long_side, long_side), PILImage.Resampling.LANCZOS)
     return cut

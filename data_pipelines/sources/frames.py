@@ -11,6 +11,7 @@ from data_pipelines.sources.base import BadItem, child_folders, list_folders
 from data_pipelines.sources.images import read_image
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.pictures.decode import EXTENSIONS
+from lvm_jax.pictures.listing import list_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +57,7 @@ class FrameFolders:
 
 
 def _images(folder: epath.Path) -> list[epath.Path]:
-    files = [
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
-    ]
+    files = [path for path in list_folder(folder) if path.name.lower().endswith(EXTENSIONS)]
     return sorted(files, key=lambda path: by_numbers(path.name))
 
 

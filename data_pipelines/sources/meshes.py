@@ -72,7 +72,8 @@ class MeshFolder:
 
     def keys(self) -> list[str]:
         """Relative paths of the meshes; see `Source`."""
-        return list_files(self.root, EXTENSIONS, "meshes")
+        # Materials and textures lie beside the meshes: they are read with them, not skipped.
+        return list_files(self.root, EXTENSIONS, "meshes", others=False)
 
     def load(self, key: str) -> PictureItem:
         """All views of one mesh; see `Source`."""

@@ -11,7 +11,7 @@ from etils import epath
 
 from data_pipelines.sources.base import BadItem, child_folders
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.listing import existing_folder, list_files
+from lvm_jax.pictures.listing import existing_folder, list_files, list_folder
 
 Roles = tuple[tuple[str, ...], ...]  # (role, template)
 
@@ -42,7 +42,9 @@ def list_keys(root: str, template: str) -> list[str]:
     pattern = re.escape(template).replace(r"\{key\}", "(.+)")
     found = []
     if (folder / fixed).is_dir():
-        names = list_files(str(folder / fixed), (suffix.lower(),), f"files like {template}")
+        names = list_files(
+            folder / fixed, (suffix.lower(),), f"files like {template}", others=False
+        )
         paths = (f"{fixed}/{name}" if fixed else name for name in names)
         found = [match[1] for path in paths if (match := re.fullmatch(pattern, path))]
     if not found:
@@ -74,7 +76,7 @@ def list_frames(root: str, template: str, key: str) -> dict[str, epath.Path]:
     folder = epath.Path(root) / parent
     pattern = re.escape(name).replace(r"\{frame\}", "(.+)")
     try:
-        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        paths = list_folder(folder) if folder.is_dir() else []
     except OSError as error:
         raise BadItem(key, f"cannot be listed ({error})") from error
     matches = {path: re.fullmatch(pattern, path.name) for path in paths}

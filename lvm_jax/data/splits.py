@@ -17,8 +17,8 @@ from lvm_jax.errors import UserError
 
 def stable_fraction(name: str) -> float:
     """A number in [0, 1) that depends on the name alone: the same on every machine, even as the set grows."""
-    # Not `hash`: Python salts it anew in each process.
-    digest = hashlib.sha256(name.encode()).digest()
+    # Not `hash`: Python salts it anew in each process. A name in a tar need not be UTF-8.
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

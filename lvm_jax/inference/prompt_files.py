@@ -32,7 +32,7 @@ from lvm_jax.inference.cases import Case, Question
 from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image
-from lvm_jax.pictures.listing import find_images
+from lvm_jax.pictures.listing import find_images, list_folder
 
 _SHAPES = ({"input"}, {"pairs", "query"}, {"examples", "query"})
 _FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # only the last of "parts" may have a query
@@ -100,7 +100,7 @@ class FileCase:
     def _case(self, contents: Mapping[str, bytes], key: str) -> Case:
         def picture(file: str) -> UInt8[np.ndarray, "H W 3"]:
             try:
-                return load_image(contents[str(file)])
+                return load_image(contents[str(file)], fit=True)
             except BadImage as error:
                 raise UserError(
                     f"{self.origin}: the prompt image {file}: {error.why}: give a readable jpg, png or webp file"
@@ -162,7 +162,7 @@ def read_prompts(
     """
     path = epath.Path(source)
     if path.is_dir():
-        cases = [_of_folder(folder, vqgan) for folder in sorted(path.iterdir()) if folder.is_dir()]
+        cases = [_of_folder(folder, vqgan) for folder in list_folder(path) if folder.is_dir()]
     elif path.exists():
         cases = _of_lines(path, vqgan, epath.Path(base or path.parent))
     else:

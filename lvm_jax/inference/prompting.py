@@ -128,7 +128,9 @@ def as_rgb(image: Image) -> UInt8[np.ndarray, "H W 3"]:
     """
     if isinstance(image, str | os.PathLike | PIL.Image.Image):
         try:
-            return to_rgb(image) if isinstance(image, PIL.Image.Image) else load_image(image)
+            if isinstance(image, PIL.Image.Image):
+                return to_rgb(image)
+            return load_image(image, fit=True)  # the tokenizer's square is smaller still
         except BadImage as error:
             raise UserError(
                 f"the prompt image {error}: give a readable jpg, png or webp file"

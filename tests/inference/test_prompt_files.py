@@ -135,7 +135,9 @@ def test_every_file_is_read_once_and_decoded_only_where_it_is_asked(vqgan, pictu
         type(epath.Path()), "read_bytes", lambda path: read.append(path.name) or read_bytes(path)
     )
     monkeypatch.setattr(
-        prompt_files, "load_image", lambda content: opened.append(1) or load_image(content)
+        prompt_files,
+        "load_image",
+        lambda content, **options: opened.append(1) or load_image(content, **options),
     )
     lines = write(pictures / "twice.jsonl", {"input": ["0.png", "1.png", "0.png"]})
     question = read_prompts(lines, vqgan)[0].ask()

@@ -1,4 +1,5 @@
 import io
+import resource
 import zlib
 
 import numpy as np
@@ -139,6 +140,34 @@ def test_a_jpeg_is_decoded_near_the_size_that_is_enough():
     near = np.asarray(image.resize((320, 200), Image.Resampling.BOX)).astype(int)
     assert np.abs(load_image(jpeg, enough=200) - near).mean() < 4
     assert load_image(encoded(image), enough=10).shape == (400, 640, 3), "a PNG has one size"
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_above_the_limit_is_decoded_small(progressive):
+    jpeg = encoded(Image.fromarray(picture(height=400, width=640)), "JPEG", progressive=progressive)
+    with pytest.raises(BadImage, match=r"640x400 .* limit of 255999: .*short_side"):
+        load_image(jpeg, 255_999)
+    for limit, height in ((255_999, 200), (85_334, 200), (256_000, 400)):
+        assert load_image(jpeg, limit, fit=True).shape == (height, height * 8 // 5, 3)
+    assert load_image(jpeg, 85_334, enough=200).shape == (200, 320, 3)
+    with pytest.raises(BadImage, match="640x400 pixels exceed the limit of 85334"):
+        load_image(jpeg, 85_334, enough=201)  # half of it would be too small to serve
+    for asked in ({"enough": 1}, {"fit": True}):
+        with pytest.raises(BadImage, match="640x400 pixels exceed the limit of 255999 of a JPEG"):
+            load_image(jpeg, 85_333, **asked)
+    with pytest.raises(BadImage, match="640x400 pixels exceed the limit"):
+        load_image(encoded(Image.new("L", (640, 400))), 255_999, fit=True)  # a PNG has one size
+
+
+def test_a_photograph_of_108_megapixels():
+    jpeg = encoded(Image.new("L", (12_000, 9_000), 77), "JPEG")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load_image(jpeg, enough=512).shape == (1_125, 1_500, 3)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 64 << 10, "KiB; the whole picture would take 300 MB"
+    assert load_image(jpeg, fit=True).shape == (4_500, 6_000, 3)
+    with pytest.raises(BadImage, match="12000x9000 pixels exceed the limit of 80000000"):
+        load_image(jpeg)
 
 
 def test_find_images(tmp_path):

@@ -28,7 +28,7 @@ class FileImages:
 
     def load(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Decodes file `index`."""
-        return load_image(self.names[index])
+        return load_image(self.names[index], fit=True)  # it is resized anyway
 
 
 class Images(Protocol):

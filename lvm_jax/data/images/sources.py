@@ -261,6 +261,6 @@ def _ranges(pattern: str) -> list[str]:
 
 def _decoded(content: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
     try:
-        return load_image(content)
+        return load_image(content, fit=True)  # it is resized anyway
     except BadImage as error:
         raise BadImage(name, error.why) from error

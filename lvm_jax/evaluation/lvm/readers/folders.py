@@ -10,6 +10,7 @@ from lvm_jax.evaluation.lvm.readers.episodes import draw_support, load
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 from lvm_jax.pictures.annotation_maps import grey
 from lvm_jax.pictures.decode import EXTENSIONS
+from lvm_jax.pictures.listing import list_folder
 
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mkv", ".avi", ".mov")
 
@@ -51,7 +52,7 @@ class AnnotatedFolders:
         base, self._role = epath.Path(root), role
         if not base.is_dir():
             raise UserError(f"{base} is not a folder: point at one such as CORPUS/scenes")
-        items = sorted(folder for folder in base.iterdir() if (folder / f"{role}.png").exists())
+        items = [folder for folder in list_folder(base) if (folder / f"{role}.png").exists()]
         self._queries = [item for item in items if f"{base.name}/{item.name}" in held_out]
         self._support = [item for item in items if f"{base.name}/{item.name}" not in held_out]
         if not self._queries or not self._support:
@@ -86,8 +87,9 @@ def class_folders(
         raise UserError(f"{base} is not a folder: point at a split, such as ROOT/val")
     found = [
         (file, folder.name)
-        for folder in sorted(path for path in base.iterdir() if path.is_dir())
-        for file in sorted(folder.iterdir())
+        for folder in list_folder(base)
+        if folder.is_dir()
+        for file in list_folder(folder)
         if file.name.lower().endswith(tuple(extensions))
     ]
     if not found:
