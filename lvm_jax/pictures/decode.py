@@ -13,6 +13,8 @@ from etils import epath
 from jaxtyping import Int32, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from lvm_jax.errors import BadData
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
 _DECODE_ERRORS = (
@@ -25,7 +27,7 @@ _DECODE_ERRORS = (
 )
 
 
-class BadImage(ValueError):
+class BadImage(BadData, ValueError):
     """A file that cannot be read as an image; `path` names it, `why` says the reason."""
 
     def __init__(self, path: str, why: str):

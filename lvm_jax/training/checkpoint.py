@@ -21,6 +21,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from lvm_jax.errors import UserError
+from lvm_jax.tasks.base import leaf_name
 from lvm_jax.training import digests
 
 
@@ -255,12 +256,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
 def _flatten(tree: Any) -> dict[str, Any]:
     """Leaves by readable name, in the tree's order, without the `value` of Variables."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    parts = (jax.tree_util.keystr((key,), simple=True) for key in path)
-    return "/".join(part for part in parts if part not in ("", "value"))
+    return {leaf_name(path): leaf for path, leaf in leaves}
 
 
 @contextlib.contextmanager
