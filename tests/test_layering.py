@@ -15,7 +15,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up; rooms of one rank do not import each other.
 RANKS = [
-    {"errors", "files"},
+    {"errors"},
+    {"files"},
     {"config", "cli", "vocabulary"},
     {"parallel"},
     {"pictures", "weights"},

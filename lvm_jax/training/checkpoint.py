@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from lvm_jax import files
 from lvm_jax.errors import UserError
 from lvm_jax.tasks.base import leaf_name
 from lvm_jax.training import digests
@@ -170,7 +171,7 @@ class Checkpointer:
         if jax.process_index() != 0:
             return
         # An object store cannot rename: there the folder has its final name from the start, and a mark commits it.
-        unfinished = [*self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")]
+        unfinished = files.named(self._folder, f"{self._saving}.orbax-checkpoint-tmp*")
         folder = unfinished[0] if unfinished else self._folder / str(self._saving)
         names = [name for name in digests.files_of(folder) if "/" in name]
         digests.write(folder, names, digests.CONTENTS)
@@ -197,7 +198,7 @@ class Checkpointer:
         if jax.process_index() == 0:
             self._set_aside.mkdir(exist_ok=True)
             for step in steps:
-                earlier = len([*self._set_aside.glob(f"{step}*")])
+                earlier = len(files.named(self._set_aside, f"{step}*"))
                 name = f"{step}.{earlier}" if earlier else str(step)
                 (self._folder / str(step)).rename(self._set_aside / name)
         # No host may list the folder again before the first one has renamed.
