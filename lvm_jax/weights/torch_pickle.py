@@ -275,7 +275,8 @@ def _check_sizes(content: bytes) -> None:
       ValueError: it does, or it is cut short.
     """
     for operation, argument, _ in pickletools.genops(content):
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
+        memo = operation.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if memo and argument is not None and argument > len(content):
             raise ValueError("a memo beyond the end")
 
 

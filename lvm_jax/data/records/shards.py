@@ -32,11 +32,13 @@ def find_shards(shards: Shards, split: str) -> dict[epath.Path, list[epath.Path]
       UserError: nothing matches, a shard of a folder is missing, no data set has the split, or a folder holds several
         versions of one data set.
     """
-    if isinstance(shards, str) and not epath.Path(shards).exists():
-        entries: list[epath.PathLike] = [part.strip() for part in shards.split(",") if part.strip()]
+    entries: list[epath.PathLike]
+    if not isinstance(shards, str):
+        entries = list(shards) if isinstance(shards, Sequence) else [shards]
+    elif epath.Path(shards).exists():  # its name may have a comma
+        entries = [shards]
     else:
-        several = isinstance(shards, Sequence) and not isinstance(shards, str)
-        entries = list(shards) if several else [shards]
+        entries = [part.strip() for part in shards.split(",") if part.strip()]
     found: dict[epath.Path, set[epath.Path]] = defaultdict(set)
     splits: set[str] = set()
     for path in (path for entry in entries for path in _expand(epath.Path(entry))):
