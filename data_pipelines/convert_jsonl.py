@@ -4,9 +4,9 @@ r"""Converts the published code's token files to shards, and back.
         --category=unlabelled_video --layout=frame --tokenizer=MODEL
 
 reads lines of `{"tokens": base64 of little-endian int32}` without BOS or EOS (LVM, tokenize_examples) and writes
-`SHARDS/NAME/VERSION/`. Flags give what these files do not say: where the sentences come from, their category, and the
-roles of their images (`--layout=image,depth` repeats until each image has a role). Bad lines are named and skipped, up
-to a limit.
+`SHARDS/NAME/VERSION/`; int64 needs --token_dtype. Flags give what these files do not say: where the sentences come
+from, their category, and the roles of their images (`--layout=image,depth` repeats until each image has a role). Bad
+lines are named and skipped, up to a limit.
 
     python -m data_pipelines.convert_jsonl --shards=SHARDS/NAME/VERSION --split=train --jsonl=train.jsonl
 
@@ -18,7 +18,6 @@ Shape legend: M images of a sentence, N codes of an image, L codes of a sentence
 import base64
 import contextlib
 import dataclasses
-import glob
 import json
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -48,6 +47,8 @@ from lvm_jax.errors import UserError
 
 MAX_LINE_BYTES = 1 << 26  # 49,000 images of 256 tokens
 PART = ".part-"
+TOKEN_DTYPES = ("int32", "int64")
+_SHOWN = 3  # bad lines in a message
 
 
 class BadLine(Exception):
@@ -66,6 +67,7 @@ class Target:
       validation: share of sentences to hold out, by a stable hash of their keys.
       sentences_per_shard: the last shard of a split may have fewer.
       max_bad_lines: how many may be skipped; one more is an error.
+      token_dtype: of the numbers in a line, one of `TOKEN_DTYPES`; None: int32, and lines that look like int64 are bad.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Target:
     validation: float = 0.0
     sentences_per_shard: int = 100_000
     max_bad_lines: int = 16
+    token_dtype: str | None = None
 
 
 def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: Target) -> Manifest:
@@ -96,7 +99,7 @@ def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: 
     roles = expand_layout(target.layout)
     folder.mkdir(parents=True, exist_ok=True)
     # This run may write fewer shards, and would not overwrite all of them.
-    for of_a_killed_run in [*folder.glob(f"{PART}*"), *files.leftovers(folder)]:
+    for of_a_killed_run in [*files.named(folder, f"{PART}*"), *files.leftovers(folder)]:
         of_a_killed_run.unlink()
     bad: list[str] = []
     splits = {"train": _Split(folder, "train", target.sentences_per_shard)}
@@ -107,13 +110,16 @@ def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: 
             stack.enter_context(split)
         for key, line in _lines([epath.Path(path) for path in paths]):
             try:
-                codes = parse_line(line, target.codebook_size, target.tokens_per_image)
+                codes = parse_line(
+                    line, target.codebook_size, target.tokens_per_image, target.token_dtype
+                )
                 sentence = _sentence(codes, key, roles, target)
             except BadLine as error:
                 bad.append(f"{key}: {error}")
                 if len(bad) > target.max_bad_lines:
                     raise UserError(
-                        f"more bad lines than --max_bad_lines={target.max_bad_lines}; the last is {bad[-1]}"
+                        f"more bad lines than --max_bad_lines={target.max_bad_lines}; the last is {bad[-1]}; "
+                        f"{_first(bad)}"
                     ) from error
                 continue
             # By the key alone: a sentence keeps its split when other files are added.
@@ -122,7 +128,7 @@ def from_jsonl(paths: Sequence[epath.PathLike], output: epath.PathLike, target: 
     for split in splits.values():
         if not split.lengths:
             raise UserError(
-                f"split {split.name!r} has no sentence: give longer files or another --validation"
+                f"split {split.name!r} has no sentence: {_first(bad)}; give longer files or another --validation"
             )
     for line in bad:
         print(f"skipped {line}")
@@ -146,14 +152,27 @@ def to_jsonl(folder: epath.PathLike, split: str, path: epath.PathLike) -> int:
     return len(store)
 
 
+def _first(bad: Sequence[str]) -> str:
+    """Why lines were bad, in one line of text."""
+    return f"{len(bad)} bad lines, first {'; '.join(bad[:_SHOWN])}" if bad else "no line was bad"
+
+
 def format_line(codes: UInt16[np.ndarray, " L"]) -> bytes:
     """A line as the published scripts write it."""
     text = base64.b64encode(codes.astype("<i4").tobytes()).decode()
     return (json.dumps({"tokens": text}) + "\n").encode()
 
 
-def parse_line(line: bytes, codebook_size: int, tokens_per_image: int) -> UInt16[np.ndarray, "M N"]:
+def parse_line(
+    line: bytes, codebook_size: int, tokens_per_image: int, token_dtype: str | None = None
+) -> UInt16[np.ndarray, "M N"]:
     """The codes of a line.
+
+    Args:
+      line: one object of JSON.
+      codebook_size: of the tokenizer.
+      tokens_per_image: N.
+      token_dtype: see `Target`.
 
     Raises:
       BadLine: the line is not in the published format.
@@ -168,13 +187,23 @@ def parse_line(line: bytes, codebook_size: int, tokens_per_image: int) -> UInt16
         raise BadLine(f"not JSON with base64 ({error})") from error
     except (KeyError, TypeError) as error:
         raise BadLine('not an object with "tokens"') from error
-    if not raw or len(raw) % (4 * tokens_per_image):
-        raise BadLine(f"{len(raw)} bytes are no whole images of {tokens_per_image} int32 tokens")
-    tokens = np.frombuffer(raw, "<i4")
+    dtype = np.dtype(token_dtype or "int32").newbyteorder("<")
+    if not raw or len(raw) % (dtype.itemsize * tokens_per_image):
+        raise BadLine(
+            f"{len(raw)} bytes are no whole images of {tokens_per_image} {dtype.name} tokens"
+        )
+    tokens = np.frombuffer(raw, dtype)
+    # The upper half of an int64 code is 0. Blank images of code 0 are left alone: both readings have the same codes.
+    if token_dtype is None and tokens.any() and not tokens[1::2].any():
+        raise BadLine(
+            "every second int32 is 0, as in int64 tokens: set --token_dtype=int64, or =int32 if they are"
+        )
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= codebook_size:
         wrong = low if low < 0 else high
-        raise BadLine(f"token {wrong} is no code: codes are 0..{codebook_size - 1}")
+        raise BadLine(
+            f"token {wrong} is no code: codes are 0..{codebook_size - 1} (read as {dtype.name}: see --token_dtype)"
+        )
     # Wide enough: the command refuses tokenizers of more than 1 << 16 codes.
     return tokens.astype(np.uint16).reshape(-1, tokens_per_image)
 
@@ -326,6 +355,7 @@ def _target() -> Target:
         validation=args.validation,
         sentences_per_shard=args.sentences_per_shard,
         max_bad_lines=args.max_bad_lines,
+        token_dtype=args.token_dtype,
     )
 
 
@@ -338,7 +368,7 @@ def main() -> None:
         count = to_jsonl(find_dataset(args.shards), args.split, args.jsonl)
         print(f"{args.jsonl}: {count} sentences of split {args.split!r}")
         return
-    paths = sorted(glob.glob(args.jsonl)) if "://" not in args.jsonl else [args.jsonl]
+    paths = files.expand(args.jsonl)
     if not paths:
         raise UserError(f"--jsonl={args.jsonl} matches no file: check the path")
     manifest = from_jsonl(paths, args.output, _target())
@@ -369,6 +399,9 @@ def _define_flags() -> None:
     flags.DEFINE_integer("tokens_per_image", 256, "and its tokens", lower_bound=1)
     flags.DEFINE_float("validation", 0.0, "share held out by hash", lower_bound=0, upper_bound=0.99)
     flags.DEFINE_integer("sentences_per_shard", 100_000, "at most this many", lower_bound=1)
+    flags.DEFINE_enum(
+        "token_dtype", None, TOKEN_DTYPES, "of the numbers; default: int32, and int64 is recognised"
+    )
     flags.DEFINE_integer("max_bad_lines", 16, "how many may be skipped", lower_bound=0)
 
 

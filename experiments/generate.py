@@ -26,7 +26,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.cases import Case, held_out_cases
 from lvm_jax.inference.image_generator import ImageGenerator
 from lvm_jax.inference.prompt_batches import Request, answer_all
-from lvm_jax.inference.prompt_files import FileCase, read_prompts
+from lvm_jax.inference.prompt_files import FileCase, read_prompts, split_pair
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.kv_cache import CACHE_DTYPES
@@ -136,7 +136,7 @@ def _from_files(vqgan: VQGAN) -> list[FileCase]:
         return [FileCase("sequential", "--prompt_images", {"input": _FRAMES.value}, vqgan)]
     if not _QUERY.value:
         raise UserError("--pairs needs --query, the image whose answer is wanted")
-    fields = {"pairs": [pair.split(":") for pair in _PAIRS.value], "query": _QUERY.value}
+    fields = {"pairs": [split_pair(pair) for pair in _PAIRS.value], "query": _QUERY.value}
     return [FileCase("analogy", "--pairs", fields, vqgan)]
 
 

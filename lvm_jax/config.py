@@ -6,6 +6,7 @@ launch scripts everything takes a frozen dataclass, which `from_mapping` builds 
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -50,13 +51,14 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "config"
       where: what errors call the place, such as "config.model".
 
     Raises:
-      UserError: an unknown key (the message suggests the nearest known one), a missing field without default, or a
-        value of the wrong type.
+      UserError: an unknown key (the message suggests the nearest known one), a missing field without default, a value
+        of the wrong type, or a number that is not finite.
     """
     if not isinstance(mapping, Mapping) and hasattr(mapping, "to_dict"):
         mapping = mapping.to_dict()  # a ConfigDict
     if not isinstance(mapping, Mapping):
         raise UserError(f"{where} is {mapping!r}: it must hold the keys of {cls.__name__}")
+    _check_finite(mapping, where)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # pyright: ignore[reportArgumentType]
     hints = typing.get_type_hints(cls)
     values = {}
@@ -87,7 +89,7 @@ def to_dict(config: Any) -> Any:
 
 
 def differences(old: Any, new: Any, where: str = "config") -> list[str]:
-    """Lists the leaves in which two plain nested dicts differ: `config.seed: 0 -> 1`."""
+    """Lists the leaves in which two plain nested dicts differ: `config.seed: 0 -> 1`. NaN equals NaN."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         missing = "(absent)"
@@ -96,7 +98,28 @@ def differences(old: Any, new: Any, where: str = "config") -> list[str]:
             for key in keys
             for line in differences(old.get(key, missing), new.get(key, missing), f"{where}.{key}")
         ]
-    return [] if old == new else [f"{where}: {old!r} -> {new!r}"]
+    return [] if _same(old, new) else [f"{where}: {old!r} -> {new!r}"]
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
+    both_nan = all(isinstance(x, float) and math.isnan(x) for x in (old, new))
+    return both_nan or old == new
+
+
+def _check_finite(value: Any, where: str) -> None:
+    """Refuses NaN and infinity at any depth: every check of a range lets NaN through."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} is {value}: give a finite number")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_finite(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_finite(item, f"{where}[{i}]")
 
 
 def _nearest(name: str, known: Any) -> str:
@@ -151,6 +174,8 @@ def _parse_text(text: str, kind: type, where: str) -> Any:
             return text.lower() in ("true", "1")
         raise UserError(f"{where} is {text!r}: it must be true or false")
     try:
-        return text if kind is type(None) else kind(text)
+        value = text if kind is type(None) else kind(text)
     except ValueError as error:
         raise UserError(f"{where} is {text!r}: it must be of type {kind.__name__}") from error
+    _check_finite(value, where)
+    return value

@@ -5,13 +5,19 @@ a file system or an object store (gs://, through `etils.epath`).
 """
 
 import contextlib
+import fnmatch
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
 from etils import epath
+
+from lvm_jax.errors import UserError
+
+_PATTERN = re.compile(r"[*?\[]")
 
 
 def temporary_name(path: epath.PathLike) -> epath.Path:
@@ -23,7 +29,43 @@ def temporary_name(path: epath.PathLike) -> epath.Path:
 
 def leftovers(folder: epath.PathLike) -> list[epath.Path]:
     """The temporary files in `folder`: killed writers left them, or writers have them open now."""
-    return sorted(epath.Path(folder).glob(".*.tmp"))
+    return named(folder, ".*.tmp")
+
+
+def named(folder: epath.PathLike, pattern: str) -> list[epath.Path]:
+    """The sorted entries of a folder whose name fits a pattern of `*`, `?` and `[...]`; [] if it is no folder.
+
+    Names that begin with a dot fit only a pattern that does.
+    """
+    # Not epath's glob: it reads brackets in the folder's own path as a pattern too.
+    folder = epath.Path(folder)
+    hidden = pattern.startswith(".")
+    return sorted(
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if fnmatch.fnmatchcase(path.name, pattern) and path.name.startswith(".") == hidden
+    )
+
+
+def expand(path: epath.PathLike) -> list[epath.Path]:
+    """The sorted paths that a user's path means: itself if it exists, else all that fit it as a pattern; or [].
+
+    Each level is first taken literally, so `data[1]/*.jpg` are the images of the folder `data[1]`, if there is one.
+
+    Raises:
+      UserError: a level is `**`.
+    """
+    path = epath.Path(path)
+    if path.exists():
+        return [path]
+    if not _PATTERN.search(os.fspath(path)):
+        return []
+    if path.name == "**":
+        raise UserError(f"{path} has a level **: write one * for each level of folders")
+    parents = expand(path.parent)
+    if _PATTERN.search(path.name):
+        return [child for parent in parents for child in named(parent, path.name)]
+    return [child for child in (parent / path.name for parent in parents) if child.exists()]
 
 
 @contextlib.contextmanager

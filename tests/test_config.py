@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import pathlib
 import subprocess
 import sys
@@ -23,6 +24,7 @@ class Outer:
     inner: Inner = Inner()
     sizes: tuple[int, ...] = (1, 2)
     note: str | None = None
+    shares: dict | None = None
 
 
 def test_a_config_dict_becomes_frozen_dataclasses():
@@ -48,6 +50,10 @@ def test_a_config_dict_becomes_frozen_dataclasses():
         ({"rate": 1.0, "sizes": (1, "x")}, r"config\.sizes\[1\] is 'x'"),
         ({"rate": 1.0, "inner": 3}, r"config\.inner is 3: it must hold the keys of Inner"),
         ({"rate": True}, r"config\.rate is True"),
+        ({"rate": float("nan")}, r"config\.rate is nan: give a finite number"),
+        ({"rate": -math.inf}, r"config\.rate is -inf: give a finite number"),
+        ({"rate": 1.0, "inner": {"width": math.inf}}, r"config\.inner\.width is inf"),
+        ({"rate": 1.0, "shares": {"a": [0.5, math.nan]}}, r"config\.shares\.a\[1\] is nan"),
     ],
 )
 def test_mistakes_name_the_place_and_the_fix(mapping, message):
@@ -68,11 +74,25 @@ def test_arguments_after_the_colon():
         parse_arg("3b,ress=1", **defaults)
     with pytest.raises(UserError, match="res is 'big': it must be of type int"):
         parse_arg("res=big", **defaults)
+    with pytest.raises(UserError, match="rate is nan: give a finite number"):
+        parse_arg("rate=nan", rate=0.5)
 
 
 def test_differences_name_each_leaf():
     old, new = {"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4}
     assert differences(old, new) == ["config.b.c: 2 -> 3", "config.d: '(absent)' -> 4"]
+
+
+def test_nan_equals_nan():
+    """A configuration that holds NaN, wherever it came from, is the same configuration when it is read again."""
+    old = {"a": math.nan, "b": [1.0, [math.nan]], "c": {"d": math.nan}}
+    assert (
+        differences(old, {"a": float("nan"), "b": [1.0, [-math.nan]], "c": {"d": math.nan}}) == []
+    )
+    assert differences(old, {**old, "b": [1.0, [2.0]]}) == [
+        "config.b: [1.0, [nan]] -> [1.0, [2.0]]"
+    ]
+    assert differences({"a": 1.0}, {"a": math.nan}) == ["config.a: 1.0 -> nan"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +107,10 @@ def test_differences_name_each_leaf():
         (["--confg=experiments/configs/lvm.py"], "Unknown command line flag 'confg'"),
         (["--config=experiments/configs/lvm.py:debug", "typo"], "unexpected argument 'typo'"),
         (["--config=experiments/configs/lvm.py:debug"], "data.shards is empty"),
+        (
+            ["--config=experiments/configs/lvm.py:debug", "--config.optimizer.learning_rate=nan"],
+            "config.optimizer.learning_rate is nan",
+        ),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(words, message, tmp_path):

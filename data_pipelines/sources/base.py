@@ -5,11 +5,11 @@ from typing import Protocol
 from etils import epath
 
 from data_pipelines.items import Item
-from lvm_jax.errors import UserError
+from lvm_jax.errors import BadData, UserError
 from lvm_jax.pictures.listing import existing_folder, list_folder
 
 
-class BadItem(Exception):
+class BadItem(BadData):
     """An item that cannot be read. The pipeline skips it and names it at the end, up to the recipe's limit of them."""
 
     def __init__(self, key: str, why: str):

@@ -10,6 +10,7 @@ from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.images import decode_image
 from data_pipelines.sources.masks import draw_mask, read_mask
+from lvm_jax import files
 from lvm_jax.data.records import example
 from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -61,9 +62,9 @@ class TfdsFolder:
         folder = existing_folder(self.root, "TFDS data set")
         shards = sorted(
             path
-            for path in folder.glob(f"*-{self.split}.tfrecord*")
+            for path in files.named(folder, f"*-{self.split}.tfrecord*")
             # Our own offset indices lie beside the shards.
-            if not path.name.endswith(".index") and not path.name.startswith(".")
+            if not path.name.endswith(".index")
         )
         if not shards:
             raise UserError(

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import av
 from av.container import InputContainer
 
+from lvm_jax.errors import BadData
 
-class BadVideo(ValueError):
+
+class BadVideo(BadData, ValueError):
     """The file has no video stream, or lacks a frame that it announces."""
 
 

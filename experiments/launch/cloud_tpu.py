@@ -120,7 +120,7 @@ def install_command() -> str:
     return (
         f"mkdir -p lvm_jax && tar xzf {_ARCHIVE} -C lvm_jax && cd lvm_jax && pip install --quiet --user uv && "
         "~/.local/bin/uv venv --quiet --python 3.12 .venv && "
-        "~/.local/bin/uv pip install --quiet --python .venv -e '.[tpu]' gcsfs"
+        "~/.local/bin/uv pip install --quiet --python .venv -e '.[tpu,gs]'"
     )
 
 

@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,6 +179,34 @@ def read_prompts(
             )
         seen[case.name] = case.origin
     return cases
+
+
+def split_pair(text: str) -> list[str]:
+    """Splits `image:answer` at its colon; those of gs:// and of a drive, C:/, belong to the paths.
+
+    If file names have colons too, the split counts whose two files exist.
+
+    Raises:
+      UserError: there is no such split, or several.
+    """
+    splits = [[text[:i], text[i + 1 :]] for i in _colons_between_paths(text)]
+    splits = [pair for pair in splits if all(pair)]
+    if len(splits) > 1:
+        splits = [pair for pair in splits if all(epath.Path(file).exists() for file in pair)]
+    if len(splits) != 1:
+        raise UserError(
+            f"--pairs has {text!r}, which is no image:answer of two files: write such names in a .jsonl for --prompt"
+        )
+    return splits[0]
+
+
+def _colons_between_paths(text: str) -> Iterator[int]:
+    for i, letter in enumerate(text):
+        store = text[i + 1 : i + 3] == "//"
+        one_letter = i == 1 or (i > 1 and text[i - 2] == ":")
+        drive = one_letter and text[i - 1].isalpha() and text[i + 1 : i + 2] in ("/", "\\")
+        if letter == ":" and not store and not drive:
+            yield i
 
 
 def _of_lines(path: epath.Path, vqgan: VQGAN, base: epath.Path) -> list[FileCase]:

@@ -28,13 +28,15 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from lvm_jax.pictures import samples
 
+from lvm_jax.errors import BadData
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
 # A progressive JPEG lies in memory at its full size, in 3 to 6 bytes a pixel, even if it is decoded at an eighth.
 _FULL_SIZE = 3  # times the limit of decoded pixels
 
 
-class BadImage(ValueError):
+class BadImage(BadData, ValueError):
     """A file that cannot be read as an image; `path` names it, `why` says the reason."""
 
     def __init__(self, path: str, why: str):

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from lvm_jax import files
 from lvm_jax.errors import UserError
 
 # Input file -> the script that writes it.
@@ -64,8 +65,8 @@ class RunFiles:
         # A folder may be a data set itself, or have data sets one or two levels below.
         found = [
             path
-            for pattern in ("", "*/", "*/*/")
-            for path in shards.glob(f"{pattern}manifest.json")
+            for levels in ("", "*", "*/*")
+            for path in files.expand(shards / levels / "manifest.json")
         ]
         if not found:
             raise UserError(f"{shards} has no manifest.json: run {_WRITERS['shards']} first")

@@ -14,6 +14,13 @@ State = dict[str, Any]
 Batch = Mapping[str, jax.Array]
 
 
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """The readable name of a state's leaf, `params/layers/attention/query`, from its path in the tree."""
+    parts = (jax.tree_util.keystr((key,), simple=True) for key in path)
+    # Variables wrap their array in `value`, which says nothing.
+    return "/".join(part for part in parts if part not in ("", "value"))
+
+
 class Task(Protocol):
     """What the loop trains.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from lvm_jax.errors import UserError
 from lvm_jax.metrics.states import Mean
-from lvm_jax.tasks.base import Batch, State, Task
+from lvm_jax.tasks.base import Batch, State, Task, leaf_name
 
 _DECAY = 0.95  # of the running mean of the loss: about the last 20 steps
 _COUNTED_FIRST = 20  # good steps before a loss can count as a spike: the mean must settle first
@@ -23,6 +23,35 @@ SKIPPED = "skipped"  # metric of a guarded task: 1 where the update was skipped
 
 class BadStep(UserError):
     """A number was not finite, or too many bad steps came in a row. No checkpoint holds such a state."""
+
+
+_NAMED = 3  # tensors of a bad state that the message names
+
+
+def check_state(state: State, what: str, fix: str) -> None:
+    """Requires every number of a state to be finite. A step's metrics do not tell: they come before its update.
+
+    Args:
+      state: on the mesh; all processes call this together.
+      what: the message's name for it, such as "the state after step 3".
+      fix: what the message advises.
+
+    Raises:
+      BadStep: names the first tensors with NaN or infinity.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    good, finite = _finite({leaf_name(path): leaf for path, leaf in leaves})
+    if not good:
+        bad = [name for name, fine in jax.device_get(finite).items() if not fine]
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise BadStep(f"{what} has NaN or infinity in {', '.join(bad[:_NAMED])}{more}: {fix}")
+
+
+@jax.jit
+def _finite(leaves: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Whether all leaves are finite, and whether each is: the first costs one copy to the host."""
+    finite = {name: jnp.isfinite(leaf).all() for name, leaf in leaves.items()}
+    return jnp.stack([*finite.values()]).all(), finite
 
 
 class GuardedTask:

@@ -20,7 +20,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from lvm_jax import files
 from lvm_jax.errors import UserError
+from lvm_jax.tasks.base import leaf_name
 from lvm_jax.training import digests
 
 
@@ -169,7 +171,7 @@ class Checkpointer:
         if jax.process_index() != 0:
             return
         # An object store cannot rename: there the folder has its final name from the start, and a mark commits it.
-        unfinished = [*self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")]
+        unfinished = files.named(self._folder, f"{self._saving}.orbax-checkpoint-tmp*")
         folder = unfinished[0] if unfinished else self._folder / str(self._saving)
         names = [name for name in digests.files_of(folder) if "/" in name]
         digests.write(folder, names, digests.CONTENTS)
@@ -196,7 +198,7 @@ class Checkpointer:
         if jax.process_index() == 0:
             self._set_aside.mkdir(exist_ok=True)
             for step in steps:
-                earlier = len([*self._set_aside.glob(f"{step}*")])
+                earlier = len(files.named(self._set_aside, f"{step}*"))
                 name = f"{step}.{earlier}" if earlier else str(step)
                 (self._folder / str(step)).rename(self._set_aside / name)
         # No host may list the folder again before the first one has renamed.
@@ -255,12 +257,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
 def _flatten(tree: Any) -> dict[str, Any]:
     """Leaves by readable name, in the tree's order, without the `value` of Variables."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    parts = (jax.tree_util.keystr((key,), simple=True) for key in path)
-    return "/".join(part for part in parts if part not in ("", "value"))
+    return {leaf_name(path): leaf for path, leaf in leaves}
 
 
 @contextlib.contextmanager

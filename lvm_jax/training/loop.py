@@ -20,7 +20,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.parallel.runtime import StopSignal
 from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.tasks.base import State, Task
-from lvm_jax.training.bad_steps import Judge
+from lvm_jax.training.bad_steps import Judge, check_state
 from lvm_jax.training.checkpoint import Checkpointer
 from lvm_jax.training.goodput import Ledger
 from lvm_jax.training.profiler import Profiler
@@ -30,6 +30,11 @@ from lvm_jax.training.throughput import peak_flops
 from lvm_jax.training.train_config import TrainConfig
 from lvm_jax.training.watchdog import Watchdog
 from lvm_jax.training.workdir import claim
+
+_AFTER_A_STEP = (
+    "it is not saved, and earlier checkpoints are intact; resume with --config.train.on_bad_step=skip, or begin "
+    "another workdir with a lower learning rate or a larger eps of the optimizer"
+)
 
 
 class Batches(Protocol):
@@ -137,13 +142,14 @@ def train(
             if due or save:
                 # Book the rest of this step as training, not as a pause.
                 jax.block_until_ready(metrics)
+                log.judge()  # the metrics first: they lie nearer to the cause
+                check_state(state, f"the state after step {step}", _AFTER_A_STEP)
             # Evaluations come before the checkpoint: a run killed during one repeats it, because it resumes earlier.
             if due:
                 log.evaluate(step, state, due)
             if save:
                 with ledger.phase("checkpoint"):
-                    meta = log.meta()  # raises after a bad step, so that its state is not saved
-                    checkpoints.save(step, state, batches.get_state(), meta)
+                    checkpoints.save(step, state, batches.get_state(), log.meta())
             if stopping:
                 break
 
@@ -177,11 +183,19 @@ def _restore_or_init(
     if checkpoints.latest_step() is None:
         batches.set_state(0)
         state = init_state(task, config.seed, mesh)
-        return (warm_start(state) if warm_start else state), 0, {}
+        if warm_start:
+            state = warm_start(state)
+            check_state(state, "the model to start from", "export it again, or use another one")
+        return state, 0, {}
     state, next_step, meta, rejected = checkpoints.restore(abstract_state(task, mesh))
     if meta["task"] != task.name:
         raise UserError(
             f"the checkpoint is of task {meta['task']!r}, not {task.name!r}: name another workdir"
         )
+    check_state(
+        state,
+        f"checkpoint {int(state['step'])}",
+        "move it out of the workdir to resume from the one before, or begin another workdir",
+    )
     batches.set_state(next_step)
     return state, int(state["step"]), {**meta, "rejected": rejected}

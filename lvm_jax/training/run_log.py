@@ -112,8 +112,8 @@ class RunLog:
             self._closed = (step, self._open)
             self._open = []
 
-    def meta(self) -> dict[str, Any]:
-        """Reads all metrics so far; returns what a checkpoint keeps: task, sums of the open window, seconds by cause.
+    def judge(self) -> None:
+        """Reads all metrics so far, those of the open window too.
 
         Raises:
           BadStep: training must stop, and this state must not be saved.
@@ -121,6 +121,9 @@ class RunLog:
         self._read_closed_window()
         self._carried = self._merge(self._open)
         self._open = []
+
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the steps judged so far: task, sums of the open window, seconds by cause."""
         window = {name: [float(m.total), float(m.weight)] for name, m in self._carried.items()}
         return {"task": self._task, "window": window, "seconds": self._ledger.seconds()}
 

@@ -9,6 +9,7 @@ Files are written under a temporary name and renamed, the configuration last: a 
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -138,16 +139,21 @@ def rounded(tensors: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarr
       dtype: one of `STORED_DTYPES`.
 
     Raises:
-      UserError: another type, or a value beyond its range, which would become infinite.
+      UserError: another type, or a value that is not finite or beyond its range, which would become infinite.
     """
     if dtype not in STORED_DTYPES:
         raise UserError(f"dtype is {dtype!r}: weights are stored as {', '.join(STORED_DTYPES)}")
     largest = float(jnp.finfo(dtype).max)
     result = {}
     for name, tensor in tensors.items():
-        if np.abs(tensor).max(initial=0) > largest:
+        found = float(np.abs(tensor).max(initial=0))
+        if not math.isfinite(found):
             raise UserError(
-                f"{name} has a weight of {np.abs(tensor).max():.3g}: {dtype} holds at most {largest:.3g}; store "
+                f"{name} has a weight of {found}: save the model of an earlier checkpoint"
+            )
+        if found > largest:
+            raise UserError(
+                f"{name} has a weight of {found:.3g}: {dtype} holds at most {largest:.3g}; store "
                 "bfloat16 or float32"
             )
         result[name] = tensor.astype(jnp.dtype(dtype))

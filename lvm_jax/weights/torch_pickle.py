@@ -1,8 +1,16 @@
 """PyTorch's tensor files as numpy arrays, without PyTorch and without running the code that they name.
 
 A file of `torch.save` (1.6 and later) is a zip: `NAME/data.pkl` is a pickle whose tensors refer to storages, the files
-`NAME/data/KEY`. A pickle can call any function. This reader has its own functions for a short list of names, gives the
-classes of training frameworks an inert stand-in, and refuses every other name.
+`NAME/data/KEY`. A pickle can call any function. What this reader does with the names in it:
+
+| name | becomes |
+|---|---|
+| tensors, parameters, their storages, `torch.Size`, dicts of `collections` | our own, which BUILD cannot change |
+| what runs code: of `os`, `subprocess`, `sys`, ..., and most of `builtins` | a refusal of the whole file |
+| any other, such as `argparse.Namespace`, NumPy's scalars, `torch.dtype`, a framework's callback | a placeholder |
+
+A placeholder swallows what it is given and calls nothing. It is skipped where it stands beside the weights; a tensor
+inside one, such as a sparse or a quantised tensor, is refused by name.
 """
 
 import collections
@@ -10,7 +18,10 @@ import dataclasses
 import io
 import math
 import pickle
+import pickletools
 import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -32,8 +43,19 @@ _DTYPES: dict[str, Any] = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-# Training checkpoints also hold callbacks and configurations of these packages, which the weights do not need.
-_INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "taming", "muse")
+# What the unpickler raises on bytes that are no pickle, or not one of tensors.
+_OF_DAMAGE = (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, ValueError)
+_OF_DAMAGE += (OverflowError, RecursionError, MemoryError, NotImplementedError)
+# Nothing of these modules has a place beside weights: whoever wrote the file meant to run something. Without this list
+# the names would become placeholders, which are as harmless; but the user should hear of it.
+_RUN_CODE = ("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "importlib", "runpy")
+_RUN_CODE += ("pty", "ctypes", "pickle", "_pickle", "marshal", "webbrowser")
+# getattr: Python 3.11 writes members of enumerations with it.
+_BUILTINS = ("object", "set", "frozenset", "complex", "bytearray", "slice", "range", "int", "float")
+_BUILTINS += ("bool", "str", "bytes", "list", "tuple", "dict", "type", "getattr")
+# Elements of a tensor that repeats its storage by strides of 0; a larger one would fill the memory.
+_MOST_REPEATED = 1 << 24
+_MOST_DIMENSIONS = 32  # NumPy's
 
 
 def read_tensors(path: epath.PathLike) -> dict[str, np.ndarray]:
@@ -45,7 +67,8 @@ def open_tensors(path: epath.PathLike) -> dict[str, "StoredTensor"]:
     """The tensors of a state dict, or of the `state_dict` in a training checkpoint; skips other values.
 
     Raises:
-      UserError: the file is missing, damaged or of an older format, or its pickle asks for anything but tensors.
+      UserError: the file is missing, damaged or of an older format, its pickle would run code, or a weight is of a kind
+        that this reader lacks.
     """
     path = epath.Path(path)
     try:
@@ -53,23 +76,52 @@ def open_tensors(path: epath.PathLike) -> dict[str, "StoredTensor"]:
             tree = _read(archive, path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}): check the path") from error
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path} is damaged, or older than torch 1.6 ({error}): load and save it with a newer torch"
         ) from error
-    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, AttributeError) as e:
-        raise UserError(f"{path} is not a file of tensors ({e!r}): download it again") from e
-    if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
+    except UserError:
+        raise
+    except _OF_DAMAGE as error:
+        raise UserError(
+            f"{path} is not a file of tensors ({type(error).__name__}): download it again"
+        ) from error
+    if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict | _Placeholder):
         tree = tree["state_dict"]
-    tensors = tree if isinstance(tree, dict) else {}
-    tensors = {str(k): v for k, v in tensors.items() if isinstance(v, StoredTensor)}
+    if isinstance(tree, _Placeholder):
+        raise UserError(
+            f"{path} holds an object of {tree.origin} in place of a state dict: save `model.state_dict()` with torch"
+        )
+    return _weights(tree if isinstance(tree, dict) else {}, path)
+
+
+def _weights(entries: Mapping[Any, Any], path: epath.Path) -> dict[str, "StoredTensor"]:
+    """The tensors among the entries.
+
+    Raises:
+      UserError: there is none, or one is inside a placeholder.
+    """
+    for name, value in entries.items():
+        if isinstance(value, _Placeholder) and value.holds_weights:
+            raise UserError(
+                f"{path}: {name!s:.80} is a weight of the kind {value.origin}, which is not read: save it as a dense "
+                "tensor, if possible as safetensors"
+            )
+    tensors = {str(k): v for k, v in entries.items() if isinstance(v, StoredTensor)}
     if not tensors:
         raise UserError(f"{path} holds no state dict: give a file of named tensors")
     return tensors
 
 
+class _Sealed:
+    """What a pickle may hold and call but not change: its BUILD would write any attribute, behind our checks."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes an object that was already checked")
+
+
 @dataclasses.dataclass(frozen=True)
-class _Storage:
+class _Storage(_Sealed):
     """A file of numbers in the archive, not yet read."""
 
     path: epath.Path
@@ -81,7 +133,7 @@ class _Storage:
         try:
             with self.path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 content = archive.read(self.entry)
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
             raise UserError(f"{self.path} is damaged ({error}): download it again") from error
         if len(content) != self.numel * self.dtype.itemsize:
             raise UserError(f"{self.path}: {self.entry} is cut short; download it again")
@@ -89,7 +141,7 @@ class _Storage:
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(_Sealed):
     """A tensor in its file: `tensor[index]` reads the whole storage but keeps only a copy of the block."""
 
     storage: _Storage
@@ -111,6 +163,9 @@ def _read(archive: zipfile.ZipFile, name: epath.Path) -> Any:
     pickles = [entry for entry in archive.namelist() if entry.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise UserError(f"{name} is a zip without one data.pkl: it was not written by torch.save")
+    compressed = [e.filename for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
+    if compressed:  # torch stores; a small file could claim to unpack to any size
+        raise UserError(f"{name} is compressed ({compressed[0]}): save it again with torch.save")
     root = pickles[0].removesuffix("data.pkl")
     order = f"{root}byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":
@@ -118,69 +173,165 @@ def _read(archive: zipfile.ZipFile, name: epath.Path) -> Any:
     return _TensorUnpickler(archive, root, name).load()
 
 
-class _StorageType:
+class _StorageType(_Sealed):
     """A storage's type, as the pickle names it."""
 
     def __init__(self, dtype: Any):
         self.dtype = np.dtype(dtype)
 
 
-class _Inert:
-    """Stands in for an object of a training framework: constructing and filling it does nothing."""
+class _Placeholder:
+    """Stands in for an object that the weights do not need: constructing, filling and calling it does nothing.
+
+    Attributes:
+      origin: the name in the pickle.
+      holds_weights: whether it was given a tensor or a storage.
+    """
+
+    origin = ""
+    holds_weights = False
 
     def __init__(self, *args: Any, **kwargs: Any):
-        del args, kwargs
+        self._take((args, kwargs))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "_Placeholder":
+        self._take((args, kwargs))
+        return self
 
     def __setstate__(self, state: Any) -> None:
-        del state
+        self._take(state)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._take(value)
+
+    def append(self, value: Any) -> None:
+        """A list's, as a pickle calls it."""
+        self._take(value)
+
+    def extend(self, values: Any) -> None:
+        """A list's, as a pickle calls it."""
+        self._take(values)
+
+    def add(self, value: Any) -> None:
+        """A set's, as a pickle calls it."""
+        self._take(value)
+
+    def _take(self, value: Any) -> None:
+        self.holds_weights = self.holds_weights or _holds_weights(value)
+
+
+def _holds_weights(value: Any) -> bool:
+    """Whether a tensor is somewhere in lists and dicts; looks at each once, as a pickle can refer in circles."""
+    pending, seen = [value], set()
+    while pending:
+        item = pending.pop()
+        if isinstance(item, _Storage | StoredTensor):
+            return True
+        if isinstance(item, _Placeholder) and item.holds_weights:
+            return True
+        if isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            pending.extend(item.values() if isinstance(item, dict) else item)
+    return False
+
+
+class _Function(_Sealed):
+    """One of our functions, as a pickle may call it."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
 
 
 class _TensorUnpickler(RestrictedUnpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str, name: epath.Path):
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")), name, _stand_in)
+        content = archive.read(f"{root}data.pkl")
+        _check_sizes(content)
+        super().__init__(io.BytesIO(content), name, _stand_in)
         self._archive, self._root, self._name = archive, root, name
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> Any:
         kind, storage, key, _, numel = pid
-        if kind != "storage" or not isinstance(storage, _StorageType):
-            raise UserError(f"{self._name} refers to a {kind!r}: only tensors' storages are known")
+        if kind != "storage":
+            raise UserError(
+                f"{self._name} refers to a {kind!s:.40}: only tensors' storages are known"
+            )
+        if not isinstance(storage, _StorageType):
+            unknown = _placeholder(getattr(storage, "origin", "an unknown storage"))()
+            unknown.holds_weights = True
+            return unknown
         entry = self._archive.getinfo(f"{self._root}data/{key}")
-        if entry.file_size != numel * storage.dtype.itemsize:
+        if not isinstance(numel, int) or entry.file_size != numel * storage.dtype.itemsize:
             raise UserError(f"{self._name}: storage {key} is cut short; download it again")
         return _Storage(self._name, entry.filename, storage.dtype, numel)
 
 
+def _check_sizes(content: bytes) -> None:
+    """Refuses a pickle whose numbers claim more than it holds: the unpickler would allocate first.
+
+    Raises:
+      ValueError: it does, or it is cut short.
+    """
+    for operation, argument, _ in pickletools.genops(content):
+        memo = operation.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if memo and argument is not None and argument > len(content):
+            raise ValueError("a memo beyond the end")
+
+
+def _placeholder(origin: str) -> type[_Placeholder]:
+    """A class of placeholders of its own for one name."""
+    return type("Placeholder", (_Placeholder,), {"origin": origin[:80]})
+
+
 def _stand_in(module_name: str, global_name: str) -> Any:
-    """Our own function or class for PyTorch's names, an inert class for a training framework's; None for others."""
+    """What a name in the pickle becomes, see the module; None refuses the file."""
     found = {
         ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
+        ("collections", "defaultdict"): _Function(lambda *factory: {}),
+        ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
+        ("torch._utils", "_rebuild_parameter"): _Function(_parameter),
         ("torch", "Size"): tuple,
     }.get((module_name, global_name))
-    if found is None and module_name == "torch" and global_name in _DTYPES:
+    if found is not None:
+        return found
+    if module_name == "torch" and global_name in _DTYPES:
         return _StorageType(_DTYPES[global_name])
-    if found is None and module_name.split(".")[0] in _INERT:
-        return _Inert
-    return found
+    if module_name in ("builtins", "__builtin__"):
+        runs_code = global_name not in _BUILTINS
+    else:
+        runs_code = module_name.split(".")[0] in _RUN_CODE
+    return None if runs_code else _placeholder(f"{module_name}.{global_name}")
 
 
-def _tensor(
-    storage: _Storage, offset: int, size: tuple, stride: tuple, *unused: Any
-) -> StoredTensor:
+def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *unused: Any) -> Any:
     """torch._utils._rebuild_tensor_v2, with a check: strides of a damaged file could point outside the storage."""
     del unused
+    if isinstance(storage, _Placeholder):
+        return storage
+    if not isinstance(storage, _Storage):
+        raise pickle.UnpicklingError("a tensor without a storage")
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(not isinstance(n, int) or n < 0 for n in numbers):
-        raise UserError(f"a tensor has size {size} and stride {stride}: the file is damaged")
+        raise UserError("a tensor has a size or stride that is none: the file is damaged")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     if math.prod(size) and last >= storage.numel:
         raise UserError(
-            f"a tensor reaches beyond its storage of {storage.numel}: the file is damaged"
+            f"{storage.path}: a tensor reaches beyond its storage of {storage.numel}: the file is damaged"
         )
-    return StoredTensor(storage, offset, tuple(size), tuple(stride))
+    # Empty tensors count as if they were not: NumPy multiplies their other dimensions.
+    elements = math.prod(max(n, 1) for n in size)
+    if len(size) > _MOST_DIMENSIONS or elements > max(storage.numel, _MOST_REPEATED):
+        raise UserError(
+            f"{storage.path}: a tensor has {len(size)} dimensions and repeats a storage of {storage.numel} beyond "
+            f"{_MOST_REPEATED} elements: save it as a contiguous one"
+        )
+    # A dimension of 1 is never stepped along, whatever its stride.
+    steps = tuple(0 if n == 1 else step for n, step in zip(size, stride))
+    return StoredTensor(storage, offset, tuple(size), steps)
 
 
-def _parameter(tensor: StoredTensor, *unused: Any) -> StoredTensor:
+def _parameter(tensor: Any, *unused: Any) -> Any:
     del unused
     return tensor

@@ -139,6 +139,17 @@ def test_patterns(tmp_path):
         f"{tmp_path}/a-{n}.tar" for n in ("08", "09", "10")
     ]
     assert expand(f"{tmp_path}/b.tfrecord*") == [f"{tmp_path}/b.tfrecord"]
+    named_like_a_pattern = tmp_path / "a[0-9]"
+    named_like_a_pattern.mkdir()
+    for name in ("a-1.tar", "b[1].tar", "b1.tar", "c-{1..2}.tar"):
+        (named_like_a_pattern / name).write_bytes(b"")
+    assert expand(f"{named_like_a_pattern}/a-*.tar") == [f"{named_like_a_pattern}/a-1.tar"]
+    assert expand(f"{named_like_a_pattern}/a-{{1..1}}.tar") == [f"{named_like_a_pattern}/a-1.tar"]
+    for name in ("b[1].tar", "c-{1..2}.tar"):
+        assert expand(f"{named_like_a_pattern}/{name}") == [f"{named_like_a_pattern}/{name}"]
+    assert expand(f"{named_like_a_pattern}/b[2-3].tar".replace("2-3", "!a")) == [
+        f"{named_like_a_pattern}/b1.tar"
+    ]
     with pytest.raises(UserError, match=r"a-11\.tar does not exist"):
         expand(f"{tmp_path}/a-{{10..11}}.tar")
     with pytest.raises(UserError, match="no file matches"):

@@ -2,12 +2,14 @@ import shutil
 
 import numpy as np
 import pytest
+from etils import epath
 from shard_fakes import CODEBOOK, write_dataset
 
+from lvm_jax import files
 from lvm_jax.data.records import example
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.records.record_file import build_index
-from lvm_jax.data.records.shards import find_shards
+from lvm_jax.data.records.shards import find_dataset, find_shards
 from lvm_jax.data.sentences.sentence_record import SENTENCES, encode_example
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
@@ -36,6 +38,30 @@ def test_all_the_ways_to_name_shards(dataset, tmp_path):
     ):
         assert find_shards(shards, "train") == {folder: files}
     assert find_shards(files[1], "train") == {folder: files[1:]}
+
+
+@pytest.mark.parametrize("name", ["a[1]", "b*", "c?", "d,e", "f{0..2}"])
+def test_a_folder_may_be_named_like_a_pattern(tmp_path, name):
+    root = tmp_path / name
+    folder, written = write_dataset(root)
+    first, second = (folder / f"uvd_scenes-train.tfrecord-0000{i}-of-00002" for i in range(2))
+    for shards in (str(folder), str(root), [root], f"{folder}/uvd_*"):
+        if "," in name and "*" in str(shards):
+            continue  # several patterns are separated by commas
+        assert find_shards(shards, "train") == {folder: [first, second]}
+    assert find_dataset(root) == folder
+    assert len(SentenceStore(str(root), "train")) == len(written["train"])
+
+
+def test_patterns_in_a_bucket_are_first_taken_literally(remote):
+    for name in ("a[1]/x1", "a[1]/x2", "a1/x1"):
+        epath.Path(f"gs://bucket/{name}").parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(f"gs://bucket/{name}").write_bytes(b"1")
+    two = ["gs://bucket/a[1]/x1", "gs://bucket/a[1]/x2"]
+    assert [*map(str, files.expand("gs://bucket/a[1]/x*"))] == two
+    assert [*map(str, files.expand("gs://bucket/a*/x1"))] == ["gs://bucket/a1/x1", two[0]]
+    assert [*map(str, files.expand("gs://bucket/a[1]"))] == ["gs://bucket/a[1]"]
+    assert files.expand("gs://bucket/b*/x") == []
 
 
 def test_lengths_come_from_the_index(dataset):

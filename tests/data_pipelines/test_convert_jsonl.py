@@ -1,9 +1,12 @@
 import base64
 import dataclasses
 import json
+import struct
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_pipelines import convert_jsonl
 from data_pipelines.convert_jsonl import BadLine, Target, from_jsonl, parse_line, to_jsonl
@@ -96,6 +99,97 @@ BAD = {
 def test_bad_lines(broken):
     with pytest.raises(BadLine, match=BAD[broken]):
         parse_line(broken, CODEBOOK, PER_IMAGE)
+
+
+def encoded(tokens, dtype):
+    raw = np.array(tokens).astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+    return json.dumps({"tokens": base64.b64encode(raw).decode()}).encode()
+
+
+def test_int64_is_not_read_as_twice_the_images():
+    tokens = [5, 0, 7, 31, 1, 2, 3, 4]
+    with pytest.raises(BadLine, match=r"every second int32 is 0.*--token_dtype=int64"):
+        parse_line(encoded(tokens, "int64"), CODEBOOK, PER_IMAGE)
+    for dtype in convert_jsonl.TOKEN_DTYPES:
+        read = parse_line(encoded(tokens, dtype), CODEBOOK, PER_IMAGE, dtype)
+        assert read.tolist() == [tokens[:4], tokens[4:]]
+    # Whoever says int32 means it, and a blank image is no sign of anything.
+    zeros_between = [5, 0, 7, 0]
+    read = parse_line(encoded(zeros_between, "int32"), CODEBOOK, PER_IMAGE, "int32")
+    assert read.tolist() == [zeros_between]
+    assert parse_line(encoded([0] * 4, "int32"), CODEBOOK, PER_IMAGE).tolist() == [[0] * 4]
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("uint16", None),
+        ("int32", "int64"),
+        ("uint16", "int64"),
+        ("float32", None),
+        ("float64", None),
+    ],
+)
+def test_another_width_than_the_one_read_is_no_code(stored, read):
+    tokens = [5, 9, 7, 31] * 4  # whole images at every width
+    with pytest.raises(BadLine, match=r"no code"):
+        parse_line(encoded(tokens, stored), CODEBOOK, PER_IMAGE, read)
+
+
+def test_a_file_without_one_good_line_says_why(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(
+        b"".join([line([1, 2, 3]), b"{}\n", encoded([99] * 4, "<i4")])
+    )
+    with pytest.raises(UserError) as caught:
+        from_jsonl([tmp_path / "a.jsonl"], tmp_path / "out", TARGET)
+    message = str(caught.value)
+    assert "split 'train' has no sentence: 3 bad lines, first a.jsonl:1: 12 bytes are" in message
+    assert 'a.jsonl:2: not an object with "tokens"' in message
+    assert "a.jsonl:3: token 99 is no code" in message
+    assert "\n" not in message
+
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+lines = (
+    st.binary(max_size=60)
+    | st.binary(max_size=64).map(
+        lambda raw: json.dumps({"tokens": base64.b64encode(raw).decode()}).encode()
+    )
+    | any_json.map(lambda value: json.dumps({"tokens": value}).encode())
+    | any_json.map(lambda value: json.dumps(value).encode())
+)
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(lines, st.sampled_from([None, *convert_jsonl.TOKEN_DTYPES]))
+def test_any_line_is_refused_or_read_as_struct_reads_it(text, dtype):
+    try:
+        read = parse_line(text, CODEBOOK, PER_IMAGE, dtype)
+    except BadLine:
+        return
+    raw = base64.b64decode(json.loads(text)["tokens"])
+    kind = {"int32": "i", "int64": "q"}[dtype or "int32"]
+    size = struct.calcsize(f"<{kind}")
+    assert read.reshape(-1).tolist() == list(struct.unpack(f"<{len(raw) // size}{kind}", raw))
+    assert read.max() < CODEBOOK
+
+
+@settings(derandomize=True, max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(0, CODEBOOK - 1), min_size=4, max_size=16).map(
+        lambda x: x[: len(x) // 4 * 4]
+    )
+)
+def test_what_was_written_is_read(tokens):
+    for dtype in convert_jsonl.TOKEN_DTYPES:
+        read = parse_line(encoded(tokens, dtype), CODEBOOK, PER_IMAGE, dtype)
+        assert read.reshape(-1).tolist() == tokens
 
 
 def test_bad_lines_are_counted_named_and_skipped_up_to_the_limit(tmp_path, capsys):

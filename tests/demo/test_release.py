@@ -54,6 +54,15 @@ def test_weights_that_the_type_cannot_hold_are_refused():
         rounded({}, "int8")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_not_written(dtype, value):
+    with pytest.raises(
+        UserError, match=r"x has a weight of (nan|inf): save the model of an earlier"
+    ):
+        rounded({"x": np.array([1.0, value], np.float32)}, dtype)
+
+
 @pytest.fixture(scope="module")
 def finished(workdir, picture, tmp_path_factory):
     """A workdir as the quickstart leaves it, with made-up scores."""

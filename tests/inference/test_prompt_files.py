@@ -11,7 +11,7 @@ from PIL import Image
 from lvm_jax.errors import UserError
 from lvm_jax.inference import prompt_files
 from lvm_jax.inference.codec import encode_images
-from lvm_jax.inference.prompt_files import read_prompts
+from lvm_jax.inference.prompt_files import read_prompts, split_pair
 from lvm_jax.models import VQGAN, presets
 
 
@@ -209,3 +209,38 @@ def test_pictures_that_are_none(vqgan, pictures, tmp_path):
         cases[2].check(16)
     with pytest.raises(UserError, match=r"does not exist: give a \.jsonl file"):
         read_prompts(tmp_path / "nothing.jsonl", vqgan)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("a.png", "b.png"),
+        ("gs://bucket/a.png", "gs://bucket/b.png"),
+        ("gs://bucket/a.png", "b.png"),
+        ("/data/a.png", "s3://bucket/b.png"),
+        ("C:/data/a.png", "D:\\data\\b.png"),
+        ("a", "b"),
+        ("/data/a.png", "/data/b.png"),
+    ],
+)
+def test_a_pair_is_split_between_its_paths(pair):
+    assert split_pair(":".join(pair)) == list(pair)
+
+
+def test_names_with_colons_are_split_where_the_files_are(tmp_path):
+    one, other = f"{tmp_path}/12:30.png", f"{tmp_path}/12:31.png"
+    (tmp_path / "12:30.png").touch()
+    with pytest.raises(
+        UserError, match=r"no image:answer of two files: write such names in a \.jsonl"
+    ):
+        split_pair(f"{one}:{other}")
+    (tmp_path / "12:31.png").touch()
+    assert split_pair(f"{one}:{other}") == [one, other]
+
+
+@pytest.mark.parametrize(
+    "text", ["a.png", "a.png:", ":b.png", "gs://bucket/a.png", "C:/a.png", ":"]
+)
+def test_what_is_no_pair_is_refused(text):
+    with pytest.raises(UserError, match="which is no image:answer of two files"):
+        split_pair(text)

@@ -1,6 +1,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from linear_task import LinearBatches, LinearTask
@@ -8,6 +9,7 @@ from linear_task import LinearBatches, LinearTask
 from lvm_jax.files import read_jsonl
 from lvm_jax.metrics.states import Mean
 from lvm_jax.parallel.mesh import make_mesh
+from lvm_jax.training import loop
 from lvm_jax.training.bad_steps import BadStep, GuardedTask, Judge
 from lvm_jax.training.loop import TrainConfig, train
 
@@ -32,6 +34,21 @@ class BadBatches(LinearBatches):
 def run(workdir, config=CONFIG, batches=None):
     mesh = make_mesh(devices=jax.devices()[:1])
     return train(LinearTask(), batches or BadBatches(), config, mesh=mesh, workdir=workdir)
+
+
+class BrokenOptimizer(LinearTask):
+    """Its update divides by zero in step `at`, of which that step's metrics know nothing."""
+
+    def __init__(self, at, value=np.nan):
+        super().__init__()
+        self.at, self.value = at, value
+
+    def step(self, state, batch, key):
+        new, metrics = super().step(state, batch, key)
+        broken = jax.tree.map(
+            lambda x: jnp.where(new["step"] == self.at, self.value, x), new["params"]
+        )
+        return {**new, "params": broken}, metrics
 
 
 def kernel(state):
@@ -134,3 +151,62 @@ def test_the_judge_names_step_and_metric():
     good = {"loss": Mean(1.0), "grad_norm": Mean(np.float32("inf"))}
     with pytest.raises(BadStep, match="train/grad_norm is inf at step 7"):
         Judge(max_skips=0).counted([(7, good)])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("at", [1, 6, 12])
+def test_no_checkpoint_holds_a_state_that_its_update_broke(tmp_path, at, value):
+    """With a checkpoint after each step, so also of the step whose metrics are still good; 12 is the last one."""
+    config = dataclasses.replace(CONFIG, on_bad_step="stop", checkpoint_every=1)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    message = rf"the state after step {at} has NaN or infinity in params/kernel: it is not saved"
+    with pytest.raises(BadStep, match=message):
+        train(BrokenOptimizer(at, value), BadBatches(), config, mesh=mesh, workdir=tmp_path)
+    saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir()]
+    assert max(saved, default=0) == at - 1
+    assert run(tmp_path, config)["step"] == 12  # goes on from the checkpoint before
+
+
+def test_an_evaluation_never_sees_a_broken_state(tmp_path):
+    config = dataclasses.replace(CONFIG, on_bad_step="stop", checkpoint_every=0, eval_every=5)
+    seen = []
+    with pytest.raises(BadStep, match="the state after step 5"):
+        train(
+            BrokenOptimizer(5),
+            BadBatches(),
+            config,
+            mesh=make_mesh(devices=jax.devices()[:1]),
+            workdir=tmp_path,
+            evaluations=[lambda step, state: seen.append(step) or {}],
+        )
+    assert seen == []
+
+
+def test_a_checkpoint_that_already_holds_nan_is_not_gone_on_from(tmp_path, monkeypatch):
+    with monkeypatch.context() as older:  # a version that did not judge states
+        older.setattr(loop, "check_state", lambda *args: None)
+        config = dataclasses.replace(CONFIG, on_bad_step="stop")
+        train(
+            BrokenOptimizer(12),
+            BadBatches(),
+            config,
+            mesh=make_mesh(devices=jax.devices()[:1]),
+            workdir=tmp_path,
+        )
+    with pytest.raises(BadStep, match="checkpoint 12 has NaN or infinity in params/kernel: move"):
+        run(tmp_path)
+
+
+def test_a_model_to_start_from_must_be_finite(tmp_path):
+    def broken(state):
+        return {**state, "params": jax.tree.map(lambda x: x * np.nan, state["params"])}
+
+    with pytest.raises(BadStep, match="the model to start from has NaN or infinity in params/"):
+        train(
+            LinearTask(),
+            BadBatches(),
+            CONFIG,
+            mesh=make_mesh(devices=jax.devices()[:1]),
+            workdir=tmp_path,
+            warm_start=broken,
+        )

@@ -111,6 +111,23 @@ def test_settings_come_from_the_folder(theirs):
     ) == own[hf_folder.family_of(config).model_type]
 
 
+@pytest.mark.parametrize("gone", ["absent", "null"])
+def test_what_the_folder_does_not_say_is_as_in_transformers(theirs, gone):
+    """The published folders leave out what transformers assumes: tied tables, the epsilon, the dropout."""
+    path = theirs[0] / "config.json"
+    fields = json.loads(path.read_text())
+    own = {
+        "opt": {"tie_word_embeddings": True, "dropout": 0.1, "attention_dropout": 0.0},
+        "gpt2": {"tie_word_embeddings": True, "resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5},
+    }[fields["model_type"]]
+    rest = {name: value for name, value in fields.items() if name not in own}
+    path.write_text(json.dumps(rest | (dict.fromkeys(own) if gone == "null" else {})))
+    config = vars(Decoder.from_pretrained(theirs[0]).config)
+    family = hf_folder.FAMILIES[fields["model_type"]]
+    ours = {theirs_: name for name, theirs_ in family.fields.items()}
+    assert {name: config[ours[name]] for name in own} == own
+
+
 def test_an_untied_head_is_stored(theirs, tmp_path):
     config = dataclasses.replace(
         Decoder.from_pretrained(theirs[0]).config, tie_word_embeddings=False

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from lvm_jax.errors import UserError
@@ -253,6 +255,20 @@ def test_a_folder_of_several_files_is_read_through_its_index(own, saved):
         ({"head_dim": 7}, r"attention_head_dim=7: it must be even"),
         ({"hidden_size": "32"}, r"hidden_size='32': it must be an integer"),
         ({"eos_token_id": []}, r"eos_token_id=\[\]: it must be an integer"),
+        ({"rope_interleaved": True}, r"rope_interleaved=True, a setting that Llama does not know"),
+        ({"use_qk_norm": 1}, r"use_qk_norm=1, a setting"),
+        ({"residual_multiplier": 0.5}, r"residual_multiplier=0\.5, a setting"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, r"layer_types=\[.*, a setting"),
+        ({"sliding_window": 4096}, r"sliding_window=4096, a setting"),
+        ({"rope_theta": "big"}, r"rope_theta='big': it must be a number above 0"),
+        ({"rope_theta": 0}, r"rope_theta=0: it must be a number above 0"),
+        ({"rope_scaling": "linear"}, r"rope_scaling='linear': it must be an object"),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, r"factor='2': it must be a number"),
+        ({"rms_norm_eps": "1e-6"}, r"rms_norm_eps='1e-6': it must be a number"),
+        ({"rms_norm_eps": math.nan}, r"rms_norm_eps=nan: it must be a number"),
+        ({"tie_word_embeddings": "no"}, r"tie_word_embeddings='no': it must be true or false"),
+        ({"vocab_size": True}, r"vocab_size=True: it must be an integer"),
+        ({"vocab_size": None}, r"vocab_size=None: it must be an integer"),
     ],
 )
 def test_unsupported_configurations_are_refused(saved, change, message):
@@ -260,3 +276,94 @@ def test_unsupported_configurations_are_refused(saved, change, message):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message):
         Llama.from_pretrained(saved)
+
+
+HARMLESS = {
+    # What published folders of this family say beside what the decoder reads.
+    "rope_interleaved": False,
+    "is_llama_config": True,
+    "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
+    "is_decoder": True,
+    "pretraining_tp": 2,
+    "torchscript": False,
+    "repetition_penalty": 1.2,
+    "layer_types": ["full_attention"] * 2,
+    "use_sliding_window": False,
+    "use_qk_norm": False,
+    "pruned_heads": {},
+    "residual_multiplier": 1.0,
+    "num_experts": 0,
+    "a_setting_of_tomorrow": None,
+    "quantization_config": None,
+    "sliding_window": None,
+}
+
+
+def test_what_is_off_or_null_changes_nothing(saved):
+    path = saved / "config.json"
+    fields = json.loads(path.read_text())
+    expected = hf_folder.load_config(saved)
+    for name, value in HARMLESS.items():
+        path.write_text(json.dumps(fields | {name: value}))
+        assert hf_folder.load_config(saved) == expected, name
+    path.write_text(json.dumps(fields | HARMLESS))
+    assert hf_folder.load_config(saved) == expected
+
+
+def test_null_is_absent_and_absent_is_the_default_of_transformers(saved):
+    path = saved / "config.json"
+    fields = json.loads(path.read_text())
+    optional = ("rope_theta", "rope_scaling", "rope_parameters", "head_dim", "rms_norm_eps")
+    optional += ("initializer_range", "hidden_act", "attention_bias", "attention_dropout")
+    optional += ("tie_word_embeddings", "num_key_value_heads", "pad_token_id")
+    for name in optional:
+        read = []
+        for change in ({name: None}, {}):
+            rest = {k: v for k, v in fields.items() if k != name}
+            path.write_text(json.dumps(rest | change))
+            read.append(hf_folder.load_config(saved))
+        assert read[0] == read[1], name
+    path.write_text(json.dumps(fields | {"rope_theta": None}))
+    assert hf_folder.load_config(saved).rope_theta == 10000.0
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": None, "low_freq_factor": None}
+    path.write_text(json.dumps(fields | {"rope_theta": 5e5, "rope_scaling": rope}))
+    config = hf_folder.load_config(saved)
+    assert (config.rope_theta, config.rope_scaling.factor) == (5e5, 2.0)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 70) | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2)
+    ),
+    max_leaves=3,
+)
+
+
+@pytest.mark.parametrize("kind", [*hf_folder.FAMILIES])
+@settings(derandomize=True, max_examples=120, deadline=None)
+@given(data=st.data())
+def test_any_config_json_is_read_or_refused(kind, data):
+    """One or two settings have values of any type; nothing but a UserError of one line leaves the reader."""
+    family = hf_folder.FAMILIES[kind]
+    shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"intermediate_size": 48, "bos_token_id": 1, "eos_token_id": 2}
+    fields = {family.fields[name]: value for name, value in shape.items()}
+    names = st.sampled_from([*family.fields.values(), *family.fixed, *family.special, "use_mrope"])
+    fields |= data.draw(st.dictionaries(names, VALUES, max_size=2))
+    try:
+        config = hf_config.config_from_json(
+            {"model_type": kind, **fields}, "config.json", families=hf_folder.FAMILIES, reader="it"
+        )
+    except UserError as error:
+        message = str(error)
+    else:
+        message = ""
+        again = hf_config.config_from_json(
+            hf_config.config_to_json(family, config),
+            "again",
+            families=hf_folder.FAMILIES,
+            reader="it",
+        )
+        assert again == config
+    assert "\n" not in message

@@ -24,6 +24,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
+from lvm_jax import files
 from lvm_jax.data.images.loader import FileImages, Images
 from lvm_jax.data.records import example
 from lvm_jax.data.records.example import CorruptRecord
@@ -67,25 +68,23 @@ def open_images(where: epath.PathLike, feature: str = "") -> Images:
 
 
 def expand(pattern: str) -> list[str]:
-    """The sorted files that match a pattern: `{000..127}` ranges, and `*` and `?` in the file name.
+    """The sorted files that match a pattern: `{000..127}` ranges, `*`, `?` and `[...]`; a path that exists is none.
 
     Raises:
       UserError: no file matches.
     """
-    files = []
+    if epath.Path(pattern).exists():
+        return [pattern]
+    found = []
     for path in _ranges(pattern):
-        parent, name = epath.Path(path).parent, epath.Path(path).name
-        if "*" in name or "?" in name:
-            found = sorted(str(file) for file in parent.glob(name))
-            # `train.tfrecord-*` also matches the indices beside the shards.
-            files += [file for file in found if not file.endswith(".index")]
-        elif epath.Path(path).exists():
-            files.append(path)
-        else:
-            raise UserError(f"{path} does not exist: check config.data.images")
-    if not files:
-        raise UserError(f"no file matches {pattern}: check config.data.images")
-    return files
+        # `train.tfrecord-*` also matches the indices beside the shards.
+        fitting = [str(file) for file in files.expand(path) if not file.name.endswith(".index")]
+        if not fitting:
+            no_pattern = not any(letter in path for letter in "*?[")
+            what = f"{path} does not exist" if no_pattern else f"no file matches {path}"
+            raise UserError(f"{what}: check config.data.images")
+        found += fitting
+    return found
 
 
 class Subset:

@@ -9,11 +9,13 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from lvm_jax.errors import BadData
+
 _Field = descriptor_pb2.FieldDescriptorProto
 FeatureValue = bytes | int | Sequence[bytes] | Sequence[int]
 
 
-class CorruptRecord(ValueError):
+class CorruptRecord(BadData, ValueError):
     """A record whose bytes are damaged, or do not fit its schema."""
 
 

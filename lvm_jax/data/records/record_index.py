@@ -42,7 +42,7 @@ from jaxtyping import UInt16, UInt32, UInt64
 
 from lvm_jax import files
 from lvm_jax.data.records.framing import FRAME_BYTES
-from lvm_jax.errors import UserError
+from lvm_jax.errors import BadData, UserError
 
 MAX_ORIGINS = 1 << 16
 _MAGIC = b"LVMINDEX"
@@ -99,7 +99,7 @@ class Schema:
 BARE = Schema((), lambda record: NOTHING)  # locates records and says nothing else of them
 
 
-class BadIndex(Exception):
+class BadIndex(BadData):
     """Says why bytes are not a usable index; the caller adds the file's name."""
 
 

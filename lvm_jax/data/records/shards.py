@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from etils import epath
 
+from lvm_jax import files
 from lvm_jax.data.records import manifest as manifests
 from lvm_jax.errors import UserError
 
@@ -31,17 +32,19 @@ def find_shards(shards: Shards, split: str) -> dict[epath.Path, list[epath.Path]
       UserError: nothing matches, a shard of a folder is missing, no data set has the split, or a folder holds several
         versions of one data set.
     """
-    if isinstance(shards, str):
-        entries: list[epath.PathLike] = [part.strip() for part in shards.split(",") if part.strip()]
-    else:
+    entries: list[epath.PathLike]
+    if not isinstance(shards, str):
         entries = list(shards) if isinstance(shards, Sequence) else [shards]
+    elif epath.Path(shards).exists():  # its name may have a comma
+        entries = [shards]
+    else:
+        entries = [part.strip() for part in shards.split(",") if part.strip()]
     found: dict[epath.Path, set[epath.Path]] = defaultdict(set)
     splits: set[str] = set()
     for path in (path for entry in entries for path in _expand(epath.Path(entry))):
         # Shards that are named one by one may be a subset; a folder must be complete.
         for folder in _one_version_each(path) if path.is_dir() else [path.parent]:
-            files = _complete(folder) if path.is_dir() else [path]
-            for file in files:
+            for file in _complete(folder) if path.is_dir() else [path]:
                 match = SHARD_NAME.fullmatch(file.name)
                 if match:
                     splits.add(match["split"])
@@ -64,7 +67,7 @@ def data_sets(folder: epath.PathLike) -> list[epath.Path]:
     if (folder / name).exists():
         return [folder]
     return sorted(
-        path.parent for pattern in (f"*/{name}", f"*/*/{name}") for path in folder.glob(pattern)
+        path.parent for levels in ("*", "*/*") for path in files.expand(folder / levels / name)
     )
 
 
@@ -88,14 +91,8 @@ def listed(paths: Iterable[object]) -> str:
 
 
 def _expand(path: epath.Path) -> list[epath.Path]:
-    """Expands a glob; a plain path must exist."""
-    parts = path.parts
-    magic = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), None)
-    if magic is None:
-        matches = [path] if path.exists() else []
-    else:
-        root = epath.Path(*parts[:magic]) if magic else epath.Path(".")
-        matches = sorted(root.glob("/".join(parts[magic:])))
+    """Expands a pattern; a plain path must exist."""
+    matches = files.expand(path)
     if not matches:
         raise UserError(f"shards {str(path)!r} match nothing: check the path")
     return matches
@@ -118,22 +115,22 @@ def _one_version_each(folder: epath.Path) -> list[epath.Path]:
 def _complete(folder: epath.Path) -> list[epath.Path]:
     """All shards of a folder; refuses a folder that lacks some."""
     groups: dict[tuple[str, int], dict[int, epath.Path]] = defaultdict(dict)
-    for path in folder.glob("*.tfrecord-*"):
+    for path in files.named(folder, "*.tfrecord-*"):
         match = SHARD_NAME.fullmatch(path.name)
         if match:
             prefix = path.name.partition(".tfrecord")[0]
             groups[prefix, int(match["count"])][int(match["index"])] = path
     # A second build with another number of shards leaves the old files beside the new ones.
     counts: dict[str, int] = {}
-    for (prefix, count), files in groups.items():
+    for (prefix, count), shards in groups.items():
         if counts.setdefault(prefix, count) != count:
             raise UserError(
                 f"{folder} has {prefix} in {counts[prefix]} shards and in {count}: delete those that were not meant"
             )
-        missing = sorted(set(range(count)) - set(files))
+        missing = sorted(set(range(count)) - set(shards))
         if missing:
             raise UserError(
                 f"{folder} lacks {len(missing)} of {count} shards of {prefix}, the first is number {missing[0]:05d}: "
                 "copy or build them again"
             )
-    return [path for files in groups.values() for path in files.values()]
+    return [path for shards in groups.values() for path in shards.values()]

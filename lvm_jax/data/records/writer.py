@@ -22,7 +22,7 @@ class TFRecordWriter:
             writer.write(record)
 
     Args:
-      path: of the record file, local or remote (gs://, which needs `gcsfs` or TensorFlow).
+      path: of the record file, local or remote (gs://, which needs the extra `gs`).
       schema: what the index says of each record.
     """
 

@@ -44,6 +44,7 @@ class Family:
       structure: fields of `DecoderConfig` that all its decoders share; on saving they tell families apart.
       grouped: key-value heads may be fewer than query heads.
       fields: field of `DecoderConfig` -> setting of config.json.
+      defaults: what transformers assumes for fields that config.json leaves out, where `DecoderConfig` does not.
       fixed: settings with the only value that the decoder supports.
       special: settings that `read` handles.
       ignored: settings that do not affect the weights, beside those of `hf_config.IGNORED`.
@@ -63,6 +64,7 @@ class Family:
     structure: Mapping[str, Any]
     grouped: bool
     fields: Mapping[str, str]
+    defaults: Mapping[str, Any]
     fixed: Mapping[str, Any]
     special: tuple[str, ...]
     ignored: tuple[str, ...]

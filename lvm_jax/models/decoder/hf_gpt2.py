@@ -65,6 +65,12 @@ GPT2 = Family(
         "embedding_dropout": "embd_pdrop",
         "attention_dropout": "attn_pdrop",
     },
+    defaults={
+        **dict.fromkeys(("dropout", "embedding_dropout", "attention_dropout"), 0.1),
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+    },
     fixed={
         "activation_function": "gelu_new",
         "add_cross_attention": False,
@@ -73,7 +79,7 @@ GPT2 = Family(
     },
     special=(),
     ignored=(
-        *("n_ctx", "reorder_and_upcast_attn", "task_specific_params", "summary_activation"),
+        *("n_ctx", "reorder_and_upcast_attn", "summary_activation"),
         *("summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"),
     ),
     read=_read,

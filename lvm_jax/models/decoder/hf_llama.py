@@ -5,6 +5,7 @@ Hugging Face does. Qwen2's format is the same, with biases of queries, keys and 
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,15 +56,28 @@ _STRUCTURE = {
 
 def _read(fields: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     # Rotary settings come in three spellings: flat, in rope_scaling, and (transformers 5) all in rope_parameters.
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    name = "rope_parameters" if fields.get("rope_parameters") else "rope_scaling"
+    rope = fields.get(name) or {}
+    if not isinstance(rope, Mapping):
+        raise UserError(f"{where} has {name}={rope!r}: it must be an object")
+    rope = {setting: value for setting, value in rope.items() if value is not None}
+    theta = rope.get("rope_theta", fields.get("rope_theta", 10000.0))
     found: dict[str, Any] = {
-        "rope_theta": float(rope.get("rope_theta", fields.get("rope_theta", 10000.0))),
+        "rope_theta": _positive(theta, "rope_theta", where),
         "rope_scaling": _rope_scaling(rope, where),
     }
     head_dim, heads = fields.get("head_dim"), values.get("num_attention_heads")
+    if head_dim is not None and (not isinstance(head_dim, int) or isinstance(head_dim, bool)):
+        raise UserError(f"{where} has head_dim={head_dim!r}: it must be an integer")
     if head_dim and heads and head_dim * heads != values.get("hidden_size"):
         found["attention_head_dim"] = head_dim
     return found
+
+
+def _positive(value: Any, name: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"{where} has {name}={value!r}: it must be a number above 0")
+    return float(value)
 
 
 def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling:
@@ -71,9 +85,11 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling:
     names = {"default": (), "linear": ("factor",)}
     names["llama3"] = ("factor", "low_freq_factor", "high_freq_factor")
     names["llama3"] += ("original_max_position_embeddings",)
-    if kind not in names:
+    if kind not in [*names]:  # a list compares with anything, also with what cannot be hashed
         raise UserError(f"{where} has rope_type={kind!r}: Llama supports {', '.join(names)}")
     given = set(rope) - {"rope_type", "type", "rope_theta"}
+    if rope.get("partial_rotary_factor") == 1.0:  # all dimensions turn, as they do here
+        given.discard("partial_rotary_factor")
     wrong = sorted(given ^ set(names[kind]))
     if wrong:
         problem = "which it does not take" if wrong[0] in given else "which is missing"
@@ -82,7 +98,12 @@ def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling:
         )
     if kind == "default":
         return RopeScaling()
-    return RopeScaling(rope_type=kind, **{name: rope[name] for name in names[kind]})
+    numbers: dict[str, Any] = {name: _positive(rope[name], name, where) for name in names[kind]}
+    if kind == "llama3":
+        numbers["original_max_position_embeddings"] = int(
+            numbers["original_max_position_embeddings"]
+        )
+    return RopeScaling(rope_type=kind, **numbers)
 
 
 def _write(config: DecoderConfig) -> dict[str, Any]:
@@ -102,6 +123,7 @@ LLAMA = Family(
     structure={**_STRUCTURE, "qkv_bias": False},
     grouped=True,
     fields=_FIELDS,
+    defaults={},
     fixed={
         "hidden_act": "silu",
         "attention_bias": False,

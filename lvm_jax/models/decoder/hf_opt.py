@@ -57,6 +57,7 @@ OPT = Family(
         "intermediate_size": "ffn_dim",
         "initializer_range": "init_std",
     },
+    defaults={"tie_word_embeddings": True, "dropout": 0.1, "max_position_embeddings": 2048},
     fixed={
         "activation_function": "relu",
         "do_layer_norm_before": True,
@@ -66,7 +67,7 @@ OPT = Family(
         "layerdrop": 0.0,
     },
     special=("word_embed_proj_dim",),
-    ignored=("activation_dropout", "prefix"),
+    ignored=("activation_dropout",),
     read=_read,
     write=_write,
     prefixes=("model.decoder.", "decoder."),

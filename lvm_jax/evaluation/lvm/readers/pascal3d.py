@@ -10,6 +10,7 @@ from etils import epath
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from lvm_jax import files
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.readers.objects import Keypoints, Object
 from lvm_jax.pictures.voc import read_list
@@ -29,7 +30,7 @@ class Pascal3D(Keypoints):
 
     def __init__(self, root: epath.PathLike, source: str = "imagenet", split: str = "val") -> None:
         base = epath.Path(root)
-        lists = sorted((base / "Image_sets").glob(f"*_{source}_{split}.txt"))
+        lists = files.named(base / "Image_sets", f"*_{source}_{split}.txt")
         if not lists:
             raise UserError(f"{base}/Image_sets has no *_{source}_{split}.txt: check the data set")
         suffix = "JPEG" if source == "imagenet" else "jpg"
