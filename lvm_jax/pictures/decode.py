@@ -26,9 +26,8 @@ from etils import epath
 from jaxtyping import Int32, UInt8
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from lvm_jax.pictures import samples
-
 from lvm_jax.errors import BadData
+from lvm_jax.pictures import samples
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
