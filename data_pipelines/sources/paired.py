@@ -7,12 +7,12 @@ from etils import epath
 from data_pipelines.items import Picture, PictureItem
 from data_pipelines.sources import templates
 from data_pipelines.sources.base import BadItem
-from data_pipelines.sources.frames import by_numbers
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import draw_mask, read_mask, shrink_ids
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.listing import by_numbers
 
 
 @dataclasses.dataclass(frozen=True)

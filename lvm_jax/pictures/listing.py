@@ -1,5 +1,6 @@
 """The files below a folder, on this machine or in a bucket."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from etils import epath
@@ -36,6 +37,26 @@ def list_files(root: epath.PathLike, suffixes: Sequence[str], what: str) -> list
             f"{root} holds no {what}, nor do its sub-folders: put some there ({', '.join(suffixes)})"
         )
     return found
+
+
+def list_frames(folder: epath.PathLike) -> list[epath.Path]:
+    """The image files directly in a folder, in the order of `by_numbers`; hidden names are skipped.
+
+    Raises:
+      OSError: the folder cannot be listed.
+    """
+    found = [
+        path
+        for path in epath.Path(folder).iterdir()
+        if path.name.lower().endswith(EXTENSIONS) and not path.name.startswith(".")
+    ]
+    return sorted(found, key=lambda path: by_numbers(path.name))
+
+
+def by_numbers(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sorts frame2 before frame10; names of the same numbers, such as 1 and 01, by their characters."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def existing_folder(root: epath.PathLike, what: str) -> epath.Path:

@@ -173,6 +173,8 @@ def test_clips_have_the_frames_that_every_role_has_in_order(tmp_path):
             save_indexed(
                 tmp_path / "Annotations" / "480p" / "bear" / f"{i}.png", np.full((8, 12), i + 1)
             )
+            for role in ("JPEGImages", "Annotations"):  # the shadow of a file, from a Mac
+                (tmp_path / role / "480p" / "bear" / f"._{i}.png").write_bytes(b"\0")
     save_indexed(tmp_path / "Annotations" / "480p" / "ghost" / "0.png", random_ids())
     roles = (
         ("frame", "JPEGImages/480p/{key}/{frame}.png"),

@@ -175,6 +175,22 @@ def test_davis(tmp_path, year):
         reader.episode(0, shots=5, seed=0)
 
 
+def test_davis_takes_frames_by_their_numbers(tmp_path):
+    for i in range(1, 13):
+        save(tmp_path / "JPEGImages" / "480p" / "bear" / f"{i}.png", photo(i))
+        ids = np.zeros((12, 16), np.uint8)
+        ids[:i] = 255  # as in 2016: an object is 255
+        save(tmp_path / "Annotations" / "480p" / "bear" / f"{i}.png", ids)
+    (tmp_path / "JPEGImages" / "480p" / "bear" / "._1.png").write_bytes(b"the shadow of a file")
+    listing = tmp_path / "ImageSets" / "2017" / "val.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("bear\n")
+    reader = davis.Davis(tmp_path)
+    assert [file.stem for file in reader.frames("bear")] == [str(i) for i in range(1, 13)]
+    episode = reader.episode(0, shots=1, seed=0)
+    assert (boxes_of(episode.support[0][1])[3], boxes_of(episode.truth)[3]) == (1, 12)
+
+
 def test_damaged_files_are_named(voc2012):
     (voc2012 / "JPEGImages" / "a.jpg").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"a\.jpg.*download the file again"):

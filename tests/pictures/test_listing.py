@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 
 from lvm_jax.errors import UserError
-from lvm_jax.pictures.listing import list_files
+from lvm_jax.pictures.listing import by_numbers, list_files, list_frames
 
 
 def test_files_are_relative_sorted_and_not_hidden(tmp_path):
@@ -32,3 +32,12 @@ def test_buckets_are_listed_too(remote):
         epath.Path(f"gs://bucket/images/{name}").parent.mkdir(parents=True, exist_ok=True)
         epath.Path(f"gs://bucket/images/{name}").write_bytes(b"")
     assert list_files("gs://bucket/images", (".png",), "images") == ["a.png", "sub/b.png"]
+
+
+def test_frames_come_by_their_numbers_and_equal_numbers_by_their_characters(tmp_path):
+    names = ["1.png", "01.png", "2.JPG", "10.png", "a2.png", "a10.png"]
+    for name in (*names, "._1.png", "notes.txt"):
+        (tmp_path / name).touch()
+    found = [path.name for path in list_frames(tmp_path)]
+    assert found == ["01.png", "1.png", "2.JPG", "10.png", "a2.png", "a10.png"]
+    assert sorted(["x9", "x10", "x"], key=by_numbers) == ["x", "x9", "x10"]

@@ -11,7 +11,7 @@ from lvm_jax.evaluation.lvm.answer_scores import Picture
 from lvm_jax.evaluation.lvm.readers.episodes import load, read_ids
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
-from lvm_jax.pictures.decode import EXTENSIONS
+from lvm_jax.pictures.listing import list_frames
 from lvm_jax.pictures.voc import read_list
 
 
@@ -38,7 +38,7 @@ class Davis:
         return list(dict.fromkeys(name.split("/")[3] if "/" in name else name for name in names))
 
     def frames(self, name: str) -> list[epath.Path]:
-        """The frames of a sequence, in order.
+        """The frames of a sequence, by their numbers.
 
         Raises:
           UserError: the sequence has no folder.
@@ -46,7 +46,7 @@ class Davis:
         folder = epath.Path(self.root) / "JPEGImages" / "480p" / name
         if not folder.is_dir():
             raise UserError(f"{folder} does not exist: the data set is not complete")
-        return sorted(file for file in folder.iterdir() if file.name.lower().endswith(EXTENSIONS))
+        return list_frames(folder)
 
     def episode(self, index: int, *, shots: int, seed: int) -> Episode:
         """Asks for the last frame, with evenly spread earlier frames as support; the seed has no effect."""
