@@ -271,8 +271,8 @@ def test_coco_polygons_and_run_lengths_become_ids(tmp_path):
     ]
     source = CocoImages(**save_coco(tmp_path, annotations), roles=("segmentation",))
     expected = np.zeros((40, 60), int)
-    expected[10:30, 10:30] = 7
-    expected[15:20, 15:20] = 9
+    expected[10:29, 10:29] = 7
+    expected[15:19, 15:19] = 9
     expected[runs] = 80
     picture = source.load("a.png")["segmentation"][0]
     np.testing.assert_array_equal(maps.rgb_to_ids(picture, 91), expected)

@@ -118,6 +118,54 @@ def test_coco_detection(tmp_path):
         reader.episode(0, shots=2, seed=0)
 
 
+@pytest.mark.parametrize("reader", [coco.CocoDetection, coco.CocoKeypoints])
+@pytest.mark.parametrize(
+    ("annotation", "categories", "words"),
+    [
+        ({}, None, r"has no category 9, which 1\.jpg shows: list it in categories"),
+        ({"category_id": 8}, [9], r"has no category 8, which 1\.jpg shows"),
+        ({"category_id": None}, [9], r"1\.jpg: an annotation has no category_id"),
+        ({"bbox": None}, [9], r"damaged: .*1\.jpg: bbox is None: it must be a list"),
+        ({"bbox": [0, 0, float("nan"), 4]}, [9], r"1\.jpg: bbox is \[0, 0, nan, 4\]"),
+        ({"bbox": [0, 0, -4, 4]}, [9], r"1\.jpg: bbox is"),
+        ({"image_id": 7}, [9], r"annotates image_id 7, which is not among its images"),
+    ],
+)
+def test_coco_that_lacks_something_is_one_line(tmp_path, reader, annotation, categories, words):
+    whole = {"image_id": 1, "category_id": 9, "bbox": [0, 0, 4, 4], "keypoints": [5, 5, 2] * 17}
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 16, "height": 12}],
+        "annotations": [whole | annotation],
+    }
+    if categories is not None:
+        content["categories"] = [{"id": i, "name": f"thing {i}"} for i in categories]
+    (tmp_path / "annotations").mkdir()
+    for listing in ("instances", "person_keypoints"):
+        (tmp_path / "annotations" / f"{listing}_val2017.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words) as caught:
+        reader(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_coco_keypoints_are_as_many_as_the_categorys(tmp_path):
+    category = {"id": 9, "name": "face", "keypoints": [f"{k}" for k in range(68)]}
+    annotation = {"image_id": 1, "category_id": 9, "bbox": [0, 0, 16, 12]}
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 16, "height": 12}],
+        "annotations": [annotation | {"keypoints": [5, 5, 2] * 68}],
+        "categories": [category],
+    }
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    (found,) = coco.CocoKeypoints(tmp_path).objects.values()
+    assert found.points_K2.shape == (68, 2)
+    content["annotations"][0]["keypoints"] = [5, 5, 2] * 17
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"1\.jpg: keypoints has 51 numbers.*lists 68"):
+        coco.CocoKeypoints(tmp_path)
+
+
 def test_class_folders_and_colorization(tmp_path):
     for number, name in enumerate(["n01/x.JPEG", "n01/y.JPEG", "n02/z.JPEG"]):
         save(tmp_path / name, photo(number))
