@@ -9,6 +9,7 @@ from PIL import Image
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.readers import coco, davis, folders, voc
 from lvm_jax.evaluation.lvm.readers.episodes import load, take
+from lvm_jax.evaluation.lvm.readers.objects import Boxes, Keypoints, Object
 from lvm_jax.pictures.voc import VOC_CLASSES
 
 
@@ -97,6 +98,27 @@ def test_voc_detection_has_single_objects(voc2012):
     assert episode.key == "a/aeroplane"
     assert boxes_of(episode.truth) == (0, 1, 4, 5)
     assert boxes_of(episode.support[0][1]) == (2, 1, 6, 5)
+    (voc2012 / "ImageSets" / "Main" / "bicycle_val.txt").write_text("a -1\nb -1\nab  1\nc  1\n")
+    assert [f.stem for f in voc.VocDetection(voc2012, "bicycle_val").objects] == ["c"]
+    annotation = voc2012 / "Annotations" / "a.xml"
+    annotation.write_text(annotation.read_text().replace("<width>16</width>", ""))
+    with pytest.raises(UserError, match=r"a\.xml says no size"):
+        voc.VocDetection(voc2012)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"), [((-5, 2, 9, 30), (0, 2, 9, 12)), ((20, 2, 30, 9), None)]
+)
+def test_boxes_are_cut_at_the_edges_and_one_outside_is_damage(tmp_path, box, expected):
+    save(tmp_path / "a.png", photo(0))
+    objects = {tmp_path / "a.png": Object("thing", box, np.array([[3.0, 3]]))}
+    boxes, keypoints = Boxes(objects, tmp_path), Keypoints(objects, tmp_path)
+    if expected is None:
+        for reader in (boxes, keypoints):
+            with pytest.raises(UserError, match=r"damaged: .*a\.png"):
+                reader.episode(0, shots=0, seed=0)
+    else:
+        assert boxes_of(boxes.episode(0, shots=0, seed=0).truth) == expected
 
 
 def test_coco_detection(tmp_path):

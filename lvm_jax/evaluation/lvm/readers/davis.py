@@ -35,7 +35,12 @@ class Davis:
         listing = epath.Path(self.root) / "ImageSets" / str(self.year) / f"{self.split}.txt"
         names = [line.split()[0] for line in read_list(listing)]
         # The lists of 2016 name frames: /JPEGImages/480p/bear/00000.jpg
-        return list(dict.fromkeys(name.split("/")[3] if "/" in name else name for name in names))
+        parts = [name.split("/") for name in names]
+        if any(len(of_name) not in (1, 5) for of_name in parts):
+            raise UserError(
+                f"{listing} has lines that are no sequence and no /JPEGImages/480p/NAME/FRAME: download it again"
+            )
+        return list(dict.fromkeys(of_name[3 if len(of_name) == 5 else 0] for of_name in parts))
 
     def frames(self, name: str) -> list[epath.Path]:
         """The frames of a sequence, by their numbers.
