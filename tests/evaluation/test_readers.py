@@ -259,6 +259,12 @@ def test_davis_takes_frames_by_their_numbers(tmp_path):
     assert [file.stem for file in reader.frames("bear")] == [str(i) for i in range(1, 13)]
     episode = reader.episode(0, shots=1, seed=0)
     assert (boxes_of(episode.support[0][1])[3], boxes_of(episode.truth)[3]) == (1, 12)
+    save(tmp_path / "Annotations" / "480p" / "bear" / "12.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(UserError, match=r"damaged: .*12\.png is 8x6 pixels, its picture 16x12"):
+        reader.episode(0, shots=1, seed=0)
+    listing.write_text("/JPEGImages/bear\n")
+    with pytest.raises(UserError, match=r"val\.txt has lines that are no sequence"):
+        _ = davis.Davis(tmp_path).names
 
 
 def test_damaged_files_are_named(voc2012):

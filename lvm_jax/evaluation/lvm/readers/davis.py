@@ -8,7 +8,7 @@ from etils import epath
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.answer_scores import Picture
-from lvm_jax.evaluation.lvm.readers.episodes import load, read_ids
+from lvm_jax.evaluation.lvm.readers.episodes import load_with_ids
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
 from lvm_jax.pictures.listing import list_frames
@@ -62,9 +62,10 @@ class Davis:
                 f"sequence {name} has {len(frames)} frames: {shots} shots need one more"
             )
         places = np.linspace(0, len(frames) - 1, shots + 1).round().astype(int)
-        *support, last = ((load(frames[i]), self._mask(name, frames[i])) for i in places)
+        *support, last = (self._pair(name, frames[i]) for i in places)
         return Episode(support, *last, key=name)
 
-    def _mask(self, name: str, frame: epath.Path) -> Picture:
-        ids = read_ids(epath.Path(self.root) / "Annotations" / "480p" / name / f"{frame.stem}.png")
-        return mask_to_rgb(ids > 0)
+    def _pair(self, name: str, frame: epath.Path) -> tuple[Picture, Picture]:
+        mask = epath.Path(self.root) / "Annotations" / "480p" / name / f"{frame.stem}.png"
+        picture, ids = load_with_ids(frame, mask)
+        return picture, mask_to_rgb(ids > 0)

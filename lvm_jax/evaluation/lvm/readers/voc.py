@@ -5,7 +5,7 @@ from etils import epath
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.answer_scores import Picture
-from lvm_jax.evaluation.lvm.readers.episodes import draw_support, load, read_ids
+from lvm_jax.evaluation.lvm.readers.episodes import draw_support, load_with_ids, read_ids
 from lvm_jax.evaluation.lvm.readers.objects import LARGEST_BOX, Boxes, Object
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
@@ -54,8 +54,11 @@ class Pascal5i:
         return Episode(pairs, *self._pair(query, label), key=f"{query}/{VOC_CLASSES[label - 1]}")
 
     def _pair(self, name: str, label: int) -> tuple[Picture, Picture]:
-        mask = read_ids(self._root / "SegmentationClass" / f"{name}.png") == label
-        return load(self._root / "JPEGImages" / f"{name}.jpg"), mask_to_rgb(mask)
+        picture, ids = load_with_ids(
+            self._root / "JPEGImages" / f"{name}.jpg",
+            self._root / "SegmentationClass" / f"{name}.png",
+        )
+        return picture, mask_to_rgb(ids == label)
 
 
 class VocDetection(Boxes):
