@@ -13,8 +13,8 @@ REQUIREMENTS = [
 ]
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lvm_jax/__init__.py").read_text())
 
-# Raw data to shards: Beam runs the pipeline, PyAV reads video, OpenCV finds edges.
-PIPELINES = ["apache-beam>=2.70", "av>=18", "opencv-python-headless>=4.9"]
+# Raw data to shards: Beam runs the pipeline, PyAV reads video, OpenCV finds edges, pycocotools fills polygons.
+PIPELINES = ["apache-beam>=2.70", "av>=18", "opencv-python-headless>=4.9", "pycocotools>=2.0.8"]
 # Annotations by the user's own ONNX networks.
 ONNX = ["onnxruntime>=1.20"]
 # Turntables of mesh files.

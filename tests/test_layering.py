@@ -72,6 +72,7 @@ EXTRAS = {
     "onnxruntime": {"onnxruntime"},
     "opencv-python-headless": {"cv2"},
     "playwright": {"playwright"},
+    "pycocotools": {"pycocotools"},
     "qwix": {"qwix"},
     "scikit-image": {"skimage"},
     "tensorflow-cpu": {"tensorflow"},

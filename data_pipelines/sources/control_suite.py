@@ -109,7 +109,7 @@ class DmControlClips:
             if "segmentation" in self.annotations:
                 renderer.enable_segmentation_rendering()
                 parts_HW = _parts(renderer.render(), model)
-                item.setdefault("segmentation", []).append(maps.ids_to_rgb(parts_HW))
+                item.setdefault("segmentation", []).append(maps.ids_to_rgb(maps.cycled(parts_HW)))
                 renderer.disable_segmentation_rendering()
         if depths:
             # One scale for the whole clip: scaled frame by frame, still objects would flicker.

@@ -70,7 +70,7 @@ class DoomClips:
                     raise BadItem(key, f"ends after {len(item['frame'])} frames")
                 item["frame"].append(np.array(state.screen_buffer))
                 item["depth"].append(_grey(state.depth_buffer))
-                item["segmentation"].append(maps.ids_to_rgb(_instances(state)))
+                item["segmentation"].append(maps.ids_to_rgb(maps.cycled(_instances(state))))
                 game.make_action(_steer(state.depth_buffer, rng), self.every)
         return item
 

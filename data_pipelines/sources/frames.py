@@ -1,7 +1,6 @@
 """Clips and turntables stored as folders of images."""
 
 import dataclasses
-import re
 from typing import Literal
 
 from etils import epath
@@ -10,8 +9,7 @@ from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem, child_folders, list_folders
 from data_pipelines.sources.images import read_image
 from lvm_jax.data.sentences.visual_sentence import Category
-from lvm_jax.pictures.decode import EXTENSIONS
-from lvm_jax.pictures.listing import list_folder
+from lvm_jax.pictures.listing import list_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,7 @@ class FrameFolders:
         folder = epath.Path(self.root) / key
         try:
             roles = child_folders(folder) or [""]
-            files = {role: _images(folder / role) for role in roles}
+            files = {role: list_frames(folder / role) for role in roles}
         except OSError as error:
             raise BadItem(key, f"cannot be listed ({error})") from error
         counts = {role or self.role: len(found) for role, found in files.items()}
@@ -54,15 +52,3 @@ class FrameFolders:
             self.role if role in ("", "image") else role: [read_image(f, key) for f in found]
             for role, found in files.items()
         }
-
-
-def _images(folder: epath.Path) -> list[epath.Path]:
-    files = [path for path in list_folder(folder) if path.name.lower().endswith(EXTENSIONS)]
-    return sorted(files, key=lambda path: by_numbers(path.name))
-
-
-def by_numbers(name: str) -> list[tuple[int, str]]:
-    """Sorts frame2 before frame10."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]

@@ -7,12 +7,12 @@ from etils import epath
 from data_pipelines.items import Picture, PictureItem
 from data_pipelines.sources import templates
 from data_pipelines.sources.base import BadItem
-from data_pipelines.sources.frames import by_numbers
 from data_pipelines.sources.images import check_short_side, read_image, shrink
 from data_pipelines.sources.masks import draw_mask, read_mask, shrink_ids
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
+from lvm_jax.pictures.listing import by_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,10 @@ class PairedFiles:
       roles: (role, template) pairs.
       masks: roles that hold indexed masks, drawn in colours (`annotation_maps`; `rgb_to_ids` inverts it). A mask of
         another size than its image is a bad item.
-      n_ids: number of distinct mask colours.
-      ignore: an id drawn as background, such as VOC's 255; -1 for none.
+      n_ids: number of distinct mask colours; a mask with an id from there on is a bad item.
+      ignore: an id drawn as background; -1 for none. By default that is 255, VOC's border of nothing, except in a mask
+        that holds only 0 and 255: there 255 is the object, and gets the colour of id 1. A mask that has only the
+        `ignore` that you set is a bad item.
       short_side: larger images and their masks are shrunk to this; None keeps their size.
     """
 
@@ -43,7 +45,7 @@ class PairedFiles:
     )
     masks: tuple[str, ...] = ()
     n_ids: int = maps.MAX_IDS
-    ignore: int = 255
+    ignore: int | None = None
     short_side: int | None = None
     name: str = "paired_files"
     licence: str = "unknown"
@@ -89,7 +91,7 @@ class PairedClips:
     )
     masks: tuple[str, ...] = ()
     n_ids: int = maps.MAX_IDS
-    ignore: int = 255
+    ignore: int | None = None
     short_side: int | None = None
     name: str = "paired_clips"
     licence: str = "unknown"
@@ -140,7 +142,7 @@ def _read(
                 raise BadItem(key, f"{path.name} is {sizes[0]} pixels, its image {sizes[1]}")
             # As ids, before they become colours: interpolated colours belong to no id.
             ids = shrink_ids(ids, small.shape[:2])
-            pictures[role] = draw_mask(ids, source.n_ids, source.ignore)
+            pictures[role] = draw_mask(ids, source.n_ids, source.ignore, key)
         elif role != first:
             picture = read_image(path, key)
             pictures[role] = (

@@ -79,5 +79,7 @@ def list_frames(root: str, template: str, key: str) -> dict[str, epath.Path]:
         paths = list_folder(folder) if folder.is_dir() else []
     except OSError as error:
         raise BadItem(key, f"cannot be listed ({error})") from error
-    matches = {path: re.fullmatch(pattern, path.name) for path in paths}
+    # Hidden names: macOS leaves a ._1.png beside each 1.png that it copies.
+    shown = [path for path in paths if not path.name.startswith(".")]
+    matches = {path: re.fullmatch(pattern, path.name) for path in shown}
     return {match[1]: path for path, match in matches.items() if match}

@@ -41,7 +41,7 @@ class TfdsFolder:
     roles: tuple[tuple[str, ...], ...] = (("image", "image"),)
     masks: tuple[str, ...] = ()
     n_ids: int = maps.MAX_IDS
-    ignore: int = 255
+    ignore: int | None = None
     class_feature: str = ""
     name: str = "tfds"
     licence: str = "unknown"
@@ -98,7 +98,7 @@ class TfdsFolder:
                 raise BadItem(key, f"has an empty {feature!r}")
             if role in self.masks:
                 item[role] = [
-                    draw_mask(read_mask(content, key), self.n_ids, self.ignore)
+                    draw_mask(read_mask(content, key), self.n_ids, self.ignore, key)
                     for content in encoded
                 ]
             else:

@@ -37,7 +37,7 @@ class WebDataset:
     roles: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
     n_ids: int = maps.MAX_IDS
-    ignore: int = 255
+    ignore: int | None = None
     class_from: Literal["", "cls", "txt", "json"] = ""
     class_field: str = "label"
     name: str = "webdataset"
@@ -87,7 +87,7 @@ class WebDataset:
         for role in wanted:
             content = read_member(path, members[pictures[role]])
             if role in self.masks:
-                item[role] = [draw_mask(read_mask(content, key), self.n_ids, self.ignore)]
+                item[role] = [draw_mask(read_mask(content, key), self.n_ids, self.ignore, key)]
             else:
                 item[role] = [decode_image(content, key, f"its .{pictures[role]}")]
         return item

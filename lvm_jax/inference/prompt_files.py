@@ -10,8 +10,8 @@ and, optionally,
   "output": "some/name.png"                  the answers go to the folder some/name
 `{"input", "target"}` is the published format for perplexity, `{"input", "output"}` the one for generation.
 
-In a folder, every sub-folder is a prompt: its images, sorted by name. If there is an image query.*, it comes last and
-the others are (image, answer) pairs. A sub-folder `target` holds the known answer.
+In a folder, every sub-folder is a prompt: its images, by their numbers (2.png before 10.png). If there is an image
+query.*, it comes last and the others are (image, answer) pairs. A sub-folder `target` holds the known answer.
 
 H, W: pixels of a picture.
 """
@@ -32,7 +32,7 @@ from lvm_jax.inference.cases import Case, Question
 from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image
-from lvm_jax.pictures.listing import find_images, list_folder
+from lvm_jax.pictures.listing import by_numbers, find_images, list_folder, list_frames
 
 _SHAPES = ({"input"}, {"pairs", "query"}, {"examples", "query"})
 _FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # only the last of "parts" may have a query
@@ -265,7 +265,9 @@ def _folder_name(output: str, origin: str) -> str:
 
 def _of_folder(folder: epath.Path, vqgan: VQGAN) -> FileCase:
     target = folder / "target"
-    shown = [file for file in find_images(folder) if epath.Path(file).parent == folder]
+    shown = [str(file) for file in list_frames(folder)]
+    if not shown:
+        raise UserError(f"{folder} holds no images: each folder of --prompt is a prompt, of images")
     queries = [file for file in shown if epath.Path(file).stem == "query"]
     rest = [file for file in shown if file not in queries]
     fields: dict[str, Any] = {"input": shown}
@@ -276,7 +278,7 @@ def _of_folder(folder: epath.Path, vqgan: VQGAN) -> FileCase:
             )
         fields = {"pairs": [rest[i : i + 2] for i in range(0, len(rest), 2)], "query": queries[0]}
     if target.is_dir():
-        fields["target"] = find_images(target)
+        fields["target"] = sorted(find_images(target), key=by_numbers)
     return FileCase(_folder_name(folder.name, str(folder)), str(folder), fields, vqgan)
 
 

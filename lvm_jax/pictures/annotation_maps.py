@@ -86,8 +86,23 @@ def palette(n_ids: int) -> UInt8[np.ndarray, "N 3"]:
 def ids_to_rgb(
     ids: Int[np.ndarray, "*shape"], n_ids: int = len(PALETTE)
 ) -> UInt8[np.ndarray, "*shape 3"]:
-    """Colours of ids 0 .. n_ids - 1; larger ids start over at 1, as 0 is background."""
-    return palette(n_ids)[np.where(ids > 0, (ids - 1) % (n_ids - 1) + 1, 0)]
+    """Colours of ids 0 .. n_ids - 1; 0 is background.
+
+    Raises:
+      UserError: an id has no colour of its own. `cycled` makes ids fit that may share colours.
+    """
+    if ids.size and (ids.min() < 0 or ids.max() >= n_ids):
+        wrong = int(ids.min() if ids.min() < 0 else ids.max())
+        raise UserError(
+            f"id {wrong} has no colour: n_ids is {n_ids}, so ids go from 0 to {n_ids - 1}; set n_ids (at most "
+            f"{MAX_IDS}), or number the ids anew"
+        )
+    return palette(n_ids)[ids]
+
+
+def cycled(ids: Int[np.ndarray, "*shape"], n_ids: int = len(PALETTE)) -> Int[np.ndarray, "*shape"]:
+    """Ids below `n_ids`: larger ones start over at 1, as 0 is background. For instances, which only have to differ."""
+    return np.where(ids > 0, (ids - 1) % (n_ids - 1) + 1, 0)
 
 
 def rgb_to_ids(

@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from absl import logging
@@ -92,6 +93,22 @@ def list_folder(folder: epath.PathLike) -> list[epath.Path]:
     found = [path for path in epath.Path(folder).iterdir() if _is_shown(path.name, "", skipped)]
     skipped.warn(folder)
     return sorted(found)
+
+
+def list_frames(folder: epath.PathLike) -> list[epath.Path]:
+    """The image files directly in a folder, in the order of `by_numbers`; see the module.
+
+    Raises:
+      OSError: the folder cannot be listed.
+    """
+    found = [path for path in list_folder(folder) if path.name.lower().endswith(EXTENSIONS)]
+    return sorted(found, key=lambda path: by_numbers(path.name))
+
+
+def by_numbers(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sorts frame2 before frame10; names of the same numbers, such as 1 and 01, by their characters."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def existing_folder(root: epath.PathLike, what: str) -> epath.Path:

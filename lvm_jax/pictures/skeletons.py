@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
+from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
 Colour = tuple[int, int, int]
@@ -51,8 +52,15 @@ OPENPOSE = Skeleton(
     limbs=_LIMBS,
     limb_colours=tuple(_hue(i, 0.6) for i in range(len(_LIMBS))),
 )
-# The place of each of OpenPose's joints among COCO's 17 keypoints: nose, then left before right of eyes, ears,
-# shoulders, elbows, wrists, hips, knees, ankles. COCO has no neck.
+COCO_KEYPOINTS = (
+    "nose",
+    *(
+        f"{side}_{joint}"
+        for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+        for side in ("left", "right")
+    ),
+)
+# The place of each of OpenPose's joints among COCO's 17 keypoints. COCO has no neck.
 _COCO_OF_OPENPOSE = (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 _SHOULDERS = (5, 6)
 
@@ -62,6 +70,20 @@ def openpose_from_coco(keypoints: Float[np.ndarray, "N 17 2"]) -> Float[np.ndarr
     neck = keypoints[:, _SHOULDERS].mean(1)
     joints = [neck if i is None else keypoints[:, i] for i in _COCO_OF_OPENPOSE]
     return np.stack(joints, axis=1)
+
+
+def of_limbs(kinds: int, limbs: tuple[tuple[int, int], ...]) -> Skeleton:
+    """A skeleton of any kinds of keypoints, in the colours of ids 1 to `kinds`; limbs have the colour of the next id.
+
+    Raises:
+      UserError: there are more kinds than colours.
+    """
+    if kinds > maps.MAX_IDS - 2:
+        raise UserError(
+            f"{kinds} kinds of keypoints are too many to tell apart by colour: at most {maps.MAX_IDS - 2}"
+        )
+    *colours, limb = [(int(r), int(g), int(b)) for r, g, b in maps.palette(kinds + 2)[1:]]
+    return Skeleton(tuple(colours), limbs, (limb,) * len(limbs))
 
 
 def keypoints_from_drawing(

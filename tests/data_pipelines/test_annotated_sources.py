@@ -66,6 +66,40 @@ def test_grey_and_16_bit_masks_hold_their_ids_and_true_colours_are_refused(tmp_p
         source.load("a")
 
 
+def masks_source(root, ids, **options):
+    save(root / "JPEGImages" / "a.png", size=(12, 8))
+    Image.fromarray(ids).save(root / "a.png")
+    roles = (VOC[0], ("segmentation", "{key}.png"))
+    return PairedFiles(str(root), roles, masks=("segmentation",), **options)
+
+
+def test_255_is_void_beside_other_ids_and_the_object_where_there_is_no_other(tmp_path):
+    binary = np.where(random_ids() > 9, 255, 0).astype(np.uint8)
+    void = np.where(binary == 255, 255, 3).astype(np.uint8)
+    for ids, expected in (
+        (binary, binary > 0),
+        (np.full_like(binary, 255), np.ones((8, 12))),
+        (np.zeros_like(binary), np.zeros((8, 12))),
+        (void, np.where(binary == 255, 0, 3)),
+        (np.minimum(binary, 1), binary > 0),
+    ):
+        drawn = masks_source(tmp_path, ids, n_ids=21).load("a")["segmentation"][0]
+        np.testing.assert_array_equal(maps.rgb_to_ids(drawn, 21), expected)
+    all_ids = masks_source(tmp_path, void, ignore=-1).load("a")["segmentation"][0]
+    np.testing.assert_array_equal(maps.rgb_to_ids(all_ids, 256), void)
+
+
+def test_a_mask_that_ignoring_empties_and_ids_without_a_colour_are_bad_items(tmp_path):
+    binary = np.where(random_ids() > 9, 255, 0).astype(np.uint8)
+    with pytest.raises(BadItem, match=r"a: has a mask of only 0 and 255.*set ignore to -1"):
+        masks_source(tmp_path, binary, ignore=255).load("a")
+    assert not masks_source(tmp_path, binary * 0, ignore=255).load("a")["segmentation"][0].any()
+    with pytest.raises(BadItem, match=r"a: has a mask whose id 20 has no colour: n_ids is 15"):
+        masks_source(tmp_path, random_ids(), n_ids=15).load("a")
+    with pytest.raises(BadItem, match=r"a: has a mask whose id 24003 has no colour: n_ids is 256"):
+        masks_source(tmp_path, np.full((8, 12), 24003, np.uint16)).load("a")
+
+
 def test_templates_find_cityscapes_names_in_sub_folders(tmp_path):
     name = "aachen/aachen_000000_000019"
     save(tmp_path / "leftImg8bit" / "train" / f"{name}_leftImg8bit.png", 50)
@@ -139,6 +173,8 @@ def test_clips_have_the_frames_that_every_role_has_in_order(tmp_path):
             save_indexed(
                 tmp_path / "Annotations" / "480p" / "bear" / f"{i}.png", np.full((8, 12), i + 1)
             )
+            for role in ("JPEGImages", "Annotations"):  # the shadow of a file, from a Mac
+                (tmp_path / role / "480p" / "bear" / f"._{i}.png").write_bytes(b"\0")
     save_indexed(tmp_path / "Annotations" / "480p" / "ghost" / "0.png", random_ids())
     roles = (
         ("frame", "JPEGImages/480p/{key}/{frame}.png"),
@@ -235,8 +271,8 @@ def test_coco_polygons_and_run_lengths_become_ids(tmp_path):
     ]
     source = CocoImages(**save_coco(tmp_path, annotations), roles=("segmentation",))
     expected = np.zeros((40, 60), int)
-    expected[10:30, 10:30] = 7
-    expected[15:20, 15:20] = 9
+    expected[10:29, 10:29] = 7
+    expected[15:19, 15:19] = 9
     expected[runs] = 80
     picture = source.load("a.png")["segmentation"][0]
     np.testing.assert_array_equal(maps.rgb_to_ids(picture, 91), expected)

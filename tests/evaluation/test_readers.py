@@ -9,6 +9,7 @@ from PIL import Image
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.readers import coco, davis, folders, voc
 from lvm_jax.evaluation.lvm.readers.episodes import load, take
+from lvm_jax.evaluation.lvm.readers.objects import Boxes, Keypoints, Object
 from lvm_jax.pictures.voc import VOC_CLASSES
 
 
@@ -97,6 +98,27 @@ def test_voc_detection_has_single_objects(voc2012):
     assert episode.key == "a/aeroplane"
     assert boxes_of(episode.truth) == (0, 1, 4, 5)
     assert boxes_of(episode.support[0][1]) == (2, 1, 6, 5)
+    (voc2012 / "ImageSets" / "Main" / "bicycle_val.txt").write_text("a -1\nb -1\nab  1\nc  1\n")
+    assert [f.stem for f in voc.VocDetection(voc2012, "bicycle_val").objects] == ["c"]
+    annotation = voc2012 / "Annotations" / "a.xml"
+    annotation.write_text(annotation.read_text().replace("<width>16</width>", ""))
+    with pytest.raises(UserError, match=r"a\.xml says no size"):
+        voc.VocDetection(voc2012)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"), [((-5, 2, 9, 30), (0, 2, 9, 12)), ((20, 2, 30, 9), None)]
+)
+def test_boxes_are_cut_at_the_edges_and_one_outside_is_damage(tmp_path, box, expected):
+    save(tmp_path / "a.png", photo(0))
+    objects = {tmp_path / "a.png": Object("thing", box, np.array([[3.0, 3]]))}
+    boxes, keypoints = Boxes(objects, tmp_path), Keypoints(objects, tmp_path)
+    if expected is None:
+        for reader in (boxes, keypoints):
+            with pytest.raises(UserError, match=r"damaged: .*a\.png"):
+                reader.episode(0, shots=0, seed=0)
+    else:
+        assert boxes_of(boxes.episode(0, shots=0, seed=0).truth) == expected
 
 
 def test_coco_detection(tmp_path):
@@ -116,6 +138,54 @@ def test_coco_detection(tmp_path):
     assert boxes_of(episode.truth) == (2, 2, 7, 7)
     with pytest.raises(UserError, match="lower shots from 2"):
         reader.episode(0, shots=2, seed=0)
+
+
+@pytest.mark.parametrize("reader", [coco.CocoDetection, coco.CocoKeypoints])
+@pytest.mark.parametrize(
+    ("annotation", "categories", "words"),
+    [
+        ({}, None, r"has no category 9, which 1\.jpg shows: list it in categories"),
+        ({"category_id": 8}, [9], r"has no category 8, which 1\.jpg shows"),
+        ({"category_id": None}, [9], r"1\.jpg: an annotation has no category_id"),
+        ({"bbox": None}, [9], r"damaged: .*1\.jpg: bbox is None: it must be a list"),
+        ({"bbox": [0, 0, float("nan"), 4]}, [9], r"1\.jpg: bbox is \[0, 0, nan, 4\]"),
+        ({"bbox": [0, 0, -4, 4]}, [9], r"1\.jpg: bbox is"),
+        ({"image_id": 7}, [9], r"annotates image_id 7, which is not among its images"),
+    ],
+)
+def test_coco_that_lacks_something_is_one_line(tmp_path, reader, annotation, categories, words):
+    whole = {"image_id": 1, "category_id": 9, "bbox": [0, 0, 4, 4], "keypoints": [5, 5, 2] * 17}
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 16, "height": 12}],
+        "annotations": [whole | annotation],
+    }
+    if categories is not None:
+        content["categories"] = [{"id": i, "name": f"thing {i}"} for i in categories]
+    (tmp_path / "annotations").mkdir()
+    for listing in ("instances", "person_keypoints"):
+        (tmp_path / "annotations" / f"{listing}_val2017.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words) as caught:
+        reader(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_coco_keypoints_are_as_many_as_the_categorys(tmp_path):
+    category = {"id": 9, "name": "face", "keypoints": [f"{k}" for k in range(68)]}
+    annotation = {"image_id": 1, "category_id": 9, "bbox": [0, 0, 16, 12]}
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 16, "height": 12}],
+        "annotations": [annotation | {"keypoints": [5, 5, 2] * 68}],
+        "categories": [category],
+    }
+    path = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    (found,) = coco.CocoKeypoints(tmp_path).objects.values()
+    assert found.points_K2.shape == (68, 2)
+    content["annotations"][0]["keypoints"] = [5, 5, 2] * 17
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"1\.jpg: keypoints has 51 numbers.*lists 68"):
+        coco.CocoKeypoints(tmp_path)
 
 
 def test_class_folders_and_colorization(tmp_path):
@@ -173,6 +243,28 @@ def test_davis(tmp_path, year):
     assert [boxes_of(answer)[1] for _, answer in episode.support] == [0, 2]
     with pytest.raises(UserError, match="bear has 5 frames"):
         reader.episode(0, shots=5, seed=0)
+
+
+def test_davis_takes_frames_by_their_numbers(tmp_path):
+    for i in range(1, 13):
+        save(tmp_path / "JPEGImages" / "480p" / "bear" / f"{i}.png", photo(i))
+        ids = np.zeros((12, 16), np.uint8)
+        ids[:i] = 255  # as in 2016: an object is 255
+        save(tmp_path / "Annotations" / "480p" / "bear" / f"{i}.png", ids)
+    (tmp_path / "JPEGImages" / "480p" / "bear" / "._1.png").write_bytes(b"the shadow of a file")
+    listing = tmp_path / "ImageSets" / "2017" / "val.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("bear\n")
+    reader = davis.Davis(tmp_path)
+    assert [file.stem for file in reader.frames("bear")] == [str(i) for i in range(1, 13)]
+    episode = reader.episode(0, shots=1, seed=0)
+    assert (boxes_of(episode.support[0][1])[3], boxes_of(episode.truth)[3]) == (1, 12)
+    save(tmp_path / "Annotations" / "480p" / "bear" / "12.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(UserError, match=r"damaged: .*12\.png is 8x6 pixels, its picture 16x12"):
+        reader.episode(0, shots=1, seed=0)
+    listing.write_text("/JPEGImages/bear\n")
+    with pytest.raises(UserError, match=r"val\.txt has lines that are no sequence"):
+        _ = davis.Davis(tmp_path).names
 
 
 def test_damaged_files_are_named(voc2012):

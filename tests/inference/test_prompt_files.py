@@ -165,6 +165,23 @@ def test_folders(vqgan, pictures, tmp_path):
         read_prompts(tmp_path, vqgan)
 
 
+def test_the_images_of_a_folder_come_by_their_numbers(vqgan, pictures, tmp_path):
+    clip = tmp_path / "clip"
+    (clip / "target").mkdir(parents=True)
+    for number in range(1, 13):
+        (clip / f"{number}.png").write_bytes((pictures / "0.png").read_bytes())
+        (clip / "target" / f"{number}.png").write_bytes((pictures / "0.png").read_bytes())
+    (clip / "._1.png").write_bytes(b"the shadow of a file, from a Mac")
+    (case,) = read_prompts(tmp_path, vqgan)
+    in_order = [f"{number}.png" for number in range(1, 13)]
+    assert case.files() == [
+        str(folder / name) for folder in (clip, clip / "target") for name in in_order
+    ]
+    (tmp_path / "none" / "target").mkdir(parents=True)
+    with pytest.raises(UserError, match="none holds no images: each folder of --prompt"):
+        read_prompts(tmp_path, vqgan)
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

@@ -41,7 +41,14 @@ def test_ids_survive_colours_and_noise():
     noisy = np.clip(rgb.astype(int) + noise, 0, 255).astype(np.uint8)
     np.testing.assert_array_equal(maps.rgb_to_ids(noisy), ids)
     assert maps.rgb_to_ids(rgb, n_ids=3).max() == 2
-    np.testing.assert_array_equal(maps.ids_to_rgb(np.array([17])), maps.PALETTE[[1]])
+
+
+def test_an_id_without_a_colour_of_its_own_is_an_error_unless_colours_may_repeat():
+    for ids, n_ids, wrong in (([17], 17, 17), ([-1, 3], 17, -1), ([0, 21], 21, 21)):
+        with pytest.raises(UserError, match=f"id {wrong} has no colour: n_ids is {n_ids}"):
+            maps.ids_to_rgb(np.array(ids), n_ids)
+    assert maps.cycled(np.array([0, 16, 17, 32, 33])).tolist() == [0, 16, 1, 16, 1]
+    assert maps.ids_to_rgb(np.zeros((0, 3), np.int32)).shape == (0, 3, 3)
 
 
 def test_depth_survives_grey():

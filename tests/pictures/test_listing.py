@@ -13,7 +13,7 @@ from data_pipelines.sources.paired import PairedClips
 from lvm_jax.data.images.sources import open_images, split_source
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.readers.folders import class_folders
-from lvm_jax.pictures.listing import find_images, list_files, list_folder
+from lvm_jax.pictures.listing import by_numbers, find_images, list_files, list_folder, list_frames
 
 
 @pytest.fixture
@@ -151,3 +151,12 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path):
     (tmp_path / "shut").chmod(0)
     with pytest.raises(UserError, match=r"shut cannot be listed \(Permission denied\)"):
         find_images(tmp_path)
+
+
+def test_frames_come_by_their_numbers_and_equal_numbers_by_their_characters(tmp_path):
+    names = ["1.png", "01.png", "2.JPG", "10.png", "a2.png", "a10.png"]
+    for name in (*names, "._1.png", "notes.txt"):
+        (tmp_path / name).touch()
+    found = [path.name for path in list_frames(tmp_path)]
+    assert found == ["01.png", "1.png", "2.JPG", "10.png", "a2.png", "a10.png"]
+    assert sorted(["x9", "x10", "x"], key=by_numbers) == ["x", "x9", "x10"]

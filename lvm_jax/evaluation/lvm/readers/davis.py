@@ -8,10 +8,10 @@ from etils import epath
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.answer_scores import Picture
-from lvm_jax.evaluation.lvm.readers.episodes import load, read_ids
+from lvm_jax.evaluation.lvm.readers.episodes import load_with_ids
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
-from lvm_jax.pictures.decode import EXTENSIONS
+from lvm_jax.pictures.listing import list_frames
 from lvm_jax.pictures.voc import read_list
 
 
@@ -35,10 +35,15 @@ class Davis:
         listing = epath.Path(self.root) / "ImageSets" / str(self.year) / f"{self.split}.txt"
         names = [line.split()[0] for line in read_list(listing)]
         # The lists of 2016 name frames: /JPEGImages/480p/bear/00000.jpg
-        return list(dict.fromkeys(name.split("/")[3] if "/" in name else name for name in names))
+        parts = [name.split("/") for name in names]
+        if any(len(of_name) not in (1, 5) for of_name in parts):
+            raise UserError(
+                f"{listing} has lines that are no sequence and no /JPEGImages/480p/NAME/FRAME: download it again"
+            )
+        return list(dict.fromkeys(of_name[3 if len(of_name) == 5 else 0] for of_name in parts))
 
     def frames(self, name: str) -> list[epath.Path]:
-        """The frames of a sequence, in order.
+        """The frames of a sequence, by their numbers.
 
         Raises:
           UserError: the sequence has no folder.
@@ -46,7 +51,7 @@ class Davis:
         folder = epath.Path(self.root) / "JPEGImages" / "480p" / name
         if not folder.is_dir():
             raise UserError(f"{folder} does not exist: the data set is not complete")
-        return sorted(file for file in folder.iterdir() if file.name.lower().endswith(EXTENSIONS))
+        return list_frames(folder)
 
     def episode(self, index: int, *, shots: int, seed: int) -> Episode:
         """Asks for the last frame, with evenly spread earlier frames as support; the seed has no effect."""
@@ -57,9 +62,10 @@ class Davis:
                 f"sequence {name} has {len(frames)} frames: {shots} shots need one more"
             )
         places = np.linspace(0, len(frames) - 1, shots + 1).round().astype(int)
-        *support, last = ((load(frames[i]), self._mask(name, frames[i])) for i in places)
+        *support, last = (self._pair(name, frames[i]) for i in places)
         return Episode(support, *last, key=name)
 
-    def _mask(self, name: str, frame: epath.Path) -> Picture:
-        ids = read_ids(epath.Path(self.root) / "Annotations" / "480p" / name / f"{frame.stem}.png")
-        return mask_to_rgb(ids > 0)
+    def _pair(self, name: str, frame: epath.Path) -> tuple[Picture, Picture]:
+        mask = epath.Path(self.root) / "Annotations" / "480p" / name / f"{frame.stem}.png"
+        picture, ids = load_with_ids(frame, mask)
+        return picture, mask_to_rgb(ids > 0)

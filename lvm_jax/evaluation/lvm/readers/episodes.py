@@ -75,3 +75,20 @@ def read_ids(file: epath.PathLike) -> Int[np.ndarray, "H W"]:
         return load_ids(file)
     except BadImage as error:
         raise UserError(f"the data set is damaged: {error}; download the file again") from error
+
+
+def load_with_ids(
+    file: epath.PathLike, mask: epath.PathLike
+) -> tuple[Picture, Int[np.ndarray, "H W"]]:
+    """`load` and `read_ids` of a picture and its mask.
+
+    Raises:
+      UserError: as they, or the two have different sizes.
+    """
+    picture, ids = load(file), read_ids(mask)
+    if ids.shape != picture.shape[:2]:
+        sizes = f"{ids.shape[1]}x{ids.shape[0]}", f"{picture.shape[1]}x{picture.shape[0]}"
+        raise UserError(
+            f"the data set is damaged: {mask} is {sizes[0]} pixels, its picture {sizes[1]}; download them again"
+        )
+    return picture, ids

@@ -81,9 +81,14 @@ class Boxes(SingleObjects):
 
     def _answered(self, file: epath.Path) -> tuple[Picture, Picture, None]:
         picture = load(file)
-        x0, y0, x1, y1 = (round(value) for value in self.objects[file].box)
+        # From 0 on, because Python counts negative numbers from the other edge.
+        x0, y0, x1, y1 = (max(0, round(value)) for value in self.objects[file].box)
         mask = np.zeros(picture.shape[:2], bool)
         mask[y0:y1, x0:x1] = True
+        if not mask.any():
+            raise UserError(
+                f"the data set is damaged: {file} has no pixel in its box {self.objects[file].box}"
+            )
         return picture, mask_to_rgb(mask), None
 
 
@@ -101,7 +106,8 @@ class Keypoints(SingleObjects):
         longer = max(x1 - x0, y1 - y0)
         margin = _MARGIN * longer
         left, top = (max(0, round(v - margin)) for v in (x0, y0))
-        cut = picture[top : round(y1 + margin), left : round(x1 + margin)]
+        bottom, right = (max(0, round(v + margin)) for v in (y1, x1))
+        cut = picture[top:bottom, left:right]
         if not cut.size:
             raise UserError(f"the data set is damaged: {file} has a box outside it, {found.box}")
         joints = Joints(found.points_K2 - (left, top), longer)

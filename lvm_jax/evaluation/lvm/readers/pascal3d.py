@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from lvm_jax import files
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.readers.objects import Keypoints, Object
-from lvm_jax.pictures.voc import read_list
+from lvm_jax.pictures.voc import read_names
 
 
 class Pascal3D(Keypoints):
@@ -38,7 +37,7 @@ class Pascal3D(Keypoints):
         for listing in lists:
             folder = listing.name.removesuffix(f"_{split}.txt")
             label = folder.removesuffix(f"_{source}")
-            for name in read_list(listing):
+            for name in read_names(listing):
                 found = _only_object(base / "Annotations" / folder / f"{name}.mat", label)
                 if found is not None:
                     objects[base / "Images" / folder / f"{name}.{suffix}"] = found
@@ -52,7 +51,7 @@ def _only_object(file: epath.Path, label: str) -> Object | None:
             record = loadmat(opened, squeeze_me=True, struct_as_record=False)["record"]
         objects = np.atleast_1d(record.objects)
         return _anchored(objects[0], label) if len(objects) == 1 else None
-    except (OSError, ValueError, KeyError, AttributeError, MatReadError) as error:
+    except Exception as error:  # SciPy's errors for a damaged file have no common base
         raise UserError(f"the data set is damaged: {file} ({error})") from error
 
 
@@ -69,4 +68,6 @@ def _anchored(item: Any, label: str) -> Object | None:
     if np.isnan(points_K2).all():
         return None
     x0, y0, x1, y1 = np.asarray(item.bbox, np.float64)
+    if not np.isfinite((x0, y0, x1, y1)).all():
+        raise ValueError(f"bbox is {item.bbox}: it must be four finite numbers")
     return Object(label, (x0 - 1, y0 - 1, x1, y1), points_K2)

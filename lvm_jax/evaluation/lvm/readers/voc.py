@@ -5,11 +5,11 @@ from etils import epath
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.answer_scores import Picture
-from lvm_jax.evaluation.lvm.readers.episodes import draw_support, load, read_ids
+from lvm_jax.evaluation.lvm.readers.episodes import draw_support, load_with_ids, read_ids
 from lvm_jax.evaluation.lvm.readers.objects import LARGEST_BOX, Boxes, Object
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
-from lvm_jax.pictures.voc import VOC_CLASSES, read_annotation, read_list
+from lvm_jax.pictures.voc import VOC_CLASSES, read_annotation, read_names
 
 
 class Pascal5i:
@@ -33,7 +33,7 @@ class Pascal5i:
         self._root = epath.Path(root)
         self._of_class: dict[int, list[str]] = {}
         self._queries: list[tuple[str, int]] = []
-        for name in read_list(self._root / "ImageSets" / "Segmentation" / f"{split}.txt"):
+        for name in read_names(self._root / "ImageSets" / "Segmentation" / f"{split}.txt"):
             present = np.unique(read_ids(self._root / "SegmentationClass" / f"{name}.png"))
             # Ids start at 1, and 0 is the background: fold f has ids 5 f + 1 .. 5 f + 5.
             for label in present[(present > 5 * fold) & (present <= 5 * fold + 5)].tolist():
@@ -54,8 +54,11 @@ class Pascal5i:
         return Episode(pairs, *self._pair(query, label), key=f"{query}/{VOC_CLASSES[label - 1]}")
 
     def _pair(self, name: str, label: int) -> tuple[Picture, Picture]:
-        mask = read_ids(self._root / "SegmentationClass" / f"{name}.png") == label
-        return load(self._root / "JPEGImages" / f"{name}.jpg"), mask_to_rgb(mask)
+        picture, ids = load_with_ids(
+            self._root / "JPEGImages" / f"{name}.jpg",
+            self._root / "SegmentationClass" / f"{name}.png",
+        )
+        return picture, mask_to_rgb(ids == label)
 
 
 class VocDetection(Boxes):
@@ -63,16 +66,21 @@ class VocDetection(Boxes):
 
     Args:
       root: VOC2012.
-      split: a list of ImageSets/Main.
+      split: a list of ImageSets/Main, such as val or the class's list cat_val.
     """
 
     def __init__(self, root: epath.PathLike, split: str = "val") -> None:
         base = epath.Path(root)
         objects = {}
-        for name in read_list(base / "ImageSets" / "Main" / f"{split}.txt"):
-            image = read_annotation(base / "Annotations" / f"{name}.xml")
+        for name in read_names(base / "ImageSets" / "Main" / f"{split}.txt"):
+            annotation = base / "Annotations" / f"{name}.xml"
+            image = read_annotation(annotation)
             if len(image.objects) != 1:
                 continue
+            if not image.width * image.height > 0:
+                raise UserError(
+                    f"{annotation} says no size, which tells how much of the picture the object covers: write it there"
+                )
             label, (x0, y0, x1, y1) = image.objects[0]
             if (x1 - x0) * (y1 - y0) < LARGEST_BOX * image.width * image.height:
                 file = base / "JPEGImages" / f"{name}.jpg"
