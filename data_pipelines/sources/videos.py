@@ -66,9 +66,7 @@ class VideoFolder:
                 frames.append(to_rgb(frame, self.short_side))
         except BadVideo as error:
             raise BadItem(key, str(error)) from error
-        except (
-            Exception
-        ) as error:  # decoders share no base error: FFmpeg's, ValueError, MemoryError
+        except Exception as error:  # FFmpeg's errors, PyAV's and NumPy's share no base
             raise BadItem(key, f"cannot be decoded after {len(frames)} frames ({error})") from error
         if not frames:
             raise BadItem(key, "holds no frame")

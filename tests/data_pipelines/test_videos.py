@@ -175,15 +175,11 @@ def test_texts_in_another_encoding_are_no_obstacle(tmp_path):
     assert len(shown(tmp_path, content.replace(b"Cafe!", b"Caf\xe9!"), "a.avi")) == 3
 
 
-def test_a_playlist_leads_to_no_other_file(tmp_path):
-    (tmp_path / "secret.ts").write_bytes(video(greys(3), "mpegts", "mpeg2video"))
-    target = tmp_path / "secret.ts"
-    for text in (
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n",
-        f"ffconcat version 1.0\nfile '{target}'\n",
-    ):
-        with pytest.raises(BadItem, match=r"^a.mp4: "):
-            shown(tmp_path, text.encode())
+def test_a_playlist_leads_to_no_other_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.mp4").write_bytes(video(greys(3)))
+    with pytest.raises(BadItem, match=r"^a.mp4: cannot be decoded after 0 frames"):
+        shown(tmp_path, b"ffconcat version 1.0\nfile secret.mp4\n")
 
 
 def test_a_frame_beyond_the_limit_is_refused_before_it_takes_memory(tmp_path):
