@@ -13,7 +13,9 @@ from data_pipelines.synthetic.mesh_renderer import AlphaMode, Surface
 from data_pipelines.synthetic.textures import Wrap
 
 _CREASE = 0.77  # a corner is sharp if the cosine between its normal and the face's is below this
-_FROM_Y_UP = np.array([(1, 0, 0), (0, 0, -1), (0, 1, 0)], np.float64)  # a quarter turn about x
+# A quarter turn about x.
+_FROM_Y_UP = np.array([(1, 0, 0, 0), (0, 0, -1, 0), (0, 1, 0, 0), (0, 0, 0, 1)], np.float64)
+_FARTHEST = 1e150  # coordinates whose squares are numbers too
 
 
 class BadMesh(ValueError):
@@ -70,31 +72,35 @@ def surfaces(pieces: list[Piece], up: Literal["y", "z"]) -> list[Surface]:
     pieces = [piece for piece in pieces if len(piece.mesh.faces)]
     if not pieces:
         raise BadMesh("holds no triangle")
-    turn_33 = _FROM_Y_UP if up == "y" else np.eye(3)
-    corners = []
-    for piece in pieces:
-        faces_F3, count = piece.mesh.faces, len(piece.mesh.vertices)
-        if faces_F3.min() < 0 or faces_F3.max() >= count:
-            raise BadMesh(f"has a triangle at vertex {faces_F3.max()} of {count}")
-        used_V3 = piece.mesh.vertices[np.unique(faces_F3)]
-        corners.append(_moved(used_V3, piece.place_44) @ turn_33.T)
-    low = np.min([c.min(0) for c in corners], 0)
-    high = np.max([c.max(0) for c in corners], 0)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise BadMesh("has a vertex that is not finite")
-    with np.errstate(over="ignore"):
-        side = float((high - low).max())
-    if not np.isfinite(side) or side <= 0:
-        raise BadMesh(f"has no extent ({side})")
-    to_unit_44 = np.eye(4)
-    to_unit_44[:3, :3] = turn_33 / side
+    turn_44 = _FROM_Y_UP if up == "y" else np.eye(4)
+    ends = [bounds(piece.mesh, turn_44 @ piece.place_44) for piece in pieces]
+    low, high = np.min([e[0] for e in ends], 0), np.max([e[1] for e in ends], 0)
+    side = float((high - low).max())
+    if side <= 0:
+        raise BadMesh("has no extent: all its triangles are in one point")
+    to_unit_44 = np.diag((1 / side, 1 / side, 1 / side, 1.0))
     to_unit_44[:3, 3] = -(low / 2 + high / 2) / side
-    return [_surface(piece, to_unit_44 @ piece.place_44) for piece in pieces]
+    return [_surface(piece, to_unit_44 @ turn_44 @ piece.place_44) for piece in pieces]
 
 
-def _moved(points_V3: np.ndarray, matrix_44: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", over="ignore"):  # judged by the caller
-        return points_V3 @ matrix_44[:3, :3].T + matrix_44[:3, 3]
+def bounds(
+    mesh: Any, place_44: Float[np.ndarray, "4 4"] | None = None
+) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
+    """The least and the greatest coordinates of a mesh's faces, once it is in its place.
+
+    Raises:
+      BadMesh: a face has a vertex that does not exist, or that is not finite.
+    """
+    faces_F3, count = mesh.faces, len(mesh.vertices)
+    if faces_F3.min() < 0 or faces_F3.max() >= count:
+        raise BadMesh(f"has a triangle at vertex {faces_F3.max()} of {count}")
+    points_V3 = np.asarray(mesh.vertices, np.float64)[np.unique(faces_F3)]
+    if place_44 is not None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            points_V3 = points_V3 @ place_44[:3, :3].T + place_44[:3, 3]
+    if not (np.abs(points_V3) < _FARTHEST).all():
+        raise BadMesh(f"has a vertex that is not finite, or beyond {_FARTHEST:g}")
+    return points_V3.min(0), points_V3.max(0)
 
 
 def _surface(piece: Piece, place_44: np.ndarray) -> Surface:

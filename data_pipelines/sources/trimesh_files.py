@@ -15,7 +15,7 @@ import trimesh
 from etils import epath
 from PIL import Image as PILImage
 
-from data_pipelines.sources.mesh_pieces import BadMesh, Look, Piece
+from data_pipelines.sources.mesh_pieces import BadMesh, Look, Piece, bounds
 
 _PLAIN = (170, 170, 170, 255)  # of meshes that have no colour
 TEXTURE_SIDE = 512  # larger textures are shrunk: they would only flicker
@@ -28,7 +28,8 @@ def read(path: epath.PathLike, max_faces: int) -> list[Piece]:
       BadMesh: too many triangles.
       Exception: whatever trimesh's parsers raise; they share no base error.
     """
-    scene = trimesh.load_scene(str(path))
+    # Unprocessed: trimesh would drop vertices that are no numbers, and merge what lies 1e-8 apart in any unit.
+    scene = trimesh.load_scene(str(path), process=False)
     # By node, not by geometry: a scene may show one geometry several times, each placed differently.
     placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
     meshes = [
@@ -37,7 +38,29 @@ def read(path: epath.PathLike, max_faces: int) -> list[Piece]:
         if isinstance(scene.geometry[name], trimesh.Trimesh)
     ]
     refuse_too_many(sum(len(mesh.faces) for mesh, _ in meshes), max_faces)
-    return [Piece(mesh, transform, _look(mesh)) for mesh, transform in meshes]
+    merged = [(_merged(mesh), transform) for mesh, transform in meshes if len(mesh.faces)]
+    return [
+        Piece(mesh, np.asarray(transform) @ back_44, _look(mesh))
+        for (mesh, back_44), transform in merged
+    ]
+
+
+def _merged(mesh: Any) -> tuple[Any, np.ndarray]:
+    """The mesh in a box of side 1 with equal vertices made one, so that it can be smooth, and the way back.
+
+    Raises:
+      BadMesh: a vertex of a face is absent, or no number.
+    """
+    low, high = bounds(mesh)
+    side = float((high - low).max()) or 1.0
+    to_box_44 = np.diag((1 / side, 1 / side, 1 / side, 1.0))
+    to_box_44[:3, 3] = -(low / 2 + high / 2) / side
+    mesh = mesh.copy()
+    mesh.apply_transform(to_box_44)
+    mesh.merge_vertices()
+    back_44 = np.diag((side, side, side, 1.0))
+    back_44[:3, 3] = low / 2 + high / 2
+    return mesh, back_44
 
 
 def refuse_too_many(faces: int, max_faces: int) -> None:
