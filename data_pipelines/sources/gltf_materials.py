@@ -88,8 +88,8 @@ class Materials:
         if (source, alpha) not in self._textures:
             self._textures[source, alpha] = _pixels(file, source, alpha)
         sampler = file.get("samplers", texture["sampler"]) if "sampler" in texture else {}
-        wrap = [_WRAPS[sampler.get(name, 10497)] for name in ("wrapS", "wrapT")]
-        return self._textures[source, alpha], (wrap[0], wrap[1])
+        wrap = _WRAPS[sampler.get("wrapS", 10497)], _WRAPS[sampler.get("wrapT", 10497)]
+        return self._textures[source, alpha], wrap
 
 
 def _of_vertices(file: GltfFile, index: int, vertices: int) -> np.ndarray:

@@ -5,7 +5,6 @@ Shape legend: H, W of the picture as shown.
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
 from jaxtyping import UInt8
 
 from data_pipelines.sources.video_frames import BadVideo
@@ -40,7 +39,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[tuple[int, int], bool]:
     track header (`tkhd`) in ISO/IEC 14496-12. Scale and shift do not change what is seen. Phones write the four turns,
     and mirrored turns for their front cameras.
     """
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return (1, 1), False
     a, b, _, c, d, *_ = (np.frombuffer(bytes(data), np.int32, 9) / _UNIT).tolist()

@@ -17,7 +17,7 @@ What a tar may hold, and what is done with it:
 import posixpath
 import tarfile
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from absl import logging
 from etils import epath
@@ -191,9 +191,10 @@ def _target(entry: tarfile.TarInfo, known: dict[str, tarfile.TarInfo]) -> tarfil
 
 
 def _place(file: tarfile.TarInfo) -> Place | None:
-    if file.sparse is None:
+    sparse: Any = file.sparse  # pairs of numbers, which typeshed does not know
+    if sparse is None:
         return Place(file.offset_data, file.size)
-    pieces = tuple((int(start), int(size)) for start, size in file.sparse if size)
+    pieces = tuple((int(start), int(size)) for start, size in sparse if size)
     inside = all(start >= 0 and size > 0 and start + size <= file.size for start, size in pieces)
     if file.size > _MAX_SPARSE or not inside:
         return None
