@@ -1,31 +1,24 @@
-"""Folders of meshes, rendered as turntables.
-
-Suffixes: F triangles; 3 corners or coordinates.
-"""
+"""Folders of meshes, rendered as turntables."""
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from etils import epath
-from PIL import Image as PILImage
 
 from data_pipelines.chance import hash64
 from data_pipelines.items import PictureItem
 from data_pipelines.sources.base import BadItem
+from data_pipelines.sources.mesh_pieces import BadMesh, surfaces
 from data_pipelines.synthetic.geometry import Camera
 from data_pipelines.synthetic.mesh_renderer import Surface, render_mesh
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.listing import list_files
-from lvm_jax.pictures.pixels import to_float
 
 EXTENSIONS = (".obj", ".glb", ".gltf", ".stl", ".ply", ".off")
 FIELD_OF_VIEW = 49.0  # degrees
-_PLAIN = (170, 170, 170)  # colour of meshes that have none
-_CREASE = 0.77  # a corner is sharp if the cosine between its normal and the face's is below this
-_TEXTURE_SIDE = 512  # larger textures are shrunk: they would only flicker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +27,8 @@ class MeshFolder:
 
     A mesh is centred and scaled to 1 along its longest side. Its key decides one distance and one elevation; view i is
     from i * 360 / n_views degrees. The paper has 24 views 15 degrees apart, a radius of 1.5 to 2.2 and one elevation
-    from -45 to 45 degrees. Textures, vertex colours and face colours are drawn if the mesh has them. Files are local,
-    with their materials and textures beside them; trimesh reads them.
+    from -45 to 45 degrees. Textures, vertex colours and face colours are drawn if the mesh has them: see
+    `trimesh_files` and, for glTF, `gltf_scene` and `gltf_materials`. Materials and textures lie beside the file.
 
     Attributes:
       n_views: once around.
@@ -77,9 +70,7 @@ class MeshFolder:
 
     def load(self, key: str) -> PictureItem:
         """All views of one mesh; see `Source`."""
-        surfaces = _normalised(
-            _load(str(epath.Path(self.root) / key), key, self.max_faces), self.up, key
-        )
+        shown = _surfaces(epath.Path(self.root) / key, key, self.max_faces, self.up)
         rng = np.random.default_rng([self.seed, hash64(key)])
         radius = rng.uniform(self.radius[0], self.radius[1])
         elevation = math.radians(rng.uniform(self.elevation[0], self.elevation[1]))
@@ -93,95 +84,23 @@ class MeshFolder:
                 radius * math.sin(elevation),
             )
             camera = Camera(position, (0.0, 0.0, 0.0), FIELD_OF_VIEW)
-            views.append(render_mesh(surfaces, camera, self.size))
+            views.append(render_mesh(shown, camera, self.size))
+        if all((view == view[0, 0]).all() for view in views):
+            raise BadItem(key, "shows nothing: its surfaces are transparent or have no area")
         return {"view": views}
 
 
-def _load(path: str, key: str, max_faces: int) -> list[Surface]:
-    """The surfaces of a file, in the file's coordinates."""
+def _surfaces(path: epath.Path, key: str, max_faces: int, up: Literal["y", "z"]) -> list[Surface]:
+    """What a file shows, upright along z, centred, 1 along the longest side."""
     try:
-        import trimesh
+        from data_pipelines.sources import gltf_scene, trimesh_files
     except ImportError as error:
         raise UserError("trimesh is not installed: pip install 'lvm_jax[meshes]'") from error
+    gltf = path.name.lower().endswith((".gltf", ".glb"))
     try:
-        scene = trimesh.load_scene(path)
-        # By node, not by geometry: a scene may show one geometry several times, each placed differently.
-        placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
-        meshes = [
-            (scene.geometry[name], np.asarray(transform))
-            for transform, name in placed
-            if isinstance(scene.geometry[name], trimesh.Trimesh)
-        ]
-        faces = sum(len(mesh.faces) for mesh, _ in meshes)
-        if faces > max_faces:
-            raise BadItem(key, f"has {faces} triangles, more than max_faces {max_faces}")
-        surfaces = [_surface(mesh, transform) for mesh, transform in meshes if len(mesh.faces)]
-    except BadItem:
-        raise
+        return surfaces((gltf_scene if gltf else trimesh_files).read(path, max_faces), up)
+    except BadMesh as error:
+        raise BadItem(key, str(error)) from error
     except Exception as error:  # parsers of six formats share no base error
         why = " ".join(str(error).split()) or type(error).__name__
         raise BadItem(key, f"cannot be read ({why[:200]})") from error
-    if not surfaces:
-        raise BadItem(key, "holds no triangle")
-    return surfaces
-
-
-def _surface(mesh: Any, transform: np.ndarray) -> Surface:
-    """One `trimesh.Trimesh` in its place."""
-    placed = mesh.copy()
-    placed.apply_transform(transform)
-    face_F13 = np.asarray(placed.face_normals, np.float32)[:, None]
-    smooth_F33 = np.asarray(placed.vertex_normals, np.float32)[placed.faces]
-    # Vertex normals would round off the edges of a box; face normals would show the facets of a ball.
-    sharp = (smooth_F33 * face_F13).sum(-1, keepdims=True) < _CREASE
-    colours_F33, texture, uv_F32 = _look(mesh)
-    return Surface(
-        np.asarray(placed.vertices, np.float32)[placed.faces],
-        np.where(sharp, face_F13, smooth_F33),
-        colours_F33,
-        texture,
-        uv_F32,
-    )
-
-
-def _look(mesh: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Colours at the corners, and the texture with its coordinates."""
-    visual, shape = mesh.visual, (len(mesh.faces), 3, 3)
-    texture = uv_F32 = None
-    if visual.kind == "texture":
-        material = visual.material
-        material = material.to_simple() if hasattr(material, "to_simple") else material
-        if material.image is not None and visual.uv is not None:
-            image = material.image.convert("RGB")
-            image.thumbnail((_TEXTURE_SIDE, _TEXTURE_SIDE), PILImage.Resampling.BOX)
-            texture, uv_F32 = np.asarray(image), np.asarray(visual.uv, np.float32)[mesh.faces]
-            colours = np.full(shape, 255)  # white: the texture is multiplied by them
-        else:
-            colours = np.broadcast_to(material.main_color[:3], shape)
-    elif visual.kind == "vertex":
-        colours = np.asarray(visual.vertex_colors)[:, :3][mesh.faces]
-    elif visual.kind == "face":
-        colours = np.broadcast_to(np.asarray(visual.face_colors)[:, None, :3], shape)
-    else:
-        colours = np.broadcast_to(_PLAIN, shape)
-    return to_float(colours.astype(np.uint8)), texture, uv_F32
-
-
-def _normalised(surfaces: list[Surface], up: str, key: str) -> list[Surface]:
-    """The surfaces upright along z, centred, 1 along the longest side."""
-    # From y up to z up is a quarter turn about x.
-    turn = np.eye(3) if up == "z" else np.array([(1, 0, 0), (0, 0, 1), (0, -1, 0)])
-    turn = turn.astype(np.float32)
-    points = np.concatenate([s.corners_F33.reshape(-1, 3) @ turn for s in surfaces])
-    low, high = points.min(0), points.max(0)
-    side = float((high - low).max())
-    if not np.isfinite(side) or side <= 0:
-        raise BadItem(key, f"has no extent ({side})")
-    return [
-        dataclasses.replace(
-            s,
-            corners_F33=((s.corners_F33 @ turn - (low + high) / 2) / side).astype(np.float32),
-            normals_F33=s.normals_F33 @ turn,
-        )
-        for s in surfaces
-    ]

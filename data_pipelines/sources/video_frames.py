@@ -6,12 +6,48 @@ from collections.abc import Iterator
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from lvm_jax.errors import BadData
+from lvm_jax.pictures.decode import MAX_PIXELS
 
 
 class BadVideo(BadData, ValueError):
-    """The file has no video stream, or lacks a frame that it announces."""
+    """The file has no video stream, lacks a frame that it announces, or cannot be shown upright."""
+
+
+def open_video(content: bytes) -> InputContainer:
+    """Opens a file for reading. It can refer to no other file, and its texts may be in any encoding.
+
+    A decoder refuses frames of more than `MAX_PIXELS` before it takes memory for them.
+    """
+    return av.open(
+        io.BytesIO(content),
+        "r",
+        metadata_errors="replace",
+        # A playlist that calls itself a video would be followed to any file or address.
+        container_options={"protocol_whitelist": "none"},
+    )
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The first video stream that is no cover or thumbnail.
+
+    Raises:
+      BadVideo: there is none, or its frames have more than `MAX_PIXELS`.
+    """
+    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    for stream in container.streams.video:
+        if stream.disposition & still:
+            continue
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            raise BadVideo(f"has frames of {width}x{height}, more than {MAX_PIXELS} pixels")
+        # Frames can grow in mid-stream.
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        return stream
+    raise BadVideo("holds no video stream")
 
 
 def every_nth(content: bytes, every: int, count: int) -> Iterator[av.VideoFrame]:
@@ -26,9 +62,7 @@ def every_nth(content: bytes, every: int, count: int) -> Iterator[av.VideoFrame]
       av.error.FFmpegError: a wanted frame, or one before it in its group, is damaged.
     """
     times = _frame_times(content) if every > 1 else None
-    with av.open(io.BytesIO(content), "r") as container:
-        if not container.streams.video:
-            raise BadVideo("holds no video stream")
+    with open_video(content) as container:
         if times is None:
             yield from _from_end_to_end(container, every, count)
             return
@@ -46,8 +80,8 @@ def every_nth(content: bytes, every: int, count: int) -> Iterator[av.VideoFrame]
 def _frame_times(content: bytes) -> tuple[list[int], list[int]] | None:
     """Times of all frames, and of those at which a decoder can start; None if the packets do not say."""
     shown, begins = [], []
-    with av.open(io.BytesIO(content), "r") as container:
-        for packet in container.demux(video=0) if container.streams.video else ():
+    with open_video(content) as container:
+        for packet in container.demux(video_stream(container)):
             if not packet.size:  # the last one only flushes the decoder
                 continue
             if packet.pts is None or packet.is_discard or packet.is_corrupt:
@@ -66,7 +100,7 @@ def _frame_times(content: bytes) -> tuple[list[int], list[int]] | None:
 
 def _visit(container: InputContainer, begin: int, wanted: list[int]) -> Iterator[av.VideoFrame]:
     """The frames shown at the times `wanted`, decoded from the key frame at `begin`."""
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     container.seek(begin, stream=stream)
     found = 0
     for frame in container.decode(stream):
@@ -79,7 +113,7 @@ def _visit(container: InputContainer, begin: int, wanted: list[int]) -> Iterator
 
 
 def _from_end_to_end(container: InputContainer, every: int, count: int) -> Iterator[av.VideoFrame]:
-    for index, frame in enumerate(container.decode(container.streams.video[0])):
+    for index, frame in enumerate(container.decode(video_stream(container))):
         if index % every == 0:
             yield frame
             # Here, not at the next kept frame: decoding up to that one would be in vain.

@@ -1,14 +1,26 @@
-"""Folders of video files, decoded by PyAV."""
+"""Folders of video files, decoded by PyAV.
+
+What a file may hold, and what is done with it:
+
+| in the file | here |
+|---|---|
+| several video streams | the first is read that is no attached picture or thumbnail |
+| display matrix (rotation, mirror) | the eight of quarter turns and mirrors are applied; any other is a bad item |
+| alpha | composited on white; the second stream in which WebM keeps it is not decoded: its frames are opaque |
+| variable frame rate, missing times | frames are counted, not timed |
+| an edit list that starts late | frames that players do not show are left out |
+| pixels that are not square | as stored, not stretched |
+| sound, subtitles, chapters | not looked at |
+| no video stream, a larger frame than an image may have, references to other files | a bad item |
+"""
 
 import dataclasses
 
-import av
-import av.error
-import numpy as np
 from etils import epath
 
 from data_pipelines.items import Picture, PictureItem
 from data_pipelines.sources.base import BadItem
+from data_pipelines.sources.shown_frames import to_rgb
 from data_pipelines.sources.video_frames import BadVideo, every_nth
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
@@ -51,19 +63,11 @@ class VideoFolder:
         try:
             content = (epath.Path(self.root) / key).read_bytes()
             for frame in every_nth(content, self.every, self.max_frames):
-                frames.append(_to_rgb(frame, self.short_side))
+                frames.append(to_rgb(frame, self.short_side))
         except BadVideo as error:
             raise BadItem(key, str(error)) from error
-        except (av.error.FFmpegError, OSError) as error:
+        except Exception as error:  # FFmpeg's errors, PyAV's and NumPy's share no base
             raise BadItem(key, f"cannot be decoded after {len(frames)} frames ({error})") from error
         if not frames:
             raise BadItem(key, "holds no frame")
         return {"frame": frames}
-
-
-def _to_rgb(frame: av.VideoFrame, short_side: int) -> np.ndarray:
-    """uint8 (H, W, 3), upright, at most `short_side` on the short side."""
-    scale = min(1.0, short_side / min(frame.width, frame.height))
-    width, height = round(frame.width * scale), round(frame.height * scale)
-    image = frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
-    return np.rot90(image, frame.rotation // 90)  # phones record sideways and store the rotation

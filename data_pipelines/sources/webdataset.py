@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Literal
 
+from absl import logging
 from etils import epath
 
 from data_pipelines.annotators.base import once_per_process
@@ -52,12 +53,14 @@ class WebDataset:
         """The samples of all tars; see `Source`.
 
         Raises:
-          UserError: there is no tar, one is truncated, or one has a member twice.
+          UserError: there is no tar, one is truncated, or two members of a sample claim one role.
         """
         found = []
         for shard in list_files(self.root, (".tar",), "tars"):
             path = epath.Path(self.root) / shard
             samples = _index(str(path), path.stat().mtime)
+            for name, members in samples.items():
+                self._pictures(members, f"{path}: sample {name}")
             found += [
                 self._class_of(path, members) + f"{shard}/{name}"
                 for name, members in samples.items()
@@ -71,12 +74,16 @@ class WebDataset:
     def load(self, key: str) -> PictureItem:
         """The pictures of one sample; see `Source`."""
         rest = key.partition("/")[2] if self.class_from else key
-        shard, _, sample = rest.partition(".tar/")
-        path = epath.Path(self.root) / f"{shard}.tar"
+        end = rest.lower().find(".tar/") + len(".tar")
+        path, sample = epath.Path(self.root) / rest[:end], rest[end + 1 :]
+        try:
+            return self._read(path, sample, key)
+        except OSError as error:
+            raise BadItem(key, f"cannot be read any more ({error})") from error
+
+    def _read(self, path: epath.Path, sample: str, key: str) -> PictureItem:
         members = _index(str(path), path.stat().mtime).get(sample, {})
-        pictures = {
-            _role(extension): extension for extension in sorted(members) if _is_picture(extension)
-        }
+        pictures = self._pictures(members, f"{path}: sample {sample}")
         wanted = self.roles or tuple(pictures)
         absent = [role for role in wanted if role not in pictures]
         if absent or not wanted:
@@ -92,6 +99,23 @@ class WebDataset:
                 item[role] = [decode_image(content, key, f"its .{pictures[role]}")]
         return item
 
+    def _pictures(self, members: dict[str, Place], sample: str) -> dict[str, str]:
+        """Role -> extension of the member that holds its picture.
+
+        Raises:
+          UserError: two members claim a role that is wanted.
+        """
+        pictures: dict[str, str] = {}
+        for extension in sorted(filter(_is_picture, members)):
+            role = _role(extension)
+            if role in pictures and (not self.roles or role in self.roles):
+                raise UserError(
+                    f"{sample} has two members for the role {role}, .{pictures[role]} and .{extension}: rename one of "
+                    "them to its own role, as in KEY.depth.png, or leave the role out of `roles`"
+                )
+            pictures.setdefault(role, extension)
+        return pictures
+
     def _class_of(self, path: epath.Path, members: dict[str, Place]) -> str:
         """`class/` of a sample; empty without `class_from`."""
         if not self.class_from:
@@ -102,9 +126,9 @@ class WebDataset:
         if self.class_from == "json":
             try:
                 text = str(json.loads(text)[self.class_field])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 return "unknown/"
-        return text.replace("/", "_") + "/"
+        return (text.replace("/", "_") or "unknown") + "/"
 
 
 @once_per_process
@@ -112,7 +136,8 @@ def _index(path: str, mtime: float) -> dict[str, dict[str, Place]]:
     """Sample -> extension -> place of the member in the tar; `mtime` is there to reload a changed file."""
     del mtime
     samples: dict[str, dict[str, Place]] = {}
-    for member, place in list_members(path):
+    found = list_members(path)
+    for member, place in found:
         folder, _, name = member.rpartition("/")
         # WebDataset's rule: the key ends at the first dot of the file name.
         stem, _, extension = name.partition(".")
@@ -120,9 +145,22 @@ def _index(path: str, mtime: float) -> dict[str, dict[str, Place]]:
             continue
         sample = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
         if extension.lower() in sample:
-            raise UserError(f"{path} holds {member} twice: write it again with unique names")
+            same = {name for name, _ in found if name.lower() == member.lower()}
+            told = " and ".join(sorted(same)) if len(same) > 1 else f"{member} twice"
+            raise UserError(f"{path} holds {told}: write it again with unique names")
         sample[extension.lower()] = place
-    return {name: members for name, members in samples.items() if any(map(_is_picture, members))}
+    pictured = {n: members for n, members in samples.items() if any(map(_is_picture, members))}
+    bare = [name for name in samples if name not in pictured]
+    if bare:
+        logging.warning(
+            "%s: skipped %d samples without a picture (%s); the first: %s has %s",
+            path,
+            len(bare),
+            ", ".join(EXTENSIONS),
+            bare[0],
+            ", ".join(samples[bare[0]]),
+        )
+    return pictured
 
 
 def _is_picture(extension: str) -> bool:

@@ -1,23 +1,30 @@
 """A small rasteriser in NumPy: triangle meshes with textures or colours, through the cameras of `geometry`.
 
 Shape legend: F triangles, 3 corners or coordinates, P covered pixels, S samples (pixels inside the boxes around
-triangles), H, W of a picture or texture.
+triangles), H, W of a picture or texture, C its channels.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from data_pipelines.synthetic.geometry import Camera, Vector
 from data_pipelines.synthetic.renderer import SUPERSAMPLING
+from data_pipelines.synthetic.textures import Wrap, sample, to_srgb
 from lvm_jax.pictures.pixels import to_uint8
 
 SAMPLES_AT_ONCE = 1 << 20
+LAYERS = 16
+_INVISIBLE = 1 / 512  # alpha of less than half a level
 _AMBIENT, _SUNLIGHT, _SKYLIGHT = 0.58, 0.42, 0.12
 _SUN = np.array((0.43, -0.52, 0.74), np.float32)
+
+
+AlphaMode = Literal["opaque", "mask", "blend"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +35,26 @@ class Surface:
       corners_F33: positions in the world, z up.
       normals_F33: unit, at each corner.
       colours_F33: RGB in [0, 1] at each corner; multiplied with the texture.
-      texture: rows from top to bottom, or None.
-      uv_F32: each corner's place in the texture, (0, 0) its lower left; beyond [0, 1] it repeats.
+      texture: rows from top to bottom, or None; a fourth channel is alpha.
+      uv_F32: each corner's place in the texture, (0, 0) its lower left.
+      wrap: what lies beyond the texture's edges, in u and in v.
+      linear: whether `colours_F33` are linear light and the texture sRGB, as in glTF; otherwise both are sRGB, and so
+        is their product.
+      alpha: whether alpha is ignored, decides what is there ("mask"), or lets through what lies behind ("blend").
+      alpha_F3: at each corner, multiplied with the texture's; None is 1.
+      cutoff: the least alpha that a mask shows.
     """
 
     corners_F33: Float32[np.ndarray, "F 3 3"]
     normals_F33: Float32[np.ndarray, "F 3 3"]
     colours_F33: Float32[np.ndarray, "F 3 3"]
-    texture: UInt8[np.ndarray, "H W 3"] | None = None
+    texture: UInt8[np.ndarray, "H W C"] | None = None
     uv_F32: Float32[np.ndarray, "F 3 2"] | None = None
+    wrap: tuple[Wrap, Wrap] = ("repeat", "repeat")
+    linear: bool = False
+    alpha: AlphaMode = "opaque"
+    alpha_F3: Float32[np.ndarray, "F 3"] | None = None
+    cutoff: float = 0.5
 
 
 def render_mesh(
@@ -44,29 +62,77 @@ def render_mesh(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """A square picture of `size` pixels. Surfaces show both sides; nothing may lie behind the camera.
 
-    The light is a studio: ambient, some sky, and a sun that stands still while the camera moves.
+    The light is a studio: ambient, some sky, and a sun that stands still while the camera moves. Of surfaces that let
+    others through, the nearest `LAYERS` are drawn.
     """
     fine = size * SUPERSAMPLING
+    solid = [surface for surface in surfaces if surface.alpha != "blend"]
+    glass = [surface for surface in surfaces if surface.alpha == "blend"]
     # 1 / depth of what is seen, 0 where nothing is. Unlike depth, it is linear on the screen.
-    nearest = np.zeros(fine * fine, np.float32)
+    nothing_P, everything_P = np.zeros(fine * fine, np.float32), np.full(fine * fine, np.inf)
+    floor_P, solid_P4 = _nearest(solid, camera, fine, nothing_P, everything_P)
     colour_P3 = np.tile(np.asarray(background, np.float32), (fine * fine, 1))
+    colour_P3[floor_P > 0] = solid_P4[floor_P > 0, :3]
+    if glass:
+        colour_P3 = _through(glass, camera, fine, floor_P, colour_P3)
+    s = SUPERSAMPLING
+    blocks = np.clip(colour_P3, 0, 1).reshape(size, s, size, s, 3)
+    return to_uint8(blocks.mean(axis=(1, 3)))
+
+
+def _through(
+    surfaces: list[Surface], camera: Camera, fine: int, floor_P: np.ndarray, behind_P3: np.ndarray
+) -> Float32[np.ndarray, "P 3"]:
+    """The colours behind translucent surfaces and their own, one layer after the other from the front."""
+    colour_P3, left_P1 = np.zeros_like(behind_P3), np.ones((fine * fine, 1), np.float32)
+    before_P = np.full(fine * fine, np.inf)
+    for _ in range(LAYERS):
+        inverse_P, layer_P4 = _nearest(surfaces, camera, fine, floor_P, before_P)
+        hit_P1 = (inverse_P > floor_P)[:, None]
+        if not hit_P1.any():
+            break
+        alpha_P1 = np.where(hit_P1, layer_P4[:, 3:], 0)
+        colour_P3 += left_P1 * alpha_P1 * layer_P4[:, :3]
+        left_P1 *= 1 - alpha_P1
+        before_P = np.where(
+            hit_P1[:, 0], inverse_P, 0
+        )  # where nothing was hit, nothing more will be
+    return colour_P3 + left_P1 * behind_P3
+
+
+def _nearest(
+    surfaces: list[Surface], camera: Camera, fine: int, floor_P: np.ndarray, before_P: np.ndarray
+) -> tuple[Float32[np.ndarray, " P"], Float32[np.ndarray, "P 4"]]:
+    """1 / depth and shaded RGBA of what is nearest between two depths, both given as 1 / depth and exclusive.
+
+    Where there is nothing, 1 / depth is that of `floor_P`.
+    """
+    nearest_P, colour_P4 = floor_P.copy(), np.zeros((fine * fine, 4), np.float32)
     for surface in surfaces:
         screen_F33 = _project(surface.corners_F33, camera, fine)
         triangle = np.full(fine * fine, -1, np.int32)
         weights_P3 = np.zeros((fine * fine, 3), np.float32)
         for pixel, index, inverse, weights_S3 in _covered(screen_F33, fine):
-            nearer = inverse > nearest[pixel]
+            nearer = (inverse > nearest_P[pixel]) & (inverse < before_P[pixel])
+            if surface.alpha != "opaque":
+                nearer[nearer] = _is_there(surface, index[nearer], weights_S3[nearer])
             # A pixel can occur several times, and NumPy's assignment keeps the last: so the nearest goes last.
             order = np.argsort(inverse[nearer], kind="stable")
             pixel, index, weights_S3 = (x[nearer][order] for x in (pixel, index, weights_S3))
-            nearest[pixel] = inverse[nearer][order]
+            nearest_P[pixel] = inverse[nearer][order]
             triangle[pixel], weights_P3[pixel] = index, weights_S3
         # Shaded after all of the surface is tested: each pixel once, whatever is hidden behind it.
         seen = np.flatnonzero(triangle >= 0)
-        colour_P3[seen] = _shade(surface, triangle[seen], weights_P3[seen], camera)
-    s = SUPERSAMPLING
-    blocks = np.clip(colour_P3, 0, 1).reshape(size, s, size, s, 3)
-    return to_uint8(blocks.mean(axis=(1, 3)))
+        colour_P4[seen] = _shade(surface, triangle[seen], weights_P3[seen], camera)
+    return nearest_P, colour_P4
+
+
+def _is_there(
+    surface: Surface, index_S: Int[np.ndarray, " S"], weights_S3: np.ndarray
+) -> Bool[np.ndarray, " S"]:
+    """Where alpha shows something."""
+    alpha_S = _albedo(surface, index_S, weights_S3)[:, 3]
+    return alpha_S >= surface.cutoff if surface.alpha == "mask" else alpha_S > _INVISIBLE
 
 
 def _project(corners_F33: np.ndarray, camera: Camera, size: int) -> Float32[np.ndarray, "F 3 3"]:
@@ -119,34 +185,41 @@ def _covered(
 
 def _shade(
     surface: Surface, index_P: Int[np.ndarray, " P"], weights_P3: np.ndarray, camera: Camera
-) -> Float[np.ndarray, "P 3"]:
-    def at(corners: np.ndarray) -> np.ndarray:
-        return np.einsum("pc,pcx->px", weights_P3, corners[index_P])
-
-    normal_P3 = at(surface.normals_F33)
+) -> Float[np.ndarray, "P 4"]:
+    normal_P3 = _at(surface.normals_F33, index_P, weights_P3)
     normal_P3 /= np.maximum(np.linalg.norm(normal_P3, axis=-1, keepdims=True), 1e-6)
     # Meshes often have faces the wrong way round: a normal that points away is turned to the camera.
-    to_camera_P3 = np.asarray(camera.position, np.float32) - at(surface.corners_F33)
+    to_camera_P3 = np.asarray(camera.position, np.float32) - _at(
+        surface.corners_F33, index_P, weights_P3
+    )
     away = (normal_P3 * to_camera_P3).sum(-1, keepdims=True) < 0
     normal_P3 = np.where(away, -normal_P3, normal_P3)
     light_P = _AMBIENT + _SKYLIGHT * normal_P3[:, 2] + _SUNLIGHT * np.clip(normal_P3 @ _SUN, 0, 1)
-    albedo_P3 = at(surface.colours_F33)
+    albedo_P4 = _albedo(surface, index_P, weights_P3)
+    return np.concatenate([albedo_P4[:, :3] * light_P[:, None], albedo_P4[:, 3:]], -1)
+
+
+def _albedo(
+    surface: Surface, index_P: Int[np.ndarray, " P"], weights_P3: np.ndarray
+) -> Float[np.ndarray, "P 4"]:
+    """sRGB and alpha without light."""
+    rgb_P3 = _at(surface.colours_F33, index_P, weights_P3)
+    alpha_P1 = np.ones((len(index_P), 1), np.float32)
+    if surface.alpha_F3 is not None:
+        alpha_P1 = _at(surface.alpha_F3[..., None], index_P, weights_P3)
     if surface.texture is not None and surface.uv_F32 is not None:
-        albedo_P3 = albedo_P3 * _sample(surface.texture, at(surface.uv_F32))
-    return albedo_P3 * light_P[:, None]
+        uv_P2 = _at(surface.uv_F32, index_P, weights_P3)
+        texel_PC = sample(surface.texture, uv_P2, surface.wrap, surface.linear)
+        rgb_P3 = rgb_P3 * texel_PC[:, :3]
+        if texel_PC.shape[1] == 4:
+            alpha_P1 = alpha_P1 * texel_PC[:, 3:]
+    if surface.linear:
+        rgb_P3 = to_srgb(rgb_P3)
+    return np.concatenate([rgb_P3, alpha_P1.clip(0, 1)], -1)
 
 
-def _sample(texture: np.ndarray, uv_P2: np.ndarray) -> Float[np.ndarray, "P 3"]:
-    """The texture at (u, v), bilinear and repeating."""
-    height, width = texture.shape[:2]
-    x = (uv_P2[:, 0] % 1) * width - 0.5
-    y = (1 - uv_P2[:, 1] % 1) * height - 0.5
-    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    f_x, f_y = (x - left)[:, None], (y - top)[:, None]
-
-    def texel(row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        return texture[row % height, column % width].astype(np.float32)
-
-    upper = texel(top, left) * (1 - f_x) + texel(top, left + 1) * f_x
-    lower = texel(top + 1, left) * (1 - f_x) + texel(top + 1, left + 1) * f_x
-    return (upper * (1 - f_y) + lower * f_y) / 255
+def _at(
+    corners_F3C: np.ndarray, index_P: Int[np.ndarray, " P"], weights_P3: np.ndarray
+) -> Float[np.ndarray, "P C"]:
+    """What the corners have, inside their triangles."""
+    return np.einsum("pc,pcx->px", weights_P3, corners_F3C[index_P])

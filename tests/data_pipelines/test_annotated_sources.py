@@ -380,3 +380,46 @@ def test_damaged_tars_are_one_line_and_damaged_members_are_bad_items(tmp_path):
     save_tar(tmp_path / "twice.tar", [("1.png", whole), ("1.png", whole)])
     with pytest.raises(UserError, match=r"twice.tar holds 1.png twice"):
         source.keys()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1.jpg", "1.png"), ("1.seg.png", "1.seg.webp"), ("1.jpg", "1.JPG"), ("1.png", "1.image.png")],
+)
+def test_two_members_for_one_role_are_both_named(one, other, tmp_path):
+    content = picture_bytes(20)
+    members = [("1.bmp", content)] if "seg" in one else []
+    save_tar(tmp_path / "a.tar", [*members, (one, content), (other, content)])
+    with pytest.raises(UserError, match=r"a.tar") as told:
+        WebDataset(str(tmp_path)).keys()
+    for name in (one, other):
+        assert name.partition(".")[2] in str(told.value)
+
+
+def test_a_doubtful_role_that_is_not_wanted_is_no_error(tmp_path):
+    content = picture_bytes(20)
+    names = ("1.jpg", "1.seg.png", "1.seg.webp")
+    save_tar(tmp_path / "a.tar", [(name, content) for name in names])
+    source = WebDataset(str(tmp_path), roles=("image",))
+    assert list(source.load(*source.keys())) == ["image"]
+
+
+def test_a_tar_in_capitals_is_read_and_samples_without_a_picture_are_named(tmp_path, caplog):
+    members = [
+        ("1.PNG", picture_bytes(20)),
+        ("2.txt", b"a"),
+        ("3.tiff", b"b"),
+        ("x.tar/4.png", picture_bytes(9)),
+    ]
+    save_tar(tmp_path / "A.TAR", members)
+    for class_from in ("", "cls"):
+        source = WebDataset(str(tmp_path), class_from=class_from)
+        with caplog.at_level("WARNING"):
+            keys = source.keys()
+        assert [key.removeprefix("unknown/") for key in keys] == ["A.TAR/1", "A.TAR/x.tar/4"]
+        assert [int(source.load(key)["image"][0].mean()) for key in keys] == [20, 9]
+    assert "skipped 2 samples without a picture" in caplog.text
+    assert "the first: 2 has txt" in caplog.text
+    (tmp_path / "A.TAR").unlink()
+    with pytest.raises(BadItem, match="cannot be read any more"):
+        source.load(keys[0])

@@ -5,6 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from data_pipelines.sources import BadItem, MeshFolder
 from data_pipelines.synthetic.geometry import Camera
@@ -168,3 +171,121 @@ def test_damaged_meshes_are_bad_items_and_impossible_options_are_refused(tmp_pat
     for wrong in ({"n_views": 0}, {"radius": (0.5, 1.0)}, {"elevation": (10.0, -10.0)}):
         with pytest.raises(UserError):
             MeshFolder(str(tmp_path), **wrong)
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "off", "glb"])
+def test_a_mesh_at_map_coordinates_keeps_its_shape(suffix, tmp_path):
+    mesh = trimesh.creation.box((1.0, 0.5, 0.25))
+    place = np.eye(4)
+    place[:3, 3] = (500_123.25, 4_080_928.5, 12.0)
+    if suffix == "ply":  # trimesh writes float32
+        far = trimesh.transform_points(mesh.vertices, place)
+        rows = [" ".join(map(repr, row)) for row in far.tolist()]
+        rows += [f"3 {a} {b} {c}" for a, b, c in mesh.faces]
+        head = "ply\nformat ascii 1.0\nelement vertex 8\n"
+        head += "".join(f"property double {axis}\n" for axis in "xyz")
+        head += "element face 12\nproperty list uchar int vertex_indices\nend_header\n"
+        (tmp_path / "far.ply").write_text(head + "\n".join(rows) + "\n")
+        mesh.export(tmp_path / "near.ply", encoding="ascii")
+    elif suffix == "off":
+        mesh.export(tmp_path / "near.off")
+        mesh.copy().apply_transform(place).export(tmp_path / "far.off", digits=12)
+    else:
+        trimesh.Scene(mesh).export(tmp_path / f"near.{suffix}")
+        scene = trimesh.Scene()
+        scene.add_geometry(mesh, transform=place)
+        scene.export(tmp_path / f"far.{suffix}")
+    options = {"n_views": 3, "size": 32, "radius": (2.0, 2.0), "elevation": (20.0, 20.0)}
+    source = MeshFolder(str(tmp_path), **options)
+    near, far = (np.array(source.load(f"{name}.{suffix}")["view"]) for name in ("near", "far"))
+    assert (np.abs(near.astype(int) - far) > 8).mean() < 0.01
+
+
+def save_obj(folder, material, colours=((), (), (), ())):
+    square = [(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)]
+    lines = ["mtllib a.mtl"]
+    lines += [" ".join(map(str, ("v", *v, *c))) for v, c in zip(square, colours, strict=True)]
+    lines += ["vt 0 0", "vt 1 0", "vt 1 1", "vt 0 1", "usemtl m", "f 1/1 2/2 3/3", "f 1/1 3/3 4/4"]
+    (folder / "a.obj").write_text("\n".join(lines) + "\n")
+    (folder / "a.mtl").write_text("newmtl m\n" + material)
+    Image.new("RGB", (4, 4), (200, 200, 200)).save(folder / "t.png")
+
+
+@pytest.mark.parametrize(
+    ("material", "colours", "expected"),
+    [
+        ("map_Kd t.png\n", ((),) * 4, (200, 200, 200)),
+        ("Kd 1 0 0\nmap_Kd t.png\n", ((),) * 4, (200, 0, 0)),
+        ("Kd 0 1 0\n", ((),) * 4, (0, 255, 0)),
+        ("Kd 1 1 0\nmap_Kd t.png\n", ((0, 1, 1),) * 4, (0, 200, 0)),
+        ("Kd 1 1 0\n", ((0, 1, 1),) * 4, (0, 255, 0)),
+    ],
+)
+def test_an_obj_multiplies_material_texture_and_colours_of_vertices(
+    material, colours, expected, tmp_path
+):
+    save_obj(tmp_path, material, colours)
+    options = {"n_views": 4, "size": 32, "radius": (2.0, 2.0), "elevation": (0.0, 0.0)}
+    view = MeshFolder(str(tmp_path), **options).load("a.obj")["view"][0]
+    light = 0.58 + 0.42 * 0.52
+    np.testing.assert_allclose(view[16, 16], np.array(expected) * light, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("vertex", "face", "words"),
+    [
+        ("nan 1 1", "3 0 1 2", "not finite"),
+        ("inf 1 1", "3 0 1 2", "not finite"),
+        ("1e308 -1e308 1", "3 0 1 2", "no extent|not finite"),
+        ("0 1 0", "3 0 1 9", "cannot be read"),
+        ("0 1 0", "3 0 -1 2", "cannot be read"),
+        ("2 0 0", "3 0 1 2", "shows nothing"),
+    ],
+)
+def test_numbers_that_make_no_mesh_are_named(vertex, face, words, tmp_path):
+    (tmp_path / "a.off").write_text(f"OFF\n3 1 0\n-1e308 0 0\n1 0 0\n{vertex}\n{face}\n")
+    if "e308" not in vertex:
+        (tmp_path / "a.off").write_text(f"OFF\n3 1 0\n0 0 0\n1 0 0\n{vertex}\n{face}\n")
+    with pytest.raises(BadItem, match=rf"^a.off: .*({words})"):
+        MeshFolder(str(tmp_path), n_views=2, size=16).load("a.off")
+
+
+def test_a_tiny_mesh_and_one_with_a_face_without_area_look_like_any_other(tmp_path):
+    mesh = trimesh.creation.box((1.0, 0.5, 0.25))
+    mesh.export(tmp_path / "a.off")
+    mesh.apply_scale(1e-9)
+    mesh.export(tmp_path / "b.off", digits=20)
+    lines = (tmp_path / "a.off").read_text().replace("8 12 0", "8 13 0", 1).rstrip()
+    (tmp_path / "c.off").write_text(lines + "\n3 0 0 1\n")
+    options = {"n_views": 2, "size": 32, "radius": (2.0, 2.0), "elevation": (20.0, 20.0)}
+    source = MeshFolder(str(tmp_path), **options)
+    for name in ("b.off", "c.off"):
+        np.testing.assert_array_equal(source.load(name)["view"], source.load("a.off")["view"])
+
+
+WHOLE = {
+    form: trimesh.creation.box((1.0, 0.5, 0.25)).export(file_type=form)
+    for form in ("stl", "ply", "off", "obj")
+}
+
+
+@pytest.mark.parametrize("form", sorted(WHOLE))
+def test_whatever_is_damaged_only_a_bad_item_leaves(form, tmp_path):
+    whole = WHOLE[form] if isinstance(WHOLE[form], bytes) else WHOLE[form].encode()
+    places = st.integers(0, len(whole) - 1)
+
+    @settings(max_examples=25, derandomize=True, deadline=None)
+    @given(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4), places)
+    def damage(changes, cut):
+        content = bytearray(whole)
+        for place, value in changes:
+            content[place] = value
+        (tmp_path / f"a.{form}").write_bytes(content if cut % 2 else content[:cut])
+        try:
+            views = MeshFolder(str(tmp_path), n_views=1, size=8).load(f"a.{form}")["view"]
+        except BadItem as error:
+            assert error.key == f"a.{form}"  # noqa: PT017 - whether it is bad depends on the damage
+            return
+        assert views[0].shape == (8, 8, 3)
+
+    damage()

@@ -29,7 +29,7 @@ from lvm_jax.data.images.loader import FileImages, Images
 from lvm_jax.data.records import example
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.record_file import RecordFile
-from lvm_jax.data.records.tar_members import Place, list_members, read_member
+from lvm_jax.data.records.tar_members import Place, is_tar, list_members, read_member
 from lvm_jax.data.splits import split_numbers
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image
@@ -54,9 +54,9 @@ def open_images(where: epath.PathLike, feature: str = "") -> Images:
     if text.startswith(_TFDS):
         return TfdsImages(text.removeprefix(_TFDS), feature or _TFDS_FEATURE)
     last = text.rstrip("/").rsplit("/", 1)[-1]
-    if last.endswith((".tar.gz", ".tgz")):
+    if last.lower().endswith((".tar.gz", ".tgz")):
         raise UserError(f"{text} is compressed: its members cannot be read in any order; gunzip it")
-    if last.endswith(".tar"):
+    if is_tar(last):
         return TarImages(expand(text), feature)
     if "tfrecord" in last and not epath.Path(text).is_dir():
         return RecordImages(expand(text), feature or _RECORD_FEATURE)
@@ -154,7 +154,11 @@ class TarImages:
         """Decodes image `index`; see `Images`."""
         file, place = self._places[index]
         name = f"{file}/{self.names[index].split('/', 1)[1]}"
-        return _decoded(read_member(file, place), name)
+        try:
+            content = read_member(file, place)
+        except OSError as error:
+            raise BadImage(name, f"cannot be read any more ({error})") from error
+        return _decoded(content, name)
 
 
 class RecordImages:
