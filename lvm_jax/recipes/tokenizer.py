@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import nnx
 
@@ -203,7 +204,7 @@ def start_from_kmeans(
 
 
 @nnx.jit
-def _features(vqgan: VQGAN, images_BHWC: jax.Array) -> jax.Array:
+def _features(vqgan: VQGAN, images_BHWC: jax.Array | np.ndarray) -> jax.Array:
     """The features of images as the quantizer compares them, (B * N, D)."""
     quantized = vqgan.quantize(vqgan.encode_features(to_float(images_BHWC)))
     return flat(quantized.inputs_BhwD)

@@ -169,7 +169,9 @@ class TokenizerTask:
         """
         generator = state["params"]["generator"]
         codes_KD = jax.device_put(codes_KD, generator["quantizer"]["codebook"][...].sharding)
-        changed = {"params": {**state["params"], "generator": with_codebook(generator, codes_KD)}}
+        changed: State = {
+            "params": {**state["params"], "generator": with_codebook(generator, codes_KD)}
+        }
         if "ema" in state:  # a copy, as in `Upkeep.init`: the step donates its state
             changed["ema"] = with_codebook(state["ema"], jnp.copy(codes_KD))
         return {**state, **changed}

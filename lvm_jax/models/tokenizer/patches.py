@@ -109,11 +109,11 @@ class Mixing(nnx.Module):
         padded = jnp.pad(self.norm(x_BhwW), ((0, 0), (1, 1), (1, 1), (0, 0)))
         taps = self.taps[...].astype(padded.dtype)
         # Nine shifted products: XLA's depthwise convolution is many times slower on a CPU.
-        mixed = sum(
-            padded[:, i : i + height, j : j + width] * taps[i, j][None, None, None]
-            for i in range(3)
-            for j in range(3)
-        )
+        mixed = jnp.zeros_like(x_BhwW)
+        for i in range(3):
+            for j in range(3):
+                shifted = padded[:, i : i + height, j : j + width]
+                mixed += shifted * taps[i, j][None, None, None]
         return self.out(mixed)
 
 
