@@ -7,7 +7,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from flax import nnx
 
@@ -187,7 +186,7 @@ def start_from_kmeans(
         threads=0,
     ) as loader:
         features = [
-            _features(vqgan, loader.batch_at(step)["images"])
+            _features(vqgan, jnp.asarray(loader.batch_at(step)["images"]))
             for step in range(-(-wanted // loader.global_batch))
         ]
     codes_KD, errors = kmeans(
@@ -204,7 +203,7 @@ def start_from_kmeans(
 
 
 @nnx.jit
-def _features(vqgan: VQGAN, images_BHWC: jax.Array | np.ndarray) -> jax.Array:
+def _features(vqgan: VQGAN, images_BHWC: jax.Array) -> jax.Array:
     """The features of images as the quantizer compares them, (B * N, D)."""
     quantized = vqgan.quantize(vqgan.encode_features(to_float(images_BHWC)))
     return flat(quantized.inputs_BhwD)
