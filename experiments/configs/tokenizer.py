@@ -3,10 +3,10 @@ r"""Training of the tokenizer, a VQGAN, on a folder of images.
 python experiments/train.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
     --config.data.images=FOLDER
 
-The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small); `NAME,runlocal`
-shrinks it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer recipe is
-unpublished: the full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the released
-one's architecture.
+The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small, patches);
+`NAME,runlocal` shrinks it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer
+recipe is unpublished: the full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the
+released one's architecture.
 
 `NAME,recipe=taming | maskgit | lvm` trains it as others did, or as we would (docs/tokenizer.md). `l2_codes` gives the
 tokenizer codes of 8 dimensions on the unit sphere, unlike the published architecture.
@@ -36,10 +36,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     _step(config)
     _data(config)
     _train(config)
+    _kmeans(config)
     _optimizers(config)
     _mesh(config)
     if args["preset"] in ("quickstart", "small"):
         _quickstart(config)
+    if args["preset"] == "patches":
+        _patches(config)
     if args["preset"] == "small":
         _small(config)
     if args["recipe"]:
@@ -70,11 +73,14 @@ def _model(config: Any, preset: str) -> None:
     config.model.z_channels = shape.z_channels  # channels that leave the encoder
     config.model.num_embeddings = shape.num_embeddings  # codes
     config.model.quantized_embed_dim = shape.quantized_embed_dim  # dimension of a code
-    config.model.architecture = shape.architecture  # which published network: "taming", "maskgit"
+    config.model.architecture = shape.architecture  # "taming", "maskgit" (published), "patches"
     config.model.pixel_range = shape.pixel_range  # what the network is fed: "0_1", "-1_1"
     config.model.l2_normalize = shape.l2_normalize  # compare features and codes by angle
     config.model.norm_groups = shape.norm_groups  # groups of each GroupNorm
     config.model.dtype = shape.dtype  # of the convolutions: "float32", "bfloat16"
+    # Of the architecture "patches": blocks before the quantizer, and how many cells away they look.
+    config.model.encoder_blocks = shape.encoder_blocks
+    config.model.encoder_reach = shape.encoder_reach  # 0: a code depends on its own patch alone
 
 
 def _discriminator(config: Any) -> None:
@@ -151,6 +157,13 @@ def _train(config: Any) -> None:
     config.train.print_config = True  # print all of it at the start, not only its path
 
 
+def _kmeans(config: Any) -> None:
+    """A fresh codebook may start from k-means over the features of training images."""
+    config.kmeans = ConfigDict()
+    config.kmeans.images = 0  # to take features from; 0: the codebook starts at random
+    config.kmeans.iterations = 20  # of Lloyd's algorithm
+
+
 def _optimizers(config: Any) -> None:
     """AdamW for both networks; rates rise linearly, then fall as a cosine."""
     config.generator = ConfigDict()
@@ -217,6 +230,18 @@ def _small(config: Any) -> None:
     config.train.update({"steps": 2000, "eval_every": 1000})
     for network in ("generator", "critic"):
         config[network].update({"warmup_steps": 50, "decay_steps": 2000})
+
+
+def _patches(config: Any) -> None:
+    """Codes from k-means over patches, and a decoder that hides their edges: an hour on two CPU cores, or a minute."""
+    config.kmeans.images = 2048
+    config.loss.update({"reconstruction": "l2", "reconstruction_weight": 4.0})
+    config.loss.update({"perceptual": "none", "adversarial_weight": 0.0})
+    config.step.update({"ema_decay": 0.998, "revive_after": 200})
+    config.train.update({"steps": 8000, "batch_size": 32, "log_every": 20})
+    config.train.update({"eval_every": 1000, "checkpoint_every": 1000, "print_config": False})
+    _adamw(config.generator, 2e-3, warmup=100, steps=8000)
+    config.generator.update({"b1": 0.9, "b2": 0.99, "end_learning_rate": 2e-5})
 
 
 def _taming(config: Any) -> None:
@@ -292,6 +317,8 @@ def _runlocal(config: Any) -> None:
     if config.step.revive_after:
         config.step.revive_after = 2
     config.loss.update({"perceptual": "gradient", "discriminator_start": 3})
+    if config.kmeans.images:
+        config.kmeans.update({"images": 16, "iterations": 2})
     config.train.update({"steps": 6, "batch_size": 8, "log_every": 2})
     config.train.update({"eval_every": 3, "checkpoint_every": 3})
     _adamw(config.generator, 1e-3, warmup=2, steps=6)

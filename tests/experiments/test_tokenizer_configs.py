@@ -49,6 +49,14 @@ def test_a_recipe_changes_how_and_not_what_is_trained(preset: str, recipe: str):
     read(f"{preset},recipe={recipe},l2_codes,runlocal")
 
 
+def test_patches_start_from_kmeans_and_need_no_discriminator():
+    config = get_config("patches")
+    assert config.kmeans.images > 0
+    assert config.loss.adversarial_weight == 0
+    assert read("patches")["model"] == presets.vqgan("patches")
+    read("patches,runlocal")
+
+
 def test_l2_codes_are_asked_for():
     for preset in PRESETS:
         model = read(f"{preset},l2_codes")["model"]

@@ -7,7 +7,8 @@ from lvm_jax.models.presets.overrides import check_fields
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 
 # `lvm-f16-8192` is the released tokenizer (and open-muse's vqgan-f16-8192-laion), `maskgit-f16-8192` the paper-era one,
-# `taming-f16-1024` taming-transformers' for ImageNet. `quickstart` and `small` are our own, for two CPU cores.
+# `taming-f16-1024` taming-transformers' for ImageNet. The others are our own, for two CPU cores; `patches` is `small`
+# with codes that depend on their own patch alone.
 _NO_ATTENTION: dict[str, Any] = {"attn_resolutions": (), "no_attn_mid_block": True}
 _VQGAN: dict[str, dict[str, Any]] = {
     "lvm-f16-8192": {
@@ -73,11 +74,23 @@ _VQGAN: dict[str, dict[str, Any]] = {
         "l2_normalize": True,
         "norm_groups": 4,
     },
+    "patches": {
+        **_NO_ATTENTION,
+        "architecture": "patches",
+        "resolution": 64,
+        "hidden_channels": 128,
+        "channel_mult": (1, 1, 1, 1),
+        "num_res_blocks": 4,
+        "z_channels": 192,
+        "num_embeddings": 1024,
+        "quantized_embed_dim": 192,
+        "pixel_range": "-1_1",
+    },
 }
 
 
 def vqgan(name: str, **overrides: Any) -> VQGANConfig:
-    """The tokenizer `name`: lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small.
+    """The tokenizer `name`: lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small, patches.
 
     Args:
       name: a key of the table.
