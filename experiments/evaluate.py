@@ -5,8 +5,9 @@ r"""Scores a tokenizer and a decoder on held-out data.
   python experiments/evaluate.py --tokenizer=DIR --images=DIR --output=OUT      # a tokenizer alone
 
 OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, codebook use, and LPIPS and a Frechet distance if their
-weights are installed), "next_token" (loss and perplexity beside baselines without a network), "in_context" (perplexity
-against the number of images before) and "annotations" (perplexity of each annotation type after --shots pairs).
+weights are installed), "next_token" (loss and perplexity beside baselines without a network), "controls" (what the
+query, the pairs and the frames before are worth, for each task), "in_context" (perplexity against the number of images
+before) and "annotations" (perplexity of each annotation type after --shots pairs).
 OUT/results.md has the same as tables, and OUT/reconstructions.png shows images above their reconstructions. For
 benchmarks on public data sets see experiments/evaluate_benchmarks.py.
 """
@@ -62,6 +63,9 @@ _MAX_IMAGES = flags.DEFINE_integer(
 )
 _MAX_SENTENCES = flags.DEFINE_integer(
     "max_sentences", 512, "sentences to score, evenly spread; 0 takes all"
+)
+_CONTROL_SENTENCES = flags.DEFINE_integer(
+    "control_sentences", 64, "sentences of each task, each scored seven times; 0 takes all"
 )
 _TRAIN_SENTENCES = flags.DEFINE_integer(
     "train_sentences",
@@ -131,6 +135,7 @@ def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
         sentence_evaluators(
             held_out,
             max_sentences=_MAX_SENTENCES.value,
+            control_sentences=_CONTROL_SENTENCES.value,
             context_sentences=_CONTEXT_SENTENCES.value,
             shots=_SHOTS.value,
             train=SentenceStore(shards, "train") if _TRAIN_SENTENCES.value >= 0 else None,

@@ -53,6 +53,7 @@ def test_from_models_to_a_page(workdir):
     results = json.loads((workdir / "evaluation" / "results.json").read_text())
     assert results["reconstruction"]["images"] == 2
     assert results["next_token"]["sentences"] == 9
+    assert results["controls"]["depth: image -> depth/sentences"] == 3
     assert results["in_context"]["sequential/sentences"] == 3
     assert results["annotations"]["depth/examples"] == 3
     assert "annotation/depth/code_loss" in results["next_token"]
