@@ -26,6 +26,7 @@ from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation import about
 from lvm_jax.evaluation.lpips import installed_lpips
+from lvm_jax.evaluation.lvm.controls import ControlsEvaluator
 from lvm_jax.evaluation.lvm.models import load_pair
 from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
@@ -33,6 +34,7 @@ from lvm_jax.evaluation.tokenizer.images import held_out_squares
 from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
+from lvm_jax.reporting import controls
 from lvm_jax.reporting.figures import save_comparison
 from lvm_jax.reporting.markdown import as_markdown
 
@@ -122,9 +124,16 @@ def main() -> None:
     save_comparison(
         made.originals_MHWC[shown], made.decoded_MHWC[shown], output / "reconstructions.png"
     )
-    (output / "results.md").write_text(as_markdown(results))
+    (output / "results.md").write_text(_as_markdown(results))
     files.write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     print(f"the results are in {output / 'results.md'}")
+
+
+def _as_markdown(results: dict[str, Any]) -> str:
+    """All results as tables; those of the controls by task, since as one list they would hide the rest."""
+    rest = as_markdown({k: v for k, v in results.items() if k != ControlsEvaluator.name})
+    measured = results.get(ControlsEvaluator.name)
+    return f"{rest}\n## controls\n\n{controls.as_markdown(measured)}" if measured else rest
 
 
 def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
