@@ -46,9 +46,9 @@ def is_flat(difference: float, error: float, least: float = LEAST_NATS) -> bool:
 
 def headline(results: Mapping[str, Any] | None) -> str:
     """Which tasks are flat, and in what, then what the answers depend on; None, as in older runs, was not measured."""
-    tasks = by_task(results)
-    if not tasks:
+    if results is None:
         return NOT_MEASURED
+    tasks = by_task(results)
     flat, depends = [], []
     for use, (thing, _) in _WORDS.items():
         known = {task: values for task, values in tasks.items() if _flat(values, use) is not None}
@@ -66,7 +66,9 @@ def headline(results: Mapping[str, Any] | None) -> str:
         for verb, parts in (("does not depend", flat), ("depends", depends))
         if parts
     ]
-    return " ".join(sentences) or "No task has enough sentences to tell what its answers depend on."
+    return " ".join(sentences) or (
+        "No task has enough held-out sentences to tell what its answers depend on."
+    )
 
 
 def plain_words(results: Mapping[str, Any]) -> list[str]:
@@ -104,10 +106,10 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     )
 
 
-def by_task(results: Mapping[str, Any] | None) -> Tasks:
+def by_task(results: Mapping[str, Any]) -> Tasks:
     """The numbers of each task."""
     tasks: Tasks = {}
-    for name, value in (results or {}).items():
+    for name, value in results.items():
         task, slash, what = name.rpartition("/")  # a source's name may have slashes of its own
         if slash:
             tasks.setdefault(task, {})[what] = value
