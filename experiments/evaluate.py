@@ -5,8 +5,9 @@ r"""Scores a tokenizer and a decoder on held-out data.
   python experiments/evaluate.py --tokenizer=DIR --images=DIR --output=OUT      # a tokenizer alone
 
 OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, codebook use, and LPIPS and a Frechet distance if their
-weights are installed), "next_token" (loss and perplexity beside baselines without a network), "in_context" (perplexity
-against the number of images before) and "annotations" (perplexity of each annotation type after --shots pairs).
+weights are installed), "next_token" (loss and perplexity beside baselines without a network), "controls" (what the
+query, the pairs and the frames before are worth, for each task), "in_context" (perplexity against the number of images
+before) and "annotations" (perplexity of each annotation type after --shots pairs).
 OUT/results.md has the same as tables, and OUT/reconstructions.png shows images above their reconstructions. For
 benchmarks on public data sets see experiments/evaluate_benchmarks.py.
 """
@@ -25,6 +26,7 @@ from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation import about
 from lvm_jax.evaluation.lpips import installed_lpips
+from lvm_jax.evaluation.lvm.controls import ControlsEvaluator
 from lvm_jax.evaluation.lvm.models import load_pair
 from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
@@ -32,6 +34,7 @@ from lvm_jax.evaluation.tokenizer.images import held_out_squares
 from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
+from lvm_jax.reporting import controls
 from lvm_jax.reporting.figures import save_comparison
 from lvm_jax.reporting.markdown import as_markdown
 
@@ -62,6 +65,9 @@ _MAX_IMAGES = flags.DEFINE_integer(
 )
 _MAX_SENTENCES = flags.DEFINE_integer(
     "max_sentences", 512, "sentences to score, evenly spread; 0 takes all"
+)
+_CONTROL_SENTENCES = flags.DEFINE_integer(
+    "control_sentences", 64, "sentences of each task, each scored seven times; 0 takes all"
 )
 _TRAIN_SENTENCES = flags.DEFINE_integer(
     "train_sentences",
@@ -118,9 +124,16 @@ def main() -> None:
     save_comparison(
         made.originals_MHWC[shown], made.decoded_MHWC[shown], output / "reconstructions.png"
     )
-    (output / "results.md").write_text(as_markdown(results))
+    (output / "results.md").write_text(_as_markdown(results))
     files.write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     print(f"the results are in {output / 'results.md'}")
+
+
+def _as_markdown(results: dict[str, Any]) -> str:
+    """All results as tables; those of the controls by task, since as one list they would hide the rest."""
+    rest = as_markdown({k: v for k, v in results.items() if k != ControlsEvaluator.name})
+    measured = results.get(ControlsEvaluator.name)
+    return f"{rest}\n## controls\n\n{controls.as_markdown(measured)}" if measured else rest
 
 
 def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
@@ -131,6 +144,7 @@ def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
         sentence_evaluators(
             held_out,
             max_sentences=_MAX_SENTENCES.value,
+            control_sentences=_CONTROL_SENTENCES.value,
             context_sentences=_CONTEXT_SENTENCES.value,
             shots=_SHOTS.value,
             train=SentenceStore(shards, "train") if _TRAIN_SENTENCES.value >= 0 else None,

@@ -157,6 +157,7 @@ def _evaluation(config: Any) -> None:
     # Periods in steps; 0: never. An evaluator that is on also follows the last step.
     config.evaluators = ConfigDict()
     config.evaluators.next_token = 0  # loss by source, category and annotation, beside baselines
+    config.evaluators.controls = 0  # what query, pairs and frames before are worth, for each task
     config.evaluators.in_context = 0  # perplexity of the last frame against the images before it
     config.evaluators.annotations = 0  # perplexity of each annotation type after some pairs
     # Answers in context; needs evaluation.benchmarks and evaluation.tokenizer.
@@ -165,6 +166,7 @@ def _evaluation(config: Any) -> None:
     config.evaluation = ConfigDict()
     config.evaluation.split = "validation"  # of the shards
     config.evaluation.max_sentences = 256  # of the split, evenly spread; 0: all
+    config.evaluation.control_sentences = 64  # of each task of controls; each is scored 7 times
     config.evaluation.context_sentences = 48  # a curve of in_context, a type of annotations; 0: all
     config.evaluation.shots = 5  # pairs before an annotation or a question
     config.evaluation.batch_size = 4  # sentences of full length, or questions, at once

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lvm_jax.reporting import controls
 from lvm_jax.reporting.charts import Chart, Level, Series
 from lvm_jax.reporting.html import (
     Block,
@@ -32,6 +33,17 @@ CATEGORIES = {
     4: "annotated videos",
     5: "turntables of 3D objects",
 }
+
+
+def depends(files: RunFiles) -> Section:
+    """What the answers depend on, task by task."""
+    results = files.results.get("controls")
+    blocks: list[Block] = [Words(controls.headline(results))]
+    if results:
+        blocks.append(Bullets(controls.plain_words(results)))
+        blocks += [Table(header, rows) for header, rows in controls.tables(results)]
+        blocks.append(Words(controls.CAPTION, soft=True))
+    return Section("Do the answers depend on what is asked?", blocks)
 
 
 def summary(files: RunFiles) -> list[Block]:

@@ -53,6 +53,7 @@ def test_from_models_to_a_page(workdir):
     results = json.loads((workdir / "evaluation" / "results.json").read_text())
     assert results["reconstruction"]["images"] == 2
     assert results["next_token"]["sentences"] == 9
+    assert results["controls"]["depth: image -> depth/sentences"] == 3
     assert results["in_context"]["sequential/sentences"] == 3
     assert results["annotations"]["depth/examples"] == 3
     assert "annotation/depth/code_loss" in results["next_token"]
@@ -120,7 +121,7 @@ def test_a_task_on_class_folders(workdir, tmp_path):
         (folder / file.name).write_bytes(file.read_bytes())
     ask = [
         "evaluate_benchmarks.py", *models(workdir), "--benchmark=colorization", f"--data={tmp_path / 'val'}",
-        "--episodes=3", "--shots=2", f"--output={tmp_path / 'out'}",
+        "--episodes=3", "--shots=2", "--controls", f"--output={tmp_path / 'out'}",
     ]  # fmt: skip
     done = run(*ask)
     assert done.returncode == 0, done.stderr
@@ -128,6 +129,10 @@ def test_a_task_on_class_folders(workdir, tmp_path):
     results = json.loads(first)["colorization"]
     assert results["episodes"] == 3
     assert results["copy/mse"] > 0
+    for control in ("control_other_query", "control_shuffled"):
+        assert results[f"{control}/mse"] > 0
+        change = results[f"{control}/code_loss"] - results["model/code_loss"]
+        assert results[f"{control}/code_loss_change"] == pytest.approx(change, abs=1e-5)
     page = (tmp_path / "out" / "colorization.html").read_text()
     pictures = sorted(path.name for path in (tmp_path / "out" / "colorization").iterdir())
     assert pictures == ["best_1.png", "middle_1.png", "worst_1.png"]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.visual_sentence import Category, VisualSentence, compact_layout
 from lvm_jax.data.splits import spread
@@ -10,6 +12,17 @@ from lvm_jax.data.splits import spread
 def read_sentences(store: SentenceStore, limit: int = 0) -> list[VisualSentence]:
     """Reads at most `limit` sentences, evenly spread over a split; all if 0. Skips (and counts) bad records."""
     found = (store.sentence(int(i)) for i in spread(len(store), limit))
+    return [sentence for sentence in found if sentence is not None]
+
+
+def read_each_source(store: SentenceStore, limit: int = 0) -> list[VisualSentence]:
+    """Reads at most `limit` sentences of each source, evenly spread over it; all if 0. Skips (and counts) bad records.
+
+    A spread over the whole split would have many sentences of a large source and few of a small one.
+    """
+    members = [np.flatnonzero(store.origin == number) for number in range(len(store.origins))]
+    chosen = np.concatenate([ids[spread(len(ids), limit)] for ids in members])
+    found = (store.sentence(int(i)) for i in np.sort(chosen))
     return [sentence for sentence in found if sentence is not None]
 
 
