@@ -109,7 +109,7 @@ def _values(fields: Mapping[str, Any], family: Family, where: str) -> dict[str, 
     if values.get("pad_token_id", -1) == -1:
         # Absent, null and -1 all mean none; transformers then pads with EOS.
         values["pad_token_id"] = values.get("eos_token_id")
-    for ours in _INTEGERS:
+    for ours in (*_INTEGERS, "tokens_per_image"):
         if values.get(ours) is not None and not isinstance(values[ours], int):
             raise _no_integer(where, family.fields.get(ours, ours), values[ours])
     values |= family.read(fields, values, where)
