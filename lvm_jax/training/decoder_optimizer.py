@@ -44,7 +44,7 @@ class WSDConfig:
     Attributes:
       decay_fraction: share of `decay_steps` in which the rate falls, at their end.
       shape: of the fall: "linear", or "sqrt" for 1 - sqrt(share of the decay that has passed), the best of those that
-        Hägele et al. compare (arXiv 2405.18392, section 3).
+        Hägele et al. compare (arXiv 2405.18392).
     """
 
     decay_fraction: float = 0.1
