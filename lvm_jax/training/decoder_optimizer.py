@@ -111,7 +111,7 @@ def muon(config: DecoderOptimizerConfig, rate: optax.Schedule) -> optax.Gradient
         optax.contrib.scale_by_muon(
             ns_steps=config.muon.iterations,
             beta=config.muon.momentum,
-            weight_dimension_numbers=lambda updates: _map_variables(_sides, updates),
+            weight_dimension_numbers=lambda updates: _map_variables(_dimension_numbers, updates),
         ),
         optax.stateless(
             lambda updates, _: _map_variables(
@@ -148,19 +148,25 @@ def _split(
             )
         return {name: tx.init(parts[name]) for name, tx in txs.items()}
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        grads, params = apart(grads), apart(params)
-        found = {
-            name: tx.update(grads[name], state[name], params[name], **extra)
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        updates, params = apart(updates), apart(params)
+        found: dict[str, Any] = {
+            name: tx.update(updates[name], state[name], params[name], **extra)
             for name, tx in txs.items()
         }
-        updates = nnx.merge_state(*(updates for updates, _ in found.values()))
-        return updates, {name: new for name, (_, new) in found.items()}
+        whole = nnx.merge_state(*(part for part, _ in found.values()))
+        return whole, {name: new for name, (_, new) in found.items()}
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _sides(variable: nnx.Variable) -> optax.contrib.MuonDimensionNumbers | None:
+def _dimension_numbers(matrix: nnx.Variable) -> optax.contrib.MuonDimensionNumbers:
+    sides = _sides(matrix)
+    assert sides is not None  # `_split` chose matrices
+    return optax.contrib.MuonDimensionNumbers(*sides)
+
+
+def _sides(variable: nnx.Variable) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Which dimensions of a stacked parameter are the rows of its matrices and which the columns; None: no matrix.
 
     Heads and their dimensions are one side: queries are a D x NH matrix, as in arXiv 2502.16982. All dimensions before
@@ -177,14 +183,14 @@ def _sides(variable: nnx.Variable) -> optax.contrib.MuonDimensionNumbers | None:
             sides.append([dimension])
     if len(sides) < 3:  # norms and biases
         return None
-    return optax.contrib.MuonDimensionNumbers(tuple(sides[-2]), tuple(sides[-1]))
+    return tuple(sides[-2]), tuple(sides[-1])
 
 
-def _rescaled(variable: nnx.Variable, rms: float) -> jax.Array:
-    sides = _sides(variable)
-    assert sides is not None  # `_split` chose matrices
-    m, n = (math.prod(variable.shape[d] for d in side) for side in sides)
-    return rms * math.sqrt(max(m, n)) * variable[...]
+def _rescaled(matrix: nnx.Variable, rms: float) -> jax.Array:
+    sides = _sides(matrix)
+    assert sides is not None
+    m, n = (math.prod(matrix.shape[d] for d in side) for side in sides)
+    return rms * math.sqrt(max(m, n)) * matrix[...]
 
 
 def _map_variables(function: Any, state: Any) -> Any:

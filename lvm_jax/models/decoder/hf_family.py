@@ -83,7 +83,7 @@ class Family:
         """Whether a decoder belongs to the family."""
         fields = vars(config)
         lacks = {name: off for name, off in _EXTRAS.items() if name not in self.fields}
-        same = all(fields[name] == value for name, value in (lacks | self.structure).items())
+        same = all(fields[name] == value for name, value in {**lacks, **self.structure}.items())
         return same and (self.grouped or config.num_key_value_heads == config.num_attention_heads)
 
 
