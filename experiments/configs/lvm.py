@@ -62,8 +62,14 @@ def _model(config: Any, size: str) -> None:
     # Attention's output and the MLPs with biases, as in OPT and GPT-2.
     config.model.dense_bias = shape.dense_bias
     config.model.norm = shape.norm  # "rms", or "layer"
-    config.model.positions = shape.positions  # "rotary", or "learned"
+    # "rotary"; "rotary_2d" by image, row and column; or "learned".
+    config.model.positions = shape.positions
     config.model.position_offset = shape.position_offset  # rows before position 0's; 2 in OPT
+    # Codes of an image, the tokenizer's; for place_embeddings and "rotary_2d" only, else 0.
+    config.model.tokens_per_image = shape.tokens_per_image
+    # A learned vector for each place in an image, added to the embeddings.
+    config.model.place_embeddings = shape.place_embeddings
+    config.model.qk_norm = shape.qk_norm  # normalise queries and keys, as in Qwen3
     config.model.mlps = shape.mlps  # of consecutive blocks, repeated: "swiglu", "relu", "gelu_tanh"
     config.model.dropout = shape.dropout  # of what blocks add to the residual stream
     config.model.embedding_dropout = shape.embedding_dropout  # of the embeddings
@@ -107,6 +113,9 @@ def _data(config: Any) -> None:
     config.data.weights = ""
     config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one more token, for the labels
     config.data.packing = "packed"  # "concat" is the paper's: concatenate and cut
+    # Loss weight of codes that only ask: of images that are not the last of a repeated group such as
+    # (image, depth). 1: all codes weigh alike.
+    config.data.question_weight = 1.0
 
 
 def _train(config: Any) -> None:
@@ -130,19 +139,33 @@ def _train(config: Any) -> None:
 
 
 def _optimizer(config: Any) -> None:
-    """AdamW; its rate rises linearly, then falls as a cosine."""
+    """AdamW, or Muon for the blocks' matrices; the rate rises linearly, then falls."""
     config.optimizer = ConfigDict()
+    config.optimizer.kind = "adamw"  # or "muon": for matrices of blocks, and AdamW for the rest
     config.optimizer.learning_rate = 1.5e-4  # at the end of the warm-up
     config.optimizer.end_learning_rate = 3e-5  # from decay_steps on
     config.optimizer.warmup_steps = 8_000  # updates of linear rise from 0
     # Updates until end_learning_rate, warm-up included; the published 288,000 were never reached.
     config.optimizer.decay_steps = 200_000
+    config.optimizer.schedule = "cosine"  # from the warm-up to decay_steps; or "wsd"
     config.optimizer.b1 = 0.9  # decay of the mean of gradients
     config.optimizer.b2 = 0.95  # decay of the mean of their squares
     config.optimizer.eps = 1e-8  # added to the root of the second
     config.optimizer.weight_decay = 0.1  # times the learning rate
     config.optimizer.decay = "matrices"  # spares norms and biases; "all" is the published choice
     config.optimizer.clip_norm = 1.0  # longest gradient, over all parameters
+
+    # Read with kind="muon"; learning_rate and weight_decay serve both optimizers.
+    config.optimizer.muon = ConfigDict()
+    config.optimizer.muon.momentum = 0.95  # decay of the mean of gradients
+    config.optimizer.muon.iterations = 5  # of Newton-Schulz
+    # Root mean square of an update at learning rate 1; AdamW's is about 0.2.
+    config.optimizer.muon.update_rms = 0.2
+
+    # Read with schedule="wsd": warm up, stay at learning_rate, decay at the end.
+    config.optimizer.wsd = ConfigDict()
+    config.optimizer.wsd.decay_fraction = 0.1  # of decay_steps: how long the decay is
+    config.optimizer.wsd.shape = "linear"  # or "sqrt": fast at first, 1 - sqrt(share of the decay)
 
 
 def _loss(config: Any) -> None:

@@ -16,6 +16,7 @@ from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.pictures.pixels import to_float
 from lvm_jax.recipes import RECIPES
 from lvm_jax.recipes import tokenizer as tokenizer_recipe
+from lvm_jax.recipes.lvm import open_batches
 from lvm_jax.training.ahead_of_time import lower_step
 from lvm_jax.training.loop import init_state
 
@@ -124,3 +125,37 @@ def test_a_codebook_starts_from_kmeans_of_training_images(tmp_path):
 def test_kmeans_without_a_round_is_refused():
     with pytest.raises(UserError, match="iterations=0"):
         tokenizer_recipe.KMeansConfig(images=8, iterations=0)
+
+
+@pytest.fixture
+def pairs(tmp_path, write_shards):
+    write_shards(tmp_path, {"pairs": ("image,depth,image,depth", 2)}, "0123456789abcdef")
+    return str(tmp_path / "tiny")
+
+
+def of_shards(shards, model=None, **data):
+    """The LVM experiment on tiny shards: 24 codes, 4 of them an image."""
+    config = experiment("lvm")
+    shape = {"vocab_size": 124, "bos_token_id": 24, "eos_token_id": 25, "pad_token_id": 26}
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **shape, **(model or {})),
+        data=dataclasses.replace(config.data, shards=shards, seq_len=17, **data),
+    )
+
+
+def test_what_the_config_weighs_the_batches_weigh(pairs):
+    for weight in (1.0, 0.1):
+        with open_batches(of_shards(pairs, question_weight=weight)) as batches:
+            found = batches.batch_at(0)["loss_weights"]
+        assert set(np.unique(found)) == {np.float32(0), np.float32(weight), np.float32(1)}
+
+
+@pytest.mark.parametrize("option", [{"place_embeddings": True}, {"positions": "rotary_2d"}])
+def test_positions_that_know_images_fit_the_shards(pairs, option):
+    with open_batches(of_shards(pairs, {"tokens_per_image": 4, **option})):
+        pass
+    with pytest.raises(UserError, match=r"tokens_per_image is 16 and .* 4 codes: set --config"):
+        open_batches(of_shards(pairs, {"tokens_per_image": 16, **option}))
+    with pytest.raises(UserError, match=r"packing is 'concat', whose positions run through"):
+        open_batches(of_shards(pairs, {"tokens_per_image": 4, **option}, packing="concat"))

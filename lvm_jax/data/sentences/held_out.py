@@ -46,15 +46,6 @@ def comparable_image(shown: Sequence[str], role: str) -> int:
     return max((i for i, other in enumerate(shown) if other == role), default=len(shown) - 1)
 
 
-def period_of(roles: Sequence[str]) -> int:
-    """The length of the shortest repeating group of roles: 2 for pairs, 1 for frames."""
-    return next(
-        period
-        for period in range(1, len(roles) + 1)
-        if len(roles) % period == 0 and all(r == roles[i % period] for i, r in enumerate(roles))
-    )
-
-
 def last_images(sentence: VisualSentence, count: int) -> VisualSentence:
     """A sentence of the last `count` images only."""
     return VisualSentence(

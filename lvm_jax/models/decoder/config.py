@@ -1,6 +1,7 @@
 """What a decoder is, before any array exists: its configuration, its size, its cost."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from lvm_jax.errors import UserError
@@ -102,8 +103,15 @@ class DecoderConfig:
       remat: what the backward pass recomputes: nothing, all of a period, or all but its products with weights.
       attention: "auto", or a key of `lvm_jax.models.attention.attend.IMPLEMENTATIONS`.
       norm: RMSNorm, or LayerNorm with a bias.
-      positions: rotations of queries and keys, or learned vectors added to the embeddings.
+      positions: rotations of queries and keys by the place in the row ("rotary") or by image, row and column
+        ("rotary_2d", see `rope.image_rope_table`), or learned vectors added to the embeddings.
       position_offset: rows of the table of learned positions before position 0; 2 in OPT.
+      tokens_per_image: codes of an image, for rotary_2d (which needs a square) and place_embeddings; 0 without both.
+        They assume sentences of BOS and whole images: position p > 0 is code (p - 1) mod tokens_per_image of its image.
+      place_embeddings: a learned vector for each place within an image, added to the embeddings: input p gets that of
+        the code that it predicts, p mod tokens_per_image.
+      qk_norm: an RMSNorm of each head's queries and keys before they are rotated, as in Qwen3 (arXiv 2505.09388,
+        section 2) and ViT-22B (arXiv 2302.05442, section 2).
       mlps: kinds of MLP of consecutive blocks, a period that repeats up to the last block: ("swiglu",) in all blocks,
         ("gelu_tanh", "experts") in turns. Keys of the table that the decoder is built with.
       dense_bias: attention's output and the MLPs have biases, as in OPT and GPT-2.
@@ -137,8 +145,11 @@ class DecoderConfig:
     remat: Literal["none", "full", "dots"] = "dots"
     attention: Literal["auto", "xla", "chunked", "splash", "cudnn"] = "auto"
     norm: Literal["rms", "layer"] = "rms"
-    positions: Literal["rotary", "learned"] = "rotary"
+    positions: Literal["rotary", "rotary_2d", "learned"] = "rotary"
     position_offset: int = 0
+    tokens_per_image: int = 0
+    place_embeddings: bool = False
+    qk_norm: bool = False
     mlps: tuple[str, ...] = ("swiglu",)
     dense_bias: bool = False
     dropout: float = 0.0
@@ -150,6 +161,7 @@ class DecoderConfig:
         self._check_heads()
         self._check_ids()
         self._check_choices()
+        self._check_images()
 
     def _check_sizes(self) -> None:
         for name, size in (
@@ -173,7 +185,7 @@ class DecoderConfig:
 
     def _check_heads(self) -> None:
         # Rotary positions turn dimensions in pairs.
-        pairs = 2 if self.positions == "rotary" else 1
+        pairs = 1 if self.positions == "learned" else 2
         if self.attention_head_dim % pairs or self.attention_head_dim < 0:
             raise UserError(
                 f"attention_head_dim={self.attention_head_dim}: it must be even, or 0 for "
@@ -206,7 +218,7 @@ class DecoderConfig:
             ("remat", self.remat, ("none", "full", "dots")),
             ("attention", self.attention, ("auto", "xla", "chunked", "splash", "cudnn")),
             ("norm", self.norm, ("rms", "layer")),
-            ("positions", self.positions, ("rotary", "learned")),
+            ("positions", self.positions, ("rotary", "rotary_2d", "learned")),
         ):
             if value not in known:
                 raise UserError(f"{name}={value!r} does not exist; known: {', '.join(known)}")
@@ -217,6 +229,33 @@ class DecoderConfig:
         ):
             if not 0 <= rate < 1:
                 raise UserError(f"{name}={rate}: it must be at least 0 and below 1")
+
+    def _check_images(self) -> None:
+        two_dimensional = self.positions == "rotary_2d"
+        reads_images = self.place_embeddings or two_dimensional
+        if reads_images != (self.tokens_per_image > 0) or self.tokens_per_image < 0:
+            raise UserError(
+                f"tokens_per_image={self.tokens_per_image}, place_embeddings={self.place_embeddings}, positions="
+                f"{self.positions!r}: set tokens_per_image to the tokenizer's codes of an image if and only if "
+                "place_embeddings or rotary_2d need it, else to 0"
+            )
+        if not two_dimensional:
+            return
+        if math.isqrt(self.tokens_per_image) ** 2 != self.tokens_per_image:
+            raise UserError(
+                f"tokens_per_image={self.tokens_per_image} is no square: positions='rotary_2d' needs as many rows as "
+                "columns; use 'rotary'"
+            )
+        if self.head_dim < 6:
+            raise UserError(
+                f"positions='rotary_2d' turns at least one pair of dimensions for each of image, row and column, and a "
+                f"head has {self.head_dim} dimensions: it needs at least 6"
+            )
+        if self.rope_scaling != RopeScaling():
+            raise UserError(
+                f"rope_scaling {self.rope_scaling.rope_type!r} stretches places in a row, which positions='rotary_2d' "
+                "does not use: set rope_type='none'"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -253,19 +292,23 @@ def count_parameters(config: DecoderConfig, *, embeddings: bool = True) -> int:
 
     Args:
       config: the decoder.
-      embeddings: count the input table, the head and learned positions too; otherwise only blocks and norms.
+      embeddings: count the input table, the head, learned positions and places too; otherwise only blocks and norms.
 
     Raises:
       UserError: the size of an MLP is not known here.
     """
     D = config.hidden_size
     norms = (2 * config.num_hidden_layers + 1) * D * (2 if config.norm == "layer" else 1)
+    if config.qk_norm:
+        norms += 2 * config.num_hidden_layers * config.head_dim
     inner = _matrix_weights(config) + _biases(config) + norms
     if not embeddings:
         return inner
     tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size
     if config.positions == "learned":
         tables += config.max_position_embeddings + config.position_offset
+    if config.place_embeddings:
+        tables += config.tokens_per_image
     return inner + tables * D
 
 

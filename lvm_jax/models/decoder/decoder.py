@@ -29,7 +29,7 @@ from lvm_jax.models.decoder.linear import linear, sequence_is_whole, vocabulary_
 from lvm_jax.models.decoder.lora import check_targets, merge_adapters
 from lvm_jax.models.decoder.mlp import MLPS, Losses, MLPClass
 from lvm_jax.models.decoder.norms import make_norm
-from lvm_jax.models.decoder.positions import POSITIONS
+from lvm_jax.models.decoder.positions import make_positions
 from lvm_jax.models.decoder.stack import make_stack, repeats, run_stack, unstack
 from lvm_jax.models.dropout import dropout
 from lvm_jax.parallel.sharding import constrain
@@ -60,7 +60,7 @@ class Decoder(nnx.Module):
         self.config = config
         self.tokenizer_fingerprint = ""
         self.embedding = vocabulary_table(rngs, config, ("vocab", "embed"))
-        self.positions = POSITIONS[config.positions](config, rngs=rngs)
+        self.positions = make_positions(config, rngs)
         self.layers = make_stack(config, mlps, rngs)
         check_targets(self.layers, config.lora)
         self.norm = make_norm(config)

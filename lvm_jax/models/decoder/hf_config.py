@@ -180,10 +180,12 @@ def _check_type(ours: str, value: Any, where: str, theirs: str) -> None:
     if value is None:
         return
     integer = isinstance(value, int) and not isinstance(value, bool)
-    if ours in _INTEGERS:
+    if ours in _INTEGERS or ours == "tokens_per_image":
         good, needed = integer, "an integer"
     elif ours in _FLOATS:
         good, needed = integer or (isinstance(value, float) and math.isfinite(value)), "a number"
+    elif ours == "positions":
+        good, needed = isinstance(value, str), "a name"
     else:
         good, needed = isinstance(value, bool), "true or false"
     if not good:

@@ -17,15 +17,22 @@ from lvm_jax.models.decoder import hf_config
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.hf_family import Family
 from lvm_jax.models.decoder.hf_gpt2 import GPT2
-from lvm_jax.models.decoder.hf_llama import LLAMA, QWEN2
+from lvm_jax.models.decoder.hf_llama import LLAMA, LVM_JAX, QWEN2, QWEN3
 from lvm_jax.models.decoder.hf_opt import OPT
 from lvm_jax.models.decoder.hf_tensors import Reader, tensor_shapes, to_hugging_face
 from lvm_jax.parallel.sharding import state_shardings
 from lvm_jax.weights.model_folder import CONFIG_FILE, check_tensors, read_config, save_folder
 from lvm_jax.weights.tensor_files import TensorFiles
 
-# model_type of config.json -> its family.
-FAMILIES: Mapping[str, Family] = {"llama": LLAMA, "qwen2": QWEN2, "opt": OPT, "gpt2": GPT2}
+# model_type of config.json -> its family. Ours comes last: it describes decoders that others open too.
+FAMILIES: Mapping[str, Family] = {
+    "llama": LLAMA,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "opt": OPT,
+    "gpt2": GPT2,
+    "lvm_jax": LVM_JAX,
+}
 
 
 def family_of(config: DecoderConfig) -> Family:
@@ -40,7 +47,8 @@ def family_of(config: DecoderConfig) -> Family:
     names = ", ".join(family.name for family in FAMILIES.values())
     raise UserError(
         f"no folder of {names} holds a decoder with norm={config.norm!r}, positions={config.positions!r}, "
-        f"mlps={config.mlps}, qkv_bias={config.qkv_bias}, dense_bias={config.dense_bias}: keep its checkpoint instead"
+        f"mlps={config.mlps}, qkv_bias={config.qkv_bias}, dense_bias={config.dense_bias}, qk_norm={config.qk_norm}, "
+        f"place_embeddings={config.place_embeddings}: keep its checkpoint instead"
     )
 
 
@@ -134,8 +142,11 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
         "norm": config.norm,
         "mlps": config.mlps,
         "positions": config.positions,
+        "place_embeddings": config.place_embeddings,
+        "tokens_per_image": config.tokens_per_image,
+        "qk_norm": config.qk_norm,
     }
-    if config.positions == "rotary":
+    if config.positions != "learned":
         return shape | {"rope_theta": config.rope_theta, "rope_scaling": config.rope_scaling}
     positions = {"max_position_embeddings": config.max_position_embeddings}
     return shape | positions | {"position_offset": config.position_offset}
