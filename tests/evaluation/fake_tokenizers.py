@@ -46,7 +46,7 @@ class CellMeans(VQGAN):
 
 
 class OfTheWholePicture(CellMeans):
-    """The code of a cell is its grey plus the picture's brightness in fine steps: no code survives a change elsewhere."""
+    """The code of a cell is its grey plus the picture's brightness in fine steps: a change elsewhere changes it."""
 
     def encode(self, images_BHWC: jax.Array) -> jax.Array:
         own = super().encode(images_BHWC)
