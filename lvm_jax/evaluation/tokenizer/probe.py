@@ -8,7 +8,6 @@ V: pictures, B: sentences of a batch, I: images of a sentence, N: tokens per ima
 
 import dataclasses
 import math
-from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -155,11 +154,14 @@ class _Pairs:
 
     @classmethod
     def of(cls, vqgan: VQGAN, pictures_VHWC: UInt8[np.ndarray, "V H W 3"]) -> "_Pairs":
+        pictures = list(pictures_VHWC)
+        plain = encode_images(vqgan, pictures)
         sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for pair_of in TASKS.values():
-            pairs = [pair_of(picture) for picture in pictures_VHWC]
-            for codes, pictures in zip(sides, zip(*pairs)):
-                codes.append(encode_images(vqgan, np.stack(pictures)))
+            for codes, side in zip(sides, zip(*map(pair_of, pictures))):
+                # Half of all sides are the pictures themselves: encoded once.
+                same = side[0] is pictures[0]
+                codes.append(plain if same else encode_images(vqgan, side))
         return cls(*map(np.stack, sides))
 
     def drawn(self, rng: np.random.Generator) -> Int[np.ndarray, "B I N"]:
@@ -194,9 +196,11 @@ def _scored(model: Decoder, codebook_size: int, pairs: _Pairs) -> dict[str, floa
     pictures, tokens = pairs.queries.shape[1:]
     scores: dict[str, list[float]] = {"code_loss": [], "uses_query": [], "bits_per_image": []}
     for task in range(len(TASKS)):
-        right, other = (
-            _answer_loss(scorer, [pairs.sentence(task, *numbers) for numbers in asked])
-            for asked in _questions(pictures)
+        # The pair shown is that of the picture before; the other query lies half the set away.
+        right = _answer_loss(scorer, [pairs.sentence(task, n - 1, n) for n in range(pictures)])
+        away = [(n + pictures // 2) % pictures for n in range(pictures)]
+        other = _answer_loss(
+            scorer, [pairs.sentence(task, n - 1, n, query=q) for n, q in enumerate(away)]
         )
         scores["code_loss"].append(right)
         scores["uses_query"].append(other - right)
@@ -207,13 +211,6 @@ def _scored(model: Decoder, codebook_size: int, pairs: _Pairs) -> dict[str, floa
         for name, values in scores.items()
     }
     return result | {f"answers/{name}": float(np.mean(values)) for name, values in scores.items()}
-
-
-def _questions(pictures: int) -> Iterator[list[tuple[int, ...]]]:
-    """(shown, asked) for every picture with the right query, then (shown, asked, query) with another's."""
-    shown, other = (np.roll(np.arange(pictures), n) for n in (1, -(pictures // 2)))
-    yield list(zip(shown, range(pictures)))
-    yield list(zip(shown, range(pictures), other))
 
 
 def _answer_loss(scorer: Scorer, sentences: list[np.ndarray]) -> float:
