@@ -22,7 +22,8 @@ RANKS = [
     {"pictures", "weights"},
     {"models", "losses", "data", "metrics", "reporting", "analysis"},
     {"inference"},
-    {"tasks", "evaluation"},
+    {"tasks"},
+    {"evaluation"},
     {"training", "release"},
     {"recipes", "demo"},
 ]
@@ -39,9 +40,11 @@ SUBRANKS = {
         {"records"},
         {"sentences", "images"},
     ],
+    # A tokenizer is judged by the decoder that learns its codes.
     "evaluation": [
         {"base"},
-        {"lvm", "tokenizer"},
+        {"lvm"},
+        {"tokenizer"},
     ],
     "models": [
         {"attention"},
