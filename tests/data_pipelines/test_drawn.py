@@ -83,7 +83,7 @@ def test_the_nearer_covers_the_farther_whatever_their_order():
 def test_depth_tells_who_covers_whom_in_every_scene():
     """Where the outlines of two things overlap, the depth that is seen is the lesser of both."""
     overlaps = 0
-    for drawing in random_scenes(150):
+    for drawing in random_scenes(80):
         alone = [draw(scene(one), 64) for one in drawing.things]
         whole = draw(drawing, 64)
         for frame in alone:
@@ -93,7 +93,7 @@ def test_depth_tells_who_covers_whom_in_every_scene():
         overlaps += covered.any()
         ground = whole.depth[whole.segmentation == 0]
         assert ground.min() > max(frame.depth[frame.segmentation == 1].max() for frame in alone)
-    assert overlaps > 20
+    assert overlaps > 10
 
 
 def test_depth_falls_as_the_normals_say():
@@ -127,7 +127,7 @@ def test_light_comes_from_where_it_should():
 def test_things_are_large_enough_and_mostly_visible():
     """Masks must be readable in patches of 8 pixels."""
     widths, shares, counts = [], [], set()
-    for drawing in random_scenes(200):
+    for drawing in random_scenes(100):
         frame = draw(drawing, 64)
         counts.add(len(drawing.things))
         assert len(set(frame.kinds)) >= 2
@@ -168,7 +168,7 @@ def test_an_item_has_the_roles_that_were_asked_for_and_the_things_of_its_key():
 
 
 def test_seed_and_key_decide_a_scene_and_no_two_are_the_same():
-    source = DrawnScenes(scenes=80, roles=ALL_ROLES)
+    source = DrawnScenes(scenes=40, roles=ALL_ROLES)
     again = pickle.loads(pickle.dumps(source))
     keys = source.keys()
     seen = set()
@@ -177,9 +177,9 @@ def test_seed_and_key_decide_a_scene_and_no_two_are_the_same():
         for role, images in again.load(key).items():
             np.testing.assert_array_equal(images, item[role])
         seen.add(item["image"][0].tobytes())
-    other = DrawnScenes(scenes=80, seed=1)
+    other = DrawnScenes(scenes=40, seed=1)
     seen |= {other.load(key)["image"][0].tobytes() for key in keys}
-    assert len(seen) == 160
+    assert len(seen) == 80
     # More scenes leave the first ones as they are.
     assert set(keys) < set(DrawnScenes(scenes=90).keys())
     assert source.root == again.root != other.root
