@@ -6,7 +6,7 @@ function of its query and of the rule, never of the query alone.
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,12 +22,8 @@ from data_pipelines.sentences.base import (
 from lvm_jax.data.sentences.visual_sentence import compact_layout
 from lvm_jax.errors import UserError
 
-
-class _Comparable(Protocol):
-    def __lt__(self, other: "_Comparable", /) -> bool: ...
-
-
-Rule = TypeVar("Rule", bound=_Comparable)
+# A class, by its colour, or an attribute, by aspect and value.
+Rule = TypeVar("Rule", int, tuple[str, str])
 Pair = tuple[Picture, Picture]  # query and answer
 
 

@@ -225,9 +225,8 @@ def _shaded(drawing: Drawing, is_ground_HW: UInt8[np.ndarray, "H W"]) -> UInt8[n
     side = len(is_ground_HW)
     shadow_HW = (1 - is_ground_HW) * np.uint8(round(255 * (1 - _SHADOW)))
     # Away from the light.
-    along = np.float32(
-        [[1, 0, -0.06 * drawing.light[0] * side], [0, 1, 0.06 * drawing.light[1] * side]]
-    )
+    x, y = 0.06 * side * drawing.light[0], 0.06 * side * drawing.light[1]
+    along = np.array([[1, 0, -x], [0, 1, y]], np.float32)
     shadow_HW = cv2.warpAffine(shadow_HW, along, (side, side))
     blur = max(3, side // 16 * 2 + 1)
     shadow_HW = cv2.blur(shadow_HW, (blur, blur))
