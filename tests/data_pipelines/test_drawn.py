@@ -89,8 +89,8 @@ def test_depth_tells_who_covers_whom_in_every_scene():
         for frame in alone:
             inside = frame.segmentation == 1
             assert (whole.depth[inside] <= frame.depth[inside] + 1e-5).all()
-        covered = sum((frame.segmentation == 1).astype(int) for frame in alone) > 1
-        overlaps += covered.any()
+        layers = np.stack([frame.segmentation for frame in alone])
+        overlaps += int((layers.sum(axis=0) > 1).any())
         ground = whole.depth[whole.segmentation == 0]
         assert ground.min() > max(frame.depth[frame.segmentation == 1].max() for frame in alone)
     assert overlaps > 10
