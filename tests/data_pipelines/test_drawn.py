@@ -1,5 +1,6 @@
 """Drawn scenes: what is annotated is what is seen, and seed and key decide all of it."""
 
+import itertools
 import pickle
 import re
 from typing import get_args
@@ -131,6 +132,11 @@ def test_things_are_large_enough_and_mostly_visible():
         frame = draw(drawing, 64)
         counts.add(len(drawing.things))
         assert len(set(frame.kinds)) >= 2
+        for a, b in itertools.combinations(drawing.things, 2):
+            # The second takes the best place that it finds, so that there are always two.
+            if b is not drawing.things[1]:
+                apart = np.hypot(a.x - b.x, a.y - b.y) / (a.radius + b.radius)
+                assert apart >= 0.8
         for i, one in enumerate(drawing.things):
             widths.append(2 * one.radius * 64)
             alone = (draw(scene(one), 64).segmentation == 1).sum()
