@@ -70,6 +70,7 @@ STARCODER2 = Family(
         "dropout": "residual_dropout",
     },
     # Settings with the one value that the stack computes; any other is refused by name.
+    defaults={},
     fixed={"hidden_act": "gelu_pytorch_tanh", "use_bias": True, "sliding_window": None},
     special=("rope_theta", "rope_parameters"),
     ignored=("layer_types",),
