@@ -5,7 +5,10 @@ by heart. `SHARES` says how the sentences are divided. A third follow a rule tha
 
   --config=...in_context.py:sentences=40000   training and validation together; 20,000 by default, 310,000 images
   --config.images=PHOTOGRAPHS                 adds colorization, inpainting, deblurring and transformations of
-                                              photographs, `epochs` passes over the folder each
+                                              photographs, `photographs=8` passes over the folder each, and six times
+                                              as many of photographs alone
+  --config.cutouts=OBJECTS                    with backgrounds: adds masks and boxes of objects with alpha, `cutouts=24`
+                                              composites of each object and task
   --config.backgrounds=PHOTOGRAPHS            half of the scenes stand on pieces of these; keep them apart from images
   --config=...in_context.py:runlocal          160 sentences
 """
@@ -47,12 +50,13 @@ RESTORATIONS = {  # entry -> (role of the damaged picture, annotator)
 }
 # What drawn scenes with a class, or with a colour, in common have in common in their keys.
 SAME_KIND, SAME_HUE = r"([a-z]+)-.*", r"[a-z]+-([a-z]+)/.*"
+_ALONE = 6  # times as many passes
 PHOTOGRAPHS = {"licence": "unknown", "origin": "the folder given as --config.images"}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The recipe; `sentences` in `arg` scales it, `runlocal` makes it tiny."""
-    args = parse_arg(arg, sentences=20_000, runlocal=False)
+    args = parse_arg(arg, sentences=20_000, photographs=8, cutouts=24, runlocal=False)
     small = args["runlocal"]
     sentences = 400 if small else args["sentences"]
     config = ml_collections.ConfigDict()
@@ -60,6 +64,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.version = "1.0.0"
     config.images = ""
     config.backgrounds = ""
+    config.cutouts = ""
     config.image_size = 64
     config.encoding = "vqgan"  # how pictures become records, see `build.encoding`
     config.resize = "center"
@@ -69,8 +74,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.validation_fraction = 0.3 if small else 0.04
     config.seed = 0
     config.max_bad_items = 100
-    drawn = _drawn(config.get_ref("backgrounds"), config.get_ref("image_size"), sentences, small)
-    config.entries = {**drawn, **_photographs(config.get_ref("images"), small)}
+    backgrounds, size = config.get_ref("backgrounds"), config.get_ref("image_size")
+    config.entries = {
+        **_drawn(backgrounds, size, sentences, small),
+        **_photographs(config.get_ref("images"), 1 if small else args["photographs"], small),
+        **_cutouts(
+            config.get_ref("cutouts"), backgrounds, size, 2 if small else args["cutouts"], small
+        ),
+    }
     return config
 
 
@@ -177,8 +188,37 @@ def _clips(
     }
 
 
-def _photographs(root: ml_collections.FieldReference, small: bool) -> dict:
-    """The same tasks on photographs, and photographs alone."""
+def _cutouts(
+    root: ml_collections.FieldReference,
+    backgrounds: ml_collections.FieldReference,
+    size: ml_collections.FieldReference,
+    variants: int,
+    small: bool,
+) -> dict:
+    """Masks and boxes of real objects on photographs; whole objects are held out."""
+    return {
+        f"cutouts_{role}": {
+            "source": {
+                "kind": "cutouts",
+                "name": f"cutouts_{role}",
+                "root": root,
+                "backgrounds": backgrounds,
+                "variants": variants,
+                "size": size,
+                "seed": seed,
+                "licence": "unknown",
+                "origin": "the folders given as --config.cutouts and --config.backgrounds",
+            },
+            "composer": {"kind": "pairs", "annotation": role, "n_pairs": 2 if small else 8},
+            "items": "cutouts",
+            "together": r"(.*)#\d+",
+        }
+        for seed, role in enumerate(("mask", "box"))
+    }
+
+
+def _photographs(root: ml_collections.FieldReference, passes: int, small: bool) -> dict:
+    """The same tasks on photographs, and photographs alone, whose sentences are one picture long."""
     n_pairs = 2 if small else 8
 
     def entry(name: str, composer: dict, annotators: dict | None = None) -> dict:
@@ -193,7 +233,7 @@ def _photographs(root: ml_collections.FieldReference, small: bool) -> dict:
             "annotators": annotators or {},
             "composer": composer,
             "items": "photographs",
-            "epochs": 1 if small else 8,
+            "epochs": _ALONE * passes if name == "alone" else passes,
         }
 
     return {

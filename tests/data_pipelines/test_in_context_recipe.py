@@ -128,3 +128,18 @@ def test_the_bytes_do_not_depend_on_the_workers_nor_on_interruptions(tmp_path, t
     (folder / "manifest.json").unlink()
     build(recipe, tokenizer, tmp_path, beam_flags=ONE_THREAD)
     assert contents(folder) == whole
+
+
+def test_photographs_and_objects_come_on_top(tmp_path):
+    for name in ("photos/a.png", "photos/b.png", "objects/animals/cat.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((80, 80, 4), 200, np.uint8)).save(path)
+    folders = {"backgrounds": str(tmp_path / "photos"), "cutouts": str(tmp_path / "objects")}
+    recipe = recipe_of(
+        "sentences=400,photographs=3,cutouts=5", images=folders["backgrounds"], **folders
+    )
+    entries = {entry.name: entry for entry in recipe.entries}
+    assert set(entries) > {"cutouts_mask", "cutouts_box", "photographs", "photographs_colorization"}
+    assert (entries["photographs"].epochs, entries["photographs_colorization"].epochs) == (18, 3)
+    assert entries["cutouts_mask"].source.keys() == [f"animals/cat.png#{i}" for i in range(5)]
