@@ -46,7 +46,7 @@ def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
         ),
         Command(
             "tokenizer",
-            "a VQGAN learns to turn a 32 x 32 image into 64 codes of 512, and back",
+            "k-means and a small network turn a 32 x 32 image into 64 codes of 512, and back",
             f"experiments/train.py --config=experiments/configs/tokenizer.py:quickstart,embedded{local} "
             f"--workdir={w}/tokenizer --config.data.images={w}/corpus --config.data.held_out={w}/corpus/validation.txt",
         ),
