@@ -39,7 +39,7 @@ def read(arg: str) -> dict:
     return {name: from_mapping(kind, config[name]) for name, kind in SECTIONS.items()}
 
 
-@pytest.mark.parametrize("preset", (*PRESETS, *OF_PATCHES))
+@pytest.mark.parametrize("preset", [*PRESETS, *OF_PATCHES])
 @pytest.mark.parametrize("recipe", ["taming", "maskgit", "lvm"])
 def test_a_recipe_changes_how_and_not_what_is_trained(preset: str, recipe: str):
     config = read(f"{preset},recipe={recipe}")
