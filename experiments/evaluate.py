@@ -75,8 +75,8 @@ _MAX_IMAGES = flags.DEFINE_integer(
 _MAPS = flags.DEFINE_string(
     "maps",
     None,
-    "folder of annotated items, ITEM/ROLE.png, such as CORPUS/scenes: the ceilings of its maps. Those that --held_out "
-    "or CORPUS/validation.txt lists; with --held_out_fraction=1 all",
+    "folder of annotated items, ITEM/ROLE.png, such as CORPUS/scenes: the ceilings of its maps. Those that "
+    "CORPUS/validation.txt lists, without such a file --held_out; with --held_out_fraction=1 all",
 )
 _MAX_MAPS = flags.DEFINE_integer("max_maps", 128, "items of --maps, evenly spread; 0 takes all")
 _PROBE_STEPS = flags.DEFINE_integer(
@@ -168,8 +168,9 @@ def _of_tokenizer(
     """The evaluators of the codes; their data is read before any of them runs."""
     found: list[Evaluator[VQGAN]] = [CodesEvaluator(images)]
     if _MAPS.value:
-        # The corpus says which items are held out; there is no fraction of items that training knows.
-        listing = _HELD_OUT.value or epath.Path(_MAPS.value).parent / "validation.txt"
+        # The corpus of the maps says which items are held out; --held_out may be of other images.
+        beside = epath.Path(_MAPS.value).parent / "validation.txt"
+        listing = beside if beside.exists() else _HELD_OUT.value or beside
         held_out = None if _HELD_OUT_FRACTION.value == 1 else read_held_out(listing)
         of_role = held_out_maps(_MAPS.value, resolution, held_out, _MAX_MAPS.value)
         found.append(CeilingsEvaluator(of_role))
