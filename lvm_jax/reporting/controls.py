@@ -27,12 +27,12 @@ _WORDS = {
     "uses_order": ("the order of the images before it", "shuffling them"),
 }
 _OF_PAIRS = (
-    *("sentences", "pairs", "right", "other_query", "shuffled_answers", "other_pairs"),
-    *("other_task", "no_pairs", "one_pair", "uses_query", "uses_pairs", "uses_task"),
+    *("sentences", "pairs", "right", "uses_query", "uses_pairs", "uses_task"),  # what matters first
+    *("other_query", "shuffled_answers", "other_pairs", "other_task", "no_pairs", "one_pair"),
 )
 _OF_SEQUENCES = (
-    *("sentences", "context", "right", "other_last", "shuffled_context", "no_context"),
-    *("uses_last", "uses_order"),
+    *("sentences", "context", "right", "uses_last", "uses_order"),
+    *("other_last", "shuffled_context", "no_context"),
 )
 
 Tasks = dict[str, dict[str, Any]]
