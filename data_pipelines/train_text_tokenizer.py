@@ -104,6 +104,7 @@ def main() -> None:
 
 
 def _specials(settings: Settings) -> list[str]:
+    """The special tokens in the order of their ids, the picture's last and as published: patch, start, end."""
     named = (settings.pad, settings.eos, settings.bos, settings.turn_start)
     picture = (settings.image_patch, settings.image_start, settings.image_end)
     return list(dict.fromkeys(token for token in (*named, *picture) if token))

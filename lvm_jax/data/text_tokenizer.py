@@ -6,7 +6,8 @@ template of a row:
     {"pad": "<pad>", "eos": "</s>", "bos": "</s>", "image_start": "<img>", "image_patch": "<imgpad>",
      "image_end": "</img>", "template": "opt"}
 
-`tokenizers` is imported when a folder is opened: whoever trains on pictures alone needs neither it nor what it installs.
+`tokenizers` is imported when a folder is opened: whoever trains on pictures alone needs neither it nor what comes with
+it.
 """
 
 import dataclasses
@@ -54,9 +55,18 @@ class Settings:
     turn_start: str = ""
     system: str = ""
 
-
-_SPECIALS = ("pad", "eos", "image_start", "image_patch", "image_end", "bos", "turn_start")
-_OPTIONAL = ("bos", "turn_start")
+    @property
+    def specials(self) -> dict[str, str]:
+        """The special tokens by name; optional ones only if they are named."""
+        optional = {"bos": self.bos, "turn_start": self.turn_start}
+        return {
+            "pad": self.pad,
+            "eos": self.eos,
+            "image_start": self.image_start,
+            "image_patch": self.image_patch,
+            "image_end": self.image_end,
+            **{name: token for name, token in optional.items() if token},
+        }
 
 
 class TextTokenizer:
@@ -87,9 +97,7 @@ class TextTokenizer:
         self._tokenizer, self._unknown = _parsed(content, self.folder / TOKENIZER_FILE)
         self.fingerprint = hashlib.sha256(content + b"\0" + settings).hexdigest()[:16]
         self.ids = {
-            name: self._special(name)
-            for name in _SPECIALS
-            if name not in _OPTIONAL or getattr(self.settings, name)
+            name: self._special(name, token) for name, token in self.settings.specials.items()
         }
         self._refuse_shared()
         # By the largest id and not the number of tokens: a published file may leave gaps.
@@ -110,7 +118,7 @@ class TextTokenizer:
         for name, id in self.ids.items():
             if id >= vocab_size:
                 raise UserError(
-                    f"{name} {getattr(self.settings, name)!r} of {self.folder} has id {id}, the embedding has "
+                    f"{name} {self.settings.specials[name]!r} of {self.folder} has id {id}, the embedding has "
                     f"{vocab_size} rows: give the decoder a vocab_size of at least {self.size}"
                 )
         if self.size > vocab_size:
@@ -152,9 +160,8 @@ class TextTokenizer:
         for name in (TOKENIZER_FILE, SETTINGS_FILE):
             files.write(target / name, _read(self.folder / name))
 
-    def _special(self, name: str) -> int:
+    def _special(self, name: str, token: str) -> int:
         """The id of a special token."""
-        token = getattr(self.settings, name)
         where = f"{name} is {token!r} in {self.folder / SETTINGS_FILE}"
         if not token:
             raise UserError(f"{where}: name a token of {TOKENIZER_FILE}")
@@ -179,7 +186,7 @@ class TextTokenizer:
             if other != name and (name.startswith("image") or other.startswith("image")):
                 raise UserError(
                     f"{other} and {name} of {self.folder / SETTINGS_FILE} are both "
-                    f"{getattr(self.settings, name)!r}: give the picture tokens of its own"
+                    f"{self.settings.specials[name]!r}: give the picture tokens of its own"
                 )
 
     def _unknown_in(self, text: str) -> str:

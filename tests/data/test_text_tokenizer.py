@@ -82,9 +82,9 @@ def test_a_wrong_special_is_refused_by_name(tmp_path, change, message):
 
 def test_ids_outside_the_embedding_are_refused():
     assert TextTokenizer(FOLDER, vocab_size=77).size == 77
-    with pytest.raises(UserError, match="image_start '<img>' .* has id 3, the embedding has 3"):
+    with pytest.raises(UserError, match=r"image_start '<img>' .* has id 3, the embedding has 3"):
         TextTokenizer(FOLDER, vocab_size=3)
-    with pytest.raises(UserError, match="largest id .* is 76, the embedding has 76 rows"):
+    with pytest.raises(UserError, match=r"largest id .* is 76, the embedding has 76 rows"):
         TextTokenizer(FOLDER, vocab_size=76)
 
 

@@ -10,8 +10,8 @@ A picture is `image_start`, N times `image_patch`, `image_end`. `opt` is Vary-ti
 shows the pictures and leaves the words of the question out. `mpt` is Vary-base's, `vicuna_v1` that of its Vicuna
 version. A prompt, whose last answer is wanted, is the same row up to that answer.
 
-A template gives pieces, and each piece is tokenized by itself: the ids before an answer do not depend on it, so training
-and generation see the same, and what is learnt is known by construction.
+A template gives pieces, and each is tokenized by itself: the ids before an answer do not depend on it, so training and
+generation see the same, and what is learnt is known by construction.
 
 Shape legend: L tokens of a row, I pictures, N patches of a picture.
 """
