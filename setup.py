@@ -13,8 +13,10 @@ REQUIREMENTS = [
 ]
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lvm_jax/__init__.py").read_text())
 
-# Raw data to shards: Beam runs the pipeline, PyAV reads video, OpenCV finds edges, pycocotools fills polygons.
+# Raw data to shards: Beam runs the pipeline, PyAV reads video, OpenCV finds edges, pycocotools fills polygons, and
+# matplotlib draws charts and brings the fonts of rendered pages.
 PIPELINES = ["apache-beam>=2.70", "av>=18", "opencv-python-headless>=4.9", "pycocotools>=2.0.8"]
+PIPELINES += ["matplotlib>=3.9"]
 # Text tokenizers (Apache-2.0). An extra, not a requirement: it installs the client of a model hub and what that needs,
 # and whoever trains on pictures alone reads no text.
 TEXT = ["tokenizers>=0.21"]

@@ -131,8 +131,8 @@ def _define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "a file of data_pipelines/configs, or your own")
     flags.DEFINE_string(
         "tokenizer",
-        None,
-        "folder of the trained VQGAN, or of another model that the recipe's encoding needs",
+        "",
+        "folder of the trained VQGAN; with the encoding image_text of a text tokenizer, or none",
     )
     flags.DEFINE_string("output", None, "the data set becomes OUTPUT/NAME/VERSION")
     flags.DEFINE_integer("batch_size", 64, "images encoded at a time", lower_bound=1)
@@ -298,4 +298,4 @@ def _manifest(
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main, required_flags=("config", "tokenizer", "output"))
+    cli.run(main, required_flags=("config", "output"))

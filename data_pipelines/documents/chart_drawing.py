@@ -1,4 +1,4 @@
-"""A chart as data, its truth as a Python dict, and its picture by matplotlib.
+"""A chart as data, its truth as a Python dict, and its picture by matplotlib, which is imported when one is drawn.
 
 Shape legend: H, W of the picture.
 """
@@ -11,10 +11,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.text import Text as DrawnText
 
 from data_pipelines.documents.fonts import font_path
 from lvm_jax.errors import UserError
@@ -139,6 +135,11 @@ def draw_chart(
       size: of the type, in pixels.
       height, width: in pixels.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.text import Text as DrawnText
+
     with _DRAWING:
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout="constrained")
         canvas = FigureCanvasAgg(figure)

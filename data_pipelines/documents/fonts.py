@@ -1,6 +1,7 @@
 """Fonts: by name those that matplotlib brings (DejaVu, STIX), by path any other.
 
-What a font lacks is counted and named, never drawn as a box.
+What a font lacks is counted and named, never drawn as a box. matplotlib is imported when a font is opened: recipes that
+render no text do not need it.
 """
 
 import functools
@@ -8,8 +9,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
-from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
 from data_pipelines.sources.base import BadItem
@@ -28,6 +27,9 @@ def font_path(name: str) -> str:
     Raises:
       UserError: there is no such font, or the file is not one.
     """
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
     own = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     path = own / f"{name}.ttf"
     if os.sep in name or name.endswith((".ttf", ".otf", ".ttc")):
@@ -74,8 +76,15 @@ def require_characters(name: str, texts: Iterable[str], key: str) -> None:
         )
 
 
+def has_character(name: str, character: str) -> bool:
+    """Whether a font has a glyph for a character."""
+    return character in _characters(name)
+
+
 @functools.lru_cache(maxsize=64)
 def _characters(name: str) -> frozenset[str]:
+    from matplotlib.ft2font import FT2Font
+
     return frozenset(map(chr, FT2Font(font_path(name)).get_charmap()))
 
 
