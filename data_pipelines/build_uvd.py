@@ -118,9 +118,11 @@ def main() -> None:
         beam_flags=[*_local_workers(args.workers), *shlex.split(args.beam)],
     )
     for name, split in manifest.splits.items():
+        # Words become tokens when they are read, and their number depends on the tokenizer.
         tokens = split["images"] * manifest.tokens_per_image
+        counted = f", {tokens} tokens" if tokens else ""
         print(
-            f"  {name}: {split['sentences']} sentences, {split['images']} images, {tokens} tokens, "
+            f"  {name}: {split['sentences']} sentences, {split['images']} images{counted}, "
             f"{split['shards']} shards"
         )
     for name, source in sorted(manifest.sources.items()):

@@ -13,7 +13,7 @@ from data_pipelines.documents.fonts import has_character, load_font
 from lvm_jax.data.image_text.record import FORMATS, ImageText
 from lvm_jax.pictures.decode import load_image
 
-_FONT, _SIZE = "DejaVuSans", 11
+_SIZE = 11
 _LEADING = 14
 _TEXT_WIDTH, _LETTERS = 560, 88
 _PICTURE = 512  # the longest side that is shown
@@ -21,7 +21,7 @@ _GAP = 6
 _MOST_LINES = 36
 
 
-def text_page(records: list[ImageText], font: str = _FONT) -> UInt8[np.ndarray, "H W 3"]:
+def text_page(records: list[ImageText], font: str = "DejaVuSans") -> UInt8[np.ndarray, "H W 3"]:
     """One record a row: pictures on the left, source, key, facets and conversation on the right.
 
     Args:

@@ -196,7 +196,7 @@ def main() -> None:
     if args.page:
         if tokenizer is None:
             records = sample_image_text(folder, args.rows, args.seed)
-            page = text_page(records)
+            page = text_page(records, args.font)
         else:
             records = sample(folder, args.rows, args.seed)
             page = render_page(records, tokenizer)
@@ -213,6 +213,7 @@ def _define_flags() -> None:
         "folder of the VQGAN that wrote the shards; of image-text shards the text tokenizer, or none",
     )
     flags.DEFINE_string("page", None, "a PNG to draw some sentences on")
+    flags.DEFINE_string("font", "DejaVuSans", "of the words on a page of image-text records")
     flags.DEFINE_integer("rows", 16, "sentences on the page", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "picks the sentences of the page")
 

@@ -4,6 +4,7 @@ A text is a line of a file: a sentence, a paragraph or a word.
 """
 
 import functools
+import re
 from pathlib import Path
 
 from etils import epath
@@ -14,6 +15,10 @@ from lvm_jax.pictures.listing import list_files
 
 # The texts in data_pipelines/assets/texts, by name.
 OWN = {"english": "english.txt", "words": "words.txt", "han": "han.txt"}
+# Han, Kana, and the punctuation and full-width forms that go with them.
+_UNSPACED = re.compile(
+    "[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
 
 
 @functools.lru_cache(maxsize=8)
@@ -52,7 +57,10 @@ def _read(path: epath.Path) -> str:
 
 
 def words_of(text: str) -> tuple[list[str], str]:
-    """The pieces between which a line may break, and what stands between them: words, or characters of Han."""
-    if " " in text or text.isascii():
-        return text.split(), " "
-    return list(text), ""
+    """The pieces between which a line may break, and what stands between them: words and a space.
+
+    A text with Han or Kana breaks between any two characters, also inside the Latin words that it quotes.
+    """
+    if _UNSPACED.search(text):
+        return list(text), ""
+    return text.split(), " "

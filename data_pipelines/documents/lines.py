@@ -129,6 +129,12 @@ class Lines:
 def line_of(texts: tuple[str, ...], shortest: int, longest: int, rng: np.random.Generator) -> str:
     """Consecutive words of the texts, from a random one on, whose length is drawn evenly; a first word may be cut."""
     length = int(rng.integers(shortest, longest + 1))
+    while not (line := _line_of(texts, length, rng).strip()):  # a blank between Han is no line
+        pass
+    return line
+
+
+def _line_of(texts: tuple[str, ...], length: int, rng: np.random.Generator) -> str:
     line = ""
     while True:
         words, between = words_of(texts[int(rng.integers(len(texts)))])

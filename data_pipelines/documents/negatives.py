@@ -15,7 +15,7 @@ from lvm_jax.pictures.listing import list_files
 # The paper draws from five such sentences (arXiv 2312.06109, section 3.2.2); these are our own words.
 ANSWERS = (
     "A photograph without text.",
-    "This is a picture of the natural world.",
+    "This is a picture and not a page.",
     "There is nothing to read here.",
     "A natural image, no page and no chart.",
     "The picture shows a scene and no words.",

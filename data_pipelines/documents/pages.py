@@ -20,6 +20,7 @@ from data_pipelines.documents.fonts import (
 )
 from data_pipelines.documents.lines import check_range
 from data_pipelines.items import Item, Text
+from data_pipelines.sources.base import BadItem
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
@@ -124,6 +125,8 @@ class Pages:
         heading, paragraphs, used = setter.set(order)
         require_characters(font, used, key)
         truth = "\n".join([heading, *paragraphs] if heading else paragraphs)
+        if not truth:
+            raise BadItem(key, f"no word fits a column at size {size}: {used or order[:1]}")
         label = {
             "font": font_label(font) if self.held_out_fonts else "",
             "template": template if self.held_out_templates else "",
