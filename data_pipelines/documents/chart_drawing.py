@@ -6,7 +6,7 @@ Shape legend: H, W of the picture.
 import dataclasses
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,7 +194,7 @@ def _bars_and_lines(axes: Any, chart: Chart, style: ChartStyle, ink: str, paper:
 
 
 def _write_numbers(
-    axes: Any, at: np.ndarray, heights: list[float], values: list[float], paper: str
+    axes: Any, at: np.ndarray, heights: Sequence[float], values: Sequence[float], paper: str
 ) -> None:
     for x, y, value in zip(at, heights, values, strict=True):
         axes.annotate(

@@ -4,10 +4,11 @@ Shape legend: H, W of the picture.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.documents import sides
 from data_pipelines.documents.corpus import read_texts, words_of
@@ -100,30 +101,38 @@ class Lines:
         self, text: str, font: str, key: str, rng: np.random.Generator
     ) -> UInt8[np.ndarray, "H W 3"]:
         """The text at a random place."""
-        smallest, largest = self.sizes
         paper, ink = _drawn_grey(self.paper, rng), _drawn_grey(self.ink, rng)
-        wanted = int(rng.integers(smallest, largest + 1))
+        face, (left, top, right, bottom) = self._face(text, font, key, rng)
+        x = _MARGIN - left + int(rng.integers(0, self.width - 2 * _MARGIN - (right - left) + 1))
+        # Lines of a size share a baseline, as in print: the place is drawn for the type, not for each text's own ink.
+        lowest = self.height - _MARGIN - sum(face.getmetrics())
+        y = int(rng.integers(*_span(_MARGIN, lowest)))
+        # Ink that reaches past the type's own box stays in the picture.
+        y = min(max(y, _MARGIN - top), self.height - _MARGIN - bottom)
+        picture = Image.new("L", (self.width, self.height), paper)
+        ImageDraw.Draw(picture).text((x, y), text, fill=ink, font=face)
+        return np.repeat(np.asarray(picture)[..., None], 3, axis=2)
+
+    def _face(
+        self, text: str, font: str, key: str, rng: np.random.Generator
+    ) -> tuple[ImageFont.FreeTypeFont, tuple[int, int, int, int]]:
+        """The type in the size that is drawn, or the largest below it that fits, and the box of the text's ink."""
         room = (self.width - 2 * _MARGIN, self.height - 2 * _MARGIN)
-        for size in range(wanted, smallest - 1, -1):
+        wide = tall = 0
+        for size in range(
+            int(rng.integers(self.sizes[0], self.sizes[1] + 1)), self.sizes[0] - 1, -1
+        ):
             face = load_font(font, size)
             left, top, right, bottom = face.getbbox(text)
-            if right - left <= room[0] and bottom - top <= room[1]:
-                break
-        else:
-            raise BadItem(
-                key,
-                f"{text!r} is {right - left:.0f} x {bottom - top:.0f} pixels at size {smallest}, the picture has room "
-                f"for {room[0]} x {room[1]}: lower max_characters or sizes",
-            )
-        # Lines of a size share a baseline, as in print: the place is drawn for the type, not for each text's own ink.
-        ascent, descent = face.getmetrics()
-        x = _MARGIN - left + rng.integers(0, room[0] - (right - left) + 1)
-        y = int(rng.integers(*_span(_MARGIN, self.height - _MARGIN - ascent - descent)))
-        # Ink that reaches past the type's own box stays in the picture.
-        y = min(max(y, _MARGIN - int(top)), self.height - _MARGIN - int(bottom))
-        picture = Image.new("L", (self.width, self.height), paper)
-        ImageDraw.Draw(picture).text((int(x), y), text, fill=ink, font=face)
-        return np.repeat(np.asarray(picture)[..., None], 3, axis=2)
+            box = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+            wide, tall = box[2] - box[0], box[3] - box[1]
+            if wide <= room[0] and tall <= room[1]:
+                return face, box
+        raise BadItem(
+            key,
+            f"{text!r} is {wide} x {tall} pixels at size {self.sizes[0]}, the picture has room for {room[0]} x "
+            f"{room[1]}: lower max_characters or sizes",
+        )
 
 
 def line_of(texts: tuple[str, ...], shortest: int, longest: int, rng: np.random.Generator) -> str:

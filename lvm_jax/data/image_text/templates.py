@@ -186,7 +186,8 @@ def _opt(conversation: Conversation, settings: Settings) -> Iterator[Piece]:
     for _ in range(conversation.pictures):
         yield Picture()
     yield Words("\n")
-    yield from _answer(conversation.turns[0], "", "\n")
+    for turn in conversation.turns:
+        yield from _answer(turn, "", "\n")
 
 
 def _vicuna_v1(conversation: Conversation, settings: Settings) -> Iterator[Piece]:
