@@ -4,6 +4,8 @@ Shape legend: H, W of the page.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
@@ -117,16 +119,17 @@ class Pages:
         templates = sides.choices(self.templates, self.held_out_templates, key)
         font = fonts[int(rng.integers(len(fonts)))]
         template = templates[int(rng.integers(len(templates)))]
-        texts = sides.of_side(read_texts(self.texts), key, self.held_out_texts)
         # Each text once a page, and if the page is not full then, no more.
-        order = [texts[int(i)] for i in rng.permutation(len(texts))]
+        texts = sides.of_side(read_texts(self.texts), key, self.held_out_texts, rng)
         size = int(rng.integers(self.sizes[0], self.sizes[1] + 1))
         setter = _Setter(self, TEMPLATES[template], font, size, rng)
-        heading, paragraphs, used = setter.set(order)
+        heading, paragraphs, used = setter.set(texts)
         require_characters(font, used, key)
         truth = "\n".join([heading, *paragraphs] if heading else paragraphs)
         if not truth:
-            raise BadItem(key, f"no word fits a column at size {size}: {used or order[:1]}")
+            raise BadItem(
+                key, f"no word fits a column at size {size}: use a smaller one, or other texts"
+            )
         label = {
             "font": font_label(font) if self.held_out_fonts else "",
             "template": template if self.held_out_templates else "",
@@ -164,20 +167,20 @@ class _Setter:
         """The page."""
         return np.repeat(np.asarray(self._image)[..., None], 3, axis=2)
 
-    def set(self, texts: list[str]) -> tuple[str, list[str], list[str]]:
+    def set(self, texts: Iterator[str]) -> tuple[str, list[str], list[str]]:
         """Sets texts until the page is full; gives heading, paragraphs, and the texts of which some words were set."""
-        waiting = list(reversed(texts))
         used: list[str] = []
         heading = ""
         if self._template.heading:
-            used.append(waiting[-1])
-            heading = self._set_heading(waiting.pop())
+            used.append(next(texts))
+            heading = self._set_heading(used[0])
         face = load_font(self._font, self._size)
         paragraphs = []
         low, high = self._pages.sentences
-        while waiting and len(paragraphs) < self._pages.paragraphs:
-            count = int(self._rng.integers(low, high + 1))
-            chosen = [waiting.pop() for _ in range(min(count, len(waiting)))]
+        while len(paragraphs) < self._pages.paragraphs:
+            chosen = list(itertools.islice(texts, int(self._rng.integers(low, high + 1))))
+            if not chosen:
+                break
             words, between = [], " "
             for text in chosen:
                 more, between = words_of(text)

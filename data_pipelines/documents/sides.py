@@ -5,19 +5,21 @@ seen one, and `verify` proves it from the facets in the records.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from data_pipelines.chance import rng_of
 from data_pipelines.items import Text
+from lvm_jax.data import shuffle
 from lvm_jax.data.splits import stable_fraction
 from lvm_jax.errors import UserError
 
 # For `together` of a recipe's entry: all held-out items share a split, and as the smaller group that is validation.
 HELD_OUT = r"(seen|held_out)/.*"
 _TRIES = 10_000
+_AT_ONCE = 64  # places of a permutation that are computed together
 
 T = TypeVar("T")
 
@@ -54,20 +56,29 @@ def check_fraction(fraction: float) -> None:
         raise UserError(f"held_out_texts is {fraction}: a share of the texts, above 0 and below 1")
 
 
-def of_side(texts: Sequence[str], key: str, fraction: float) -> list[str]:
-    """The texts that an item may show.
+def of_side(
+    texts: Sequence[str], key: str, fraction: float, rng: np.random.Generator
+) -> Iterator[str]:
+    """The texts that an item may show, each once, in a random order.
 
     Raises:
-      UserError: none is left.
+      UserError: there is none.
     """
-    held_out = is_held_out(key)
-    found = [text for text in texts if (stable_fraction(text) < fraction) == held_out]
+    held_out, found = is_held_out(key), False
+    # Place by place: a page takes a few texts of a corpus that may have millions.
+    order = int(rng.integers(1 << 62))
+    for first in range(0, len(texts), _AT_ONCE):
+        places = np.arange(first, min(first + _AT_ONCE, len(texts)))
+        keys = shuffle.keys(np.full(len(places), order))
+        for i in shuffle.shuffled(places, len(texts), keys).tolist():
+            if (stable_fraction(texts[i]) < fraction) == held_out:
+                found = True
+                yield texts[i]
     if not found:
         side = "held out" if held_out else "seen"
         raise UserError(
             f"no text of {len(texts)} is {side} with held_out_texts={fraction}: give more texts, or another share"
         )
-    return found
 
 
 def drawn_text(draw: Callable[[], str], key: str, fraction: float) -> str:

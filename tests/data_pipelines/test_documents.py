@@ -154,6 +154,14 @@ def test_a_page_without_a_word_that_fits_is_told(tmp_path):
         source.load("seen/0000000")
 
 
+def test_a_page_needs_a_text_of_its_side(tmp_path):
+    (tmp_path / "texts.txt").write_text("one\ntwo")
+    source = Pages(texts=str(tmp_path / "texts.txt"), held_out_texts=1e-9, **SMALL_PAGES)
+    assert sorted(words(source.load("seen/0000000"))[0].split()) == ["one", "two"]
+    with pytest.raises(UserError, match="no text of 2 is held out with held_out_texts=1e-09"):
+        source.load("held_out/0000000")
+
+
 def test_what_a_font_lacks_is_counted_and_named(tmp_path):
     for source in (
         Lines(texts="han", count=1, held_out=1, min_characters=7, max_characters=7),
