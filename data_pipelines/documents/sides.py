@@ -70,10 +70,11 @@ def of_side(
     for first in range(0, len(texts), _AT_ONCE):
         places = np.arange(first, min(first + _AT_ONCE, len(texts)))
         keys = shuffle.keys(np.full(len(places), order))
-        for i in shuffle.shuffled(places, len(texts), keys).tolist():
-            if (stable_fraction(texts[i]) < fraction) == held_out:
+        for place in shuffle.shuffled(places, len(texts), keys).tolist():
+            text = texts[int(place)]
+            if (stable_fraction(text) < fraction) == held_out:
                 found = True
-                yield texts[i]
+                yield text
     if not found:
         side = "held out" if held_out else "seen"
         raise UserError(
