@@ -37,8 +37,8 @@ SUBRANKS = {
     "data": [
         {"shuffle", "splits", "dealing", "mixture"},
         {"step_loader"},
-        {"records"},
-        {"sentences", "images"},
+        {"records", "text_tokenizer"},
+        {"sentences", "images", "image_text"},
     ],
     # A tokenizer is judged by the decoder that learns its codes.
     "evaluation": [
@@ -80,6 +80,7 @@ EXTRAS = {
     "scikit-image": {"skimage"},
     "tensorflow-cpu": {"tensorflow"},
     "tensorflow-datasets": {"tensorflow_datasets"},
+    "tokenizers": {"tokenizers"},
     "trimesh": {"trimesh"},
     "wandb": {"wandb"},
 }
@@ -106,6 +107,7 @@ READERS = {
         "lvm_jax/data/images/sources.py",
         "tensorflow_datasets",
     ): "reads sources named tfds:NAME:SPLIT",
+    ("lvm_jax/data/text_tokenizer.py", "tokenizers"): "tokenizes text",
     ("lvm_jax/demo/page.py", "gradio"): "is the page",
     ("lvm_jax/models/decoder/quantized.py", "qwix"): "quantises",
     ("lvm_jax/reporting/charts.py", "matplotlib"): "draws",

@@ -79,7 +79,7 @@ class Schema:
     Attributes:
       columns: (name, type) of each number that the index keeps; a type is "<u2", "<u4" or "<u8".
       describe: finds the facts in a record's data; `NOTHING` for a record of another schema.
-      features: (name, kind) of each feature of a record, for TFDS; a kind is "bytes", "int" or "text".
+      features: (name, kind) of each feature of a record, for TFDS; a kind is "bytes", "list of bytes", "int" or "text".
       description: what the records are, in a sentence.
       optional: names of columns that an index may lack, because older ones do. Who needs them opens files with a schema
         in which they are not optional.
@@ -87,7 +87,7 @@ class Schema:
 
     columns: Columns
     describe: Callable[[bytes], Facts]
-    features: tuple[tuple[str, Literal["bytes", "int", "text"]], ...] = ()
+    features: tuple[tuple[str, Literal["bytes", "list of bytes", "int", "text"]], ...] = ()
     description: str = ""
     optional: tuple[str, ...] = ()
 
