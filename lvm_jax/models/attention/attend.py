@@ -51,8 +51,8 @@ def attend(
     """softmax(q k^T / sqrt(H) + bias) v over the keys that a query may see.
 
     Query t sees key s iff s <= t + `query_start`, unless attention is not causal, and, with segment ids (which need
-    S = T), both have the same id. A query always sees itself, so a row of padding gives finite numbers. Scores, bias and
-    softmax are fp32.
+    S = T), both have the same id. A query always sees itself, so a row of padding gives finite numbers. Scores, bias
+    and softmax are fp32.
 
     Args:
       q_BTNH: queries.
