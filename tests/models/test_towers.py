@@ -118,10 +118,10 @@ def test_windows_are_cut_in_order_and_put_back():
 
 def test_a_pixel_reaches_its_window_first_and_then_the_whole_grid():
     """Without a global block no patch of another window depends on it; the neck's 3 x 3 reaches one patch further."""
-    config = dataclasses.replace(VITDET, image_size=(64, 64), num_hidden_layers=1)
     reach = {}
     for name, indexes in (("window", ()), ("global", (0,))):
-        model = _init(VitDet, dataclasses.replace(config, global_attn_indexes=indexes))
+        changes = {"num_hidden_layers": 1, "global_attn_indexes": indexes}
+        model = _init(VitDet, dataclasses.replace(VITDET, image_size=(64, 64), **changes))
 
         @jax.jit
         def far(images, model=model):

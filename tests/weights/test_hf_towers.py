@@ -209,6 +209,8 @@ def test_tensors_that_do_not_fit_are_named(sam, clip, tmp_path):
     [
         ({"hidden_act": "relu"}, r"hidden_act='relu': only 'gelu' is supported"),
         ({"use_rel_pos": False}, r"use_rel_pos=False: only True is supported"),
+        ({"hidden_size": "16"}, r"hidden_size is '16' \(str\): it must be of type int"),
+        ({"window_size": 0}, r"window_size=0: it must be at least 1"),
         ({"rope": 1}, r"rope=1, a setting that the tower does not know"),
         ({"patch_size": [8, 4]}, r"patch_size=\(8, 4\): patches must be square"),
     ],

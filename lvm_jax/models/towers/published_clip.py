@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lvm_jax.config import from_mapping
 from lvm_jax.errors import UserError
 from lvm_jax.models.towers.clip_config import ClipVisionConfig
 from lvm_jax.models.towers.hf_fields import checked_fields, side
@@ -56,7 +57,7 @@ def config(fields: Mapping[str, Any], where: str) -> ClipVisionConfig:
     rows, columns = side(values["patch_size"], "patch_size", where)
     if rows != columns:
         raise UserError(f"{where} has patch_size={(rows, columns)}: patches must be square")
-    return ClipVisionConfig(**values | {"patch_size": rows})
+    return from_mapping(ClipVisionConfig, values | {"patch_size": rows}, where)
 
 
 def find(shapes: Mapping[str, Any], where: str) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from lvm_jax.config import from_mapping
 from lvm_jax.errors import UserError
 from lvm_jax.models.towers.hf_fields import checked_fields, side
 from lvm_jax.models.towers.places import Form, Kernel, Located, Matrix, OneOf, Same
@@ -199,7 +200,8 @@ def config(format: Format, fields: Mapping[str, Any], shapes: Shapes, where: str
         values = _from_json(settings, where)
     else:
         values = _from_shapes(format, shapes, where)
-    return VitDetConfig(**values, **_merge(format, shapes, values["output_channels"]))
+    merge = _merge(format, shapes, values["output_channels"])
+    return from_mapping(VitDetConfig, values | merge, where)
 
 
 def _merge(format: Format, shapes: Shapes, channels: int) -> dict[str, Any]:
@@ -212,11 +214,11 @@ def _from_json(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     where = f"{where}/config.json"
     values = checked_fields(settings, _FIELDS, _FIXED, _IGNORED, where)
     defaults = {name: vars(VitDetConfig())[name] for name in _FIELDS}
-    if settings.get("mlp_dim") is None and "mlp_ratio" in settings:
-        hidden = values.get("hidden_size", defaults["hidden_size"])
-        values["mlp_dim"] = int(hidden * settings["mlp_ratio"])
+    ratio, hidden = settings.get("mlp_ratio"), (defaults | values)["hidden_size"]
+    known = isinstance(ratio, int | float) and isinstance(hidden, int)
+    if known and settings.get("mlp_dim") is None:
+        values["mlp_dim"] = int(hidden * ratio)
     values = defaults | values
-    values["global_attn_indexes"] = tuple(values["global_attn_indexes"])
     height, width = side(values["image_size"], "image_size", where)
     values["image_size"] = (height, width)
     rows, columns = side(values["patch_size"], "patch_size", where)
