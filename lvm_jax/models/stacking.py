@@ -9,7 +9,6 @@ from flax import nnx
 from lvm_jax.models.attention.kernels import CUDNN_FORWARD, SAVED
 
 Module = TypeVar("Module", bound=nnx.Module)
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _save_matrix_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 _save_attention = jax.checkpoint_policies.save_only_these_names(SAVED)
@@ -42,7 +41,9 @@ def stack(make: Callable[[nnx.Rngs], Module], count: int, rngs: nnx.Rngs) -> Mod
     return stacked
 
 
-def rematerialised(function: Function, remat: str, *, scanned: bool) -> Function:
+def rematerialised(
+    function: Callable[..., Any], remat: str, *, scanned: bool
+) -> Callable[..., Any]:
     """`function` with one of the `REMAT_POLICIES`; `scanned`: it is the body of a scan."""
     policy = REMAT_POLICIES[remat]
     if policy is None:

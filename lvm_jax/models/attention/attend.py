@@ -217,7 +217,7 @@ def _attend_chunked(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, causal,
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunked(causal, q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, bias):
+def _chunked(causal, q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, bias) -> jax.Array:
     return _chunked_forward(causal, q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, bias)[0]
 
 
@@ -299,7 +299,8 @@ _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 def _spread_keys(start, stop, bias):
     """The bias of a chunk of keys, (B, K, S, G, T), from parts that are keys first."""
-    return spread(*bias, 2, start, stop)
+    rows, columns = bias
+    return spread(rows, columns, 2, start, stop)
 
 
 def _bias_gradient(dbias, length, causal):
@@ -313,7 +314,7 @@ def _bias_gradient(dbias, length, causal):
 def _over_key_chunks(summands, length, causal, axis):
     """Sums one array a chunk of keys, whose dimension `axis` is the queries that see the chunk."""
     if not causal:
-        return sum(summands)
+        return functools.reduce(jnp.add, summands)
     # The gradient of a chunk of queries sums one term from each chunk of keys up to its own.
     return jnp.concatenate(
         [
