@@ -10,6 +10,7 @@ H head dimension, C queries of a chunk.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -212,12 +213,12 @@ def _attend_chunked(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, causal,
         v_BSKH.swapaxes(1, 2),
     )
     parts = None if bias is None else bias.by_key_head(K)
-    y_BKGTH = _chunked(causal, q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, parts)
+    y_BKGTH: Any = _chunked(causal, q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, parts)
     return y_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunked(causal, q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, bias) -> jax.Array:
+def _chunked(causal, q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, bias):
     return _chunked_forward(causal, q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, bias)[0]
 
 

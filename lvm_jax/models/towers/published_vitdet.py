@@ -215,8 +215,11 @@ def _from_json(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     values = checked_fields(settings, _FIELDS, _FIXED, _IGNORED, where)
     defaults = {name: vars(VitDetConfig())[name] for name in _FIELDS}
     ratio, hidden = settings.get("mlp_ratio"), (defaults | values)["hidden_size"]
-    known = isinstance(ratio, int | float) and isinstance(hidden, int)
-    if known and settings.get("mlp_dim") is None:
+    if (
+        settings.get("mlp_dim") is None
+        and isinstance(ratio, int | float)
+        and isinstance(hidden, int)
+    ):
         values["mlp_dim"] = int(hidden * ratio)
     values = defaults | values
     height, width = side(values["image_size"], "image_size", where)
