@@ -48,7 +48,10 @@ SUBRANKS = {
     ],
     "models": [
         {"attention"},
+        {"stacking"},
         {"decoder", "tokenizer"},
+        # They share the decoder's norms, and in the end feed it.
+        {"towers"},
     ],
     "reporting": [
         {"charts", "figures", "numbers", "templates"},

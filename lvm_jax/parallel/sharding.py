@@ -33,6 +33,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "head_dim": (),
+    # parameters of the vision towers, beside those above
+    "vision": (),
     # parameters of the tokenizer
     "conv_in": (),
     "conv_out": ("fsdp",),

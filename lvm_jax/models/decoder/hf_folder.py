@@ -6,11 +6,9 @@ Weights go from files straight into the shards of their parameters, so no host e
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from flax import nnx
-from jax.sharding import SingleDeviceSharding
 
 from lvm_jax.errors import UserError
 from lvm_jax.models.decoder import hf_config
@@ -20,8 +18,8 @@ from lvm_jax.models.decoder.hf_gpt2 import GPT2
 from lvm_jax.models.decoder.hf_llama import LLAMA, LVM_JAX, QWEN2, QWEN3
 from lvm_jax.models.decoder.hf_opt import OPT
 from lvm_jax.models.decoder.hf_tensors import Reader, tensor_shapes, to_hugging_face
-from lvm_jax.parallel.sharding import state_shardings
 from lvm_jax.weights.model_folder import CONFIG_FILE, check_tensors, read_config, save_folder
+from lvm_jax.weights.streamed import fill
 from lvm_jax.weights.tensor_files import TensorFiles
 
 # model_type of config.json -> its family. Ours comes last: it describes decoders that others open too.
@@ -153,9 +151,7 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
 
 
 def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) -> nnx.State:
-    """The parameters of a folder, sharded by the rules on the mesh of `jax.set_mesh`, if any.
-
-    Host memory holds one parameter at a time, and only the slices of this host's devices.
+    """The parameters of a folder, streamed as `fill` does.
 
     Args:
       directory: holds the files.
@@ -165,29 +161,12 @@ def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) 
     Raises:
       UserError: a file is missing or damaged; or it names every tensor that is missing, unexpected or misshapen.
     """
-    mesh = jax.sharding.get_mesh()
-    device = SingleDeviceSharding(jax.devices()[0])
-    shardings = {} if mesh.empty else dict(nnx.to_flat_state(state_shardings(abstract, mesh)))
     family = family_of(config)
-    loaded = []
     with TensorFiles(directory) as files:
         reader = Reader(files, family, config)
         expected = tensor_shapes(family, config, parameter_shapes(abstract), reader.prefix)
         check_tensors(expected, reader.stored_parameters(), str(directory))
-        for path, variable in nnx.to_flat_state(abstract):
-            sharding = shardings[path].get_raw_value() if shardings else device
-            name = ".".join(map(str, path))
-
-            # Defaults bind this iteration's values.
-            def block(index: Any, name: str = name, variable: Any = variable) -> np.ndarray:
-                slices = tuple(
-                    slice(*part.indices(size)) for part, size in zip(index, variable.shape)
-                )
-                return reader.read(name, variable.shape, slices).astype(variable.dtype)
-
-            array = jax.make_array_from_callback(variable.shape, sharding, block)
-            loaded.append((path, variable.replace(array)))
-    return nnx.from_flat_state(loaded)
+        return fill(abstract, reader.read)
 
 
 def parameter_shapes(state: nnx.State) -> dict[str, tuple[int, ...]]:
