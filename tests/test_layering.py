@@ -37,7 +37,7 @@ SUBRANKS = {
         {"shuffle", "splits", "dealing", "mixture"},
         {"step_loader"},
         {"records"},
-        {"sentences", "images"},
+        {"sentences", "images", "in_context"},
     ],
     "evaluation": [
         {"base"},
