@@ -38,7 +38,7 @@ SUBRANKS = {
         {"shuffle", "splits", "dealing", "mixture"},
         {"step_loader"},
         {"records", "text_tokenizer"},
-        {"sentences", "images", "image_text"},
+        {"sentences", "images", "image_text", "in_context"},
     ],
     # A tokenizer is judged by the decoder that learns its codes.
     "evaluation": [

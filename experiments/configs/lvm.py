@@ -91,6 +91,23 @@ def _model(config: Any, size: str) -> None:
     # Matrices that get one: query, key, value, out, gate, up, down.
     config.model.lora.targets = ("query", "value")
 
+    # The MLP "moe", if mlps names it: a mixture of experts.
+    config.model.moe = ConfigDict()
+    config.model.moe.experts = 8  # MLPs of full size
+    config.model.moe.top_k = 2  # experts that a token uses
+    config.model.moe.router = "token"  # what decides: "token", "attribute" or "none"
+    config.model.moe.attribute_bits = 8  # bits of an attribute value
+    config.model.moe.mix = "outputs"  # of the chosen experts; "weights" merges them first
+    # How training computes it: "capacity", "spans" (of equal attributes) or "all_experts".
+    config.model.moe.dispatch = "capacity"
+    config.model.moe.spans = ()  # lengths of spans, repeated over a row
+    config.model.moe.capacity_factor = 1.25  # room of an expert, in even shares of a row; 0: all
+    config.model.moe.renormalize = False  # divide gates by the sum of the chosen ones
+    config.model.moe.noise = 0.0  # on logits in training, times experts; 1 in V-MoE
+    config.model.moe.balance = "switch"  # counts first choices; "mixtral" counts all
+    config.model.moe.balance_weight = 0.02  # of the load-balance loss, summed over layers
+    config.model.moe.z_weight = 0.0  # of the mean of logsumexp(logits)^2
+
     config.model.quantization = "none"  # of the products in blocks: or "int8", "fp8"
     config.model.dtype = "bfloat16"  # of activations; parameters, norms, logits are float32
     config.model.scan_layers = True  # compile one block and loop over it

@@ -1,10 +1,13 @@
 """What a decoder is, before any array exists: its configuration, its size, its cost."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from lvm_jax.errors import UserError
+from lvm_jax.models.decoder.moe_config import MoEConfig
 
 # Vocabulary tables are padded to a multiple of this, because LVM's 8292 = 4 * 3 * 691 rows do not divide over eight
 # tensor-parallel devices.
@@ -113,12 +116,13 @@ class DecoderConfig:
       qk_norm: an RMSNorm of each head's queries and keys before they are rotated, as in Qwen3 (arXiv 2505.09388,
         section 2) and ViT-22B (arXiv 2302.05442, section 2).
       mlps: kinds of MLP of consecutive blocks, a period that repeats up to the last block: ("swiglu",) in all blocks,
-        ("gelu_tanh", "experts") in turns. Keys of the table that the decoder is built with.
+        ("gelu_tanh", "moe") in turns. Keys of the table that the decoder is built with.
       dense_bias: attention's output and the MLPs have biases, as in OPT and GPT-2.
       dropout: rate for what attention and MLPs add to the residual stream, in [0, 1). All three rates take effect only
         if the caller passes a dropout key.
       embedding_dropout: rate for the embeddings.
       attention_dropout: rate for attention's weights; only the plain implementation ("xla") supports it.
+      moe: what the MLP "moe" is, if `mlps` names it.
     """
 
     vocab_size: int
@@ -155,10 +159,12 @@ class DecoderConfig:
     dropout: float = 0.0
     embedding_dropout: float = 0.0
     attention_dropout: float = 0.0
+    moe: MoEConfig = MoEConfig()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         self._check_sizes()
         self._check_heads()
+        self._check_experts()
         self._check_ids()
         self._check_choices()
         self._check_images()
@@ -201,6 +207,16 @@ class DecoderConfig:
                 f"num_key_value_heads={self.num_key_value_heads} must divide "
                 f"num_attention_heads={self.num_attention_heads}"
             )
+
+    def _check_experts(self) -> None:
+        for name, on in (
+            (f"quantization={self.quantization!r}", self.quantization != "none"),
+            (f"lora rank={self.lora.rank}", self.lora.rank > 0),
+        ):
+            if on and "moe" in self.mlps:
+                raise UserError(
+                    f"{name} with mlps={self.mlps}: experts are neither quantised nor adapted; leave one of the two out"
+                )
 
     def _check_ids(self) -> None:
         for name, id in (
@@ -274,16 +290,46 @@ LlamaConfig = DecoderConfig
 
 @dataclasses.dataclass(frozen=True)
 class _MLPSize:
-    """How many D x F matrices an MLP has, and how many of them have F outputs, and so a bias of F."""
+    """What one MLP has and does.
 
-    matrices: int
-    wide: int
+    Attributes:
+      weights: of its matrices.
+      products: weights of matrices that one token is multiplied with.
+      vectors: parameters that are no matrix, but for biases.
+      biases: if the decoder has `dense_bias`.
+    """
+
+    weights: int
+    products: int
+    vectors: int
+    biases: int
 
 
-_MLP_SIZES = {
-    "swiglu": _MLPSize(3, 2),
-    "relu": _MLPSize(2, 1),
-    "gelu_tanh": _MLPSize(2, 1),
+def _dense_size(config: DecoderConfig, matrices: int) -> _MLPSize:
+    """An MLP of so many D x F matrices, all but one of them with F outputs."""
+    D, F = config.hidden_size, config.intermediate_size
+    return _MLPSize(matrices * D * F, matrices * D * F, 0, (matrices - 1) * F + D)
+
+
+def _experts_size(config: DecoderConfig) -> _MLPSize:
+    D, moe, expert = config.hidden_size, config.moe, _dense_size(config, 2)
+    gate = 0 if moe.router == "none" else D * moe.experts
+    # An attribute router decides for a handful of values, not for each token.
+    decides, by_attributes = (moe.router == "token"), (moe.router == "attribute")
+    used = 1 if moe.mix == "weights" else moe.top_k
+    return _MLPSize(
+        weights=moe.experts * expert.weights + gate + by_attributes * moe.attribute_bits * D,
+        products=used * expert.products + decides * gate,
+        vectors=by_attributes * 3 * D,
+        biases=moe.experts * expert.biases,
+    )
+
+
+_MLP_SIZES: Mapping[str, Callable[[DecoderConfig], _MLPSize]] = {
+    "swiglu": functools.partial(_dense_size, matrices=3),
+    "relu": functools.partial(_dense_size, matrices=2),
+    "gelu_tanh": functools.partial(_dense_size, matrices=2),
+    "moe": _experts_size,
 }
 
 
@@ -301,7 +347,8 @@ def count_parameters(config: DecoderConfig, *, embeddings: bool = True) -> int:
     norms = (2 * config.num_hidden_layers + 1) * D * (2 if config.norm == "layer" else 1)
     if config.qk_norm:
         norms += 2 * config.num_hidden_layers * config.head_dim
-    inner = _matrix_weights(config) + _biases(config) + norms
+    mlps = sum(size.weights for size in _mlp_sizes(config))
+    inner = _attention_weights(config) + mlps + _vectors(config) + norms
     if not embeddings:
         return inner
     tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size
@@ -315,36 +362,36 @@ def count_parameters(config: DecoderConfig, *, embeddings: bool = True) -> int:
 def train_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """Floating-point operations of a forward and backward pass for one token of a row of `seq_len`.
 
-    Six for each weight of a matrix product (the head's published rows included, input tables not), and for causal
+    Six for each weight of a matrix product (the head's published rows included, input tables not; of a mixture's
+    experts those that a token uses, whatever the dispatch computes besides), and for causal
     attention 6 * layers * heads * head_dim * seq_len, half of what all pairs of query and key would take. With adapters
     the other weights have no gradient and count four; the adapters themselves are not counted.
 
     Raises:
       UserError: the size of an MLP is not known here.
     """
-    weights = _matrix_weights(config) + config.vocab_size * config.hidden_size
+    mlps = sum(size.products for size in _mlp_sizes(config))
+    weights = _attention_weights(config) + mlps + config.vocab_size * config.hidden_size
     width = config.num_attention_heads * config.head_dim
     per_weight = 4.0 if config.lora.rank else 6.0
     return per_weight * weights + 6.0 * config.num_hidden_layers * width * seq_len
 
 
-def _matrix_weights(config: DecoderConfig) -> int:
-    """Weights of all blocks' matrices."""
-    D, H = config.hidden_size, config.head_dim
-    attention = 2 * D * H * (config.num_attention_heads + config.num_key_value_heads)
-    mlps = sum(size.matrices * D * config.intermediate_size for size in _mlp_sizes(config))
-    return config.num_hidden_layers * attention + mlps
+def _attention_weights(config: DecoderConfig) -> int:
+    """Weights of all blocks' projections."""
+    heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
+    return config.num_hidden_layers * config.hidden_size * config.head_dim * heads
 
 
-def _biases(config: DecoderConfig) -> int:
-    """Biases of all blocks' matrices."""
+def _vectors(config: DecoderConfig) -> int:
+    """Parameters of all blocks that are neither matrices nor norms of the residual stream: mostly biases."""
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    total = config.num_hidden_layers * heads * config.head_dim if config.qkv_bias else 0
+    total = sum(size.vectors for size in _mlp_sizes(config))
+    if config.qkv_bias:
+        total += config.num_hidden_layers * heads * config.head_dim
     if config.dense_bias:
-        narrow = (
-            2 * config.num_hidden_layers * config.hidden_size
-        )  # of attention's outputs and of the MLPs'
-        total += narrow + sum(size.wide * config.intermediate_size for size in _mlp_sizes(config))
+        total += config.num_hidden_layers * config.hidden_size  # of attention's outputs
+        total += sum(size.biases for size in _mlp_sizes(config))
     return total
 
 
@@ -355,6 +402,5 @@ def _mlp_sizes(config: DecoderConfig) -> list[_MLPSize]:
         raise UserError(
             f"the size of the MLP {unknown[0]!r} is not known; known: {', '.join(_MLP_SIZES)}"
         )
-    return [_MLP_SIZES[kind] for kind in config.mlps] * (
-        config.num_hidden_layers // len(config.mlps)
-    )
+    sizes = [_MLP_SIZES[kind](config) for kind in config.mlps]
+    return sizes * (config.num_hidden_layers // len(config.mlps))

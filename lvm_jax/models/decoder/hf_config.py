@@ -124,13 +124,22 @@ def config_from_json(
         )
     family = families[kind]
     _check_settings(fields, family, where)
+    check_overrides(overrides)
+    values = _values(fields, family, where)
+    return DecoderConfig(**{**family.structure, **values, **overrides})
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Requires fields of `COMPUTE`.
+
+    Raises:
+      UserError: a caller would change a field that the weights depend on.
+    """
     unknown = sorted(set(overrides) - set(COMPUTE))
     if unknown:
         raise UserError(
             f"{unknown[0]!r} cannot be changed on loading: only {', '.join(COMPUTE)} can"
         )
-    values = _values(fields, family, where)
-    return DecoderConfig(**{**family.structure, **values, **overrides})
 
 
 def _check_settings(fields: Mapping[str, Any], family: Family, where: str) -> None:

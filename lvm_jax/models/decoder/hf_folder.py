@@ -11,7 +11,7 @@ from etils import epath
 from flax import nnx
 
 from lvm_jax.errors import UserError
-from lvm_jax.models.decoder import hf_config
+from lvm_jax.models.decoder import hf_config, own_folder
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.hf_family import Family
 from lvm_jax.models.decoder.hf_gpt2 import GPT2
@@ -57,7 +57,7 @@ def save(
     dtype: str = "float32",
     tokenizer_fingerprint: str = "",
 ) -> None:
-    """Writes the folder, in the format of the decoder's family.
+    """Writes the folder, in the format of the decoder's family, or in `own_folder`'s.
 
     Args:
       directory: made if missing.
@@ -69,11 +69,16 @@ def save(
     Raises:
       UserError: see `family_of`.
     """
-    family = family_of(config)
-    fields = hf_config.config_to_json(family, config) | {"torch_dtype": dtype}
+    if own_folder.describes(config):
+        fields = own_folder.config_to_json(config)
+    else:
+        family = family_of(config)
+        fields = hf_config.config_to_json(family, config)
+        tensors = to_hugging_face(family, config, tensors)
+    fields["torch_dtype"] = dtype
     if tokenizer_fingerprint:
         fields[hf_config.TOKENIZER] = tokenizer_fingerprint
-    save_folder(directory, fields, to_hugging_face(family, config, tensors))
+    save_folder(directory, fields, tensors)
 
 
 def load_config(
@@ -94,13 +99,11 @@ def load_config(
     Raises:
       UserError: no such file, another kind of model, or a variant that the decoder does not support.
     """
-    return hf_config.config_from_json(
-        read_config(directory),
-        f"{directory}/{CONFIG_FILE}",
-        families=families,
-        reader=reader,
-        **overrides,
-    )
+    fields, where = read_config(directory), f"{directory}/{CONFIG_FILE}"
+    if fields.get("model_type") == own_folder.MODEL_TYPE:
+        hf_config.check_overrides(overrides)
+        return own_folder.config_from_json(fields, where, overrides)
+    return hf_config.config_from_json(fields, where, families=families, reader=reader, **overrides)
 
 
 def load_tokenizer_fingerprint(directory: epath.PathLike) -> str:
@@ -144,6 +147,10 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
         "tokens_per_image": config.tokens_per_image,
         "qk_norm": config.qk_norm,
     }
+    if "moe" in config.mlps:
+        # Dispatch, capacity and noise are how to train it.
+        names = ("experts", "top_k", "router", "attribute_bits", "mix", "renormalize")
+        shape |= {f"moe.{name}": vars(config.moe)[name] for name in names}
     if config.positions != "learned":
         return shape | {"rope_theta": config.rope_theta, "rope_scaling": config.rope_scaling}
     positions = {"max_position_embeddings": config.max_position_embeddings}
@@ -161,12 +168,24 @@ def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) 
     Raises:
       UserError: a file is missing or damaged; or it names every tensor that is missing, unexpected or misshapen.
     """
-    family = family_of(config)
     with TensorFiles(directory) as files:
-        reader = Reader(files, family, config)
-        expected = tensor_shapes(family, config, parameter_shapes(abstract), reader.prefix)
-        check_tensors(expected, reader.stored_parameters(), str(directory))
+        reader = _reader(files, config, parameter_shapes(abstract), str(directory))
         return fill(abstract, reader.read)
+
+
+def _reader(
+    files: TensorFiles, config: DecoderConfig, parameters: Mapping[str, tuple[int, ...]], where: str
+) -> Reader | own_folder.OwnReader:
+    """Reads our parameters from the files, which hold exactly what the decoder has."""
+    if own_folder.describes(config):
+        own = own_folder.OwnReader(files)
+        own.check(parameters, where)
+        return own
+    family = family_of(config)
+    reader = Reader(files, family, config)
+    expected = tensor_shapes(family, config, parameters, reader.prefix)
+    check_tensors(expected, reader.stored_parameters(), where)
+    return reader
 
 
 def parameter_shapes(state: nnx.State) -> dict[str, tuple[int, ...]]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.block import Attend, Block, Period, add_losses
 from lvm_jax.models.decoder.config import DecoderConfig
-from lvm_jax.models.decoder.mlp import Losses, MLPClass
+from lvm_jax.models.decoder.mlp import Losses, MLPClass, Tokens
 from lvm_jax.models.decoder.positions import Rotate
 from lvm_jax.models.stacking import rematerialised, stack
 
@@ -72,6 +72,7 @@ def run_stack(
     rotate: Rotate,
     attend: Attend,
     dropout_key: jax.Array | None = None,
+    tokens: Tokens | None = None,
 ) -> tuple[Float[Array, "B T D"], Losses]:
     """Applies all blocks, in a scan or an unrolled loop, with the configured rematerialisation.
 
@@ -82,6 +83,7 @@ def run_stack(
       rotate: gives queries and keys their positions.
       attend: attention over whole rows.
       dropout_key: None in evaluation.
+      tokens: what MLPs may know of them.
 
     Returns:
       the residual stream after the last block, and the auxiliary losses summed over all blocks.
@@ -89,7 +91,7 @@ def run_stack(
     graphdef, stacked = nnx.split(layers)
 
     def period(x_BTD: jax.Array, layer: nnx.State, key: jax.Array | None) -> Any:
-        return nnx.merge(graphdef, layer)(x_BTD, rotate, attend, key)
+        return nnx.merge(graphdef, layer)(x_BTD, rotate, attend, key, tokens)
 
     period = rematerialised(period, config.remat, scanned=config.scan_layers)
     count = repeats(config)
