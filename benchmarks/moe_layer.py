@@ -23,6 +23,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ def forward_of(graphdef: nnx.GraphDef) -> Callable[..., jax.Array]:
     return forward
 
 
-def ragged(params: nnx.State, x_BTD: jax.Array) -> jax.Array:
+def ragged(params: Any, x_BTD: jax.Array) -> jax.Array:
     """The same by sorted tokens and grouped products."""
     moe, N = config().moe, ROWS * TOKENS
     x = x_BTD.reshape(N, D)
@@ -141,7 +142,9 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.1f} before the start")
     x = jax.random.normal(jax.random.key(1), (ROWS, TOKENS, D))
     made = ways()
-    runs = {name: functools.partial(timed, call) for name, call in steps(made, x).items()}
+    runs: dict[str, Callable[[], Any]] = {
+        name: functools.partial(timed, call) for name, call in steps(made, x).items()
+    }
     compared = ("all experts", "no limit", "ragged dot")
     outputs = {name: np.asarray(jax.jit(made[name][0])(made[name][1], x)) for name in compared}
     with contextlib.ExitStack() as closing:
@@ -151,7 +154,8 @@ def main() -> None:
             layer = made["capacity"][1]
             arrays = {"x": x, "gate": layer["router"]["gate"][...]}
             arrays |= {name: layer[name][...] for name in ("up", "down")}
-            np.savez(weights, **{name: np.asarray(value) for name, value in arrays.items()})
+            host: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+            np.savez(weights, **host)
             peer = closing.enter_context(
                 Peer(args.peer_python, "torch_moe.py", weights, keep_freed_memory=True)
             )
