@@ -84,10 +84,14 @@ def scale_by_task_balance(
         zeros = jax.tree.map(jnp.zeros_like, params)
         return TaskBalanceState(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(
-        updates: Any, state: TaskBalanceState, params: Any = None, *, task_id: jax.Array, **_: Any
-    ) -> tuple[Any, TaskBalanceState]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         del params
+        if "task_id" not in extra:
+            raise UserError(
+                "task-balanced gradients need the task of the batch: give DecoderTask optimizer_args=lambda batch: "
+                '{"task_id": batch["task_id"][0]}'
+            )
+        task_id = extra["task_id"]
         share, weight = jnp.asarray(shares_K)[task_id], jnp.asarray(weights_K)[task_id]
         # A gradient of 0 stays 0.
         norm = jnp.maximum(optax.tree.norm(updates), jnp.finfo(jnp.float32).tiny)

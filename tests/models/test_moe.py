@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,11 @@ def layer(seed=0, **moe):
     return nnx.jit(lambda: MixtureOfExperts(config(**moe), rngs=nnx.Rngs(seed)))()
 
 
+def gate_of(module):
+    assert isinstance(module.router, routers.TokenRouter)
+    return module.router.gate
+
+
 def variant(module, **moe):
     """The same parameters, otherwise computed."""
     other = dataclasses.replace(module.config, **moe)
@@ -54,7 +60,7 @@ def variant(module, **moe):
 
 
 @functools.partial(nnx.jit, static_argnames="whole_rows")
-def run(module, x=X, key=None, attributes=ATTRIBUTES, real=None, whole_rows=True):
+def run(module, x=X, key=None, attributes: Any = ATTRIBUTES, real=None, whole_rows=True):
     return module(x, key, Tokens(attributes, real, whole_rows))
 
 
@@ -75,7 +81,7 @@ def theirs(name, **moe):
     arrays = {key.removeprefix(f"{name}/"): v for key, v in FIXTURE.items() if key.startswith(name)}
     fields = dataclasses.replace(config(**moe), dense_bias="up_bias" in arrays)
     module = MixtureOfExperts(fields, rngs=nnx.Rngs(0))
-    module.router.gate[...] = arrays["gate"]
+    gate_of(module)[...] = arrays["gate"]
     for key in ("up", "down", "up_bias", "down_bias"):
         if key in arrays:
             parameter = vars(module)[key]
@@ -134,7 +140,7 @@ def test_one_expert_is_the_dense_layer(dispatch):
 
 def test_all_experts_chosen_is_the_full_mixture():
     module = layer(top_k=E)
-    p = jax.nn.softmax(X @ module.router.gate[...])
+    p = jax.nn.softmax(X @ gate_of(module)[...])
     h = jax.nn.gelu(jnp.einsum("btd,edf->ebtf", X, module.up[...]))
     expected = jnp.einsum("ebtf,efd,bte->btd", h, module.down[...], p)
     np.testing.assert_allclose(run(module)[0], expected, atol=1e-4)
@@ -267,7 +273,7 @@ def test_the_router_is_fp32_in_bf16():
     wide = module.router.logits(X, None, None)
     narrow = module.router.logits(X.astype(jnp.bfloat16), None, None)
     assert narrow.dtype == wide.dtype == jnp.float32
-    exact = np.asarray(X.astype(jnp.bfloat16), np.float64) @ np.asarray(module.router.gate[...])
+    exact = np.asarray(X.astype(jnp.bfloat16), np.float64) @ np.asarray(gate_of(module)[...])
     np.testing.assert_allclose(narrow, exact, atol=1e-5)
 
 

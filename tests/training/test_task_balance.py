@@ -124,3 +124,11 @@ def test_clipping_normalised_gradients_is_refused():
     config = dataclasses.replace(OptimizerConfig(), clip_norm=0.5)
     with pytest.raises(UserError, match=r"clip_norm=0.5 with gradients of norm 1.0"):
         make_task_balanced_optimizer(config, TaskBalance((1.0, 1.0)), optax.constant_schedule(1.0))
+
+
+def test_a_batch_without_its_task_is_refused():
+    tx = scale_by_task_balance(TaskBalance((1.0,)))
+    with pytest.raises(
+        UserError, match="need the task of the batch: give DecoderTask optimizer_args"
+    ):
+        tx.update(PARAMS, tx.init(PARAMS))

@@ -184,8 +184,8 @@ class _Reader:
         if len(ids) == 6 and len(corners) == 4 and ids[5] == self._box_end:
             left, top, right, bottom = corners
             if left <= right and top <= bottom:
-                box = (left, top, right, bottom)
-                self.boxes.append(tuple(corner / self._last for corner in box))
+                last = self._last
+                self.boxes.append((left / last, top / last, right / last, bottom / last))
             else:
                 self.broken += 6
             return 6
