@@ -13,8 +13,13 @@ REQUIREMENTS = [
 ]
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lvm_jax/__init__.py").read_text())
 
-# Raw data to shards: Beam runs the pipeline, PyAV reads video, OpenCV finds edges, pycocotools fills polygons.
+# Raw data to shards: Beam runs the pipeline, PyAV reads video, OpenCV finds edges, pycocotools fills polygons, and
+# matplotlib draws charts and brings the fonts of rendered pages.
 PIPELINES = ["apache-beam>=2.70", "av>=18", "opencv-python-headless>=4.9", "pycocotools>=2.0.8"]
+PIPELINES += ["matplotlib>=3.9"]
+# Text tokenizers (Apache-2.0). An extra, not a requirement: it installs the client of a model hub and what that needs,
+# and whoever trains on pictures alone reads no text.
+TEXT = ["tokenizers>=0.21"]
 # Annotations by the user's own ONNX networks.
 ONNX = ["onnxruntime>=1.20"]
 # Turntables of mesh files.
@@ -51,6 +56,7 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         "pipelines": PIPELINES,
+        "text": TEXT,
         "onnx": ONNX,
         "meshes": MESHES,
         "mujoco": DM_CONTROL,
@@ -67,6 +73,7 @@ setup(
         "cuda": ["jax[cuda12]"],
         "dev": [
             *PIPELINES,
+            *TEXT,
             *ONNX,
             *MESHES,
             "onnx>=1.17",

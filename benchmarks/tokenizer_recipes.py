@@ -42,7 +42,7 @@ def make_task(recipe: str, args: Any, steps: int) -> TokenizerTask:
     """A recipe at the benchmark's size, for about `steps` steps."""
     read = runpy.run_path(str(pathlib.Path(__file__).parents[1] / CONFIGS))["get_config"]
     ours = recipe == "lvm"
-    config = read(f"quickstart,recipe={recipe}" + (",l2_codes" if ours else ""))
+    config = read(f"small,recipe={recipe}" + (",l2_codes" if ours else ""))
     config.model.resolution = args.resolution
     config.loss.perceptual = args.perceptual
     config.loss.discriminator_start = 0 if ours else args.discriminator_start

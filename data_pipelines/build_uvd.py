@@ -118,9 +118,11 @@ def main() -> None:
         beam_flags=[*_local_workers(args.workers), *shlex.split(args.beam)],
     )
     for name, split in manifest.splits.items():
+        # Words become tokens when they are read, and their number depends on the tokenizer.
         tokens = split["images"] * manifest.tokens_per_image
+        counted = f", {tokens} tokens" if tokens else ""
         print(
-            f"  {name}: {split['sentences']} sentences, {split['images']} images, {tokens} tokens, "
+            f"  {name}: {split['sentences']} sentences, {split['images']} images{counted}, "
             f"{split['shards']} shards"
         )
     for name, source in sorted(manifest.sources.items()):
@@ -131,8 +133,8 @@ def _define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "a file of data_pipelines/configs, or your own")
     flags.DEFINE_string(
         "tokenizer",
-        None,
-        "folder of the trained VQGAN, or of another model that the recipe's encoding needs",
+        "",
+        "folder of the trained VQGAN; with the encoding image_text of a text tokenizer, or none",
     )
     flags.DEFINE_string("output", None, "the data set becomes OUTPUT/NAME/VERSION")
     flags.DEFINE_integer("batch_size", 64, "images encoded at a time", lower_bound=1)
@@ -298,4 +300,4 @@ def _manifest(
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main, required_flags=("config", "tokenizer", "output"))
+    cli.run(main, required_flags=("config", "output"))

@@ -31,14 +31,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_pipelines import assets
-from data_pipelines.annotators.keypoints import draw_keypoints
 from data_pipelines.synthetic import cameras, renderer, scenes, toys
-from data_pipelines.synthetic.edges import true_edges
+from data_pipelines.synthetic.annotations import ANNOTATIONS
 from lvm_jax import cli, files
 from lvm_jax.data.splits import stable_fraction
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
-from lvm_jax.pictures.boxes import draw_boxes
 
 CLIP_FRAMES = 16
 TURNTABLE_VIEWS = 24
@@ -47,6 +45,7 @@ HELD_OUT_FRACTION = 0.12
 _COMPLETE = "corpus.json"
 _STARTED = ".corpus.started.json"  # the settings of an unfinished corpus
 _RENDERED = ("scenes", "clips", "turntables")
+_SCENE_ROLES = ("segmentation", "depth", "normals", "edges", "boxes", "keypoints")
 
 Pictures = dict[str, np.ndarray]  # file name within the item's folder -> uint8 RGB
 
@@ -137,13 +136,17 @@ def render_item(settings: Settings, sort: str, key: str) -> Pictures:
     rng = item_rng(settings, sort, key)
     if sort == "scenes":
         scene, camera = scenes.random_scene(rng), cameras.random_camera(rng)
-        return _annotated(renderer.render(scene, camera, settings.size))
+        frame = renderer.render(scene, camera, settings.size)
+        drawn = {role: ANNOTATIONS[role](frame, toys.CLASS_IDS) for role in _SCENE_ROLES}
+        return {"image.png": frame.image} | {f"{role}.png": x for role, x in drawn.items()}
     if sort == "clips":
         pictures = {}
         for i, (scene, camera) in enumerate(scenes.clip(rng, CLIP_FRAMES)):
             frame = renderer.render(scene, camera, settings.size)
             pictures[f"image/{i:03d}.png"] = frame.image
-            pictures[f"segmentation/{i:03d}.png"] = _classes(frame)
+            pictures[f"segmentation/{i:03d}.png"] = ANNOTATIONS["segmentation"](
+                frame, toys.CLASS_IDS
+            )
         return pictures
     # In turn, not at random: even a small corpus then shows every kind of toy.
     kinds = list(toys.KINDS)
@@ -152,34 +155,6 @@ def render_item(settings: Settings, sort: str, key: str) -> Pictures:
         f"{i:03d}.png": renderer.render(scene, camera, settings.size).image
         for i, (scene, camera) in enumerate(scenes.turntable(body, rng, TURNTABLE_VIEWS))
     }
-
-
-def _annotated(frame: renderer.Frame) -> Pictures:
-    size = len(frame.image)
-    # Boxes are drawn far to near, so that the nearer one covers the other, as in the image.
-    far_first = np.argsort(_distances(frame))[::-1]
-    ids = np.array([toys.CLASS_IDS[kind] for kind in frame.kinds])
-    return {
-        "image.png": frame.image,
-        "segmentation.png": _classes(frame),
-        "depth.png": maps.depth_to_rgb(frame.depth),
-        "normals.png": maps.normals_to_rgb(frame.normals),
-        "edges.png": true_edges(frame.segmentation, frame.depth, frame.normals),
-        "boxes.png": draw_boxes(frame.boxes[far_first], ids[far_first], size),
-        "keypoints.png": draw_keypoints(frame.keypoints, size),
-    }
-
-
-def _distances(frame: renderer.Frame) -> list[float]:
-    """Median depth of each body's visible part; inf for a hidden body."""
-    masks = (frame.segmentation == i + 1 for i in range(len(frame.kinds)))
-    return [float(np.median(frame.depth[mask])) if mask.any() else np.inf for mask in masks]
-
-
-def _classes(frame: renderer.Frame) -> np.ndarray:
-    """The segmentation in class colours, not instance colours: only classes can be told from the image."""
-    ids = np.array([0, *(toys.CLASS_IDS[kind] for kind in frame.kinds)])
-    return maps.ids_to_rgb(ids[frame.segmentation])
 
 
 def _render_all(tasks: list[tuple], settings: Settings, workers: int) -> None:

@@ -4,7 +4,7 @@
 
 reads every record and exits with a non-zero status at the first fault: a wrong CRC, a code out of range, a layout with
 the wrong number of images, a key used twice, an item in two splits, or a count or tokenizer that contradicts the
-manifest.
+manifest. Of image-text records the facets, such as texts and fonts, must not be in two splits either.
 
 Shape legend: M images of all sentences, N codes of an image; H, W of the page.
 """
@@ -24,13 +24,17 @@ from tqdm import tqdm
 
 from data_pipelines.build.encoding import RecordSummary, encoding_named
 from data_pipelines.build.plan import key_items
+from data_pipelines.text_page import text_page
 from lvm_jax import cli
+from lvm_jax.data.image_text.record import ImageText, decode_image_text
+from lvm_jax.data.image_text.store import ENCODING as IMAGE_TEXT_ENCODING
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.manifest import FILE_NAME, SENTENCE_ENCODING, Manifest, check_compatible
 from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.data.records.shards import find_dataset, find_shards
 from lvm_jax.data.sentences.sentence_record import decode_example
 from lvm_jax.data.sentences.visual_sentence import VisualSentence
+from lvm_jax.data.text_tokenizer import TextTokenizer
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import decode_codes
 from lvm_jax.models.tokenizer.vqgan import VQGAN
@@ -72,6 +76,7 @@ def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
     found = Report({}, {}, collections.Counter(), collections.Counter())
     keys: set[str] = set()
     split_of_item: dict[tuple[str, str], str] = {}
+    split_of_facet: dict[tuple[str, str], str] = {}
     lengths: dict[str, list[int]] = {}
     for split in manifest.splits:
         shards = split_shards(folder, manifest, split)
@@ -85,7 +90,7 @@ def verify(folder: epath.PathLike, tokenizer: VQGAN | None = None) -> Report:
                 if sentence.key in keys:
                     raise UserError(f"{where}: its key occurs twice; build the shards again")
                 keys.add(sentence.key)
-                _check_split(sentence, split, split_of_item, where)
+                _check_split(sentence, split, split_of_item, split_of_facet, where)
                 found.sentences[split] += 1
                 found.images[split] += sentence.values
                 found.source_sentences[sentence.source] += 1
@@ -142,35 +147,73 @@ def sample(folder: epath.PathLike, count: int, seed: int) -> list[VisualSentence
     manifest = Manifest.load(folder)
     if manifest.encoding != SENTENCE_ENCODING:
         raise UserError(
-            f"{folder} is in the encoding {manifest.encoding!r}: a page shows {SENTENCE_ENCODING!r}; omit --page"
+            f"{folder} is in the encoding {manifest.encoding!r}: a page shows {SENTENCE_ENCODING!r} or "
+            f"{IMAGE_TEXT_ENCODING!r}; omit --page"
         )
+    return [
+        _decode(shard, i, manifest) for shard, i in _drawn_places(folder, manifest, count, seed)
+    ]
+
+
+def sample_image_text(folder: epath.PathLike, count: int, seed: int) -> list[ImageText]:
+    """The same of a data set of image-text records."""
+    records = []
+    for shard, i in _drawn_places(folder, Manifest.load(folder), count, seed):
+        with _told(shard, i):
+            records.append(decode_image_text(shard[i]))
+    return records
+
+
+def _drawn_places(
+    folder: epath.PathLike, manifest: Manifest, count: int, seed: int
+) -> list[tuple[RecordFile, int]]:
     splits = [split_shards(epath.Path(folder), manifest, split) for split in manifest.splits]
     places = [(shard, i) for shards in splits for shard in shards for i in range(len(shard))]
-    chosen = [places[i] for i in np.random.default_rng(seed).permutation(len(places))[:count]]
-    return [_decode(shard, i, manifest) for shard, i in chosen]
+    return [places[i] for i in np.random.default_rng(seed).permutation(len(places))[:count]]
 
 
 def main() -> None:
     """The command line."""
     args = flags.FLAGS
     folder = find_dataset(args.shards)
-    tokenizer = VQGAN.from_pretrained(args.tokenizer)
+    manifest = Manifest.load(folder)
+    tokenizer = None
+    if manifest.encoding == IMAGE_TEXT_ENCODING:
+        if args.tokenizer:
+            fingerprint = TextTokenizer(args.tokenizer).fingerprint
+            check_compatible(manifest, tokenizer_fingerprint=fingerprint)
+    elif args.tokenizer:
+        tokenizer = VQGAN.from_pretrained(args.tokenizer)
+    else:
+        raise UserError(
+            "--tokenizer is missing: name the folder of the VQGAN that wrote the shards"
+        )
     found = verify(folder, tokenizer)
     for split, sentences in found.sentences.items():
         print(f"{split}: {sentences} sentences, {found.images[split]} images")
     for source, sentences in sorted(found.source_sentences.items()):
         print(f"  {source}: {sentences} sentences, {found.source_images[source]} images")
     if args.page:
-        sentences = sample(folder, args.rows, args.seed)
-        Image.fromarray(render_page(sentences, tokenizer)).save(args.page)
-        print(f"{args.page}: {len(sentences)} sentences at random")
+        if tokenizer is None:
+            records = sample_image_text(folder, args.rows, args.seed)
+            page = text_page(records, args.font)
+        else:
+            records = sample(folder, args.rows, args.seed)
+            page = render_page(records, tokenizer)
+        Image.fromarray(page).save(args.page)
+        print(f"{args.page}: {len(records)} sentences at random")
     print(f"{folder}: every record is what the manifest says")
 
 
 def _define_flags() -> None:
     flags.DEFINE_string("shards", None, "the OUTPUT of build_uvd, or the NAME/VERSION below it")
-    flags.DEFINE_string("tokenizer", None, "folder of the VQGAN that wrote the shards")
+    flags.DEFINE_string(
+        "tokenizer",
+        "",
+        "folder of the VQGAN that wrote the shards; of image-text shards the text tokenizer, or none",
+    )
     flags.DEFINE_string("page", None, "a PNG to draw some sentences on")
+    flags.DEFINE_string("font", "DejaVuSans", "of the words on a page of image-text records")
     flags.DEFINE_integer("rows", 16, "sentences on the page", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "picks the sentences of the page")
 
@@ -214,7 +257,11 @@ def _check_source(sentence: RecordSummary, manifest: Manifest, where: str) -> No
 
 
 def _check_split(
-    sentence: RecordSummary, split: str, split_of_item: dict[tuple[str, str], str], where: str
+    sentence: RecordSummary,
+    split: str,
+    split_of_item: dict[tuple[str, str], str],
+    split_of_facet: dict[tuple[str, str], str],
+    where: str,
 ) -> None:
     # By source: two sources may both have an item `0001.png`, and those are different files.
     for item in key_items(sentence.key):
@@ -222,6 +269,12 @@ def _check_split(
         if other != split:
             raise UserError(
                 f"{where}: item {item!r} is in {other!r} too; an item belongs to one split"
+            )
+    for facet in sentence.facets:
+        other = split_of_facet.setdefault((sentence.source, facet), split)
+        if other != split:
+            raise UserError(
+                f"{where}: {facet!r} is in {other!r} too; it must be in one split: give its entry together=HELD_OUT"
             )
 
 
@@ -259,4 +312,4 @@ def _check_tfds(folder: epath.Path, lengths: dict[str, list[int]]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main, required_flags=("shards", "tokenizer"))
+    cli.run(main, required_flags=("shards",))

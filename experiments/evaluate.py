@@ -4,34 +4,46 @@ r"""Scores a tokenizer and a decoder on held-out data.
 
   python experiments/evaluate.py --tokenizer=DIR --images=DIR --output=OUT      # a tokenizer alone
 
-OUT/results.json has, by name: "reconstruction" (PSNR, SSIM, codebook use, and LPIPS and a Frechet distance if their
-weights are installed), "next_token" (loss and perplexity beside baselines without a network), "in_context" (perplexity
-against the number of images before) and "annotations" (perplexity of each annotation type after --shots pairs).
-OUT/results.md has the same as tables, and OUT/reconstructions.png shows images above their reconstructions. For
-benchmarks on public data sets see experiments/evaluate_benchmarks.py.
+OUT/results.json has, by name, of the tokenizer: "reconstruction" (PSNR, SSIM, codebook use, and LPIPS and a Frechet
+distance if their weights are installed), "codes" (how local and how canonical they are, entropy beside their
+neighbours), "probe" (the held-out loss of a small decoder trained for --probe_steps: about three minutes on two cores
+for 64 codes an image; 0 switches it off) and, with --maps, "ceilings" (annotation maps encoded and decoded). Of the
+decoder: "next_token" (loss and perplexity beside baselines without a network), "controls" (what the query, the pairs
+and the frames before are worth, for each task), "in_context" (perplexity against the number of images before) and
+"annotations" (perplexity of each annotation type after --shots pairs). OUT/results.md has the same as tables, and
+OUT/reconstructions.png shows images above their reconstructions. For benchmarks on public data sets see
+experiments/evaluate_benchmarks.py.
 """
 
 import json
 from typing import Any
 
+import numpy as np
 from absl import flags
 from etils import epath
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from lvm_jax import cli, files
 from lvm_jax.data.records.manifest import check_compatible
 from lvm_jax.data.sentences.sentence_store import SentenceStore
-from lvm_jax.data.splits import spread
+from lvm_jax.data.splits import read_held_out, spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation import about
+from lvm_jax.evaluation.base import Evaluator
 from lvm_jax.evaluation.lpips import installed_lpips
+from lvm_jax.evaluation.lvm.controls import ControlsEvaluator
 from lvm_jax.evaluation.lvm.models import load_pair
 from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
-from lvm_jax.evaluation.tokenizer.images import held_out_squares
+from lvm_jax.evaluation.tokenizer.ceilings import CeilingsEvaluator, held_out_maps
+from lvm_jax.evaluation.tokenizer.codes import CodesEvaluator
+from lvm_jax.evaluation.tokenizer.images import held_out_squares, probe_squares
+from lvm_jax.evaluation.tokenizer.probe import ProbeEvaluator
 from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
+from lvm_jax.reporting import controls
 from lvm_jax.reporting.figures import save_comparison
 from lvm_jax.reporting.markdown import as_markdown
 
@@ -60,8 +72,25 @@ _OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=T
 _MAX_IMAGES = flags.DEFINE_integer(
     "max_images", 256, "images to reconstruct, evenly spread; 0 takes all"
 )
+_MAPS = flags.DEFINE_string(
+    "maps",
+    None,
+    "folder of annotated items, ITEM/ROLE.png, such as CORPUS/scenes: the ceilings of its maps. Those that "
+    "CORPUS/validation.txt lists, without such a file --held_out; with --held_out_fraction=1 all",
+)
+_MAX_MAPS = flags.DEFINE_integer("max_maps", 128, "items of --maps, evenly spread; 0 takes all")
+_PROBE_STEPS = flags.DEFINE_integer(
+    "probe_steps",
+    1000,
+    "steps of the probe that learns the tokenizer's codes; 0: no probe",
+    lower_bound=0,
+)
+_PROBE_SEEDS = flags.DEFINE_integer("probe_seeds", 1, "probes to train and average", lower_bound=1)
 _MAX_SENTENCES = flags.DEFINE_integer(
     "max_sentences", 512, "sentences to score, evenly spread; 0 takes all"
+)
+_CONTROL_SENTENCES = flags.DEFINE_integer(
+    "control_sentences", 64, "sentences of each task, each scored seven times; 0 takes all"
 )
 _TRAIN_SENTENCES = flags.DEFINE_integer(
     "train_sentences",
@@ -112,15 +141,51 @@ def main() -> None:
         **about_data,
         reconstruction.name: reconstruction.score(made),
     }
+    of_codes = _of_tokenizer(images, vqgan.config.resolution)
+    for name, evaluator in tqdm(of_codes.items(), desc="tokenizer", unit="evaluator"):
+        results[name] = evaluator.run(vqgan)
     for name, evaluator in tqdm(evaluators.items(), desc="evaluation", unit="evaluator"):
         results[name] = evaluator.run(scorer)
     output, shown = epath.Path(_OUTPUT.value), spread(len(images), 16)
     save_comparison(
         made.originals_MHWC[shown], made.decoded_MHWC[shown], output / "reconstructions.png"
     )
-    (output / "results.md").write_text(as_markdown(results))
+    (output / "results.md").write_text(_as_markdown(results))
     files.write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     print(f"the results are in {output / 'results.md'}")
+
+
+def _as_markdown(results: dict[str, Any]) -> str:
+    """All results as tables; those of the controls by task, since as one list they would hide the rest."""
+    rest = as_markdown({k: v for k, v in results.items() if k != ControlsEvaluator.name})
+    measured = results.get(ControlsEvaluator.name)
+    return f"{rest}\n## controls\n\n{controls.as_markdown(measured)}" if measured else rest
+
+
+def _of_tokenizer(
+    images: UInt8[np.ndarray, "M H W 3"], resolution: int
+) -> dict[str, Evaluator[VQGAN]]:
+    """The evaluators of the codes; their data is read before any of them runs."""
+    found: list[Evaluator[VQGAN]] = [CodesEvaluator(images)]
+    if _MAPS.value:
+        # The corpus of the maps says which items are held out; --held_out may be of other images.
+        beside = epath.Path(_MAPS.value).parent / "validation.txt"
+        listing = beside if beside.exists() else _HELD_OUT.value or beside
+        held_out = None if _HELD_OUT_FRACTION.value == 1 else read_held_out(listing)
+        of_role = held_out_maps(_MAPS.value, resolution, held_out, _MAX_MAPS.value)
+        found.append(CeilingsEvaluator(of_role))
+    if _PROBE_STEPS.value:
+        learnt, asked = probe_squares(
+            _IMAGES.value,
+            _TOKENIZER.value,
+            resolution,
+            held_out=_HELD_OUT.value,
+            fraction=_HELD_OUT_FRACTION.value,
+        )
+        found.append(
+            ProbeEvaluator(learnt, asked, steps=_PROBE_STEPS.value, seeds=_PROBE_SEEDS.value)
+        )
+    return {evaluator.name: evaluator for evaluator in found}
 
 
 def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
@@ -131,6 +196,7 @@ def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
         sentence_evaluators(
             held_out,
             max_sentences=_MAX_SENTENCES.value,
+            control_sentences=_CONTROL_SENTENCES.value,
             context_sentences=_CONTEXT_SENTENCES.value,
             shots=_SHOTS.value,
             train=SentenceStore(shards, "train") if _TRAIN_SENTENCES.value >= 0 else None,

@@ -13,6 +13,9 @@ r"""Scores a decoder on a benchmark in context, beside the tokenizer's ceiling a
   scene_ROLE (--held_out)    CORPUS/scenes of the embedded corpus     segmentation (mIoU over classes), depth, normals,
                                                                       edges, keypoints (PCK), against exact truth
 
+With --controls the decoder also answers every question with another question's query, and after shuffled answers: a
+score that stays the same says nothing of what the decoder reads.
+
 OUT/NAME.json and OUT/NAME.md have the scores. OUT/NAME.html shows them with the best, middle and worst answers, whose
 pictures are in OUT/NAME/.
 """
@@ -22,8 +25,10 @@ from etils import epath
 
 from lvm_jax import cli, files
 from lvm_jax.evaluation.lpips import installed_lpips
+from lvm_jax.evaluation.lvm.benchmark_controls import changes, control_states
 from lvm_jax.evaluation.lvm.benchmarks import BENCHMARKS, Questions, read_episodes
 from lvm_jax.evaluation.lvm.models import load_pair
+from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.lvm.shown_answers import show_answers
 from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Subject
 from lvm_jax.inference.images import Engine
@@ -48,6 +53,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "of the support and of the draws")
 _CASES = flags.DEFINE_integer(
     "cases", 3, "answers to show of the best, the middle and the worst each", lower_bound=1
 )
+_CONTROLS = flags.DEFINE_bool(
+    "controls", False, "ask again with other queries and shuffled answers; three times the time"
+)
 _BATCH = flags.DEFINE_integer("batch_size", 8, "questions answered at once", lower_bound=1)
 
 
@@ -70,10 +78,18 @@ def main() -> None:
         lpips_weights=installed_lpips(),
     )
     subject = Subject(engine, vqgan)
+    scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
+    # First: it refuses questions that cannot be swapped.
+    controls = (
+        control_states(evaluator, subject, scorer, seed=_SEED.value) if _CONTROLS.value else []
+    )
     each = evaluator.each(subject)
     about = {
         "shots": _SHOTS.value, "seed": _SEED.value, "fold": _FOLD.value, "tokenizer": vqgan.fingerprint(),
     }  # fmt: skip
+    if controls:
+        each = [scores | added for scores, added in zip(each, controls, strict=True)]
+        about |= changes(each)
     results = {name: about | evaluator.result(each)}
     answers = show_answers(evaluator, subject, each, output / name, _CASES.value)
     files.write(output / f"{name}.html", task_page(name, results[name], answers))

@@ -46,7 +46,7 @@ def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
         ),
         Command(
             "tokenizer",
-            "a VQGAN learns to turn a 32 x 32 image into 64 codes of 512, and back",
+            "k-means and a small network turn a 32 x 32 image into 64 codes of 512, and back",
             f"experiments/train.py --config=experiments/configs/tokenizer.py:quickstart,embedded{local} "
             f"--workdir={w}/tokenizer --config.data.images={w}/corpus --config.data.held_out={w}/corpus/validation.txt",
         ),
@@ -66,7 +66,7 @@ def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
             "evaluation",
             "held-out images and sentences, beside honest baselines",
             f"experiments/evaluate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
-            f"--images={w}/corpus --output={w}/evaluation --shots=3{held_out}",
+            f"--images={w}/corpus --maps={w}/corpus/scenes --probe_steps=0 --output={w}/evaluation --shots=3{held_out}",
         ),
         Command(
             "prompts",

@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from lvm_jax import cli
-from lvm_jax.config import from_mapping
+from lvm_jax.config import defaults, from_mapping
 from lvm_jax.parallel import runtime
 from lvm_jax.recipes import recipe_named
 from lvm_jax.training.loop import train
@@ -34,6 +34,7 @@ def main() -> None:
         workdir=workdir,
         evaluations=run.evaluations,
         experiment=run.record,
+        defaults=defaults(recipe.experiment),
         warm_start=run.warm_start,
     )
     run.export(state, workdir / "model")

@@ -88,6 +88,22 @@ def to_dict(config: Any) -> Any:
     return config
 
 
+def defaults(cls: type) -> dict[str, Any]:
+    """The defaults of a dataclass's fields, and of those of dataclasses in it, as `to_dict` would give them.
+
+    Fields without a default are absent, even within a part that has none itself.
+    """
+    found, hints = {}, typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = to_dict(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = to_dict(field.default_factory())
+        elif dataclasses.is_dataclass(hint := hints[field.name]) and isinstance(hint, type):
+            found[field.name] = defaults(hint)
+    return found
+
+
 def differences(old: Any, new: Any, where: str = "config") -> list[str]:
     """Lists the leaves in which two plain nested dicts differ: `config.seed: 0 -> 1`. NaN equals NaN."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

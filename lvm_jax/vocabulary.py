@@ -16,6 +16,13 @@ from jaxtyping import Bool
 
 from lvm_jax.errors import UserError
 
+# Ids of the unified system behind its image codes (arXiv 2312.02520, Table 5): the paper names BOI, BOT and EOC, its
+# padding implies a fourth, and the size of its vocabulary leaves room for nine.
+_UNIFIED_SPECIALS = ("boi", "bot", "eoc", "pad")
+_UNIFIED_RESERVED = 9
+# Around a category and around a box, if there are bins for boxes.
+_UNIFIED_BRACKETS = ("c_st", "c_ed", "b_st", "b_ed")
+
 # The ids behind the codes in the published LVM vocabulary of 8292: BOS, EOS, PAD, and 97 unused ones.
 _LVM_RESERVED = 100
 
@@ -114,6 +121,33 @@ class Vocabulary:
                 f"{_LVM_RESERVED + 1}"
             )
         return cls.lvm(vocab_size - _LVM_RESERVED)
+
+    @classmethod
+    def unified(cls, text: int = 50_257, image: int = 1_024, bins: int = 0) -> "Vocabulary":
+        """Text and images in one vocabulary (arXiv 2312.02520): 51,290 ids; 52,295 with 1,001 bins.
+
+        The order is text, image codes, specials, bins. `boi` and `bot` begin an image and a text, `eoc` ends a pair,
+        `pad` fills a text. With bins there are also the brackets `c_st` and `c_ed` of a category, and `b_st` and `b_ed`
+        of a box. BOS and EOS are `boi` and `eoc`: every sequence begins with an image and ends with a pair's end.
+
+        Args:
+          text: ids of the text tokenizer; GPT-2's by default.
+          image: codes of the image tokenizer.
+          bins: places along an edge of an image, 0 and 1 included, that a box's corner may have; 0: no boxes.
+
+        Raises:
+          UserError: no ids of text or of images, or a single bin.
+        """
+        if bins < 0 or bins == 1:
+            raise UserError(f"bins is {bins}: it must be 0 or at least 2, for both ends of an edge")
+        brackets = _UNIFIED_BRACKETS if bins else ()
+        first = text + image
+        named = {name: first + i for i, name in enumerate(_UNIFIED_SPECIALS)}
+        named |= {name: first + _UNIFIED_RESERVED + i for i, name in enumerate(brackets)}
+        sizes = {"text": text, "image": image, "specials": _UNIFIED_RESERVED + len(brackets)}
+        if bins:
+            sizes["bins"] = bins
+        return cls.of(sizes, named | {"bos": named["boi"], "eos": named["eoc"]})
 
     @property
     def size(self) -> int:

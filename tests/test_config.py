@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from ml_collections import ConfigDict
 
-from lvm_jax.config import differences, from_mapping, parse_arg, to_dict
+from lvm_jax.config import defaults, differences, from_mapping, parse_arg, to_dict
 from lvm_jax.errors import UserError
 
 
@@ -128,3 +128,21 @@ def test_a_mistake_on_the_command_line_is_one_line(words, message, tmp_path):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_defaults_are_those_of_all_parts():
+    @dataclasses.dataclass(frozen=True)
+    class Part:
+        needed: int
+        size: tuple[int, ...] = (1, 2)
+
+    @dataclasses.dataclass(frozen=True)
+    class Whole:
+        part: Part
+        seed: int
+        other: Part = dataclasses.field(default_factory=lambda: Part(3))
+
+    assert defaults(Whole) == {
+        "part": {"size": [1, 2]},
+        "other": {"needed": 3, "size": [1, 2]},
+    }

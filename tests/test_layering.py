@@ -22,7 +22,8 @@ RANKS = [
     {"pictures", "weights"},
     {"models", "losses", "data", "metrics", "reporting", "analysis"},
     {"inference"},
-    {"tasks", "evaluation"},
+    {"tasks"},
+    {"evaluation"},
     {"training", "release"},
     {"recipes", "demo"},
 ]
@@ -36,16 +37,21 @@ SUBRANKS = {
     "data": [
         {"shuffle", "splits", "dealing", "mixture"},
         {"step_loader"},
-        {"records"},
-        {"sentences", "images"},
+        {"records", "text_tokenizer"},
+        {"sentences", "images", "image_text", "in_context"},
     ],
+    # A tokenizer is judged by the decoder that learns its codes.
     "evaluation": [
         {"base"},
-        {"lvm", "tokenizer"},
+        {"lvm"},
+        {"tokenizer"},
     ],
     "models": [
         {"attention"},
+        {"stacking"},
         {"decoder", "tokenizer"},
+        # They share the decoder's norms, and in the end feed it.
+        {"towers"},
     ],
     "reporting": [
         {"charts", "figures", "numbers", "templates"},
@@ -77,6 +83,7 @@ EXTRAS = {
     "scikit-image": {"skimage"},
     "tensorflow-cpu": {"tensorflow"},
     "tensorflow-datasets": {"tensorflow_datasets"},
+    "tokenizers": {"tokenizers"},
     "trimesh": {"trimesh"},
     "wandb": {"wandb"},
 }
@@ -103,6 +110,7 @@ READERS = {
         "lvm_jax/data/images/sources.py",
         "tensorflow_datasets",
     ): "reads sources named tfds:NAME:SPLIT",
+    ("lvm_jax/data/text_tokenizer.py", "tokenizers"): "tokenizes text",
     ("lvm_jax/demo/page.py", "gradio"): "is the page",
     ("lvm_jax/models/decoder/quantized.py", "qwix"): "quantises",
     ("lvm_jax/reporting/charts.py", "matplotlib"): "draws",

@@ -19,13 +19,15 @@ def test_the_published_lvm_ids():
 
 def test_the_ids_of_the_unified_system():
     """Text, image codes, nine specials: 51,290 ids; with 1,001 bins and four brackets 52,295 (arXiv 2312.02520)."""
-    specials = {"boi": 51_281, "bot": 51_282, "eoc": 51_283}
-    plain = Vocabulary.of({"text": 50_257, "image": 1_024, "specials": 9}, specials)
-    assert plain.size == 51_290
-    assert plain["image"].start == 50_257
-    boxes = Vocabulary.of({"text": 50_257, "image": 1_024, "specials": 13, "bins": 1_001}, specials)
-    assert boxes.size == 52_295
-    assert boxes.special("boi") == plain.special("boi")
+    plain, boxes = Vocabulary.unified(), Vocabulary.unified(bins=1001)
+    assert (plain.size, boxes.size) == (51_290, 52_295)
+    assert plain["image"] == IdRange("image", 50_257, 51_281)
+    names = ("boi", "bot", "eoc", "pad")
+    assert [plain.special(name) for name in names] == [51_281, 51_282, 51_283, 51_284]
+    assert [boxes.special(name) for name in names] == [51_281, 51_282, 51_283, 51_284]
+    assert boxes["bins"] == IdRange("bins", 51_294, 52_295)
+    brackets = ("c_st", "c_ed", "b_st", "b_ed")
+    assert [boxes.special(name) for name in brackets] == [51_290, 51_291, 51_292, 51_293]
 
 
 def test_a_mask_allows_the_named_ranges_and_specials_only():

@@ -35,6 +35,15 @@ def load_pack() -> list[PackItem]:
     return items
 
 
+_TEXTS = [
+    "",
+    "# Texts to render",
+    "",
+    "The sentences of texts/english.txt and texts/han.txt were written for this project; texts/words.txt is a list of",
+    "common English words. They are under the licence of the project, Apache-2.0.",
+]
+
+
 def licences_table(items: list[PackItem]) -> str:
     """The text of LICENSES.md: one line per file."""
     lines = [
@@ -51,4 +60,4 @@ def licences_table(items: list[PackItem]) -> str:
     for item in items:
         cells = (item.file, item.subject, item.author, item.licence, item.origin, item.package)
         lines.append("| " + " | ".join(cell.replace("|", "%7C") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_TEXTS]) + "\n"

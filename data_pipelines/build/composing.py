@@ -52,7 +52,7 @@ class Composed:
     Attributes:
       planned: its place in the plan.
       entry: the recipe's entry that it belongs to.
-      values: in order; pictures are squares of the recipe's size.
+      values: in order; pictures are squares of the recipe's size, or as they are if it is 0.
       layout: the role of each value, such as `image,depth,image,depth`.
     """
 
@@ -107,7 +107,7 @@ class SentenceMaker:
         return Composed(planned, entry, [self._to_size(value) for value in values], layout)
 
     def _to_size(self, value: Value) -> Value:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and self._recipe.image_size:
             return resize_and_crop(value, self._recipe.image_size, self._recipe.resize)
         return value
 

@@ -17,8 +17,12 @@ import numpy as np
 from jaxtyping import UInt
 
 from data_pipelines.build.composing import Composed
+from data_pipelines.build.image_text import ImageTextEncoder
 from data_pipelines.build.recipe import DEFAULT_ENCODING, Recipe
 from data_pipelines.items import Kind, Value, pictures
+from lvm_jax.data.image_text.record import FORMATS, IMAGE_TEXT, decode_image_text
+from lvm_jax.data.image_text.store import ENCODING as IMAGE_TEXT_ENCODING
+from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.records.record_index import Facts, Schema
 from lvm_jax.data.sentences.sentence_record import decode_example, encode_with_facts, schema_of
@@ -26,6 +30,7 @@ from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import encode_images
 from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.decode import BadImage, load_image
 
 
 class Encoder(Protocol):
@@ -60,12 +65,19 @@ class Encoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RecordSummary:
-    """What can be read from every record, whatever its encoding."""
+    """What can be read from every record, whatever its encoding.
+
+    Attributes:
+      key, source, category: of the record.
+      values: how many; its pictures, if the encoding takes pictures.
+      facets: what may not be in two splits beside its items, such as `font=DejaVuSans`.
+    """
 
     key: str
     source: str
     category: int
-    values: int  # how many
+    values: int
+    facets: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +111,10 @@ class VqganEncoder:
         Raises:
           UserError: the folder holds no tokenizer.
         """
+        if not vqgan_dir:
+            raise UserError(
+                "no tokenizer is given: config.encoding 'vqgan' needs --tokenizer, the folder of a trained VQGAN"
+            )
         self.vqgan = VQGAN.from_pretrained(vqgan_dir)
         self.fingerprint = self.vqgan.fingerprint()
         sentences = schema_of(self.vqgan.codebook_size)
@@ -151,11 +167,25 @@ def _read_sentence(record: bytes, manifest: Manifest) -> RecordSummary:
     return RecordSummary(sentence.key, sentence.source, sentence.category, len(sentence.codes))
 
 
+def _read_image_text(data: bytes, manifest: Manifest) -> RecordSummary:
+    del manifest  # records of any text tokenizer are alike
+    record = decode_image_text(data)
+    for content in record.images:
+        try:
+            load_image(content, formats=FORMATS)
+        except BadImage as error:
+            raise CorruptRecord(f"record {record.key!r}: {error}") from error
+    return RecordSummary(
+        record.key, record.source, record.category, len(record.images), record.facets
+    )
+
+
 # What a recipe's `encoding` can name.
 ENCODINGS: dict[str, Encoding] = {
     DEFAULT_ENCODING: Encoding(
         VqganEncoder, _read_sentence, lambda manifest: schema_of(manifest.codebook_size)
     ),
+    IMAGE_TEXT_ENCODING: Encoding(ImageTextEncoder, _read_image_text, lambda manifest: IMAGE_TEXT),
 }
 
 

@@ -11,12 +11,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from data_pipelines import documents, sentences, sources
 from data_pipelines.annotators import ANNOTATORS
-from data_pipelines.sentences import COMPOSERS, Composer
-from data_pipelines.sources import SOURCES, Annotated, Source
+from data_pipelines.sentences import Composer
+from data_pipelines.sources import Annotated, Source
 from lvm_jax import config as config_lib
 from lvm_jax.errors import UserError
 
+SOURCES = {**sources.SOURCES, **documents.SOURCES}
+COMPOSERS = {**sentences.COMPOSERS, **documents.COMPOSERS}
 SPLITS = ("train", "validation")
 DEFAULT_ENCODING = "vqgan"
 # The folders that a config file may ask the user for.
@@ -58,7 +61,8 @@ class Recipe:
     Attributes:
       name, version: of the data set to write.
       entries: the mix.
-      image_size: side of the square that each picture is resized to; "vqgan" needs the tokenizer's own size.
+      image_size: side of the square that each picture is resized to; "vqgan" needs the tokenizer's own size. 0 leaves
+        pictures as they are, for "image_text".
       encoding: a name in `encoding.ENCODINGS`.
       resize: "squash" changes the aspect ratio (the paper's evaluation); "center" keeps the middle of the long side.
       max_images: the most images in a sentence; a row has room for (seq_len - 1) // tokens_per_image.

@@ -16,7 +16,7 @@ from data_pipelines.build.composing import Composed, ItemCache, SentenceMaker, T
 from data_pipelines.build.encoding import Encoder
 from data_pipelines.build.plan import PlannedSentence
 from data_pipelines.build.recipe import Recipe
-from data_pipelines.items import Value, digest, refuse_other_kinds
+from data_pipelines.items import Kind, Value, digest, kind_of, num_bytes, refuse_other_kinds
 from lvm_jax import files
 from lvm_jax.config import to_dict
 from lvm_jax.data.records.record_index import Facts, index_path
@@ -24,6 +24,7 @@ from lvm_jax.data.records.writer import TFRecordWriter
 from lvm_jax.errors import UserError
 
 IMAGES_AT_ONCE = 512  # values that wait for the encoder: 100 MB as pictures of 256 pixels
+BYTES_AT_ONCE = 1 << 28  # or so many bytes of them: 85 pages of 1024 pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ShardSummary:
       fingerprint: of the plan, see `plan.fingerprint`.
       complete: False if too many bad items made the writer give up; then there is no record file.
       num_bytes: the size of the record file.
-      sentences, images: source name -> count; values of every kind count as images.
+      sentences, images: source name -> count. Of an encoding without pictures, all values count as images.
       bad_items: `source:key` -> why it was skipped.
     """
 
@@ -103,7 +104,7 @@ class ShardWriter:
                         continue
                     name = sentence.entry.source.name
                     sentences[name] = sentences.get(name, 0) + 1
-                    images[name] = images.get(name, 0) + len(sentence.values)
+                    images[name] = images.get(name, 0) + self._images(sentence)
                     pending.add(sentence)
                 pending.flush()
         except TooManyBadItems:
@@ -115,6 +116,11 @@ class ShardWriter:
         summary.save(task.summary)
         return summary
 
+    def _images(self, sentence: Composed) -> int:
+        if Kind.PICTURE not in self._encoder.takes:
+            return len(sentence.values)
+        return sum(kind_of(value) == Kind.PICTURE for value in sentence.values)
+
 
 class _Pending:
     """One shard's sentences that wait for the encoder, and the values encoded so far."""
@@ -122,7 +128,7 @@ class _Pending:
     def __init__(self, encoder: Encoder, write: Callable[[bytes, Facts], None]):
         self._encoder, self._write = encoder, write
         self._sentences: list[Composed] = []
-        self._waiting = 0  # values of these sentences
+        self._waiting = self._bytes = 0  # values of these sentences
         # Clips and annotated images recur: each value is encoded once per shard and found again by its digest. Not
         # once per process, or the contents of a batch would depend on which shards the worker wrote before.
         self._encoded: dict[bytes, Any] = {}
@@ -132,7 +138,8 @@ class _Pending:
         refuse_other_kinds(sentence.values, self._encoder.takes, what, "the recipe's encoding")
         self._sentences.append(sentence)
         self._waiting += len(sentence.values)
-        if self._waiting >= IMAGES_AT_ONCE:
+        self._bytes += sum(map(num_bytes, sentence.values))
+        if self._waiting >= IMAGES_AT_ONCE or self._bytes >= BYTES_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
@@ -149,7 +156,7 @@ class _Pending:
         for sentence, of_sentence in zip(self._sentences, digests, strict=True):
             self._write(*self._encoder.record(sentence, [self._encoded[d] for d in of_sentence]))
         self._sentences.clear()
-        self._waiting = 0
+        self._waiting = self._bytes = 0
 
 
 def read_summary(task: ShardTask, fingerprint: str) -> ShardSummary | None:

@@ -8,10 +8,13 @@ Items are what a source loads (`data_pipelines.items`), at any size; pictures ar
 """
 
 from data_pipelines.sentences.annotations import MultiAnnotation
+from data_pipelines.sentences.attribute import Attribute
 from data_pipelines.sentences.base import Composer, Unfit
 from data_pipelines.sentences.category import CategoryGroup
+from data_pipelines.sentences.class_rules import ClassMask, Palette, Recolour
 from data_pipelines.sentences.pairs import Pairs
 from data_pipelines.sentences.single import SingleImage
+from data_pipelines.sentences.transformation import Transformation
 from data_pipelines.sentences.turntable import Turntable
 from data_pipelines.sentences.video import AnnotatedVideo, Video
 
@@ -24,16 +27,26 @@ COMPOSERS: dict[str, type] = {
     "video": Video,
     "annotated_video": AnnotatedVideo,
     "turntable": Turntable,
+    "class_mask": ClassMask,
+    "palette": Palette,
+    "recolour": Recolour,
+    "attribute": Attribute,
+    "transformation": Transformation,
 }
 
 __all__ = [
     "COMPOSERS",
     "AnnotatedVideo",
+    "Attribute",
     "CategoryGroup",
+    "ClassMask",
     "Composer",
     "MultiAnnotation",
     "Pairs",
+    "Palette",
+    "Recolour",
     "SingleImage",
+    "Transformation",
     "Turntable",
     "Unfit",
     "Video",

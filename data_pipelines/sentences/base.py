@@ -1,5 +1,6 @@
 """What a composer is, and what composers share: grouping items, taking pictures of an item, crops."""
 
+import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -71,6 +72,32 @@ def permuted_groups(keys: Sequence[str], size: int, rng: np.random.Generator) ->
     return [filled(order[i : i + size], size, keys, rng) for i in range(0, len(order), size)]
 
 
+def class_groups(
+    keys: Sequence[str], class_of: str, size: int, fewest: int, rng: np.random.Generator
+) -> Groups:
+    """Groups of at most `size` keys of one class; groups of different classes alternate at random.
+
+    Args:
+      keys: of items.
+      class_of: a regular expression for whole keys; its first group is the class. Keys that do not match are not used.
+      size: of a group; a class with fewer keys makes one smaller group.
+      fewest: keys that a class needs to be used.
+      rng: of every draw.
+    """
+    classes: dict[str, list[str]] = {}
+    for key in keys:
+        match = re.fullmatch(class_of, key)
+        if match:
+            classes.setdefault(match[1], []).append(key)
+    groups: Groups = []
+    # Sorted, so that the draws do not depend on the order in which the keys name the classes.
+    for name in sorted(classes):
+        members = classes[name]
+        if len(members) >= fewest:
+            groups += permuted_groups(members, min(size, len(members)), rng)
+    return shuffled(groups, rng)
+
+
 def shuffled(things: Sequence[T], rng: np.random.Generator) -> list[T]:
     """The things in a random order."""
     return [things[int(i)] for i in rng.permutation(len(things))]
@@ -105,6 +132,20 @@ def first_of_each(items: Sequence[Item], position: int, roles: Sequence[str]) ->
     return [images_of(items, position, role)[0] for role in roles]
 
 
+def aligned(items: Sequence[Item], position: int, roles: Sequence[str]) -> list[Picture]:
+    """`first_of_each`, if all of them have one size.
+
+    Raises:
+      Unfit: they have not.
+    """
+    found = first_of_each(items, position, roles)
+    sizes = [f"{x.shape[1]}x{x.shape[0]} pixels" for x in found]
+    for role, size in zip(roles, sizes, strict=True):
+        if size != sizes[0]:
+            raise Unfit(position, f"its {roles[0]!r} is {sizes[0]}, its {role!r} {size}")
+    return found
+
+
 def random_crop(
     images: list[Picture], smallest: float | None, rng: np.random.Generator
 ) -> list[Picture]:
@@ -121,6 +162,16 @@ def _square(image: Picture, fraction: float, top: float, left: float) -> Picture
     side = max(1, round(fraction * min(height, width)))
     y, x = round(top * (height - side)), round(left * (width - side))
     return image[y : y + side, x : x + side]
+
+
+def check_class_of(class_of: str) -> None:
+    """Refuses what is no regular expression with a group."""
+    try:
+        groups = re.compile(class_of).groups
+    except re.error as error:
+        raise UserError(f"class_of is no regular expression: {error}") from error
+    if not groups:
+        raise UserError(f"class_of is {class_of!r}: it needs a (group) for the class")
 
 
 def check_crop(crop: float | None) -> None:

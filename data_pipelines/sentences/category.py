@@ -1,7 +1,6 @@
 """Images of one class."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,15 +8,14 @@ import numpy as np
 from data_pipelines.items import Item, Picture
 from data_pipelines.sentences.base import (
     Groups,
+    check_class_of,
     check_crop,
     check_positive,
+    class_groups,
     first_of_each,
-    permuted_groups,
     random_crop,
-    shuffled,
 )
 from lvm_jax.data.sentences.visual_sentence import compact_layout
-from lvm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +41,7 @@ class CategoryGroup:
         check_positive("n_images", self.n_images)
         check_positive("fewest", self.fewest)
         check_crop(self.crop)
-        try:
-            groups = re.compile(self.class_of).groups
-        except re.error as error:
-            raise UserError(f"class_of is no regular expression: {error}") from error
-        if not groups:
-            raise UserError(f"class_of is {self.class_of!r}: it needs a (group) for the class")
+        check_class_of(self.class_of)
 
     @property
     def max_images(self) -> int:
@@ -62,18 +55,7 @@ class CategoryGroup:
 
     def group(self, keys: Sequence[str], rng: np.random.Generator) -> Groups:
         """See `Composer`; sentences of different classes alternate at random."""
-        classes: dict[str, list[str]] = {}
-        for key in keys:
-            match = re.fullmatch(self.class_of, key)
-            if match:
-                classes.setdefault(match[1], []).append(key)
-        groups: Groups = []
-        # Sorted, so that the draws do not depend on the order in which the keys name the classes.
-        for name in sorted(classes):
-            members = classes[name]
-            if len(members) >= self.fewest:
-                groups += permuted_groups(members, min(self.n_images, len(members)), rng)
-        return shuffled(groups, rng)
+        return class_groups(keys, self.class_of, self.n_images, self.fewest, rng)
 
     def compose(self, items: Sequence[Item], rng: np.random.Generator) -> tuple[list[Picture], str]:
         """See `Composer`."""

@@ -7,6 +7,7 @@ from data_pipelines.sources.control_suite import DmControlClips
 from data_pipelines.sources.cutouts import Cutouts
 from data_pipelines.sources.derived import Annotated, plain_source
 from data_pipelines.sources.doom import DoomClips
+from data_pipelines.sources.drawn import DrawnClips, DrawnScenes
 from data_pipelines.sources.frames import FrameFolders
 from data_pipelines.sources.images import ImageFolder
 from data_pipelines.sources.meshes import MeshFolder
@@ -28,6 +29,8 @@ SOURCES: dict[str, type] = {
     "tfds": TfdsFolder,
     "meshes": MeshFolder,
     "cutouts": Cutouts,
+    "drawn": DrawnScenes,
+    "drawn_clips": DrawnClips,
     "doom": DoomClips,
     "dm_control": DmControlClips,
 }
@@ -41,6 +44,8 @@ __all__ = [
     "Cutouts",
     "DmControlClips",
     "DoomClips",
+    "DrawnClips",
+    "DrawnScenes",
     "FrameFolders",
     "ImageFolder",
     "MeshFolder",

@@ -11,15 +11,14 @@ from etils import epath
 from jaxtyping import Float32
 from PIL import Image as PILImage
 
-from data_pipelines.annotators.base import once_per_process
 from data_pipelines.chance import hash64
-from data_pipelines.items import Picture, PictureItem
+from data_pipelines.items import PictureItem
+from data_pipelines.sources.backgrounds import background, list_backgrounds
 from data_pipelines.sources.base import BadItem
-from data_pipelines.sources.images import shrink
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
-from lvm_jax.pictures.decode import EXTENSIONS, BadImage, load_image, load_rgba
+from lvm_jax.pictures.decode import BadImage, load_rgba
 from lvm_jax.pictures.listing import list_files
 from lvm_jax.pictures.resize import resize_and_crop
 
@@ -62,27 +61,24 @@ class Cutouts:
     def keys(self) -> list[str]:
         """`path#variant`; see `Source`."""
         paths = list_files(self.root, (".png", ".webp"), "cut-outs")
-        _list_backgrounds(self.backgrounds)
+        list_backgrounds(self.backgrounds)
         return sorted(f"{path}#{i}" for path in paths for i in range(self.variants))
 
     def load(self, key: str) -> PictureItem:
         """One composite; see `Source`."""
         rng = np.random.default_rng([self.seed, hash64(key)])
-        photographs = _list_backgrounds(self.backgrounds)
+        photographs = list_backgrounds(self.backgrounds)
         chosen = photographs[int(rng.integers(len(photographs)))]
-        try:
-            photograph = _background(str(epath.Path(self.backgrounds) / chosen), 2 * self.size)
-        except BadImage as error:
-            raise BadItem(key, f"{chosen} {error.why}") from error
-        background = resize_and_crop(photograph, self.size, "random", rng).astype(np.float32)
+        photograph = background(self.backgrounds, chosen, 2 * self.size, key)
+        behind = resize_and_crop(photograph, self.size, "random", rng).astype(np.float32)
         object_HW4 = self._object(key.rpartition("#")[0], key, rng)
         height, width = object_HW4.shape[:2]
         y, x = (int(rng.integers(self.size - side + 1)) for side in (height, width))
         alpha = np.zeros((self.size, self.size, 1), np.float32)
         alpha[y : y + height, x : x + width] = object_HW4[..., 3:] / 255
-        pasted = np.zeros_like(background)
+        pasted = np.zeros_like(behind)
         pasted[y : y + height, x : x + width] = object_HW4[..., :3]
-        image = np.round(pasted * alpha + background * (1 - alpha)).astype(np.uint8)
+        image = np.round(pasted * alpha + behind * (1 - alpha)).astype(np.uint8)
         # A border pixel counts if the object covers more than half of it.
         inside = alpha[..., 0] > 0.5
         if not inside.any():
@@ -111,24 +107,7 @@ class Cutouts:
         return resized[:, ::-1] if rng.integers(2) else resized
 
 
-@once_per_process
-def _list_backgrounds(folder: str) -> list[str]:
-    if not folder:
-        raise UserError("backgrounds is empty: give a folder of photographs to paste on")
-    return list_files(folder, EXTENSIONS, "photographs")
-
-
-# Objects and backgrounds are kept at twice the needed size: each is used many times.
-@functools.lru_cache(maxsize=256)
-def _background(path: str, short_side: int) -> Picture:
-    """A photograph, shrunk.
-
-    Raises:
-      BadImage: as `load_image`.
-    """
-    return shrink(load_image(path, enough=2 * short_side), short_side)
-
-
+# Kept at twice the needed size: each is used many times.
 @functools.lru_cache(maxsize=1024)
 def _cut_out(path: str, long_side: int) -> PILImage.Image:
     """RGBA without transparent borders, shrunk.

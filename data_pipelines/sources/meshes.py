@@ -9,8 +9,8 @@ from etils import epath
 
 from data_pipelines.chance import hash64
 from data_pipelines.items import PictureItem
+from data_pipelines.mesh_files.pieces import BadMesh, surfaces
 from data_pipelines.sources.base import BadItem
-from data_pipelines.sources.mesh_pieces import BadMesh, surfaces
 from data_pipelines.synthetic.geometry import Camera
 from data_pipelines.synthetic.mesh_renderer import Surface, render_mesh
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -93,7 +93,7 @@ class MeshFolder:
 def _surfaces(path: epath.Path, key: str, max_faces: int, up: Literal["y", "z"]) -> list[Surface]:
     """What a file shows, upright along z, centred, 1 along the longest side."""
     try:
-        from data_pipelines.sources import gltf_scene, trimesh_files
+        from data_pipelines.mesh_files import gltf_scene, trimesh_files
     except ImportError as error:
         raise UserError("trimesh is not installed: pip install 'lvm_jax[meshes]'") from error
     gltf = path.name.lower().endswith((".gltf", ".glb"))

@@ -62,8 +62,14 @@ def _model(config: Any, size: str) -> None:
     # Attention's output and the MLPs with biases, as in OPT and GPT-2.
     config.model.dense_bias = shape.dense_bias
     config.model.norm = shape.norm  # "rms", or "layer"
-    config.model.positions = shape.positions  # "rotary", or "learned"
+    # "rotary"; "rotary_2d" by image, row and column; or "learned".
+    config.model.positions = shape.positions
     config.model.position_offset = shape.position_offset  # rows before position 0's; 2 in OPT
+    # Codes of an image, the tokenizer's; for place_embeddings and "rotary_2d" only, else 0.
+    config.model.tokens_per_image = shape.tokens_per_image
+    # A learned vector for each place in an image, added to the embeddings.
+    config.model.place_embeddings = shape.place_embeddings
+    config.model.qk_norm = shape.qk_norm  # normalise queries and keys, as in Qwen3
     config.model.mlps = shape.mlps  # of consecutive blocks, repeated: "swiglu", "relu", "gelu_tanh"
     config.model.dropout = shape.dropout  # of what blocks add to the residual stream
     config.model.embedding_dropout = shape.embedding_dropout  # of the embeddings
@@ -84,6 +90,23 @@ def _model(config: Any, size: str) -> None:
     config.model.lora.alpha = 16.0  # an adapter's product counts alpha / rank times
     # Matrices that get one: query, key, value, out, gate, up, down.
     config.model.lora.targets = ("query", "value")
+
+    # The MLP "moe", if mlps names it: a mixture of experts.
+    config.model.moe = ConfigDict()
+    config.model.moe.experts = 8  # MLPs of full size
+    config.model.moe.top_k = 2  # experts that a token uses
+    config.model.moe.router = "token"  # what decides: "token", "attribute" or "none"
+    config.model.moe.attribute_bits = 8  # bits of an attribute value
+    config.model.moe.mix = "outputs"  # of the chosen experts; "weights" merges them first
+    # How training computes it: "capacity", "spans" (of equal attributes) or "all_experts".
+    config.model.moe.dispatch = "capacity"
+    config.model.moe.spans = ()  # lengths of spans, repeated over a row
+    config.model.moe.capacity_factor = 1.25  # room of an expert, in even shares of a row; 0: all
+    config.model.moe.renormalize = False  # divide gates by the sum of the chosen ones
+    config.model.moe.noise = 0.0  # on logits in training, times experts; 1 in V-MoE
+    config.model.moe.balance = "switch"  # counts first choices; "mixtral" counts all
+    config.model.moe.balance_weight = 0.02  # of the load-balance loss, summed over layers
+    config.model.moe.z_weight = 0.0  # of the mean of logsumexp(logits)^2
 
     config.model.quantization = "none"  # of the products in blocks: or "int8", "fp8"
     config.model.dtype = "bfloat16"  # of activations; parameters, norms, logits are float32
@@ -107,6 +130,9 @@ def _data(config: Any) -> None:
     config.data.weights = ""
     config.data.seq_len = 4096  # 16 images of 256 tokens; a row has one more token, for the labels
     config.data.packing = "packed"  # "concat" is the paper's: concatenate and cut
+    # Loss weight of codes that only ask: of images that are not the last of a repeated group such as
+    # (image, depth). 1: all codes weigh alike.
+    config.data.question_weight = 1.0
 
 
 def _train(config: Any) -> None:
@@ -130,19 +156,33 @@ def _train(config: Any) -> None:
 
 
 def _optimizer(config: Any) -> None:
-    """AdamW; its rate rises linearly, then falls as a cosine."""
+    """AdamW, or Muon for the blocks' matrices; the rate rises linearly, then falls."""
     config.optimizer = ConfigDict()
+    config.optimizer.kind = "adamw"  # or "muon": for matrices of blocks, and AdamW for the rest
     config.optimizer.learning_rate = 1.5e-4  # at the end of the warm-up
     config.optimizer.end_learning_rate = 3e-5  # from decay_steps on
     config.optimizer.warmup_steps = 8_000  # updates of linear rise from 0
     # Updates until end_learning_rate, warm-up included; the published 288,000 were never reached.
     config.optimizer.decay_steps = 200_000
+    config.optimizer.schedule = "cosine"  # from the warm-up to decay_steps; or "wsd"
     config.optimizer.b1 = 0.9  # decay of the mean of gradients
     config.optimizer.b2 = 0.95  # decay of the mean of their squares
     config.optimizer.eps = 1e-8  # added to the root of the second
     config.optimizer.weight_decay = 0.1  # times the learning rate
     config.optimizer.decay = "matrices"  # spares norms and biases; "all" is the published choice
     config.optimizer.clip_norm = 1.0  # longest gradient, over all parameters
+
+    # Read with kind="muon"; learning_rate and weight_decay serve both optimizers.
+    config.optimizer.muon = ConfigDict()
+    config.optimizer.muon.momentum = 0.95  # decay of the mean of gradients
+    config.optimizer.muon.iterations = 5  # of Newton-Schulz
+    # Root mean square of an update at learning rate 1; AdamW's is about 0.2.
+    config.optimizer.muon.update_rms = 0.2
+
+    # Read with schedule="wsd": warm up, stay at learning_rate, decay at the end.
+    config.optimizer.wsd = ConfigDict()
+    config.optimizer.wsd.decay_fraction = 0.1  # of decay_steps: how long the decay is
+    config.optimizer.wsd.shape = "linear"  # or "sqrt": fast at first, 1 - sqrt(share of the decay)
 
 
 def _loss(config: Any) -> None:
@@ -157,6 +197,7 @@ def _evaluation(config: Any) -> None:
     # Periods in steps; 0: never. An evaluator that is on also follows the last step.
     config.evaluators = ConfigDict()
     config.evaluators.next_token = 0  # loss by source, category and annotation, beside baselines
+    config.evaluators.controls = 0  # what query, pairs and frames before are worth, for each task
     config.evaluators.in_context = 0  # perplexity of the last frame against the images before it
     config.evaluators.annotations = 0  # perplexity of each annotation type after some pairs
     # Answers in context; needs evaluation.benchmarks and evaluation.tokenizer.
@@ -165,6 +206,7 @@ def _evaluation(config: Any) -> None:
     config.evaluation = ConfigDict()
     config.evaluation.split = "validation"  # of the shards
     config.evaluation.max_sentences = 256  # of the split, evenly spread; 0: all
+    config.evaluation.control_sentences = 64  # of each task of controls; each is scored 7 times
     config.evaluation.context_sentences = 48  # a curve of in_context, a type of annotations; 0: all
     config.evaluation.shots = 5  # pairs before an annotation or a question
     config.evaluation.batch_size = 4  # sentences of full length, or questions, at once
@@ -184,13 +226,13 @@ def _mesh(config: Any) -> None:
 
 
 def _quickstart(config: Any) -> None:
-    """About three minutes on two CPU cores: 8 images of 64 tokens a row."""
+    """About five minutes on two CPU cores: 8 images of 64 tokens a row."""
     config.model.dtype = "float32"
     config.data.seq_len = 512
-    config.train.update({"steps": 1000, "batch_size": 4, "log_every": 10})
+    config.train.update({"steps": 1500, "batch_size": 4, "log_every": 10})
     config.train.update({"eval_every": 500, "checkpoint_every": 100, "print_config": False})
     config.optimizer.update({"learning_rate": 5e-3, "end_learning_rate": 1e-4})
-    config.optimizer.update({"warmup_steps": 40, "decay_steps": 1000})
+    config.optimizer.update({"warmup_steps": 40, "decay_steps": 1500})
 
 
 def _small(config: Any) -> None:

@@ -3,10 +3,10 @@ r"""Training of the tokenizer, a VQGAN, on a folder of images.
 python experiments/train.py --config=experiments/configs/tokenizer.py:lvm-f16-8192 --workdir=DIR \
     --config.data.images=FOLDER
 
-The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small); `NAME,runlocal`
-shrinks it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer recipe is
-unpublished: the full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the released
-one's architecture.
+The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small, patches);
+`NAME,runlocal` shrinks it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer
+recipe is unpublished: the full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the
+released one's architecture.
 
 `NAME,recipe=taming | maskgit | lvm` trains it as others did, or as we would (docs/tokenizer.md). `l2_codes` gives the
 tokenizer codes of 8 dimensions on the unit sphere, unlike the published architecture.
@@ -36,9 +36,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
     _step(config)
     _data(config)
     _train(config)
+    _kmeans(config)
     _optimizers(config)
     _mesh(config)
-    if args["preset"] in ("quickstart", "small"):
+    if args["preset"] in ("patches", "quickstart"):
+        _patches(config)
+    if args["preset"] == "quickstart":
         _quickstart(config)
     if args["preset"] == "small":
         _small(config)
@@ -70,11 +73,14 @@ def _model(config: Any, preset: str) -> None:
     config.model.z_channels = shape.z_channels  # channels that leave the encoder
     config.model.num_embeddings = shape.num_embeddings  # codes
     config.model.quantized_embed_dim = shape.quantized_embed_dim  # dimension of a code
-    config.model.architecture = shape.architecture  # which published network: "taming", "maskgit"
+    config.model.architecture = shape.architecture  # "taming", "maskgit" (published), "patches"
     config.model.pixel_range = shape.pixel_range  # what the network is fed: "0_1", "-1_1"
     config.model.l2_normalize = shape.l2_normalize  # compare features and codes by angle
     config.model.norm_groups = shape.norm_groups  # groups of each GroupNorm
     config.model.dtype = shape.dtype  # of the convolutions: "float32", "bfloat16"
+    # Of the architecture "patches": blocks before the quantizer, and how many cells away they look.
+    config.model.encoder_blocks = shape.encoder_blocks
+    config.model.encoder_reach = shape.encoder_reach  # 0: a code depends on its own patch alone
 
 
 def _discriminator(config: Any) -> None:
@@ -151,6 +157,13 @@ def _train(config: Any) -> None:
     config.train.print_config = True  # print all of it at the start, not only its path
 
 
+def _kmeans(config: Any) -> None:
+    """A fresh codebook may start from k-means over the features of training images."""
+    config.kmeans = ConfigDict()
+    config.kmeans.images = 0  # to take features from; 0: the codebook starts at random
+    config.kmeans.iterations = 20  # of Lloyd's algorithm
+
+
 def _optimizers(config: Any) -> None:
     """AdamW for both networks; rates rise linearly, then fall as a cosine."""
     config.generator = ConfigDict()
@@ -195,28 +208,41 @@ def _adamw(optimizer: Any, learning_rate: float, warmup: int, steps: int) -> Non
     optimizer.update({"b1": 0.5, "b2": 0.9, "weight_decay": 0.01, "clip_norm": 1.0})
 
 
-def _quickstart(config: Any) -> None:
-    """About three minutes on two CPU cores: 32 x 32 images, 64 codes each, a codebook of 512."""
+def _patches(config: Any) -> None:
+    """Codes from k-means over patches, and a decoder that hides their edges: 40 minutes of two CPU cores."""
+    config.kmeans.images = 3000
     config.loss.update({"reconstruction": "l2", "reconstruction_weight": 4.0})
-    config.loss.update({"perceptual": "lpips-alex", "perceptual_weight": 0.1})
-    config.loss.update({"entropy_weight": 0.001, "entropy_temperature": 0.05})
-    config.loss.update({"adversarial_weight": 0.05, "discriminator_start": 0})
-    config.discriminator.update({"hidden_channels": 16, "n_layers": 2, "norm_groups": 8})
+    config.loss.update({"perceptual": "none", "adversarial_weight": 0.0})
+    config.step.update({"ema_decay": 0.998, "revive_after": 200})
+    config.train.update({"steps": 5000, "batch_size": 32, "log_every": 20})
+    config.train.update({"eval_every": 1000, "checkpoint_every": 500, "print_config": False})
+    _adamw(config.generator, 2e-3, warmup=100, steps=5000)
+    config.generator.update({"b1": 0.9, "b2": 0.99, "end_learning_rate": 2e-5, "weight_decay": 0.0})
+
+
+def _quickstart(config: Any) -> None:
+    """About a minute on two CPU cores: 32 x 32 images, 64 codes each, a codebook of 512."""
+    config.kmeans.images = 2048
     config.data.flip = False  # the light tells left from right in a rendered scene
-    config.train.update({"steps": 1500, "batch_size": 8, "log_every": 20})
-    config.train.update({"eval_every": 500, "checkpoint_every": 100, "print_config": False})
-    _adamw(config.generator, 1e-3, warmup=20, steps=1500)
-    _adamw(config.critic, 2.5e-4, warmup=20, steps=1500)
-    config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})
+    config.step.ema_decay = 0.99
+    config.train.update({"steps": 500, "eval_every": 250, "checkpoint_every": 100})
+    config.generator.update({"warmup_steps": 20, "decay_steps": 500})
 
 
 def _small(config: Any) -> None:
     """About half an hour on two CPU cores: 64 x 64 images, 64 codes each, a codebook of 1024."""
+    config.loss.update({"reconstruction": "l2", "reconstruction_weight": 4.0})
+    config.loss.update({"perceptual": "lpips-alex", "perceptual_weight": 0.1})
+    config.loss.update({"entropy_weight": 0.001, "entropy_temperature": 0.05})
+    config.loss.update({"adversarial_weight": 0.05, "discriminator_start": 500})
+    config.discriminator.update({"hidden_channels": 16, "n_layers": 2, "norm_groups": 8})
+    config.data.flip = False
     config.step.update({"ema_decay": 0.995, "revive_after": 200})
-    config.loss.discriminator_start = 500
-    config.train.update({"steps": 2000, "eval_every": 1000})
-    for network in ("generator", "critic"):
-        config[network].update({"warmup_steps": 50, "decay_steps": 2000})
+    config.train.update({"steps": 2000, "batch_size": 8, "log_every": 20})
+    config.train.update({"eval_every": 1000, "checkpoint_every": 100, "print_config": False})
+    _adamw(config.generator, 1e-3, warmup=50, steps=2000)
+    _adamw(config.critic, 2.5e-4, warmup=50, steps=2000)
+    config.generator.update({"b1": 0.9, "b2": 0.99, "weight_decay": 0.0, "end_learning_rate": 2e-5})
 
 
 def _taming(config: Any) -> None:
@@ -292,6 +318,8 @@ def _runlocal(config: Any) -> None:
     if config.step.revive_after:
         config.step.revive_after = 2
     config.loss.update({"perceptual": "gradient", "discriminator_start": 3})
+    if config.kmeans.images:
+        config.kmeans.update({"images": 16, "iterations": 2})
     config.train.update({"steps": 6, "batch_size": 8, "log_every": 2})
     config.train.update({"eval_every": 3, "checkpoint_every": 3})
     _adamw(config.generator, 1e-3, warmup=2, steps=6)

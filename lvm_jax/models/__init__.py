@@ -12,8 +12,27 @@ if TYPE_CHECKING:
     from lvm_jax.models.decoder.decoder import Decoder
     from lvm_jax.models.decoder.llama import Llama
     from lvm_jax.models.tokenizer.vqgan import VQGAN, VQGANConfig
+    from lvm_jax.models.towers.clip import ClipVision
+    from lvm_jax.models.towers.clip_config import ClipVisionConfig
+    from lvm_jax.models.towers.projectors import Projector, ProjectorConfig
+    from lvm_jax.models.towers.vitdet import VitDet
+    from lvm_jax.models.towers.vitdet_config import VitDetConfig
 
-__all__ = ["VQGAN", "Decoder", "DecoderConfig", "Llama", "LlamaConfig", "VQGANConfig", "presets"]
+__all__ = [
+    "VQGAN",
+    "ClipVision",
+    "ClipVisionConfig",
+    "Decoder",
+    "DecoderConfig",
+    "Llama",
+    "LlamaConfig",
+    "Projector",
+    "ProjectorConfig",
+    "VQGANConfig",
+    "VitDet",
+    "VitDetConfig",
+    "presets",
+]
 
 _HOMES = {
     "Llama": "lvm_jax.models.decoder.llama",
@@ -22,6 +41,12 @@ _HOMES = {
     "DecoderConfig": "lvm_jax.models.decoder.config",
     "VQGAN": "lvm_jax.models.tokenizer.vqgan",
     "VQGANConfig": "lvm_jax.models.tokenizer.vqgan",
+    "VitDet": "lvm_jax.models.towers.vitdet",
+    "VitDetConfig": "lvm_jax.models.towers.vitdet_config",
+    "ClipVision": "lvm_jax.models.towers.clip",
+    "ClipVisionConfig": "lvm_jax.models.towers.clip_config",
+    "Projector": "lvm_jax.models.towers.projectors",
+    "ProjectorConfig": "lvm_jax.models.towers.projectors",
 }
 
 

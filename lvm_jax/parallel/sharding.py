@@ -25,6 +25,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "act_mlp": ("tensor",),
     "act_heads": ("tensor",),
     "act_vocab": ("tensor",),
+    "expert_batch": ("data", "fsdp"),  # of tokens that have gone to their expert
     # parameters of the decoder
     "layers": (),
     "vocab": ("tensor",),
@@ -33,6 +34,9 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "head_dim": (),
+    "experts": ("expert",),
+    # parameters of the vision towers, beside those above
+    "vision": (),
     # parameters of the tokenizer
     "conv_in": (),
     "conv_out": ("fsdp",),

@@ -22,8 +22,8 @@ from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.recipes.base import Recipe, Run
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.decoder import DecoderTask
+from lvm_jax.training.decoder_optimizer import DecoderOptimizerConfig, make_decoder_optimizer
 from lvm_jax.training.loop import Evaluation, Every, TrainConfig
-from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 from lvm_jax.vocabulary import Vocabulary
 
 
@@ -36,12 +36,15 @@ class DataConfig:
       seq_len: inputs of a row.
       weights: shares of the images, as "NAME=SHARE,..." or a mapping; empty reads every sentence once a pass.
       packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream, cut into rows.
+      question_weight: loss weight of the codes of images that are not the last of their sentence's period, such as the
+        images of (image, depth) pairs.
     """
 
     shards: str
     seq_len: int
     weights: str | dict[str, float] = ""
     packing: Literal["packed", "concat"] = "packed"
+    question_weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Experiment:
       model: the decoder.
       data: what it reads.
       train: how long, how large, how often.
-      optimizer: AdamW.
+      optimizer: AdamW, or Muon and AdamW.
       loss: how the loss is computed.
       mesh: sizes of the device mesh.
       evaluators: name -> its period in steps, 0 for never.
@@ -80,7 +83,7 @@ class Experiment:
     model: DecoderConfig
     data: DataConfig
     train: TrainConfig
-    optimizer: OptimizerConfig
+    optimizer: DecoderOptimizerConfig
     loss: LossConfig
     mesh: MeshConfig
     evaluators: dict[str, int]
@@ -94,7 +97,7 @@ def make_task(config: Experiment) -> DecoderTask:
     """The experiment's task."""
     return DecoderTask(
         config.model,
-        make_optimizer(config.optimizer),
+        make_decoder_optimizer(config.optimizer),
         seq_len=config.data.seq_len,
         z_loss=config.loss.z_loss,
         loss_chunk=config.loss.chunk,
@@ -141,7 +144,7 @@ def open_batches(config: Experiment) -> TokenLoader:
     """The training rows of this process.
 
     Raises:
-      UserError: no shards, or their vocabulary is not the model's.
+      UserError: no shards, or their vocabulary or images are not the model's.
     """
     data = config.data
     if not data.shards:
@@ -158,8 +161,10 @@ def open_batches(config: Experiment) -> TokenLoader:
         jax.process_index(),
         jax.process_count(),
         weights=parse_weights(data.weights) if isinstance(data.weights, str) else data.weights,
+        question_weight=data.question_weight,
     )
     _check_vocabulary(config.model, batches.manifest)
+    _check_images(config.model, batches.manifest, data.packing)
     return batches
 
 
@@ -201,6 +206,21 @@ def _check_vocabulary(model: DecoderConfig, manifest: Manifest) -> None:
         raise UserError(
             f"config.model.vocab_size is {model.vocab_size} and the shards have {manifest.codebook_size} codes: "
             f"set --config.model.vocab_size={needed}, and bos, eos, pad to the three ids after the codes"
+        )
+
+
+def _check_images(model: DecoderConfig, manifest: Manifest, packing: str) -> None:
+    if not model.tokens_per_image:
+        return
+    if model.tokens_per_image != manifest.tokens_per_image:
+        raise UserError(
+            f"config.model.tokens_per_image is {model.tokens_per_image} and the images of the shards have "
+            f"{manifest.tokens_per_image} codes: set --config.model.tokens_per_image={manifest.tokens_per_image}"
+        )
+    if packing == "concat":
+        raise UserError(
+            "config.data.packing is 'concat', whose positions run through all sentences of a row: place_embeddings and "
+            "positions='rotary_2d' need positions that begin with the sentence; set it to 'packed'"
         )
 
 

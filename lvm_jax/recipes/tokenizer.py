@@ -1,29 +1,37 @@
 """The tokenizer recipe: a VQGAN learns images against a discriminator (arXiv 2012.09841, section 3.1)."""
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from etils import epath
+from flax import nnx
 
 from lvm_jax.config import to_dict
 from lvm_jax.data.images.held_out_images import load_images
-from lvm_jax.data.images.loader import FileImages, ImageLoader
+from lvm_jax.data.images.loader import FileImages, ImageLoader, Images
 from lvm_jax.data.images.sources import Subset, open_images, split_source
 from lvm_jax.data.splits import read_held_out, spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.tokenizer.while_training import Reconstructions
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
+from lvm_jax.models.tokenizer.kmeans import kmeans
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
+from lvm_jax.pictures.pixels import to_float
 from lvm_jax.pictures.resize import Crop
 from lvm_jax.recipes.base import Recipe, Run
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
+from lvm_jax.tasks.upkeep import flat
 from lvm_jax.training.loop import TrainConfig
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
 
+_KMEANS_BATCH = 64  # images whose features are computed together
 _WATCHED = 64  # held-out images reconstructed at each evaluation; the first 16 are drawn
 
 
@@ -53,6 +61,26 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class KMeansConfig:
+    """Whether a fresh codebook starts from k-means over the features of training images.
+
+    Attributes:
+      images: to take features from; 0: the codebook starts at random.
+      iterations: of Lloyd's algorithm.
+    """
+
+    images: int = 0
+    iterations: int = 20
+
+    def __post_init__(self) -> None:
+        if self.images < 0 or self.iterations < 1:
+            raise UserError(
+                f"config.kmeans has images={self.images}, iterations={self.iterations}: images must not be negative, "
+                "iterations must be at least 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """A run's whole configuration; experiments/configs/tokenizer.py explains every key.
 
@@ -66,6 +94,7 @@ class Experiment:
       generator: the tokenizer's optimizer.
       critic: the discriminator's optimizer.
       mesh: sizes of the device mesh.
+      kmeans: how a fresh codebook starts.
       recipe: the name of this module.
     """
 
@@ -78,6 +107,7 @@ class Experiment:
     generator: OptimizerConfig
     critic: OptimizerConfig
     mesh: MeshConfig
+    kmeans: KMeansConfig = dataclasses.field(default_factory=KMeansConfig)
     recipe: Literal["tokenizer"] = "tokenizer"
 
 
@@ -127,7 +157,56 @@ def prepare(config: Experiment, workdir: epath.Path) -> Run:
         evaluations=[Reconstructions(task.export, watched, workdir)],
         record=to_dict(config),
         export=export,
+        warm_start=(lambda state: start_from_kmeans(task, state, images, config))
+        if config.kmeans.images
+        else None,
     )
+
+
+def start_from_kmeans(
+    task: TokenizerTask, state: State, images: Images, config: Experiment
+) -> State:
+    """A fresh state whose codes are k-means centres of what its encoder makes of the first training images.
+
+    Every process reads the same images, so all of them start from one codebook.
+
+    Raises:
+      UserError: the images have fewer features than there are codes.
+    """
+    began = time.monotonic()
+    wanted, vqgan = config.kmeans.images, task.export(state)
+    with ImageLoader(
+        images,
+        config.model.resolution,
+        min(wanted, _KMEANS_BATCH),
+        config.train.seed,
+        config.data.crop,
+        config.data.flip,
+        max_bad=config.data.max_bad,
+        threads=0,
+    ) as loader:
+        features = [
+            _features(vqgan, jnp.asarray(loader.batch_at(step)["images"]))
+            for step in range(-(-wanted // loader.global_batch))
+        ]
+    codes_KD, errors = kmeans(
+        jnp.concatenate(features),
+        vqgan.codebook_size,
+        iterations=config.kmeans.iterations,
+        key=jax.random.key(config.train.seed),
+    )
+    print(
+        f"k-means over {wanted:,} images: mean squared error {errors[0]:.4g} -> {errors[-1]:.4g} "
+        f"({time.monotonic() - began:.0f} s)"
+    )
+    return task.with_codebook(state, codes_KD)
+
+
+@nnx.jit
+def _features(vqgan: VQGAN, images_BHWC: jax.Array) -> jax.Array:
+    """The features of images as the quantizer compares them, (B * N, D)."""
+    quantized = vqgan.quantize(vqgan.encode_features(to_float(images_BHWC)))
+    return flat(quantized.inputs_BhwD)
 
 
 def open_split(data: DataConfig) -> tuple[Subset, Subset]:

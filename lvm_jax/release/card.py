@@ -1,10 +1,11 @@
 """The model card of a release; every number is from the files of the run or measured while packing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.reporting import controls, markdown
 from lvm_jax.reporting.inputs import RunFiles
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.numbers import percent
@@ -31,6 +32,8 @@ def model_card(
     """
     parts = [
         f"# {name}\n",
+        # First of all: a reader of the scores has to know which answers ignore what was asked.
+        f"{controls.headline(files.results.get('controls'))}\n",
         _what(models, stored),
         "## Load\n",
         _LOAD,
@@ -41,7 +44,7 @@ def model_card(
         "## Scores, on what was held out\n",
         *_scores(files),
         "## What the stored type costs\n",
-        _table(
+        markdown.table(
             ("held out", "as trained", "as stored"),
             [
                 (
@@ -97,7 +100,9 @@ def _data(files: RunFiles) -> list[str]:
             )
             for source, info in sorted(manifest["sources"].items())
         ]
-        parts.append(_table(("source", "kind", "sentences", "images", "licence", "origin"), rows))
+        parts.append(
+            markdown.table(("source", "kind", "sentences", "images", "licence", "origin"), rows)
+        )
     return parts
 
 
@@ -114,7 +119,7 @@ def _recipe(files: RunFiles) -> list[str]:
             (stage, n(done["seconds"]), f"`{done['command']}`")
             for stage, done in files.stages.items()
         ]
-        parts.append(_table(("step", "seconds", "command"), rows))
+        parts.append(markdown.table(("step", "seconds", "command"), rows))
     environment = ", ".join(f"{k} {v}" for k, v in files.results["environment"].items())
     return [*parts, f"Scored with: {environment}.\n"]
 
@@ -128,7 +133,12 @@ def _scores(files: RunFiles) -> list[str]:
         ("this decoder", tokens["code_loss"]),
     ]
     words = "\n".join(f"- {sentence}" for sentence in plain_words(files))
-    return [words + "\n", _table(("nats a held-out code", ""), [(a, n(b)) for a, b in rows])]
+    measured = files.results.get("controls")
+    return [
+        words + "\n",
+        markdown.table(("nats a held-out code", ""), [(a, n(b)) for a, b in rows]),
+        *(["### Controls\n", controls.as_markdown(measured)] if measured else ()),
+    ]
 
 
 def _limits(files: RunFiles, models: tuple[VQGAN, Decoder]) -> str:
@@ -166,12 +176,6 @@ def _limits(files: RunFiles, models: tuple[VQGAN, Decoder]) -> str:
         "It knows the data above and little else; nothing here was checked for bias or for harm."
     )
     return "\n".join(f"- {line}" for line in lines) + "\n"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def _fine(value: float) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lvm_jax.data.sentences.held_out import period_of, read_sentences
+from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.visual_sentence import period_of
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer

@@ -1,6 +1,6 @@
 """Results as Markdown tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -17,6 +17,13 @@ def as_markdown(results: Mapping[str, Any]) -> str:
             lines += ["", f"## {name}", "", "| name | value |", "|---|---|"]
             lines += [f"| {key} | {_cell(value)} |" for key, value in values.items()]
     return "\n".join(lines) + "\n"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of cells as they are."""
+    lines = [header, ["---"] * len(header), *rows]
+    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def _cell(value: Any) -> str:

@@ -19,6 +19,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     """
     run = RunFiles.load(workdir)
     blocks = (
+        sections.depends(run),
         *sections.summary(run),
         sections.corpus(run),
         sections.tokenizer(run),

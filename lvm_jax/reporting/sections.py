@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lvm_jax.reporting import controls
 from lvm_jax.reporting.charts import Chart, Level, Series
 from lvm_jax.reporting.html import (
     Block,
@@ -32,6 +33,17 @@ CATEGORIES = {
     4: "annotated videos",
     5: "turntables of 3D objects",
 }
+
+
+def depends(files: RunFiles) -> Section:
+    """What the answers depend on, task by task."""
+    results = files.results.get("controls")
+    blocks: list[Block] = [Words(controls.headline(results))]
+    if results:
+        blocks.append(Bullets(controls.plain_words(results)))
+        blocks += [Table(header, rows) for header, rows in controls.tables(results)]
+        blocks.append(Words(controls.CAPTION, soft=True))
+    return Section("Do the answers depend on what is asked?", blocks)
 
 
 def summary(files: RunFiles) -> list[Block]:
@@ -109,10 +121,46 @@ def tokenizer(files: RunFiles) -> Section:
         [
             Table(("on held-out images", ""), rows),
             shown if sheet.exists() else None,
+            _codes(files.results.get("codes", {})),
+            _ceilings(files.results.get("ceilings", {})),
             _time_spent(files.tokenizer),
             _small_charts(files.tokenizer),
         ],
     )
+
+
+_CODES = {
+    "local/cell": "codes that stay when all but their own cell becomes another picture",
+    "local/by_chance": "the same by chance: the other picture's code is equal",
+    "shift/stays": "codes that move along when the picture moves by a cell",
+    "flat/codes": "different codes in a picture of one colour (1 is best)",
+    "tiled/inside": "cells with the most common code in a picture of equal patches",
+    "entropy/unigram": "entropy of a code by frequency, nats",
+    "entropy/left_and_upper": "the same beside its left and upper neighbours, nats",
+}
+
+
+def _codes(results: Mapping[str, Any]) -> Table | None:
+    """How easy the codes are to learn; None if a workdir's evaluation has not measured it."""
+    rows = [(words, results[name]) for name, words in _CODES.items() if name in results]
+    return Table(("are the codes easy to learn?", ""), rows) if rows else None
+
+
+# A role's metric -> words; the others of a role are in results.json.
+_CEILINGS = {
+    "mask/miou": "masks, mIoU",
+    "segmentation/miou": "segmentation, mIoU over classes",
+    "boxes/miou": "boxes, mIoU over classes",
+    "depth/absrel": "depth, AbsRel (lower is better)",
+    "normals/mean_angle": "normals, mean angle in degrees (lower is better)",
+    "edges/f1": "edges, F1",
+}
+
+
+def _ceilings(results: Mapping[str, Any]) -> Table | None:
+    """The best that any decoder can do on maps; None if there were none."""
+    rows = [(words, results[name]) for name, words in _CEILINGS.items() if name in results]
+    return Table(("ceilings: maps encoded and decoded", ""), rows) if rows else None
 
 
 def decoder(files: RunFiles) -> Section:

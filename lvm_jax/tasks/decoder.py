@@ -18,12 +18,13 @@ from lvm_jax.metrics.states import Mean
 from lvm_jax.models.decoder import hf_folder
 from lvm_jax.models.decoder.config import DecoderConfig, LoRAConfig, train_flops_per_token
 from lvm_jax.models.decoder.decoder import Decoder
+from lvm_jax.models.decoder.mlp import Losses
 from lvm_jax.tasks import trained
 from lvm_jax.tasks.accumulation import cut
 from lvm_jax.tasks.base import Batch, State
 
-# The arrays of a batch, each (B, T + 1).
-ROWS = ("tokens", "segment_ids", "positions", "loss_weights")
+# The arrays of a batch, each (B, T + 1); only decoders that choose experts by attributes need the last one.
+ROWS = ("tokens", "segment_ids", "positions", "loss_weights", "attributes")
 
 # Maps the whole batch to extra arguments of the optimizer's update, such as the id of the task it belongs to.
 OptimizerArgs = Callable[[Batch], Mapping[str, Any]]
@@ -75,6 +76,10 @@ class DecoderTask:
         self.z_loss, self.loss_chunk, self.accumulation = z_loss, loss_chunk, accumulation
         self.optimizer_args = optimizer_args
         self.constants: dict[str, jax.Array] = {}
+        # Blocks with experts: what these hand up is summed over them, and shown as their mean.
+        repeats = config.num_hidden_layers // len(config.mlps)
+        self._mixtures = float(config.mlps.count("moe") * repeats)
+        self._by_attributes = self._mixtures > 0 and config.moe.router == "attribute"
         abstract = Decoder.abstract(config)
         self._graphdef, self._params = nnx.graphdef(abstract), nnx.state(abstract, nnx.Param)
         trained.check_patterns(frozen, self._params)
@@ -108,27 +113,38 @@ class DecoderTask:
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
         """One update by the gradient of the loss, averaged over all counted labels of the global batch."""
-        (total, weight), grads = self._gradients(state["params"], batch, key)
+        (total, weight, beside), grads = self._gradients(state["params"], batch, key)
         now = self._split.trained(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
         moved: Any = optax.apply_updates(now, updates)
         params = self._split.updated(state["params"], moved)
         metrics = {"loss": Mean(total, weight), "grad_norm": Mean(optax.tree.norm(grads), 1.0)}
+        metrics |= {name: Mean(value, self._mixtures) for name, value in beside.items()}
         return {"step": state["step"] + 1, "params": params, "opt": opt}, metrics
 
     def _gradients(
         self, params: trained.Params, batch: Batch, key: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], nnx.State]:
-        """(sum, weight) of the batch's loss, and the gradient of sum / weight by the trained parameters."""
+    ) -> tuple[tuple[jax.Array, jax.Array, Losses], nnx.State]:
+        """(sum, weight) of the batch's loss, losses beside it, and the gradient of what is minimised.
+
+        That is sum / weight, plus the auxiliary losses by their weights. A load balance is not a sum over rows: with
+        accumulation it is the mean of those of the microbatches.
+        """
         weight = jnp.maximum(jnp.sum(batch["loss_weights"][:, 1:]), 1.0)
 
         def share(
             now: nnx.State, rows: Batch, key: jax.Array
-        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            total, counted = self.loss(self._split.updated(params, now), rows, dropout_key=key)
+        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Losses]]:
+            whole = self._split.updated(params, now)
+            (total, counted), beside = self._losses(whole, rows, dropout_key=key)
+            beside = {name: value / self.accumulation for name, value in beside.items()}
             # Divided by the whole batch's weight, not the microbatch's: microbatches have different numbers of labels,
             # and a mean of their means would weigh labels unequally.
-            return total / weight, (total, counted)
+            minimised = total / weight
+            for name, factor in self.config.moe.loss_weights().items():
+                if name in beside:
+                    minimised += factor * beside[name]
+            return minimised, (total, counted, beside)
 
         gradient, now = jax.grad(share, has_aux=True), self._split.trained(params)
         if self.accumulation == 1:
@@ -141,9 +157,10 @@ class DecoderTask:
         def add(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, carry, gradient(now, *microbatch)), None
 
-        zero = jnp.zeros((), jnp.float32)
-        start = (jax.tree.map(jnp.zeros_like, now), (zero, zero))
         keys = jax.random.split(key, self.accumulation)
+        first = (jax.tree.map(lambda x: x[0], microbatches), keys[0])
+        shapes = jax.eval_shape(lambda microbatch: gradient(now, *microbatch), first)
+        start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         (grads, sums), _ = jax.lax.scan(add, start, (microbatches, keys))
         return sums, grads
 
@@ -156,13 +173,28 @@ class DecoderTask:
         read. Without segment_ids and positions every row is one sentence, and attention needs no mask. Without a
         dropout key nothing is dropped, as in evaluation.
         """
+        return self._losses(params, batch, dropout_key=dropout_key)[0]
+
+    def _losses(
+        self, params: trained.Params, batch: Batch, *, dropout_key: jax.Array | None
+    ) -> tuple[tuple[jax.Array, jax.Array], Losses]:
+        """The result of `loss`, and the auxiliary losses of the decoder's MLPs."""
         model = self._merge(params)
         tokens = batch["tokens"]
-        sentences = [batch[n][:, :-1] if n in batch else None for n in ("segment_ids", "positions")]
-        hidden_BTD = model.hidden(tokens[:, :-1], *sentences, dropout_key=dropout_key)
+        segments, positions, attributes = (
+            batch[name][:, :-1] if name in batch else None
+            for name in ("segment_ids", "positions", "attributes")
+        )
+        hidden_BTD, beside = model.hidden_and_losses(
+            tokens[:, :-1],
+            segments,
+            positions,
+            attributes_BT=attributes,
+            dropout_key=dropout_key,
+        )
         labels_BT, weights_BT = tokens[:, 1:], batch["loss_weights"][:, 1:]
         if self.loss_chunk:
-            return chunked_cross_entropy(
+            loss = chunked_cross_entropy(
                 hidden_BTD,
                 model.logits,
                 labels_BT,
@@ -170,7 +202,9 @@ class DecoderTask:
                 chunk=self.loss_chunk,
                 z_loss=self.z_loss,
             )
-        return cross_entropy(model.logits(hidden_BTD), labels_BT, weights_BT, self.z_loss)
+        else:
+            loss = cross_entropy(model.logits(hidden_BTD), labels_BT, weights_BT, self.z_loss)
+        return loss, beside
 
     def model(self, state: State) -> Decoder:
         """The decoder with the state's parameters."""
@@ -180,9 +214,11 @@ class DecoderTask:
         return nnx.merge(self._graphdef, self._split.together(params))
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """tokens, segment_ids and positions (int32) and loss_weights (float32): (B, T + 1) each."""
+        """tokens, segment_ids, positions (int32), loss_weights (float32), perhaps attributes: (B, T + 1) each."""
         shape = (global_batch, self.seq_len + 1)
         dtypes = dict.fromkeys(ROWS, jnp.int32) | {"loss_weights": jnp.float32}
+        if not self._by_attributes:
+            del dtypes["attributes"]
         return {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in dtypes.items()}
 
     def flops_per_batch(self, global_batch: int) -> float:
@@ -200,10 +236,10 @@ class DecoderTask:
         """Positions, padding included; how well rows are filled is reported separately."""
         return "tokens", self.seq_len * global_batch
 
-    def _frozen_products(self) -> int:
+    def _frozen_products(self) -> float:
         """Frozen weights that each token is multiplied with: neither norms nor tables that are only looked up."""
         frozen = self._split.frozen(self._split.apart(self._params))
-        total = 0
+        total = 0.0
         for path, parameter in nnx.to_flat_state(frozen):
             axes = parameter.get_metadata()["axes"]
             looked_up = path[0] == "positions" or (
@@ -213,5 +249,15 @@ class DecoderTask:
                 continue
             padded = "vocab" in axes  # the formula counts the published rows only
             rows = self.config.padded_vocab_size if padded else 1
-            total += parameter.size // rows * (self.config.vocab_size if padded else 1)
+            held = parameter.size // rows * (self.config.vocab_size if padded else 1)
+            total += held * self._share_used(path, axes)
         return total
+
+    def _share_used(self, path: trained.Path, axes: tuple[str | None, ...]) -> float:
+        """Of a matrix's weights, how many a token is multiplied with, as `train_flops_per_token` counts them."""
+        moe = self.config.moe
+        if "router" in path and self._by_attributes:
+            return 0.0
+        if "experts" in axes:
+            return (1 if moe.mix == "weights" else moe.top_k) / moe.experts
+        return 1.0

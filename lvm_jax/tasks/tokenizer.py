@@ -26,7 +26,7 @@ from lvm_jax.tasks.base import Batch, State
 from lvm_jax.tasks.critic import Critic, CriticState
 from lvm_jax.tasks.likeness import Likeness
 from lvm_jax.tasks.tokenizer_config import TokenizerLoss, TokenizerStep
-from lvm_jax.tasks.upkeep import Upkeep, flat
+from lvm_jax.tasks.upkeep import Upkeep, flat, with_codebook
 
 __all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask"]
 
@@ -159,6 +159,22 @@ class TokenizerTask:
     def export(self, state: State) -> VQGAN:
         """The tokenizer with the state's averaged weights, or with its current ones if none are averaged."""
         return nnx.merge(self._generator, state.get("ema", state["params"]["generator"]))
+
+    def with_codebook(self, state: State, codes_KD: Float[Array, "K D"]) -> State:
+        """The state with another codebook, in its averaged weights too.
+
+        Args:
+          state: a fresh one: the optimizer's moments stay as they are.
+          codes_KD: fp32.
+        """
+        generator = state["params"]["generator"]
+        codes_KD = jax.device_put(codes_KD, generator["quantizer"]["codebook"][...].sharding)
+        changed: State = {
+            "params": {**state["params"], "generator": with_codebook(generator, codes_KD)}
+        }
+        if "ema" in state:  # a copy, as in `Upkeep.init`: the step donates its state
+            changed["ema"] = with_codebook(state["ema"], jnp.copy(codes_KD))
+        return {**state, **changed}
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
         """images: uint8 RGB (B, H, W, 3)."""

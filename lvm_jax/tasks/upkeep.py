@@ -76,9 +76,9 @@ class Upkeep:
         beside["idle"] = constrain(jnp.where(dead_K, 0, idle_K), None)
         if "ema" in beside:  # a moved code's old vectors are no longer worth averaging
             average_KD = jnp.where(dead_K[:, None], revived_KD, _codebook(beside["ema"]))
-            beside["ema"] = _with_codebook(beside["ema"], average_KD)
+            beside["ema"] = with_codebook(beside["ema"], average_KD)
         revived = jnp.sum(dead_K).astype(jnp.float32)
-        return Kept(_with_codebook(generator, revived_KD), beside, {"codes_revived": revived})
+        return Kept(with_codebook(generator, revived_KD), beside, {"codes_revived": revived})
 
     def _average(self, state: State, generator: nnx.State) -> Any:
         # A young average still holds the initialisation, so it follows faster: by 9/10 at step 0.
@@ -98,7 +98,8 @@ def _codebook(params: nnx.State) -> Any:
     return params["quantizer"]["codebook"][...]
 
 
-def _with_codebook(params: nnx.State, codebook_KD: jax.Array) -> nnx.State:
+def with_codebook(params: nnx.State, codebook_KD: jax.Array) -> nnx.State:
+    """A tokenizer's parameters with another codebook; the others are shared."""
     copy = jax.tree.map(lambda x: x, params)
     copy["quantizer"]["codebook"] = copy["quantizer"]["codebook"].replace(codebook_KD)
     return copy

@@ -76,6 +76,7 @@ def train(
     workdir: epath.PathLike,
     evaluations: Sequence[Evaluation | Every] = (),
     experiment: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     warm_start: Callable[[State], State] | None = None,
 ) -> State:
     """Trains to `config.steps`, resuming from the newest undamaged checkpoint of the workdir.
@@ -88,6 +89,7 @@ def train(
       workdir: gets config.json, checkpoints/, metrics.jsonl, goodput.json, tensorboard/ and profile/.
       evaluations: run every `eval_every` steps, or with their own period (`Every`), and after the last step.
       experiment: the complete configuration, for config.json and for the check at resume; default: `config`.
+      defaults: of the keys of `experiment`: what a run did that began before such a key existed.
       warm_start: changes a fresh state on the mesh before the first step, for example to import weights.
 
     Returns:
@@ -101,7 +103,7 @@ def train(
       KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once a checkpoint is on disk.
     """
     ledger, workdir = Ledger(), epath.Path(workdir)
-    claim(workdir, configs.to_dict(experiment or config), config.print_config)
+    claim(workdir, configs.to_dict(experiment or config), config.print_config, defaults)
     placement = BatchPlacement(mesh, config.batch_size)
     task = guarded(task, config)
     # On a CPU it times a product, which must not run under the mesh; the result is cached.

@@ -37,7 +37,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
 
 
-def schedule(config: OptimizerConfig) -> optax.Schedule:
+def cosine(config: OptimizerConfig) -> optax.Schedule:
     """The learning rate of each update: linear from 0, then a cosine to the end rate."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -49,16 +49,27 @@ def schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW under the schedule; moments in the parameters' dtype (fp32)."""
-    adamw = optax.adamw(
-        schedule(config),
+    """Clip by global norm, then AdamW under the cosine; moments in the parameters' dtype (fp32)."""
+    return clipped(config, adamw(config, cosine(config)))
+
+
+def clipped(
+    config: OptimizerConfig, optimizer: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """The optimizer on gradients clipped by their global norm."""
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+
+
+def adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW at the learning rate of each update, without clipping."""
+    return optax.adamw(
+        rate,
         b1=config.b1,
         b2=config.b2,
         eps=config.eps,
         weight_decay=config.weight_decay,
         mask=matrices if config.decay == "matrices" else None,
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
 
 
 def matrices(params: Any) -> Any:

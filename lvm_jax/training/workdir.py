@@ -29,11 +29,22 @@ _PARTS = (".mesh.", ".evaluators.", ".evaluation.")  # with all keys below them
 _PLACES = (".data.shards", ".data.images", ".data.held_out")
 
 
-def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True) -> None:
+def claim(
+    workdir: epath.Path,
+    experiment: Mapping[str, Any],
+    whole: bool = True,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
     """Writes config.json. Prints it (`whole`) or its path; at resume, prints how it differs from the saved one.
 
     Two runs of a workdir may differ in mesh, periods, evaluations, monitoring, treatment of bad steps, and the place of
     the data; in nothing else.
+
+    Args:
+      workdir: of the run.
+      experiment: all that identifies the run.
+      whole: print it all.
+      defaults: of keys of `experiment`. A run that began before such a key existed did what the default says.
 
     Raises:
       UserError: another configuration began this workdir; lists the keys that differ.
@@ -44,7 +55,8 @@ def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True
     text = json.dumps(experiment, indent=2) + "\n"
     said = text if whole else f"the configuration is in {path}\n"
     if path.exists():
-        begun = _as_called_today(json.loads(path.read_text()), experiment)
+        begun = _as_called_today(json.loads(path.read_text()))
+        begun = _filled(begun, json.loads(json.dumps(defaults or {})), experiment)
         changed = configs.differences(begun, experiment)
         if refused := [line for line in changed if not _may_change(line.split(":")[0])]:
             raise UserError(
@@ -58,16 +70,28 @@ def claim(workdir: epath.Path, experiment: Mapping[str, Any], whole: bool = True
         files.write(path, text)
 
 
-def _as_called_today(begun: dict[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """An older workdir's configuration, with today's keys."""
-    # Newer keys, and the values that older runs had without them.
-    unsaid = {"recipe": experiment.get("recipe"), "frozen": []}
-    added = {name: value for name, value in unsaid.items() if name in experiment}
+def _as_called_today(begun: dict[str, Any]) -> dict[str, Any]:
+    """An older workdir's configuration, with keys as they are called today."""
     model = begun.get("model")
     if isinstance(model, dict) and "layout" in model:  # of a tokenizer
         renamed = {"architecture" if name == "layout" else name: v for name, v in model.items()}
-        begun = {**begun, "model": renamed}
-    return {**added, **begun}
+        return {**begun, "model": renamed}
+    return begun
+
+
+def _filled(
+    begun: Mapping[str, Any], defaults: Mapping[str, Any], experiment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`begun` with the defaults of keys that it lacks and `experiment` has."""
+    filled = dict(begun)
+    for name, default in defaults.items():
+        if name not in experiment:
+            continue
+        if name not in filled:
+            filled[name] = default
+        elif all(isinstance(x[name], Mapping) for x in (filled, defaults, experiment)):
+            filled[name] = _filled(filled[name], default, experiment[name])
+    return filled
 
 
 def _may_change(key: str) -> bool:

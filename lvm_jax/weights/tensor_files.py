@@ -24,6 +24,7 @@ TENSORS_FILE = "model.safetensors"
 # What a folder may hold, one file or the index of several; the first one found counts.
 _LAYOUTS = (TENSORS_FILE, f"{TENSORS_FILE}.index.json")
 _LAYOUTS += ("pytorch_model.bin", "pytorch_model.bin.index.json")
+TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class TensorFiles:
@@ -101,7 +102,7 @@ class TensorFiles:
         if not is_local(path):  # safetensors maps files, which takes a local one
             scratch = self._closing.enter_context(tempfile.TemporaryDirectory())
             local = pathlib.Path(os.fspath(path.copy(epath.Path(scratch) / path.name)))
-        if path.suffix == ".bin":
+        if path.suffix in TORCH_SUFFIXES:
             tensors = torch_pickle.open_tensors(local)
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
         else:

@@ -78,7 +78,10 @@ def test_the_outline_of_a_record():
     record = encode_example(SENTENCE)
     found = outline(record)
     assert record[found.codes_at : found.codes_at + found.codes_bytes] == FEATURES["codes"]
-    assert found[2:] == (511, "coco", 2)
+    assert found[2:] == (511, found.period, "coco", 2)
+    for layout, period in (("a,b,a,b", 2), ("a*4", 1), ("a,b", 2), ("a,,b", 0)):
+        assert outline(example.encode(FEATURES | {"layout": layout.encode()})).period == period
+    assert outline(example.encode(FEATURES | {"layout": b"\xff"})).period == 0
     for change in (
         {"codes": [b"ab", b"cd"]},
         {"codes": b"abc"},

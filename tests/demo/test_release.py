@@ -107,6 +107,10 @@ RESULTS = {
         "source/strong/code_loss": 1.0,
     },
     "in_context": {},
+    "controls": {
+        "x: image -> mask/sentences": 8, "x: image -> mask/pairs": 3, "x: image -> mask/right": 1.25,
+        "x: image -> mask/uses_query": 0.0, "x: image -> mask/uses_query_error": 0.0,
+    },
 }  # fmt: skip
 
 
@@ -153,6 +157,8 @@ def test_the_card_is_written_from_the_run(packed):
     ):
         assert words in card
     assert (output / "LICENSES.md").exists()
+    assert card.splitlines()[2] == "The answer does not depend on the query in 1 of 1 task."
+    assert "| x: image -> mask | 8 | 3 | 1.25 |" in card
 
 
 def test_its_prompts_and_models_are_found(packed, finished):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lvm_jax.data.sentences.held_out import comparable_image, kind_of, last_images, period_of
+from lvm_jax.data.sentences.held_out import comparable_image, kind_of, last_images
+from lvm_jax.data.sentences.visual_sentence import period_of
 from lvm_jax.data.splits import spread
 from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer, SentenceScore

@@ -25,6 +25,10 @@ def workdir(tmp_path_factory, model, vqgan, write_shards) -> Path:
     for i in range(5):
         pixels = np.random.default_rng(i).integers(0, 256, (20, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "corpus" / f"{i}.png")
+    for item in range(2):
+        (root / "scenes" / str(item)).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (200, 200, 200)).save(root / "scenes" / str(item) / "depth.png")
+    (root / "validation.txt").write_text("scenes/1\n")
     write_shards(root / "shards", LAYOUTS, vqgan.fingerprint())
     for part in ("tokenizer", "lvm"):
         lines = [json.dumps({"step": s, "time": 0.0, "train/loss": 3 - s / 9}) for s in (1, 2, 3)]
@@ -47,15 +51,19 @@ def test_from_models_to_a_page(workdir):
     shards, output = f"--shards={workdir}/shards", workdir / "prompts"
     done = run(
         "evaluate.py", *models(workdir), shards, f"--images={workdir}/corpus", "--held_out_fraction=0.4",
-        f"--output={workdir}/evaluation", "--shots=1",
+        f"--output={workdir}/evaluation", "--shots=1", f"--maps={workdir}/scenes", "--probe_steps=2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((workdir / "evaluation" / "results.json").read_text())
     assert results["reconstruction"]["images"] == 2
     assert results["next_token"]["sentences"] == 9
+    assert results["controls"]["depth: image -> depth/sentences"] == 3
     assert results["in_context"]["sequential/sentences"] == 3
     assert results["annotations"]["depth/examples"] == 3
     assert "annotation/depth/code_loss" in results["next_token"]
+    assert results["codes"]["images"] == 2
+    assert (results["probe"]["steps"], results["probe"]["questions"]) == (2, 10)
+    assert results["ceilings"]["depth/maps"] == 1
     assert "| code_loss |" in (workdir / "evaluation" / "results.md").read_text()
 
     ask = ["generate.py", *models(workdir), shards, "--prompts=3", "--seed=1"]
@@ -73,7 +81,10 @@ def test_from_models_to_a_page(workdir):
 
     done = run("report.py", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    assert "Visual prompts" in (workdir / "report.html").read_text()
+    page = (workdir / "report.html").read_text()
+    assert "Visual prompts" in page
+    assert "are the codes easy to learn?" in page
+    assert "ceilings: maps encoded and decoded" in page
 
 
 @pytest.mark.slow
@@ -120,7 +131,7 @@ def test_a_task_on_class_folders(workdir, tmp_path):
         (folder / file.name).write_bytes(file.read_bytes())
     ask = [
         "evaluate_benchmarks.py", *models(workdir), "--benchmark=colorization", f"--data={tmp_path / 'val'}",
-        "--episodes=3", "--shots=2", f"--output={tmp_path / 'out'}",
+        "--episodes=3", "--shots=2", "--controls", f"--output={tmp_path / 'out'}",
     ]  # fmt: skip
     done = run(*ask)
     assert done.returncode == 0, done.stderr
@@ -128,6 +139,10 @@ def test_a_task_on_class_folders(workdir, tmp_path):
     results = json.loads(first)["colorization"]
     assert results["episodes"] == 3
     assert results["copy/mse"] > 0
+    for control in ("control_other_query", "control_shuffled"):
+        assert results[f"{control}/mse"] > 0
+        change = results[f"{control}/code_loss"] - results["model/code_loss"]
+        assert results[f"{control}/code_loss_change"] == pytest.approx(change, abs=1e-5)
     page = (tmp_path / "out" / "colorization.html").read_text()
     pictures = sorted(path.name for path in (tmp_path / "out" / "colorization").iterdir())
     assert pictures == ["best_1.png", "middle_1.png", "worst_1.png"]

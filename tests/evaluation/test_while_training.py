@@ -13,6 +13,7 @@ from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.token_loader import TokenLoader
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.lvm.controls import ControlsEvaluator
 from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator
 from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer
@@ -55,10 +56,10 @@ def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path
         model.config, make_optimizer(OptimizerConfig(warmup_steps=1, decay_steps=4)), seq_len=16
     )
     shards = str(root / "shards")
-    names = ["next_token", "in_context", "annotations", "benchmarks"]
+    names = ["next_token", "controls", "in_context", "annotations", "benchmarks"]
     made = make_evaluations(names, settings(root), shards, task.model)
     assert list(made) == names
-    every = {"next_token": 2, "in_context": 3, "annotations": 0, "benchmarks": 3}
+    every = {"next_token": 2, "controls": 4, "in_context": 3, "annotations": 0, "benchmarks": 3}
     with TokenLoader(shards, "train", 16, 2, 0) as batches:
         state = train(
             task,
@@ -74,6 +75,7 @@ def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path
         return [line["step"] for line in lines if name in line]
 
     assert steps("evaluation/next_token/category/annotated_image/code_loss") == [2, 4]
+    assert steps("evaluation/controls/clips: next frame/uses_last") == [4]
     assert steps("evaluation/in_context/sequential/context_3/corpus_perplexity") == [3, 4]
     assert steps("evaluation/annotations/depth/corpus_perplexity") == [4]
     assert steps("evaluation/benchmarks/scene_depth/tokenizer_ceiling/absrel") == [3, 4]
@@ -83,6 +85,7 @@ def test_they_run_when_due_and_give_the_evaluators_numbers(root, model, tmp_path
     scorer = Scorer(task.model(state), CODES)
     merged = {name: value for line in lines for name, value in line.items()}  # the last of each
     for name, evaluator in {
+        "controls": ControlsEvaluator(sentences),
         "next_token": NextTokenEvaluator(sentences, CODES),
         "annotations": AnnotationPerplexityEvaluator(sentences, shots=1),
     }.items():

@@ -21,9 +21,9 @@ PRESETS = (
     "maskgit-f16-8192",
     "taming-f16-1024",
     "debug",
-    "quickstart",
     "small",
 )
+OF_PATCHES = ("quickstart", "patches")
 SECTIONS = {
     "model": VQGANConfig,
     "discriminator": DiscriminatorConfig,
@@ -39,14 +39,26 @@ def read(arg: str) -> dict:
     return {name: from_mapping(kind, config[name]) for name, kind in SECTIONS.items()}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [*PRESETS, *OF_PATCHES])
 @pytest.mark.parametrize("recipe", ["taming", "maskgit", "lvm"])
 def test_a_recipe_changes_how_and_not_what_is_trained(preset: str, recipe: str):
     config = read(f"{preset},recipe={recipe}")
     assert config["model"] == presets.vqgan(preset)
     assert (config["discriminator"].kind == "style") == (recipe == "maskgit")
     assert (config["step"].ema_decay > 0) == (recipe != "taming")
-    read(f"{preset},recipe={recipe},l2_codes,runlocal")
+    read(f"{preset},recipe={recipe},runlocal")
+    if preset in PRESETS:
+        read(f"{preset},recipe={recipe},l2_codes,runlocal")
+
+
+@pytest.mark.parametrize("preset", OF_PATCHES)
+def test_patches_start_from_kmeans_and_need_no_discriminator(preset: str):
+    config = get_config(preset)
+    assert config.kmeans.images > 0
+    assert config.loss.adversarial_weight == 0
+    assert read(preset)["model"] == presets.vqgan(preset)
+    with pytest.raises(UserError, match="values of a patch"):  # a code is a patch, not 8 numbers
+        read(f"{preset},l2_codes")
 
 
 def test_l2_codes_are_asked_for():

@@ -267,7 +267,10 @@ def test_dropout_keeps_the_mean():
     [
         ({"dropout": 1.0}, r"dropout=1.0: it must be at least 0 and below 1"),
         ({"norm": "batch"}, r"norm='batch' does not exist; known: rms, layer"),
-        ({"positions": "alibi"}, r"positions='alibi' does not exist; known: rotary, learned"),
+        (
+            {"positions": "alibi"},
+            r"positions='alibi' does not exist; known: rotary, rotary_2d, learned",
+        ),
         ({"mlps": ("relu", "relu", "relu")}, r"has 3 places and num_hidden_layers=2"),
         ({"mlps": ()}, r"has 0 places"),
         ({"hidden_size": 18}, r"must split into an equal number"),

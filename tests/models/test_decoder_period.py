@@ -37,7 +37,7 @@ class Toy(nnx.Module):
         D = config.hidden_size
         self.weight = matrix(rngs, config, (D, D), ("embed", None))
 
-    def __call__(self, x_BTD, key=None):
+    def __call__(self, x_BTD, key=None, tokens=None):
         y_BTD = jnp.tanh(x_BTD @ self.weight[...].astype(x_BTD.dtype))
         loss = jnp.mean(jnp.square(y_BTD.astype(jnp.float32)))
         return constrain(y_BTD, "batch", "seq", "act_embed"), {"size": loss, "calls": jnp.ones(())}

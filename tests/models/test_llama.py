@@ -203,7 +203,7 @@ def test_config_choices_are_the_implemented_ones():
     fields = {f.name: f.type for f in dataclasses.fields(LlamaConfig)}
     from typing import get_args
 
-    from lvm_jax.models.decoder.stack import REMAT_POLICIES
+    from lvm_jax.models.stacking import REMAT_POLICIES
 
     assert get_args(fields["attention"]) == ("auto", *attention.IMPLEMENTATIONS)
     assert get_args(fields["remat"]) == tuple(REMAT_POLICIES)

@@ -5,6 +5,7 @@ from flax import nnx
 from lvm_jax.errors import UserError
 from lvm_jax.models import Decoder, Llama, presets
 from lvm_jax.models.decoder.config import count_parameters, train_flops_per_token
+from lvm_jax.models.decoder.moe_config import MoEConfig
 from lvm_jax.vocabulary import Vocabulary
 
 # Computed from the official configurations: name, parameters, parameters without vocabulary tables,
@@ -111,3 +112,26 @@ def test_unknown_names_are_refused():
         presets.opt("350m")
     with pytest.raises(UserError, match=r"GPT-2 preset 'small' has no field 'n_embd'"):
         presets.gpt2("small", n_embd=1)
+
+
+@pytest.mark.parametrize(
+    ("bins", "router", "total"),
+    [
+        (0, "token", 324_407_808),
+        (1001, "token", 325_179_648),
+        (0, "attribute", 324_458_496),
+        (1001, "attribute", 325_230_336),
+    ],
+)
+def test_the_published_size_of_the_unified_decoder(bins, router, total):
+    vocabulary = Vocabulary.unified(bins=bins)
+    config = presets.unified("published", vocabulary, moe=MoEConfig(router=router))
+    assert count_parameters(config) == total
+    assert (config.rms_norm_eps, config.max_position_embeddings) == (1e-12, 2060)
+    assert (config.dropout, config.attention_dropout, config.tie_word_embeddings) == (
+        0.1,
+        0.1,
+        True,
+    )
+    with pytest.raises(UserError, match="unified preset 'large' does not exist; known: debug"):
+        presets.unified("large", vocabulary)

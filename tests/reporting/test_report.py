@@ -190,6 +190,23 @@ def test_the_same_run_gives_the_same_page(workdir):
     assert write_report(workdir).read_text() == write_report(workdir).read_text()
 
 
+def test_the_page_opens_with_the_controls(workdir):
+    page = write_report(workdir).read_text()
+    assert page.index("The controls were not measured") < page.index("3.27 nats")
+    task = "scenes: image -> depth"
+    measured = {
+        f"{task}/sentences": 9, f"{task}/pairs": 3, f"{task}/right": 1.875, f"{task}/other_query": 1.885,
+        f"{task}/uses_query": 0.01, f"{task}/uses_query_error": 0.003,
+    }  # fmt: skip
+    results = json.dumps(RESULTS | {"controls": measured})
+    (workdir / "evaluation/results.json").write_text(results)
+    page = write_report(workdir).read_text()
+    assert "not measured" not in page
+    assert page.index("does not depend on the query in 1 of 1 task.") < page.index("3.27 nats")
+    for cell in ("<td class=number>1.88</td>", "<td>0.01 ± 0.00, flat</td>", "<td>–</td>"):
+        assert cell in page
+
+
 def test_the_words_follow_the_numbers(workdir):
     assert "3.27 nats a code, less than the 5.43" in plain_words(RunFiles.load(workdir))[1]
     worse = RESULTS | {"next_token": RESULTS["next_token"] | {"code_loss": 5.0}}

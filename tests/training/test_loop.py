@@ -192,13 +192,19 @@ def test_a_workdir_from_before_a_key_existed_goes_on(tmp_path):
     """Keys of a tokenizer's training that were added or renamed: the run itself has not changed."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model": {"layout": "maskgit"}, "seed": 0}))
-    today = {"recipe": "x", "model": {"architecture": "maskgit"}, "frozen": (), "seed": 0}
-    claim(tmp_path, today)
+    model = {"architecture": "maskgit", "encoder_blocks": 0}
+    today = {"recipe": "x", "model": model, "frozen": (), "seed": 0}
+    added = {"recipe": "x", "frozen": (), "model": {"encoder_blocks": 0, "unread": 3}, "unread": 4}
+    claim(tmp_path, today, defaults=added)
     assert json.loads(path.read_text()) == today | {"frozen": []}
-    with pytest.raises(UserError, match=r"config\.frozen: \[\] -> \['embedding'\]"):
-        claim(tmp_path, today | {"frozen": ("embedding",)})
-    with pytest.raises(UserError, match=r"config\.model\.architecture: 'maskgit' -> 'taming'"):
-        claim(tmp_path, today | {"model": {"architecture": "taming"}})
+    path.write_text(json.dumps({"model": {"layout": "maskgit"}, "seed": 0}))
+    for changed, said in (
+        ({"frozen": ("embedding",)}, r"config\.frozen: \[\] -> \['embedding'\]"),
+        ({"model": {**model, "architecture": "taming"}}, r"architecture: 'maskgit' -> 'taming'"),
+        ({"model": {**model, "encoder_blocks": 2}}, r"config\.model\.encoder_blocks: 0 -> 2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            claim(tmp_path, today | changed, defaults=added)
 
 
 def test_a_checkpoint_of_another_model_names_the_tensors(tmp_path):

@@ -45,6 +45,7 @@ MODELS = {
     ),
     "llama_linear": ("Llama", {**SMALL, "rope_parameters": LINEAR_ROPE, "rms_norm_eps": 1e-5}),
     "qwen2": ("Qwen2", {**SMALL, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    "qwen3": ("Qwen3", {**SMALL, "head_dim": 8}),
 }
 
 

@@ -145,7 +145,7 @@ def test_an_untied_head_is_stored(theirs, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "bloom"}, r"'bloom': Decoder reads 'llama', 'qwen2', 'opt' and 'gpt2'"),
+        ({"model_type": "bloom"}, r"'bloom': Decoder reads 'llama', .* 'gpt2' and 'lvm_jax'"),
         ({"activation_function": "gelu"}, r"activation_function='gelu': .* only"),
         ({"tensor_parallel": 2}, r"tensor_parallel=2, a setting that .* does not know"),
         ({"vocab_size": "50"}, r"vocab_size='50': it must be an integer"),
@@ -161,7 +161,7 @@ def test_unsupported_configurations_are_refused(theirs, change, message):
 def test_what_the_decoder_does_not_have_is_refused(theirs, tmp_path):
     folder, _ = theirs
     fields = json.loads((folder / "config.json").read_text())
-    with pytest.raises(UserError, match="Llama reads 'llama' and 'qwen2'"):
+    with pytest.raises(UserError, match="Llama reads 'llama', 'qwen2', 'qwen3' and 'lvm_jax'"):
         Llama.from_pretrained(folder)
     if fields["model_type"] == "opt":
         post_norm = fields | {"do_layer_norm_before": False}
@@ -176,5 +176,7 @@ def test_what_the_decoder_does_not_have_is_refused(theirs, tmp_path):
 
 def test_a_mixture_of_families_has_no_folder(tmp_path):
     config = presets.llama("debug", vocab_size=140, norm="layer")
-    with pytest.raises(UserError, match=r"no folder of Llama, Qwen2, OPT, GPT-2 .* norm='layer'"):
+    with pytest.raises(
+        UserError, match=r"no folder of Llama, Qwen2, Qwen3, OPT, GPT-2, lvm_jax .* norm='layer'"
+    ):
         Decoder(config, rngs=nnx.Rngs(0)).save_pretrained(tmp_path)

@@ -30,7 +30,7 @@ OWN = presets.llama(
 )
 
 
-MODELS = ["llama_mha", "llama_gqa", "llama3", "llama_linear", "qwen2"]
+MODELS = ["llama_mha", "llama_gqa", "llama3", "llama_linear", "qwen2", "qwen3"]
 
 
 def _unpack(name, folder):
@@ -243,7 +243,10 @@ def test_a_folder_of_several_files_is_read_through_its_index(own, saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, r"model_type='gpt2': Llama reads 'llama' and 'qwen2'"),
+        (
+            {"model_type": "gpt2"},
+            r"model_type='gpt2': Llama reads 'llama', 'qwen2', 'qwen3' and 'lvm_jax'",
+        ),
         ({"attention_bias": True}, r"attention_bias=True: Llama supports False only"),
         ({"quantization_config": {"bits": 4}}, r"quantization_config=.*does not know"),
         (

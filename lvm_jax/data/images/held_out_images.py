@@ -29,7 +29,17 @@ def held_out_images(
     held_out: str | None = None,
     fraction: float | None = None,
 ) -> Subset:
-    """The images that the tokenizer's training held out.
+    """The images that the tokenizer's training held out; see `split_images`."""
+    return split_images(images, tokenizer, held_out, fraction)[1]
+
+
+def split_images(
+    images: epath.PathLike,
+    tokenizer: epath.PathLike,
+    held_out: str | None = None,
+    fraction: float | None = None,
+) -> tuple[Subset, Subset]:
+    """The images that the tokenizer's training saw, and those that it held out.
 
     Args:
       images: the training images (see `lvm_jax.data.images.sources`), or ones that training never saw.
@@ -50,11 +60,11 @@ def held_out_images(
             f"held_out_fraction is {fraction}: it must be above 0 and at most 1 (all images)"
         )
     if fraction == 1:
-        return Subset(source, range(len(source.names)))
+        return Subset(source, ()), Subset(source, range(len(source.names)))
     if held_out is None and fraction is None:
         held_out, fraction = trained.get("held_out"), trained.get("held_out_fraction")
     listed = read_held_out(held_out) if held_out else None
-    return split_source(source, images, listed, fraction or _DEFAULT_FRACTION)[1]
+    return split_source(source, images, listed, fraction or _DEFAULT_FRACTION)
 
 
 def load_images(

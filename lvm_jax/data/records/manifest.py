@@ -229,6 +229,10 @@ def _tfds_features(schema: Schema) -> dict:
 
     kinds = {
         "bytes": scalar("string"),
+        "list of bytes": {
+            "pythonClassName": f"{module}.sequence_feature.Sequence",
+            "sequence": {"feature": scalar("string"), "length": "-1"},
+        },
         "int": scalar("int64"),
         "text": {"pythonClassName": f"{module}.text_feature.Text", "text": {}},
     }

@@ -219,7 +219,7 @@ def _open_index(path: epath.Path, schema: Schema | None) -> tuple[RecordIndex, i
     try:
         if where.exists():
             index = RecordIndex.from_bytes(where.read_bytes())
-            if schema is not None and index.schema_columns != schema.columns:
+            if schema is not None and not schema.accepts(index.schema_columns):
                 names = [name for name, _ in index.schema_columns]
                 raise OldIndex(f"says {', '.join(names) or 'nothing'} of each record")
             return index, open_files.stat(where)[1]

@@ -18,9 +18,9 @@ The index of `NAME` is the file `NAME.index` beside it, little-endian:
 | 2 n | the origin of each record, uint16: a row of the table of origins |
 | rest | version 2 only: the table of origins, JSON, a list of [source, category] |
 
-Version 2 is for visual sentences with uint16 codes. It names no columns because they are always these: `codes_at`
-uint32, where the codes begin in the record's data; `codes_bytes` uint32; `largest` uint16, the largest code. Every
-other schema is written as version 3, which names its columns.
+Version 2 is for visual sentences with uint16 codes, as they were indexed before their periods were. It names no columns
+because they are always these: `codes_at` uint32, where the codes begin in the record's data; `codes_bytes` uint32;
+`largest` uint16, the largest code. Everything else is version 3, which names its columns.
 
 Two columns `X_at` and `X_bytes` locate bytes inside a record's data: with them the loader plans rows, weights sources
 and reads ids without parsing a record.
@@ -79,14 +79,22 @@ class Schema:
     Attributes:
       columns: (name, type) of each number that the index keeps; a type is "<u2", "<u4" or "<u8".
       describe: finds the facts in a record's data; `NOTHING` for a record of another schema.
-      features: (name, kind) of each feature of a record, for TFDS; a kind is "bytes", "int" or "text".
+      features: (name, kind) of each feature of a record, for TFDS; a kind is "bytes", "list of bytes", "int" or "text".
       description: what the records are, in a sentence.
+      optional: names of columns that an index may lack, because older ones do. Who needs them opens files with a schema
+        in which they are not optional.
     """
 
     columns: Columns
     describe: Callable[[bytes], Facts]
-    features: tuple[tuple[str, Literal["bytes", "int", "text"]], ...] = ()
+    features: tuple[tuple[str, Literal["bytes", "list of bytes", "int", "text"]], ...] = ()
     description: str = ""
+    optional: tuple[str, ...] = ()
+
+    def accepts(self, columns: Columns) -> bool:
+        """Whether an index with these columns will do."""
+        needed = {column for column in self.columns if column[0] not in self.optional}
+        return needed <= set(columns) <= set(self.columns)
 
     def __post_init__(self) -> None:
         for name, kind in self.columns:
@@ -157,7 +165,7 @@ class RecordIndex:
     def to_bytes(self) -> bytes:
         """The contents of the index file."""
         origins = [list(origin) for origin in self.origins]
-        # uint16 sentences stay version 2: shards that are written again keep the bytes of their index.
+        # An index without periods that is written again keeps its bytes.
         named = self.schema_columns != _VERSION_2
         body = [_COUNTS.pack(self.data_size, len(self))]
         if named:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.visual_sentence import Category, VisualSentence, compact_layout
 from lvm_jax.data.splits import spread
@@ -10,6 +12,17 @@ from lvm_jax.data.splits import spread
 def read_sentences(store: SentenceStore, limit: int = 0) -> list[VisualSentence]:
     """Reads at most `limit` sentences, evenly spread over a split; all if 0. Skips (and counts) bad records."""
     found = (store.sentence(int(i)) for i in spread(len(store), limit))
+    return [sentence for sentence in found if sentence is not None]
+
+
+def read_each_source(store: SentenceStore, limit: int = 0) -> list[VisualSentence]:
+    """Reads at most `limit` sentences of each source, evenly spread over it; all if 0. Skips (and counts) bad records.
+
+    A spread over the whole split would have many sentences of a large source and few of a small one.
+    """
+    members = [np.flatnonzero(store.origin == number) for number in range(len(store.origins))]
+    chosen = np.concatenate([ids[spread(len(ids), limit)] for ids in members])
+    found = (store.sentence(int(i)) for i in np.sort(chosen))
     return [sentence for sentence in found if sentence is not None]
 
 
@@ -31,15 +44,6 @@ def kind_of(sentence: VisualSentence) -> str | None:
 def comparable_image(shown: Sequence[str], role: str) -> int:
     """The number of the shown image that the copying baseline answers with: the last of that role, or of all."""
     return max((i for i, other in enumerate(shown) if other == role), default=len(shown) - 1)
-
-
-def period_of(roles: Sequence[str]) -> int:
-    """The length of the shortest repeating group of roles: 2 for pairs, 1 for frames."""
-    return next(
-        period
-        for period in range(1, len(roles) + 1)
-        if len(roles) % period == 0 and all(r == roles[i % period] for i, r in enumerate(roles))
-    )
 
 
 def last_images(sentence: VisualSentence, count: int) -> VisualSentence:

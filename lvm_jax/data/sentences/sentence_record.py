@@ -23,7 +23,12 @@ from lvm_jax.data.records import example
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.record_index import NOTHING, Facts, Schema
 from lvm_jax.data.records.writer import TFRecordWriter
-from lvm_jax.data.sentences.visual_sentence import CATEGORIES, VisualSentence, problem_of
+from lvm_jax.data.sentences.visual_sentence import (
+    CATEGORIES,
+    VisualSentence,
+    layout_period,
+    problem_of,
+)
 from lvm_jax.errors import UserError
 
 T = TypeVar("T", bytes, int)
@@ -56,6 +61,7 @@ class Outline(NamedTuple):
       codes_at: where the codes begin in the record, in bytes.
       codes_bytes: their length; 0 if the record is not a sentence.
       largest: the largest code.
+      period: images of the shortest group of roles that its layout repeats; 0 if the layout cannot be read.
       source: name of the data set that the sentence came from.
       category: see `Category`.
     """
@@ -63,21 +69,27 @@ class Outline(NamedTuple):
     codes_at: int
     codes_bytes: int
     largest: int
+    period: int
     source: str
     category: int
 
     def facts(self) -> Facts:
         """The record's facts for the index."""
-        return Facts(self[:3], self[3:]) if self.codes_bytes else NOTHING
+        return Facts(self[:4], self[4:]) if self.codes_bytes else NOTHING
 
 
-NO_SENTENCE = Outline(0, 0, 0, "", 0)
+NO_SENTENCE = Outline(0, 0, 0, 0, "", 0)
 
 
 def _schema(feature: str, id_type: str) -> SentenceSchema:
     name = np.dtype(id_type).name
     return SentenceSchema(
-        columns=((f"{feature}_at", "<u4"), (f"{feature}_bytes", "<u4"), ("largest", id_type)),
+        columns=(
+            (f"{feature}_at", "<u4"),
+            (f"{feature}_bytes", "<u4"),
+            ("largest", id_type),
+            ("period", "<u4"),
+        ),
         describe=lambda record: _outline(record, feature, id_type).facts(),
         features=(
             (feature, "bytes"),
@@ -87,6 +99,7 @@ def _schema(feature: str, id_type: str) -> SentenceSchema:
             ("layout", "text"),
         ),
         description=f"Visual sentences; {feature} are little-endian {name}, see manifest.json.",
+        optional=("period",),
         feature=feature,
         id_type=id_type,
     )
@@ -136,6 +149,7 @@ def encode_with_facts(sentence: VisualSentence) -> tuple[bytes, Facts]:
         record.index(codes),  # an earlier chance match would do: readers want these very bytes
         len(codes),
         int(sentence.codes.max()),
+        layout_period(sentence.layout),
         sentence.source,
         int(sentence.category),
     )
@@ -224,7 +238,15 @@ def _outline(data: bytes, feature: str, id_type: str) -> Outline:
     if not codes or len(codes) % np.dtype(id_type).itemsize or category not in CATEGORIES:
         return NO_SENTENCE
     largest = int(np.frombuffer(codes, id_type).max())
-    return Outline(data.index(codes), len(codes), largest, source, category)
+    period = _period(features)
+    return Outline(data.index(codes), len(codes), largest, period, source, category)
+
+
+def _period(features: dict) -> int:
+    try:
+        return layout_period(_single(features, "layout", bytes).decode())
+    except (CorruptRecord, UnicodeDecodeError, UserError):
+        return 0
 
 
 def _single(features: dict, name: str, kind: type[T]) -> T:

@@ -3,6 +3,7 @@
 Shape legend: N sentences, O origins, M sentences that are read together.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ from lvm_jax.errors import UserError
 class SentenceStore:
     """The sentences of one split of one or several data sets, in the order of folder, shard and record.
 
-    Every process opens the same sequence. It takes 30 bytes of memory a sentence.
+    Every process opens the same sequence. It takes 30 bytes of memory a sentence, and 4 more with periods.
 
     Attributes:
       manifest: of all data sets together (`manifest.merge`).
@@ -32,20 +33,26 @@ class SentenceStore:
       lengths: number of codes of each sentence, known without reading it; 0 if its record is not a sentence.
       origins: the data sets, with their sources and categories.
       origin: the number of each sentence's origin.
+      periods: images of the shortest group of roles that each sentence's layout repeats (0 if the layout cannot be
+        read); None unless asked for.
     """
 
     manifest: manifests.Manifest
     lengths: UInt32[np.ndarray, " N"]
     origins: list[Origin]
     origin: UInt16[np.ndarray, " N"]
+    periods: UInt32[np.ndarray, " N"] | None
 
-    def __init__(self, shards: Shards, split: str, *, max_corrupt: int = 16):
+    def __init__(
+        self, shards: Shards, split: str, *, max_corrupt: int = 16, with_periods: bool = False
+    ):
         """Opens every index of the split; reads no record unless an index has to be made.
 
         Args:
           shards: see `find_shards`.
           split: such as "train".
           max_corrupt: how many bad records each process skips; one more is an error.
+          with_periods: fill `periods`. An older index, which has none, is made anew from its shard.
 
         Raises:
           UserError: nothing there, an empty split, a missing or damaged shard, a shard and its copy, or data sets of
@@ -54,7 +61,8 @@ class SentenceStore:
         folders = find_shards(shards, split)
         self.manifest = manifests.merge({str(f): manifests.Manifest.load(f) for f in folders})
         self.schema = schema_of(self.manifest.codebook_size)
-        files = open_all([file for files in folders.values() for file in files], self.schema)
+        needed = dataclasses.replace(self.schema, optional=()) if with_periods else self.schema
+        files = open_all([file for files in folders.values() for file in files], needed)
         for folder in folders:
             if not any(len(file) for file in files if file.path.parent == folder):
                 raise UserError(
@@ -64,8 +72,10 @@ class SentenceStore:
         # All columns as flat arrays, in the order of the records: sentence i is record i.
         columns = {
             name: np.concatenate([file.index[name] for file in files])
-            for name, _ in self.schema.columns
+            for name, _ in needed.columns
+            if name not in needed.optional
         }
+        self.periods = columns.get("period")
         self._codes_at = columns[f"{self.schema.feature}_at"]
         self.lengths = columns[f"{self.schema.feature}_bytes"] // self.schema.id_bytes
         self.origins, self.origin = _origins(files)

@@ -30,6 +30,7 @@ from lvm_jax.data.records.shards import Shards
 from lvm_jax.data.sentences.buckets import BucketTable
 from lvm_jax.data.sentences.concat import ConcatRows
 from lvm_jax.data.sentences.packing import LongSentences, OnePerRow, PackedRows
+from lvm_jax.data.sentences.question_weights import QuestionWeights
 from lvm_jax.data.sentences.row_assembly import Rows, assemble
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.visual_sentence import VisualSentence
@@ -65,6 +66,7 @@ class TokenLoader(StepLoader):
         process_count: int = 1,
         *,
         weights: Mapping[str, float] | None = None,
+        question_weight: float = 1.0,
         long_sentences: LongSentences = "error",
         vocabulary: Vocabulary | None = None,
         max_corrupt: int = 16,
@@ -83,6 +85,8 @@ class TokenLoader(StepLoader):
           process_index: which slice of the global batch this process reads.
           process_count: number of slices.
           weights: of data sets, sources or categories, see `mixture`; None: every sentence once a pass.
+          question_weight: loss weight of codes that only ask, see `question_weights`; nothing else in a batch
+            depends on it.
           long_sentences: "error" or "split", see `packing.PackedRows`; "concat" cuts anyway.
           vocabulary: of the rows; None: the published LVM's, for the manifest's codebook.
           max_corrupt: how many bad records each process may skip.
@@ -93,7 +97,9 @@ class TokenLoader(StepLoader):
           UserError: unusable shards (`SentenceStore`) or weights (`make_mixture`), a sentence longer than a row, or a
             batch that does not divide.
         """
-        self._store = SentenceStore(shards, split, max_corrupt=max_corrupt)
+        weighs = question_weight != 1.0
+        self._store = SentenceStore(shards, split, max_corrupt=max_corrupt, with_periods=weighs)
+        self._questions = QuestionWeights.of(self._store, question_weight) if weighs else None
         images = self._store.images_by_origin()
         self._images = images
         self._mixture = make_mixture(self._store.origins, images, weights or {})
@@ -164,7 +170,7 @@ class TokenLoader(StepLoader):
         """This process's rows of `step`."""
         indices = self.indices_at(step)
         rows = self._rows.rows(indices.start, len(indices))
-        return assemble(
+        batch = assemble(
             rows,
             self._store.codes,
             self._rows.row_len,
@@ -172,6 +178,9 @@ class TokenLoader(StepLoader):
             len(rows),
             self._store.schema.id_type,
         )
+        if self._questions is not None:
+            self._questions.apply(rows, batch["loss_weights"])
+        return batch
 
 
 class EvalLoader:

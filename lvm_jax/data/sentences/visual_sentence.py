@@ -82,6 +82,25 @@ def compact_layout(roles: Sequence[str]) -> str:
     return layout
 
 
+def period_of(roles: Sequence[str]) -> int:
+    """The length of the shortest repeating group of roles: 2 for pairs, 1 for frames."""
+    return next(
+        period
+        for period in range(1, len(roles) + 1)
+        if len(roles) % period == 0 and all(r == roles[i % period] for i, r in enumerate(roles))
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def layout_period(layout: str) -> int:
+    """`period_of` the roles of a layout.
+
+    Raises:
+      UserError: as in `expand_layout`.
+    """
+    return period_of(_expand(layout))
+
+
 @functools.lru_cache(maxsize=4096)  # a corpus has few layouts and many records
 def _expand(layout: str) -> tuple[str, ...]:
     roles: list[str] = []

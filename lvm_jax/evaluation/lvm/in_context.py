@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lvm_jax.data.sentences.held_out import last_images, period_of
-from lvm_jax.data.sentences.visual_sentence import Category, VisualSentence
+from lvm_jax.data.sentences.held_out import last_images
+from lvm_jax.data.sentences.visual_sentence import Category, VisualSentence, period_of
 from lvm_jax.data.splits import spread
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.lvm.scoring import Scorer

@@ -50,6 +50,11 @@ class Episode:
     key: str
     joints: Joints | None = None
 
+    @property
+    def shown(self) -> list[Picture]:
+        """The prompt: image, answer, image, answer, ..., query."""
+        return [*(picture for pair in self.support for picture in pair), self.query]
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
@@ -96,6 +101,17 @@ class BenchmarkEvaluator:
         self.episodes, self._sampling, self._seed = episodes, sampling, seed
         self._batch_size, self._lpips_weights = batch_size, lpips_weights
 
+    def asking(self, episodes: Sequence[Episode]) -> "BenchmarkEvaluator":
+        """The same benchmark with other questions."""
+        return BenchmarkEvaluator(
+            self.name,
+            episodes,
+            sampling=self._sampling,
+            seed=self._seed,
+            batch_size=self._batch_size,
+            lpips_weights=self._lpips_weights,
+        )
+
     def run(self, subject: Subject) -> Result:
         """Answers all episodes and scores the answers."""
         return self.result(self.each(subject))
@@ -122,7 +138,7 @@ class BenchmarkEvaluator:
         for start in tqdm(starts, desc=self.name, unit="batch"):
             batch = self.episodes[start : start + self._batch_size]
             for number, predictions in enumerate(self.predictions(subject, batch)):
-                truth = _square(batch[number].truth, subject.vqgan)
+                truth = square(batch[number].truth, subject.vqgan)
                 found.append(
                     {
                         f"{name}/{metric}": state
@@ -142,8 +158,8 @@ class BenchmarkEvaluator:
     def predictions(self, subject: Subject, batch: Sequence[Episode]) -> list[dict[str, Picture]]:
         """Every predictor's answer to each episode, as squares of the tokenizer's size."""
         vqgan = subject.vqgan
-        shown = [[_square(image, vqgan) for image in _shown(episode)] for episode in batch]
-        truths = [_square(episode.truth, vqgan) for episode in batch]
+        shown = [[square(image, vqgan) for image in episode.shown] for episode in batch]
+        truths = [square(episode.truth, vqgan) for episode in batch]
         # Encode prompts and truths together, and decode answers and ceilings together: fewer, fuller batches.
         codes = encode_images(vqgan, np.stack([*(x for row in shown for x in row), *truths]))
         ends = np.cumsum([len(row) for row in shown])
@@ -185,11 +201,8 @@ def _merged(each: Sequence[States]) -> States:
     return functools.reduce(metric_states.merge, each, None) or {}
 
 
-def _shown(episode: Episode) -> list[Picture]:
-    return [*(picture for pair in episode.support for picture in pair), episode.query]
-
-
-def _square(picture: Picture, vqgan: VQGAN) -> Picture:
+def square(picture: Picture, vqgan: VQGAN) -> Picture:
+    """A picture as the tokenizer takes it."""
     return resize(picture, vqgan.config.resolution)
 
 

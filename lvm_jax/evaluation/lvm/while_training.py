@@ -3,6 +3,7 @@
 | name | measures |
 |---|---|
 | `next_token` | loss of held-out sentences: overall, by source, category and annotation type, beside baselines |
+| `controls` | what the query, the pairs and the frames before are worth to the last image, for each task |
 | `in_context` | perplexity of the last frame, and of the last answer, against the number of images before it |
 | `annotations` | perplexity of each annotation type after `shots` pairs |
 | `benchmarks` | answers in context, beside the tokenizer's ceiling and the baselines |
@@ -25,14 +26,14 @@ from lvm_jax.evaluation.lvm.benchmarks import (
     read_episodes,
 )
 from lvm_jax.evaluation.lvm.scoring import Scorer
-from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
+from lvm_jax.evaluation.lvm.sentence_evaluators import OF_SENTENCES, sentence_evaluators
 from lvm_jax.evaluation.lvm.visual_benchmark import BenchmarkEvaluator, Subject
 from lvm_jax.inference.images import Engine
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 _BENCHMARKS = "benchmarks"
-NAMES = ("next_token", "in_context", "annotations", _BENCHMARKS)
+NAMES = (*OF_SENTENCES, _BENCHMARKS)
 State = dict[str, Any]
 ModelOf = Callable[[State], Decoder]
 
@@ -43,7 +44,8 @@ class EvaluationConfig:
 
     Attributes:
       split: of the shards.
-      max_sentences: of the split, evenly spread; 0 takes all.
+      max_sentences: of the split, evenly spread, for all but `controls`; 0 takes all.
+      control_sentences: of each task of `controls`; 0 takes all.
       context_sentences: of each curve of `in_context` and each type of `annotations`; 0 takes all.
       shots: pairs before an annotation, and before the query of a benchmark (there at least 1).
       batch_size: sentences of full length, or questions, at once.
@@ -54,6 +56,7 @@ class EvaluationConfig:
 
     split: str = "validation"
     max_sentences: int = 256
+    control_sentences: int = 64
     context_sentences: int = 48
     shots: int = 5
     batch_size: int = 4
@@ -64,6 +67,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name, value, least in (
             ("max_sentences", self.max_sentences, 0),
+            ("control_sentences", self.control_sentences, 0),
             ("context_sentences", self.context_sentences, 0),
             ("shots", self.shots, 0),
             ("batch_size", self.batch_size, 1),
@@ -113,7 +117,9 @@ def make_evaluations(
     codebook_size = store.manifest.codebook_size
     evaluators = sentence_evaluators(
         store,
+        names=wanted,
         max_sentences=config.max_sentences,
+        control_sentences=config.control_sentences,
         context_sentences=config.context_sentences,
         shots=config.shots,
     )

@@ -1,4 +1,4 @@
-"""Causal attention by the accelerators' own kernels: Pallas splash attention on TPU, cuDNN on NVIDIA.
+"""Attention by the accelerators' own kernels: Pallas splash attention on TPU, cuDNN on NVIDIA.
 
 The compiler's partitioner cannot see into them, so under a mesh each device runs its kernel on its own rows and heads.
 
@@ -33,13 +33,14 @@ INTERPRET = False  # tests run the Pallas kernel on a CPU, slowly
 Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
-def attend_splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
-    """Pallas' splash attention: it never loads tiles above the diagonal and stores no weights."""
+def attend_splash(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, causal):
+    """Pallas' splash attention: if causal, it never loads tiles above the diagonal; it stores no weights."""
     _require_whole_rows("splash", q_BTNH, k_BSKH, query_start)
-    return _on_each_device(_splash, q_BTNH, k_BSKH, v_BSKH, segment_ids_BT)
+    kernel = functools.partial(_splash, causal)
+    return _on_each_device(kernel, q_BTNH, k_BSKH, v_BSKH, segment_ids_BT)
 
 
-def attend_cudnn(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
+def attend_cudnn(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, causal):
     """cuDNN's fused attention; a mask that all heads share keeps the sentences of a row apart."""
     _require_whole_rows("cudnn", q_BTNH, k_BSKH, query_start)
     if q_BTNH.dtype == jnp.float32:
@@ -48,10 +49,11 @@ def attend_cudnn(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start):
         )
     if q_BTNH.shape[-1] > CUDNN_MAX_HEAD_DIM:
         raise UserError(
-            f"attention 'cudnn' got a head dimension of {q_BTNH.shape[-1]}, more than {CUDNN_MAX_HEAD_DIM}: "
-            "set attention=chunked"
+            f"attention 'cudnn' got a head dimension of {q_BTNH.shape[-1]}, the features of a bias included, more "
+            f"than {CUDNN_MAX_HEAD_DIM}: set attention=chunked"
         )
-    return _on_each_device(_cudnn, q_BTNH, k_BSKH, v_BSKH, segment_ids_BT)
+    kernel = functools.partial(_cudnn, causal)
+    return _on_each_device(kernel, q_BTNH, k_BSKH, v_BSKH, segment_ids_BT)
 
 
 def _require_whole_rows(name: str, q_BTNH: jax.Array, k_BSKH: jax.Array, query_start: Any) -> None:
@@ -91,37 +93,38 @@ def _on_each_device(kernel: Kernel, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT) -> j
     )(*arrays)
 
 
-def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
+def _splash(causal, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
     # Takes a fifth of a second to import.
     from jax.experimental.pallas.ops.tpu import splash_attention
 
-    T, N, H = q_BTNH.shape[1:]
+    B, T, N = q_BTNH.shape[:3]
     Z = T + -T % LANES
-    # Padding comes last, so that under the causal mask no real query sees it.
     q, k, v = (
-        _pad(x, {1: Z, 3: H + -H % LANES}).swapaxes(1, 2)
-        for x in (q_BTNH / math.sqrt(H), k_BTKH, v_BTKH)
+        _pad(x, {1: Z, 3: x.shape[3] + -x.shape[3] % LANES}).swapaxes(1, 2)
+        for x in (q_BTNH / math.sqrt(q_BTNH.shape[3]), k_BTKH, v_BTKH)
     )
-    kernel = _splash_kernel(N, Z, INTERPRET)
+    # Padding comes last, so that under the causal mask no real query sees it; without the mask its id hides it.
+    if segment_ids_BT is None and Z > T and not causal:
+        segment_ids_BT = jnp.ones((B, T), jnp.int32)
+    kernel = _splash_kernel(N, Z, causal, INTERPRET)
     if segment_ids_BT is None:
         y_BNZH = jax.vmap(kernel)(q, k, v)
     else:
         ids_BZ = _pad(segment_ids_BT, {1: Z})
         y_BNZH = jax.vmap(kernel)(q, k, v, splash_attention.SegmentIds(ids_BZ, ids_BZ))
-    return y_BNZH.swapaxes(1, 2)[:, :T, :, :H].astype(q_BTNH.dtype)
+    return y_BNZH.swapaxes(1, 2)[:, :T, :, : v_BTKH.shape[3]].astype(q_BTNH.dtype)
 
 
-def _splash_kernel(heads: int, length: int, interpret: bool) -> Any:
+def _splash_kernel(heads: int, length: int, causal: bool, interpret: bool) -> Any:
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     block = math.gcd(SPLASH_BLOCK, length)
-    mask = splash_attention.MultiHeadMask(
-        [splash_attention.CausalMask((length, length)) for _ in range(heads)]
-    )
+    mask = splash_attention.CausalMask if causal else splash_attention.FullMask
+    masks = splash_attention.MultiHeadMask([mask((length, length)) for _ in range(heads)])
     sizes = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv")
     sizes += ("block_kv_dkv_compute", "block_q_dq", "block_kv_dq")
     return splash_attention.make_splash_mha(
-        mask,
+        masks,
         block_sizes=splash_attention.BlockSizes(**dict.fromkeys(sizes, block)),
         head_shards=1,  # `_on_each_device` has split the heads already
         q_seq_shards=1,
@@ -130,23 +133,28 @@ def _splash_kernel(heads: int, length: int, interpret: bool) -> Any:
     )
 
 
-def _cudnn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
+def _cudnn(causal, q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
     T, H = q_BTNH.shape[1], q_BTNH.shape[3]
-    # Zeros in a head change no score, and their results are cut off. cuDNN's masked attention needs an even T.
+    # Zeros in a head change no score, and their results are cut off. cuDNN's masked attention needs an even T,
+    # and all heads need one width.
     sizes = {1: T + T % 2, 3: H + -H % 8}
     q, k, v = (_pad(x, sizes) for x in (q_BTNH, k_BTKH, v_BTKH))
     mask_B1TT = None
     if segment_ids_BT is not None:
         ids_BT = _pad(segment_ids_BT, {1: sizes[1]})
         mask_B1TT = (ids_BT[:, :, None] == ids_BT[:, None, :])[:, None]
-    fused = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn")
+    elif T % 2 and not causal:
+        mask_B1TT = jnp.broadcast_to(jnp.arange(T + 1)[None] < T, (q.shape[0], 1, T + 1, T + 1))
+    fused = functools.partial(
+        jax.nn.dot_product_attention, is_causal=causal, implementation="cudnn"
+    )
     try:
         y_BTNH = fused(q, k, v, mask=mask_B1TT, scale=1 / math.sqrt(H))
     except RuntimeError as error:
         raise UserError(
             f"attention 'cudnn' needs an NVIDIA GPU ({error}): set attention=auto, or chunked"
         ) from error
-    return y_BTNH[:, :T, :, :H]
+    return y_BTNH[:, :T, :, : v_BTKH.shape[3]]
 
 
 def _pad(x: jax.Array, sizes: dict[int, int]) -> jax.Array:

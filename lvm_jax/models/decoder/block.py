@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lvm_jax.models.decoder.config import DecoderConfig
-from lvm_jax.models.decoder.mlp import Losses, MLPClass
+from lvm_jax.models.decoder.mlp import Losses, MLPClass, Tokens
 from lvm_jax.models.decoder.norms import make_norm
 from lvm_jax.models.decoder.positions import Rotate
 from lvm_jax.models.decoder.projections import Attention
@@ -43,6 +43,7 @@ class Block(nnx.Module):
         rotate: Rotate,
         attend: Attend,
         dropout_key: jax.Array | None = None,
+        tokens: Tokens | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
         """The updated residual stream, and the MLP's auxiliary losses.
 
@@ -51,13 +52,14 @@ class Block(nnx.Module):
           rotate: gives queries and keys their positions.
           attend: attention over the projected heads.
           dropout_key: None in evaluation.
+          tokens: what the MLP may know of them.
         """
         keys = [None] * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
         q, k, v = self.attention.project(self.attention_norm(x_BTD), rotate)
         y_BTD = self.attention.merge(attend(q, k, v, keys[0]))
         x_BTD = x_BTD + dropout(y_BTD, self.dropout, keys[1])
         x_BTD = constrain(x_BTD, "batch", "seq", "act_embed")
-        y_BTD, losses = self.mlp(self.mlp_norm(x_BTD), keys[2])
+        y_BTD, losses = self.mlp(self.mlp_norm(x_BTD), keys[2], tokens)
         x_BTD = x_BTD + dropout(y_BTD, self.dropout, keys[3])
         return constrain(x_BTD, "batch", "seq", "act_embed"), losses
 
@@ -77,12 +79,13 @@ class Period(nnx.Module):
         rotate: Rotate,
         attend: Attend,
         dropout_key: jax.Array | None = None,
+        tokens: Tokens | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
         """Applies the blocks in order; see `Block`."""
         total: Losses = {}
         for place, block in enumerate(self.places):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, place)
-            x_BTD, losses = block(x_BTD, rotate, attend, key)
+            x_BTD, losses = block(x_BTD, rotate, attend, key, tokens)
             total = add_losses(total, losses)
         return x_BTD, total
 

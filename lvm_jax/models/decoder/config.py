@@ -1,9 +1,13 @@
 """What a decoder is, before any array exists: its configuration, its size, its cost."""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from lvm_jax.errors import UserError
+from lvm_jax.models.decoder.moe_config import MoEConfig
 
 # Vocabulary tables are padded to a multiple of this, because LVM's 8292 = 4 * 3 * 691 rows do not divide over eight
 # tensor-parallel devices.
@@ -102,15 +106,23 @@ class DecoderConfig:
       remat: what the backward pass recomputes: nothing, all of a period, or all but its products with weights.
       attention: "auto", or a key of `lvm_jax.models.attention.attend.IMPLEMENTATIONS`.
       norm: RMSNorm, or LayerNorm with a bias.
-      positions: rotations of queries and keys, or learned vectors added to the embeddings.
+      positions: rotations of queries and keys by the place in the row ("rotary") or by image, row and column
+        ("rotary_2d", see `rope.image_rope_table`), or learned vectors added to the embeddings.
       position_offset: rows of the table of learned positions before position 0; 2 in OPT.
+      tokens_per_image: codes of an image, for rotary_2d (which needs a square) and place_embeddings; 0 without both.
+        They assume sentences of BOS and whole images: position p > 0 is code (p - 1) mod tokens_per_image of its image.
+      place_embeddings: a learned vector for each place within an image, added to the embeddings: input p gets that of
+        the code that it predicts, p mod tokens_per_image.
+      qk_norm: an RMSNorm of each head's queries and keys before they are rotated, as in Qwen3 (arXiv 2505.09388,
+        section 2) and ViT-22B (arXiv 2302.05442, section 2).
       mlps: kinds of MLP of consecutive blocks, a period that repeats up to the last block: ("swiglu",) in all blocks,
-        ("gelu_tanh", "experts") in turns. Keys of the table that the decoder is built with.
+        ("gelu_tanh", "moe") in turns. Keys of the table that the decoder is built with.
       dense_bias: attention's output and the MLPs have biases, as in OPT and GPT-2.
       dropout: rate for what attention and MLPs add to the residual stream, in [0, 1). All three rates take effect only
         if the caller passes a dropout key.
       embedding_dropout: rate for the embeddings.
       attention_dropout: rate for attention's weights; only the plain implementation ("xla") supports it.
+      moe: what the MLP "moe" is, if `mlps` names it.
     """
 
     vocab_size: int
@@ -137,19 +149,25 @@ class DecoderConfig:
     remat: Literal["none", "full", "dots"] = "dots"
     attention: Literal["auto", "xla", "chunked", "splash", "cudnn"] = "auto"
     norm: Literal["rms", "layer"] = "rms"
-    positions: Literal["rotary", "learned"] = "rotary"
+    positions: Literal["rotary", "rotary_2d", "learned"] = "rotary"
     position_offset: int = 0
+    tokens_per_image: int = 0
+    place_embeddings: bool = False
+    qk_norm: bool = False
     mlps: tuple[str, ...] = ("swiglu",)
     dense_bias: bool = False
     dropout: float = 0.0
     embedding_dropout: float = 0.0
     attention_dropout: float = 0.0
+    moe: MoEConfig = MoEConfig()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         self._check_sizes()
         self._check_heads()
+        self._check_experts()
         self._check_ids()
         self._check_choices()
+        self._check_images()
 
     def _check_sizes(self) -> None:
         for name, size in (
@@ -173,7 +191,7 @@ class DecoderConfig:
 
     def _check_heads(self) -> None:
         # Rotary positions turn dimensions in pairs.
-        pairs = 2 if self.positions == "rotary" else 1
+        pairs = 1 if self.positions == "learned" else 2
         if self.attention_head_dim % pairs or self.attention_head_dim < 0:
             raise UserError(
                 f"attention_head_dim={self.attention_head_dim}: it must be even, or 0 for "
@@ -189,6 +207,16 @@ class DecoderConfig:
                 f"num_key_value_heads={self.num_key_value_heads} must divide "
                 f"num_attention_heads={self.num_attention_heads}"
             )
+
+    def _check_experts(self) -> None:
+        for name, on in (
+            (f"quantization={self.quantization!r}", self.quantization != "none"),
+            (f"lora rank={self.lora.rank}", self.lora.rank > 0),
+        ):
+            if on and "moe" in self.mlps:
+                raise UserError(
+                    f"{name} with mlps={self.mlps}: experts are neither quantised nor adapted; leave one of the two out"
+                )
 
     def _check_ids(self) -> None:
         for name, id in (
@@ -206,7 +234,7 @@ class DecoderConfig:
             ("remat", self.remat, ("none", "full", "dots")),
             ("attention", self.attention, ("auto", "xla", "chunked", "splash", "cudnn")),
             ("norm", self.norm, ("rms", "layer")),
-            ("positions", self.positions, ("rotary", "learned")),
+            ("positions", self.positions, ("rotary", "rotary_2d", "learned")),
         ):
             if value not in known:
                 raise UserError(f"{name}={value!r} does not exist; known: {', '.join(known)}")
@@ -217,6 +245,33 @@ class DecoderConfig:
         ):
             if not 0 <= rate < 1:
                 raise UserError(f"{name}={rate}: it must be at least 0 and below 1")
+
+    def _check_images(self) -> None:
+        two_dimensional = self.positions == "rotary_2d"
+        reads_images = self.place_embeddings or two_dimensional
+        if reads_images != (self.tokens_per_image > 0) or self.tokens_per_image < 0:
+            raise UserError(
+                f"tokens_per_image={self.tokens_per_image}, place_embeddings={self.place_embeddings}, positions="
+                f"{self.positions!r}: set tokens_per_image to the tokenizer's codes of an image if and only if "
+                "place_embeddings or rotary_2d need it, else to 0"
+            )
+        if not two_dimensional:
+            return
+        if math.isqrt(self.tokens_per_image) ** 2 != self.tokens_per_image:
+            raise UserError(
+                f"tokens_per_image={self.tokens_per_image} is no square: positions='rotary_2d' needs as many rows as "
+                "columns; use 'rotary'"
+            )
+        if self.head_dim < 6:
+            raise UserError(
+                f"positions='rotary_2d' turns at least one pair of dimensions for each of image, row and column, and a "
+                f"head has {self.head_dim} dimensions: it needs at least 6"
+            )
+        if self.rope_scaling != RopeScaling():
+            raise UserError(
+                f"rope_scaling {self.rope_scaling.rope_type!r} stretches places in a row, which positions='rotary_2d' "
+                "does not use: set rope_type='none'"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -235,16 +290,46 @@ LlamaConfig = DecoderConfig
 
 @dataclasses.dataclass(frozen=True)
 class _MLPSize:
-    """How many D x F matrices an MLP has, and how many of them have F outputs, and so a bias of F."""
+    """What one MLP has and does.
 
-    matrices: int
-    wide: int
+    Attributes:
+      weights: of its matrices.
+      products: weights of matrices that one token is multiplied with.
+      vectors: parameters that are no matrix, but for biases.
+      biases: if the decoder has `dense_bias`.
+    """
+
+    weights: int
+    products: int
+    vectors: int
+    biases: int
 
 
-_MLP_SIZES = {
-    "swiglu": _MLPSize(3, 2),
-    "relu": _MLPSize(2, 1),
-    "gelu_tanh": _MLPSize(2, 1),
+def _dense_size(config: DecoderConfig, matrices: int) -> _MLPSize:
+    """An MLP of so many D x F matrices, all but one of them with F outputs."""
+    D, F = config.hidden_size, config.intermediate_size
+    return _MLPSize(matrices * D * F, matrices * D * F, 0, (matrices - 1) * F + D)
+
+
+def _experts_size(config: DecoderConfig) -> _MLPSize:
+    D, moe, expert = config.hidden_size, config.moe, _dense_size(config, 2)
+    gate = 0 if moe.router == "none" else D * moe.experts
+    # An attribute router decides for a handful of values, not for each token.
+    decides, by_attributes = (moe.router == "token"), (moe.router == "attribute")
+    used = 1 if moe.mix == "weights" else moe.top_k
+    return _MLPSize(
+        weights=moe.experts * expert.weights + gate + by_attributes * moe.attribute_bits * D,
+        products=used * expert.products + decides * gate,
+        vectors=by_attributes * 3 * D,
+        biases=moe.experts * expert.biases,
+    )
+
+
+_MLP_SIZES: Mapping[str, Callable[[DecoderConfig], _MLPSize]] = {
+    "swiglu": functools.partial(_dense_size, matrices=3),
+    "relu": functools.partial(_dense_size, matrices=2),
+    "gelu_tanh": functools.partial(_dense_size, matrices=2),
+    "moe": _experts_size,
 }
 
 
@@ -253,55 +338,60 @@ def count_parameters(config: DecoderConfig, *, embeddings: bool = True) -> int:
 
     Args:
       config: the decoder.
-      embeddings: count the input table, the head and learned positions too; otherwise only blocks and norms.
+      embeddings: count the input table, the head, learned positions and places too; otherwise only blocks and norms.
 
     Raises:
       UserError: the size of an MLP is not known here.
     """
     D = config.hidden_size
     norms = (2 * config.num_hidden_layers + 1) * D * (2 if config.norm == "layer" else 1)
-    inner = _matrix_weights(config) + _biases(config) + norms
+    if config.qk_norm:
+        norms += 2 * config.num_hidden_layers * config.head_dim
+    mlps = sum(size.weights for size in _mlp_sizes(config))
+    inner = _attention_weights(config) + mlps + _vectors(config) + norms
     if not embeddings:
         return inner
     tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size
     if config.positions == "learned":
         tables += config.max_position_embeddings + config.position_offset
+    if config.place_embeddings:
+        tables += config.tokens_per_image
     return inner + tables * D
 
 
 def train_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """Floating-point operations of a forward and backward pass for one token of a row of `seq_len`.
 
-    Six for each weight of a matrix product (the head's published rows included, input tables not), and for causal
+    Six for each weight of a matrix product (the head's published rows included, input tables not; of a mixture's
+    experts those that a token uses, whatever the dispatch computes besides), and for causal
     attention 6 * layers * heads * head_dim * seq_len, half of what all pairs of query and key would take. With adapters
     the other weights have no gradient and count four; the adapters themselves are not counted.
 
     Raises:
       UserError: the size of an MLP is not known here.
     """
-    weights = _matrix_weights(config) + config.vocab_size * config.hidden_size
+    mlps = sum(size.products for size in _mlp_sizes(config))
+    weights = _attention_weights(config) + mlps + config.vocab_size * config.hidden_size
     width = config.num_attention_heads * config.head_dim
     per_weight = 4.0 if config.lora.rank else 6.0
     return per_weight * weights + 6.0 * config.num_hidden_layers * width * seq_len
 
 
-def _matrix_weights(config: DecoderConfig) -> int:
-    """Weights of all blocks' matrices."""
-    D, H = config.hidden_size, config.head_dim
-    attention = 2 * D * H * (config.num_attention_heads + config.num_key_value_heads)
-    mlps = sum(size.matrices * D * config.intermediate_size for size in _mlp_sizes(config))
-    return config.num_hidden_layers * attention + mlps
+def _attention_weights(config: DecoderConfig) -> int:
+    """Weights of all blocks' projections."""
+    heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
+    return config.num_hidden_layers * config.hidden_size * config.head_dim * heads
 
 
-def _biases(config: DecoderConfig) -> int:
-    """Biases of all blocks' matrices."""
+def _vectors(config: DecoderConfig) -> int:
+    """Parameters of all blocks that are neither matrices nor norms of the residual stream: mostly biases."""
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    total = config.num_hidden_layers * heads * config.head_dim if config.qkv_bias else 0
+    total = sum(size.vectors for size in _mlp_sizes(config))
+    if config.qkv_bias:
+        total += config.num_hidden_layers * heads * config.head_dim
     if config.dense_bias:
-        narrow = (
-            2 * config.num_hidden_layers * config.hidden_size
-        )  # of attention's outputs and of the MLPs'
-        total += narrow + sum(size.wide * config.intermediate_size for size in _mlp_sizes(config))
+        total += config.num_hidden_layers * config.hidden_size  # of attention's outputs
+        total += sum(size.biases for size in _mlp_sizes(config))
     return total
 
 
@@ -312,6 +402,5 @@ def _mlp_sizes(config: DecoderConfig) -> list[_MLPSize]:
         raise UserError(
             f"the size of the MLP {unknown[0]!r} is not known; known: {', '.join(_MLP_SIZES)}"
         )
-    return [_MLP_SIZES[kind] for kind in config.mlps] * (
-        config.num_hidden_layers // len(config.mlps)
-    )
+    sizes = [_MLP_SIZES[kind](config) for kind in config.mlps]
+    return sizes * (config.num_hidden_layers // len(config.mlps))

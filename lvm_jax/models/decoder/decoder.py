@@ -27,16 +27,20 @@ from lvm_jax.models.decoder.config import DecoderConfig, LoRAConfig
 from lvm_jax.models.decoder.kv_cache import KVCache, Prefix, Stored, check_dtype
 from lvm_jax.models.decoder.linear import linear, sequence_is_whole, vocabulary_table
 from lvm_jax.models.decoder.lora import check_targets, merge_adapters
-from lvm_jax.models.decoder.mlp import MLPS, Losses, MLPClass
+from lvm_jax.models.decoder.mlp import MLPS, Losses, MLPClass, Tokens
+from lvm_jax.models.decoder.moe import MixtureOfExperts
 from lvm_jax.models.decoder.norms import make_norm
-from lvm_jax.models.decoder.positions import POSITIONS
+from lvm_jax.models.decoder.positions import make_positions
 from lvm_jax.models.decoder.stack import make_stack, repeats, run_stack, unstack
 from lvm_jax.models.dropout import dropout
 from lvm_jax.parallel.sharding import constrain
 from lvm_jax.weights.model_folder import rounded, to_tensors
 
-# Parameters of norms, which compute in fp32 whatever the decoder's dtype is.
+# Parameters of norms, which compute in fp32 whatever the decoder's dtype is; so do routers.
 _NORM_PARAMETERS = ("scale", "bias")
+
+# Every kind of MLP that `config.mlps` can name.
+KINDS: Mapping[str, MLPClass] = {**MLPS, "moe": MixtureOfExperts}
 
 
 class Decoder(nnx.Module):
@@ -55,12 +59,12 @@ class Decoder(nnx.Module):
     FAMILIES: ClassVar[Mapping[str, hf_folder.Family]] = hf_folder.FAMILIES
 
     def __init__(
-        self, config: DecoderConfig, *, rngs: nnx.Rngs, mlps: Mapping[str, MLPClass] = MLPS
+        self, config: DecoderConfig, *, rngs: nnx.Rngs, mlps: Mapping[str, MLPClass] = KINDS
     ) -> None:
         self.config = config
         self.tokenizer_fingerprint = ""
         self.embedding = vocabulary_table(rngs, config, ("vocab", "embed"))
-        self.positions = POSITIONS[config.positions](config, rngs=rngs)
+        self.positions = make_positions(config, rngs)
         self.layers = make_stack(config, mlps, rngs)
         check_targets(self.layers, config.lora)
         self.norm = make_norm(config)
@@ -73,6 +77,7 @@ class Decoder(nnx.Module):
         segment_ids_BT: Int[Array, "B T"] | None = None,
         positions_BT: Int[Array, "B T"] | None = None,
         *,
+        attributes_BT: Int[Array, "B T"] | None = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B T V"]:
         """Logits of the token that follows each token.
@@ -82,13 +87,22 @@ class Decoder(nnx.Module):
           segment_ids_BT: 0 is padding; 1, 2, ... are the sentences of a row, which do not see each other;
             None: the row is one sentence.
           positions_BT: position of each token in its sentence; None counts from the start of the row.
-          dropout_key: for the configured dropout; None, as in evaluation, drops nothing.
+          attributes_BT: what each token is, for MLPs that choose experts by it; see `MoEConfig.router`.
+          dropout_key: for the configured dropout, and noise and capacity of experts; None, as in evaluation, drops
+            nothing.
 
         Raises:
-          UserError: a row is longer than the learned positions, or attention dropout in an implementation without it.
+          UserError: a row is longer than the learned positions, attention dropout in an implementation without it, or
+            attributes are needed and missing.
         """
         return self.logits(
-            self.hidden(tokens_BT, segment_ids_BT, positions_BT, dropout_key=dropout_key)
+            self.hidden(
+                tokens_BT,
+                segment_ids_BT,
+                positions_BT,
+                attributes_BT=attributes_BT,
+                dropout_key=dropout_key,
+            )
         )
 
     def hidden(
@@ -97,11 +111,16 @@ class Decoder(nnx.Module):
         segment_ids_BT: Int[Array, "B T"] | None = None,
         positions_BT: Int[Array, "B T"] | None = None,
         *,
+        attributes_BT: Int[Array, "B T"] | None = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B T D"]:
         """The normalised last hidden state, the input of `logits`; arguments as in `__call__`."""
         return self.hidden_and_losses(
-            tokens_BT, segment_ids_BT, positions_BT, dropout_key=dropout_key
+            tokens_BT,
+            segment_ids_BT,
+            positions_BT,
+            attributes_BT=attributes_BT,
+            dropout_key=dropout_key,
         )[0]
 
     def hidden_and_losses(
@@ -110,11 +129,16 @@ class Decoder(nnx.Module):
         segment_ids_BT: Int[Array, "B T"] | None = None,
         positions_BT: Int[Array, "B T"] | None = None,
         *,
+        attributes_BT: Int[Array, "B T"] | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
         """The result of `hidden`, and the MLPs' auxiliary losses: fp32 scalars by name, summed over blocks."""
         return self.transform_and_losses(
-            self.embed(tokens_BT), segment_ids_BT, positions_BT, dropout_key=dropout_key
+            self.embed(tokens_BT),
+            segment_ids_BT,
+            positions_BT,
+            attributes_BT=attributes_BT,
+            dropout_key=dropout_key,
         )
 
     def embed(self, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
@@ -131,11 +155,16 @@ class Decoder(nnx.Module):
         segment_ids_BT: Int[Array, "B T"] | None = None,
         positions_BT: Int[Array, "B T"] | None = None,
         *,
+        attributes_BT: Int[Array, "B T"] | None = None,
         dropout_key: jax.Array | None = None,
     ) -> Float[Array, "B T D"]:
         """Positions, all blocks and the final norm, for embeddings: inputs need not be token ids."""
         return self.transform_and_losses(
-            x_BTD, segment_ids_BT, positions_BT, dropout_key=dropout_key
+            x_BTD,
+            segment_ids_BT,
+            positions_BT,
+            attributes_BT=attributes_BT,
+            dropout_key=dropout_key,
         )[0]
 
     def transform_and_losses(
@@ -144,6 +173,7 @@ class Decoder(nnx.Module):
         segment_ids_BT: Int[Array, "B T"] | None = None,
         positions_BT: Int[Array, "B T"] | None = None,
         *,
+        attributes_BT: Int[Array, "B T"] | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
         """The result of `transform`, and auxiliary losses as in `hidden_and_losses`."""
@@ -163,6 +193,11 @@ class Decoder(nnx.Module):
             self.positions.rotation(positions_BT),
             self._whole_rows(x_BTD.shape[1], segment_ids_BT),
             stack_key,
+            Tokens(
+                attributes_BT,
+                None if segment_ids_BT is None else segment_ids_BT > 0,
+                whole_rows=True,
+            ),
         )
         return self.norm(x_BTD), losses
 
@@ -219,6 +254,7 @@ class Decoder(nnx.Module):
         inputs: Int[Array, "R T"] | Float[Array, "R T D"],
         lengths_R: Int[Array, "R"],
         *,
+        attributes_RT: Int[Array, "R T"] | None = None,
         dtype: str | None = None,
     ) -> Prefix:
         """Reads whole prompts in one pass.
@@ -226,6 +262,7 @@ class Decoder(nnx.Module):
         Args:
           inputs: the prompts from their first token on, right-padded with anything: ids, or embeddings (R, T, D).
           lengths_R: how many tokens each prompt has.
+          attributes_RT: as in `__call__`.
           dtype: of the cache, as in `init_cache`.
 
         Raises:
@@ -243,17 +280,22 @@ class Decoder(nnx.Module):
             layers.append((Stored.of(k_RTKH, dtype), Stored.of(v_RTKH, dtype)))
             return attend(q_RTNH, k_RTKH, v_RTKH, implementation=self.config.attention)
 
-        self._read(x_RTD, positions_1T, keep_and_attend)
+        self._read(x_RTD, positions_1T, keep_and_attend, attributes_RT)
         return Prefix(tuple(layers), lengths_R)
 
     def extend(
-        self, tokens_BT: Int[Array, "B T"], cache: KVCache
+        self,
+        tokens_BT: Int[Array, "B T"],
+        cache: KVCache,
+        *,
+        attributes_BT: Int[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T V"], KVCache]:
         """Reads T more tokens of every row.
 
         Args:
           tokens_BT: the ids that follow what the cache holds; positions continue from there.
           cache: from `init_cache` or an earlier call.
+          attributes_BT: as in `__call__`.
 
         Returns:
           logits_BTV of the T tokens, equal to those of a full forward pass, and the updated cache.
@@ -271,17 +313,21 @@ class Decoder(nnx.Module):
             layers.append(layer)
             return y_BTNH
 
-        x_BTD = self._read(self.embed(tokens_BT), cache.positions(T), attend_cached)
+        x_BTD = self._read(self.embed(tokens_BT), cache.positions(T), attend_cached, attributes_BT)
         return self.logits(self.norm(x_BTD)), cache.advance(T, layers)
 
     def _read(
-        self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "#B T"], attend: Attend
+        self,
+        x_BTD: Float[Array, "B T D"],
+        positions_BT: Int[Array, "#B T"],
+        attend: Attend,
+        attributes_BT: Int[Array, "B T"] | None,
     ) -> Float[Array, "B T D"]:
         """All blocks one by one, as a cache needs it: calls `attend` once per layer, in order."""
         x_BTD = self.positions.embed(x_BTD, positions_BT)
         rotate = self.positions.rotation(positions_BT)
         for block in self.blocks():
-            x_BTD, _ = block(x_BTD, rotate, attend)
+            x_BTD, _ = block(x_BTD, rotate, attend, tokens=Tokens(attributes_BT))
         return x_BTD
 
     def blocks(self) -> list[Block | Period]:
@@ -298,7 +344,7 @@ class Decoder(nnx.Module):
 
         # Rounding in advance changes no result, because every product rounds its matrix to the compute dtype anyway.
         def rounded(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
-            if path[-1] in _NORM_PARAMETERS:
+            if path[-1] in _NORM_PARAMETERS or "router" in path:
                 return variable
             return variable.replace(variable[...].astype(self.config.dtype))
 
@@ -355,7 +401,7 @@ class Decoder(nnx.Module):
         return model
 
     @classmethod
-    def abstract(cls, config: DecoderConfig, *, mlps: Mapping[str, MLPClass] = MLPS) -> Self:
+    def abstract(cls, config: DecoderConfig, *, mlps: Mapping[str, MLPClass] = KINDS) -> Self:
         """The decoder with shapes in place of arrays."""
         return nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0), mlps=mlps))
 

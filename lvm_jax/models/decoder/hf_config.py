@@ -124,13 +124,22 @@ def config_from_json(
         )
     family = families[kind]
     _check_settings(fields, family, where)
+    check_overrides(overrides)
+    values = _values(fields, family, where)
+    return DecoderConfig(**{**family.structure, **values, **overrides})
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Requires fields of `COMPUTE`.
+
+    Raises:
+      UserError: a caller would change a field that the weights depend on.
+    """
     unknown = sorted(set(overrides) - set(COMPUTE))
     if unknown:
         raise UserError(
             f"{unknown[0]!r} cannot be changed on loading: only {', '.join(COMPUTE)} can"
         )
-    values = _values(fields, family, where)
-    return DecoderConfig(**{**family.structure, **values, **overrides})
 
 
 def _check_settings(fields: Mapping[str, Any], family: Family, where: str) -> None:
@@ -180,10 +189,12 @@ def _check_type(ours: str, value: Any, where: str, theirs: str) -> None:
     if value is None:
         return
     integer = isinstance(value, int) and not isinstance(value, bool)
-    if ours in _INTEGERS:
+    if ours in _INTEGERS or ours == "tokens_per_image":
         good, needed = integer, "an integer"
     elif ours in _FLOATS:
         good, needed = integer or (isinstance(value, float) and math.isfinite(value)), "a number"
+    elif ours == "positions":
+        good, needed = isinstance(value, str), "a name"
     else:
         good, needed = isinstance(value, bool), "true or false"
     if not good:

@@ -12,6 +12,9 @@ from lvm_jax.models.decoder.config import DecoderConfig
 # The head of an untied decoder, in every family; it has no prefix.
 HEAD = "lm_head.weight"
 
+# Parts that most families lack: only one whose `structure` or `fields` names the part has it.
+_EXTRAS: Mapping[str, Any] = {"qk_norm": False, "place_embeddings": False}
+
 
 @dataclasses.dataclass(frozen=True)
 class Place:
@@ -40,7 +43,7 @@ class Family:
     Attributes:
       name: what messages call it.
       model_type: as in config.json.
-      architecture: the class of transformers that opens the folder.
+      architecture: the class that opens the folder, of transformers or ours.
       structure: fields of `DecoderConfig` that all its decoders share; on saving they tell families apart.
       grouped: key-value heads may be fewer than query heads.
       fields: field of `DecoderConfig` -> setting of config.json.
@@ -52,7 +55,8 @@ class Family:
       write: configuration -> settings beside `fields` and `fixed`.
       prefixes: of all tensors but the head: first the one that we write, then others that we read.
       embedding: their vocabulary table.
-      top: our parameter -> its place, outside the blocks.
+      top: our parameter -> its place, outside the blocks. Here and in `block` a decoder may lack those that a setting
+        switches off.
       layer: prefix of a layer's tensors, with {} for its number.
       block: our parameter of a block -> its place.
       no_parameters: endings of names of stored tensors that follow from the configuration.
@@ -80,7 +84,8 @@ class Family:
     def describes(self, config: DecoderConfig) -> bool:
         """Whether a decoder belongs to the family."""
         fields = vars(config)
-        same = all(fields[name] == value for name, value in self.structure.items())
+        lacks = {name: off for name, off in _EXTRAS.items() if name not in self.fields}
+        same = all(fields[name] == value for name, value in {**lacks, **self.structure}.items())
         return same and (self.grouped or config.num_key_value_heads == config.num_attention_heads)
 
 

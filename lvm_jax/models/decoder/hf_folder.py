@@ -6,26 +6,31 @@ Weights go from files straight into the shards of their parameters, so no host e
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from flax import nnx
-from jax.sharding import SingleDeviceSharding
 
 from lvm_jax.errors import UserError
-from lvm_jax.models.decoder import hf_config
+from lvm_jax.models.decoder import hf_config, own_folder
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.hf_family import Family
 from lvm_jax.models.decoder.hf_gpt2 import GPT2
-from lvm_jax.models.decoder.hf_llama import LLAMA, QWEN2
+from lvm_jax.models.decoder.hf_llama import LLAMA, LVM_JAX, QWEN2, QWEN3
 from lvm_jax.models.decoder.hf_opt import OPT
 from lvm_jax.models.decoder.hf_tensors import Reader, tensor_shapes, to_hugging_face
-from lvm_jax.parallel.sharding import state_shardings
 from lvm_jax.weights.model_folder import CONFIG_FILE, check_tensors, read_config, save_folder
+from lvm_jax.weights.streamed import fill
 from lvm_jax.weights.tensor_files import TensorFiles
 
-# model_type of config.json -> its family.
-FAMILIES: Mapping[str, Family] = {"llama": LLAMA, "qwen2": QWEN2, "opt": OPT, "gpt2": GPT2}
+# model_type of config.json -> its family. Ours comes last: it describes decoders that others open too.
+FAMILIES: Mapping[str, Family] = {
+    "llama": LLAMA,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "opt": OPT,
+    "gpt2": GPT2,
+    "lvm_jax": LVM_JAX,
+}
 
 
 def family_of(config: DecoderConfig) -> Family:
@@ -40,7 +45,8 @@ def family_of(config: DecoderConfig) -> Family:
     names = ", ".join(family.name for family in FAMILIES.values())
     raise UserError(
         f"no folder of {names} holds a decoder with norm={config.norm!r}, positions={config.positions!r}, "
-        f"mlps={config.mlps}, qkv_bias={config.qkv_bias}, dense_bias={config.dense_bias}: keep its checkpoint instead"
+        f"mlps={config.mlps}, qkv_bias={config.qkv_bias}, dense_bias={config.dense_bias}, qk_norm={config.qk_norm}, "
+        f"place_embeddings={config.place_embeddings}: keep its checkpoint instead"
     )
 
 
@@ -51,7 +57,7 @@ def save(
     dtype: str = "float32",
     tokenizer_fingerprint: str = "",
 ) -> None:
-    """Writes the folder, in the format of the decoder's family.
+    """Writes the folder, in the format of the decoder's family, or in `own_folder`'s.
 
     Args:
       directory: made if missing.
@@ -63,11 +69,16 @@ def save(
     Raises:
       UserError: see `family_of`.
     """
-    family = family_of(config)
-    fields = hf_config.config_to_json(family, config) | {"torch_dtype": dtype}
+    if own_folder.describes(config):
+        fields = own_folder.config_to_json(config)
+    else:
+        family = family_of(config)
+        fields = hf_config.config_to_json(family, config)
+        tensors = to_hugging_face(family, config, tensors)
+    fields["torch_dtype"] = dtype
     if tokenizer_fingerprint:
         fields[hf_config.TOKENIZER] = tokenizer_fingerprint
-    save_folder(directory, fields, to_hugging_face(family, config, tensors))
+    save_folder(directory, fields, tensors)
 
 
 def load_config(
@@ -88,13 +99,11 @@ def load_config(
     Raises:
       UserError: no such file, another kind of model, or a variant that the decoder does not support.
     """
-    return hf_config.config_from_json(
-        read_config(directory),
-        f"{directory}/{CONFIG_FILE}",
-        families=families,
-        reader=reader,
-        **overrides,
-    )
+    fields, where = read_config(directory), f"{directory}/{CONFIG_FILE}"
+    if fields.get("model_type") == own_folder.MODEL_TYPE:
+        hf_config.check_overrides(overrides)
+        return own_folder.config_from_json(fields, where, overrides)
+    return hf_config.config_from_json(fields, where, families=families, reader=reader, **overrides)
 
 
 def load_tokenizer_fingerprint(directory: epath.PathLike) -> str:
@@ -134,17 +143,22 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
         "norm": config.norm,
         "mlps": config.mlps,
         "positions": config.positions,
+        "place_embeddings": config.place_embeddings,
+        "tokens_per_image": config.tokens_per_image,
+        "qk_norm": config.qk_norm,
     }
-    if config.positions == "rotary":
+    if "moe" in config.mlps:
+        # Dispatch, capacity and noise are how to train it.
+        names = ("experts", "top_k", "router", "attribute_bits", "mix", "renormalize")
+        shape |= {f"moe.{name}": vars(config.moe)[name] for name in names}
+    if config.positions != "learned":
         return shape | {"rope_theta": config.rope_theta, "rope_scaling": config.rope_scaling}
     positions = {"max_position_embeddings": config.max_position_embeddings}
     return shape | positions | {"position_offset": config.position_offset}
 
 
 def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) -> nnx.State:
-    """The parameters of a folder, sharded by the rules on the mesh of `jax.set_mesh`, if any.
-
-    Host memory holds one parameter at a time, and only the slices of this host's devices.
+    """The parameters of a folder, streamed as `fill` does.
 
     Args:
       directory: holds the files.
@@ -154,29 +168,24 @@ def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) 
     Raises:
       UserError: a file is missing or damaged; or it names every tensor that is missing, unexpected or misshapen.
     """
-    mesh = jax.sharding.get_mesh()
-    device = SingleDeviceSharding(jax.devices()[0])
-    shardings = {} if mesh.empty else dict(nnx.to_flat_state(state_shardings(abstract, mesh)))
-    family = family_of(config)
-    loaded = []
     with TensorFiles(directory) as files:
-        reader = Reader(files, family, config)
-        expected = tensor_shapes(family, config, parameter_shapes(abstract), reader.prefix)
-        check_tensors(expected, reader.stored_parameters(), str(directory))
-        for path, variable in nnx.to_flat_state(abstract):
-            sharding = shardings[path].get_raw_value() if shardings else device
-            name = ".".join(map(str, path))
+        reader = _reader(files, config, parameter_shapes(abstract), str(directory))
+        return fill(abstract, reader.read)
 
-            # Defaults bind this iteration's values.
-            def block(index: Any, name: str = name, variable: Any = variable) -> np.ndarray:
-                slices = tuple(
-                    slice(*part.indices(size)) for part, size in zip(index, variable.shape)
-                )
-                return reader.read(name, variable.shape, slices).astype(variable.dtype)
 
-            array = jax.make_array_from_callback(variable.shape, sharding, block)
-            loaded.append((path, variable.replace(array)))
-    return nnx.from_flat_state(loaded)
+def _reader(
+    files: TensorFiles, config: DecoderConfig, parameters: Mapping[str, tuple[int, ...]], where: str
+) -> Reader | own_folder.OwnReader:
+    """Reads our parameters from the files, which hold exactly what the decoder has."""
+    if own_folder.describes(config):
+        own = own_folder.OwnReader(files)
+        own.check(parameters, where)
+        return own
+    family = family_of(config)
+    reader = Reader(files, family, config)
+    expected = tensor_shapes(family, config, parameters, reader.prefix)
+    check_tensors(expected, reader.stored_parameters(), where)
+    return reader
 
 
 def parameter_shapes(state: nnx.State) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,8 @@
-"""Folders of LLaMA and Qwen2, which transformers and vLLM open; this project writes its own in this format.
+"""Folders of LLaMA, Qwen2 and Qwen3, which transformers and vLLM open; this project writes its own in this format.
 
 Projections are stored (outputs, inputs). Query and key columns need no permutation, because `rope` pairs dimensions as
-Hugging Face does. Qwen2's format is the same, with biases of queries, keys and values.
+Hugging Face does. Qwen2's format is the same, with biases of queries, keys and values; Qwen3's has norms of queries and
+keys instead. `LVM_JAX` is for decoders with parts that none of the three has: no other library opens it.
 """
 
 import dataclasses
@@ -29,6 +30,10 @@ _BIASES = {
     "attention.query_bias": Place("self_attn.q_proj.bias"),
     "attention.key_bias": Place("self_attn.k_proj.bias"),
     "attention.value_bias": Place("self_attn.v_proj.bias"),
+}
+_QK_NORMS = {
+    "attention.query_norm.scale": Place("self_attn.q_norm.weight"),
+    "attention.key_norm.scale": Place("self_attn.k_norm.weight"),
 }
 _FIELDS = named(
     "vocab_size",
@@ -78,6 +83,11 @@ def _positive(value: Any, name: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise UserError(f"{where} has {name}={value!r}: it must be a number above 0")
     return float(value)
+
+
+def _read_qwen3(fields: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    # Its heads have 128 dimensions unless config.json says otherwise, whatever the width.
+    return _read({"head_dim": 128, **fields}, values, where)
 
 
 def _rope_scaling(rope: Mapping[str, Any], where: str) -> RopeScaling:
@@ -152,4 +162,35 @@ QWEN2 = dataclasses.replace(
     # A window's settings mean nothing while use_sliding_window is off.
     ignored=(*LLAMA.ignored, "sliding_window", "max_window_layers", "layer_types"),
     block={**_BLOCK, **_BIASES},
+)
+
+QWEN3 = dataclasses.replace(
+    QWEN2,
+    name="Qwen3",
+    model_type="qwen3",
+    architecture="Qwen3ForCausalLM",
+    structure={**_STRUCTURE, "qkv_bias": False, "qk_norm": True},
+    fixed={**QWEN2.fixed, "attention_bias": False},
+    read=_read_qwen3,
+    block={**_BLOCK, **_QK_NORMS},
+)
+
+_OWN_STRUCTURE = {name: value for name, value in _STRUCTURE.items() if name != "positions"}
+_OWN_FIELDS = named("positions", "qkv_bias", "qk_norm", "place_embeddings", "tokens_per_image")
+
+LVM_JAX = dataclasses.replace(
+    LLAMA,
+    name="lvm_jax",
+    model_type="lvm_jax",
+    architecture="lvm_jax.models.Llama",
+    structure=_OWN_STRUCTURE,
+    fields={**_FIELDS, **_OWN_FIELDS},
+    fixed={"hidden_act": "silu"},
+    top={
+        **_TOP,
+        "positions.places": Place("embed_places.weight"),
+        "positions.table": Place("embed_positions.weight"),
+        "positions.positions.table": Place("embed_positions.weight"),
+    },
+    block={**_BLOCK, **_BIASES, **_QK_NORMS},
 )

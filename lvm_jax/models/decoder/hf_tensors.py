@@ -6,6 +6,7 @@ Shapes: V published vocabulary, P the vocabulary table (V padded), D hidden size
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -35,17 +36,24 @@ def tensor_shapes(
     shapes: dict[str, tuple[int, ...]] = {prefix + family.embedding: table}
     if not config.tie_word_embeddings:
         shapes[HEAD] = table
-    for path, place in family.top.items():
+    for path, place in _held(family.top, parameters).items():
         shapes[prefix + place.name] = parameters[path]
-    for path, place in family.block.items():
+    for path, place in _held(family.block, parameters, _LAYERS).items():
         repeats, *inner = parameters[_LAYERS + path]
-        shape = _their_shape(place, tuple(inner))
+        shape = their_shape(place, tuple(inner))
         for layer in range(repeats):
             shapes[prefix + family.layer.format(layer) + place.name] = shape
     return shapes
 
 
-def _their_shape(place: Place, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _held(
+    places: Mapping[str, Place], parameters: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Place]:
+    """The places of parameters that the decoder has: its settings switch some off."""
+    return {path: place for path, place in places.items() if prefix + path in parameters}
+
+
+def their_shape(place: Place, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a layer's tensor, from that of our parameter."""
     outputs = math.prod(shape[place.inputs :]) * place.pieces
     if not place.inputs:
@@ -68,10 +76,10 @@ def to_hugging_face(
     theirs = {prefix + family.embedding: tensors["embedding"][:rows]}
     if not config.tie_word_embeddings:
         theirs[HEAD] = tensors["head"][:, :rows].T
-    for path, place in family.top.items():
+    for path, place in _held(family.top, tensors).items():
         theirs[prefix + place.name] = tensors[path]
     fused: dict[str, dict[int, np.ndarray]] = {}
-    for path, place in family.block.items():
+    for path, place in _held(family.block, tensors, _LAYERS).items():
         for layer, tensor in enumerate(tensors[_LAYERS + path]):
             name = prefix + family.layer.format(layer) + place.name
             fused.setdefault(name, {})[place.piece] = _matrix_of(place, tensor)
@@ -136,7 +144,10 @@ class Reader:
             self.prefix + self.family.layer.format(i) for i in range(layers.start, layers.stop)
         ]
         return np.stack(
-            [self._read_layer(name + place.name, place, shape[1:], tuple(inner)) for name in names]
+            [
+                read_place(self.files, name + place.name, place, shape[1:], tuple(inner))
+                for name in names
+            ]
         )
 
     def _read_rows(self, name: str, rows: slice, columns: slice) -> np.ndarray:
@@ -148,27 +159,41 @@ class Reader:
         block = self.files.read(name, (slice(first, last), columns))
         return np.pad(block, ((0, padding), (0, 0)))
 
-    def _read_layer(
-        self, name: str, place: Place, shape: tuple[int, ...], index: tuple[slice, ...]
-    ) -> np.ndarray:
-        """A slice of a layer's parameter. Their tensor has at most two dimensions; ours has several for each."""
-        before = place.piece * math.prod(shape[place.inputs :])  # outputs of the pieces before ours
-        columns = _outermost(shape[place.inputs :], index[place.inputs :], before)
-        if not place.inputs:
-            return self.files.read(name, (columns,))
-        rows = _outermost(shape[: place.inputs], index[: place.inputs])
-        if place.transposed:
-            block = self.files.read(name, (columns, rows)).T
-        else:
-            block = self.files.read(name, (rows, columns))
-        # Of inputs and of outputs, a slice of the outermost dimension is contiguous in the file and was read as such;
-        # slices of the inner dimensions are taken here.
-        sizes = [
-            s.stop - s.start if i in (0, place.inputs) else size
-            for i, (s, size) in enumerate(zip(index, shape))
-        ]
-        cut = [slice(None) if i in (0, place.inputs) else s for i, s in enumerate(index)]
-        return block.reshape(sizes)[tuple(cut)]
+
+def read_place(
+    files: TensorFiles,
+    name: str,
+    place: Place,
+    shape: tuple[int, ...],
+    index: tuple[slice, ...],
+) -> np.ndarray:
+    """A slice of one layer's parameter. Their tensor has at most two dimensions; ours has several for each.
+
+    Args:
+      files: hold the tensor.
+      name: of the tensor.
+      place: where in it the parameter lies.
+      shape: of the whole parameter.
+      index: the slice.
+    """
+    before = place.piece * math.prod(shape[place.inputs :])  # outputs of the pieces before ours
+    columns = _outermost(shape[place.inputs :], index[place.inputs :], before)
+    if not place.inputs:
+        return files.read(name, (columns,))
+    rows = _outermost(shape[: place.inputs], index[: place.inputs])
+    block = (
+        files.read(name, (columns, rows)).T
+        if place.transposed
+        else files.read(name, (rows, columns))
+    )
+    # Of inputs and of outputs, a slice of the outermost dimension is contiguous in the file and was read as such;
+    # slices of the inner dimensions are taken here.
+    sizes = [
+        s.stop - s.start if i in (0, place.inputs) else size
+        for i, (s, size) in enumerate(zip(index, shape))
+    ]
+    cut = [slice(None) if i in (0, place.inputs) else s for i, s in enumerate(index)]
+    return block.reshape(sizes)[tuple(cut)]
 
 
 def _outermost(dims: tuple[int, ...], index: tuple[slice, ...], before: int = 0) -> slice:

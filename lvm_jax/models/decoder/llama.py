@@ -11,13 +11,15 @@ __all__ = ["Llama", "LlamaConfig"]
 
 
 class Llama(Decoder):
-    """A `Decoder` that reads folders of the Llama family: this project's, Llama-2, Llama-3, OpenLLaMA and Qwen2.
+    """A `Decoder` that reads folders of the Llama family: this project's, Llama-2, Llama-3, OpenLLaMA, Qwen2 and Qwen3.
 
-    By default it has pre-norm RMSNorm, SwiGLU, rotary positions, no biases and an untied head. What Llama 3 and Qwen2
-    do differently is configuration.
+    By default it has pre-norm RMSNorm, SwiGLU, rotary positions, no biases and an untied head. What Llama 3, Qwen2 and
+    Qwen3 do differently is configuration.
     """
 
     FAMILIES: ClassVar[Mapping[str, hf_folder.Family]] = {
         "llama": hf_llama.LLAMA,
         "qwen2": hf_llama.QWEN2,
+        "qwen3": hf_llama.QWEN3,
+        "lvm_jax": hf_llama.LVM_JAX,
     }

@@ -1,27 +1,46 @@
 """What a block computes for each token alone: LLaMA's SwiGLU, or two layers with ReLU (OPT) or GELU (GPT-2).
 
-A kind of MLP is a class whose instances map (x_BTD, key) to (y_BTD, losses); `MLPS` names ours. `key` is for random
-draws in training, and None in evaluation. `losses` are minimised beside the task's loss (such as the load balance of a
-mixture of experts): fp32 scalars by name, which the stack sums over its blocks. They are plain numbers, not (sum,
-weight) pairs: a load balance is a product of means over tokens, which no sum over tokens can express.
+A kind of MLP is a class whose instances map (x_BTD, key, tokens) to (y_BTD, losses); `MLPS` names the dense ones, and
+`moe` has the mixture of experts. `key` is for random draws in training, and None in evaluation; `tokens` says what a
+token is, to those who ask. `losses` are minimised beside the task's loss (such as the load balance of a mixture of
+experts), by weights that the task gives, or are only watched: fp32 scalars by name, which the stack sums over its
+blocks. They are plain numbers, not (sum, weight) pairs: a load balance is a product of means over tokens, which no sum
+over tokens can express.
 
 Shapes: B batch, T tokens, D hidden size, F MLP size.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.linear import bias, matrix
 from lvm_jax.models.decoder.lora import Adaptable
 from lvm_jax.parallel.sharding import constrain
 
-# Auxiliary losses by name: fp32 scalars.
+# Auxiliary losses and measurements by name: fp32 scalars.
 Losses = dict[str, Float[Array, ""]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """What an MLP may know of the tokens beside their vectors.
+
+    Attributes:
+      attributes_BT: what each token is, as the bits of an integer; see `MoEConfig.router`.
+      real_BT: False for padding; None: nothing is.
+      whole_rows: the tokens are rows from their first token on, not a piece that decoding adds.
+    """
+
+    attributes_BT: Int[Array, "B T"] | None = None
+    real_BT: Bool[Array, "B T"] | None = None
+    whole_rows: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 class MLPClass(Protocol):
@@ -29,7 +48,7 @@ class MLPClass(Protocol):
 
     def __call__(
         self, config: DecoderConfig, *, rngs: nnx.Rngs
-    ) -> Callable[[jax.Array, jax.Array | None], tuple[jax.Array, Losses]]:
+    ) -> Callable[[jax.Array, jax.Array | None, Tokens | None], tuple[jax.Array, Losses]]:
         """A fresh MLP."""
         ...
 
@@ -49,7 +68,10 @@ class SwiGLU(Adaptable):
         self.add_adapters({"gate": 1, "up": 1, "down": 1}, config.lora, rngs)
 
     def __call__(
-        self, x_BTD: Float[Array, "B T D"], key: jax.Array | None = None
+        self,
+        x_BTD: Float[Array, "B T D"],
+        key: jax.Array | None = None,
+        tokens: Tokens | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
         """Applies the MLP to each token."""
         gate_BTF, up_BTF = (
@@ -76,7 +98,10 @@ class TwoLayers(Adaptable):
         raise NotImplementedError
 
     def __call__(
-        self, x_BTD: Float[Array, "B T D"], key: jax.Array | None = None
+        self,
+        x_BTD: Float[Array, "B T D"],
+        key: jax.Array | None = None,
+        tokens: Tokens | None = None,
     ) -> tuple[Float[Array, "B T D"], Losses]:
         """Applies the MLP to each token."""
         up_BTF = constrain(self.product("up", x_BTD), "batch", "seq", "act_mlp")

@@ -1,6 +1,6 @@
 """How a decoder knows a token's position: rotations of queries and keys, or learned vectors added to embeddings.
 
-Both classes have the same three methods, and each does nothing where the other acts. So the decoder never asks which
+All classes have the same three methods, and each does nothing where the others act. So the decoder never asks which
 one it has.
 
 Shapes: B batch, T tokens, D hidden size, H head dimension.
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.linear import matrix
-from lvm_jax.models.decoder.rope import apply_rope, rope_table
+from lvm_jax.models.decoder.rope import apply_rope, image_rope_table, rope_table
 from lvm_jax.parallel.sharding import constrain
 
 # Applied to queries and to keys: (B, T, heads, H) -> the same shape.
@@ -47,6 +47,19 @@ class Rotary(nnx.Module):
 
     def check_length(self, length: int) -> None:
         """Accepts every length."""
+
+
+class ImageRotary(Rotary):
+    """Rotary positions by image, row and column instead of the place in the row; see `rope.image_rope_table`."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
+        super().__init__(config, rngs=rngs)
+        self.tokens_per_image = config.tokens_per_image
+
+    def rotation(self, positions_BT: Int[Array, "#B T"]) -> Rotate:
+        """Rotates heads by the angles of their image, row and column; all blocks share one table."""
+        table = image_rope_table(positions_BT, self.head_dim, self.theta, self.tokens_per_image)
+        return functools.partial(apply_rope, table=table)
 
 
 class Learned(nnx.Module):
@@ -96,8 +109,49 @@ class Learned(nnx.Module):
             )
 
 
+class WithPlaces(nnx.Module):
+    """Other positions, and a learned vector for each place within an image, added to the embeddings.
+
+    Position p reads row p mod N of N = `tokens_per_image`: the place of the code to be predicted. BOS, at position 0,
+    predicts place 0, and the last code of an image predicts place 0 of the next.
+    """
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
+        self.places = matrix(
+            rngs, config, (config.tokens_per_image, config.hidden_size), (None, "embed")
+        )
+        self.positions = POSITIONS[config.positions](config, rngs=rngs)
+
+    def embed(
+        self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "#B T"]
+    ) -> Float[Array, "B T D"]:
+        """Adds the vector of each place, rounded to the embeddings' dtype, and what the other positions add."""
+        x_BTD = self.positions.embed(x_BTD, positions_BT)
+        # The width is gathered first, like the vocabulary table's in `Decoder.embed`.
+        table = constrain(self.places[...], None, None)
+        return x_BTD + table[positions_BT % len(table)].astype(x_BTD.dtype)
+
+    def rotation(self, positions_BT: Int[Array, "#B T"]) -> Rotate:
+        """That of the other positions."""
+        return self.positions.rotation(positions_BT)
+
+    def check_length(self, length: int) -> None:
+        """As the other positions do."""
+        self.positions.check_length(length)
+
+
 def _same(x_BTNH: jax.Array) -> jax.Array:
     return x_BTNH
 
 
-POSITIONS: Mapping[str, type[Rotary] | type[Learned]] = {"rotary": Rotary, "learned": Learned}
+POSITIONS: Mapping[str, type[Rotary] | type[Learned]] = {
+    "rotary": Rotary,
+    "rotary_2d": ImageRotary,
+    "learned": Learned,
+}
+
+
+def make_positions(config: DecoderConfig, rngs: nnx.Rngs) -> Rotary | Learned | WithPlaces:
+    """The configured positions."""
+    kind = WithPlaces if config.place_embeddings else POSITIONS[config.positions]
+    return kind(config, rngs=rngs)

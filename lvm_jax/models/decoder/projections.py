@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.linear import bias, matrix
 from lvm_jax.models.decoder.lora import Adaptable
+from lvm_jax.models.decoder.norms import RMSNorm
 from lvm_jax.models.decoder.positions import Rotate
 from lvm_jax.parallel.sharding import constrain
 
@@ -33,17 +34,23 @@ class Attention(Adaptable):
             self.value_bias = bias(K * H, "kv_heads")
         if config.dense_bias:
             self.out_bias = bias(D, None)
+        self.has_norms = config.qk_norm
+        if config.qk_norm:
+            self.query_norm = RMSNorm(H, config.rms_norm_eps)
+            self.key_norm = RMSNorm(H, config.rms_norm_eps)
         self.quantization = config.quantization
         self.add_adapters({"query": 1, "key": 1, "value": 1, "out": 2}, config.lora, rngs)
 
     def project(
         self, x_BTD: Float[Array, "B T D"], rotate: Rotate
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-        """Rotated queries, rotated keys, values."""
+        """Queries and keys, normalised if configured, then rotated; and values."""
         q, k, v = (
             constrain(self.product(name, x_BTD), "batch", "seq", "act_heads", None)
             for name in ("query", "key", "value")
         )
+        if self.has_norms:
+            q, k = self.query_norm(q), self.key_norm(k)
         return rotate(q), rotate(k), v
 
     def merge(self, y_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:

@@ -3,7 +3,7 @@
 It pairs dimension i of a head with i + H/2. The published LVM code pairs 2i with 2i + 1. The two differ by a fixed
 permutation of the query and key columns, which the LVM weights on Hugging Face already have.
 
-Shapes: B batch, T tokens, N heads, H head dimension, F = H/2 frequencies.
+Shapes: B batch, T tokens, N heads, H head dimension, F = H/2 frequencies, A = 3 axes.
 """
 
 import math
@@ -30,12 +30,42 @@ def rope_table(
       theta: the base of the geometric series of wavelengths.
       scaling: how to stretch wavelengths for rows longer than those of training.
     """
-    exponents_F = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-    frequencies_F = _scaled(1.0 / (theta**exponents_F), scaling)
+    frequencies_F = _scaled(_frequencies(head_dim, theta), scaling)
     angles_BT1F = (
         positions_BT[:, :, None, None].astype(jnp.float32) * frequencies_F[None, None, None]
     )
     return jnp.cos(angles_BT1F), jnp.sin(angles_BT1F)
+
+
+def image_rope_table(
+    positions_BT: Int[Array, "B T"], head_dim: int, theta: float, tokens_per_image: int
+) -> tuple[Float[Array, "B T 1 F"], Float[Array, "B T 1 F"]]:
+    """The table of multimodal RoPE (Wang et al., arXiv 2409.12191, section 2.1): angles by image, row and column.
+
+    Position p > 0 is code p - 1 of its sentence: image (p - 1) // N, and within it the row and column of a square grid
+    of N codes. BOS, position 0, lies at the origin. Pair (i, i + H/2) of a head turns with frequency theta^(-2i/H) as
+    in `rope_table`, and with the image's number if i mod 3 is 0, with the row if it is 1, with the column if it is 2.
+    So each axis has short and long wavelengths; the paper gives each a contiguous piece of the frequencies, of which
+    only the first piece has short ones.
+
+    Args:
+      positions_BT: token positions in their sentence, from 0.
+      head_dim: H, even.
+      theta: the base of the geometric series of wavelengths.
+      tokens_per_image: N, a square.
+    """
+    images_BT, places_BT = jnp.divmod(jnp.maximum(positions_BT - 1, 0), tokens_per_image)
+    rows_BT, columns_BT = jnp.divmod(places_BT, math.isqrt(tokens_per_image))
+    axes_BTA = jnp.stack([images_BT, rows_BT, columns_BT], axis=-1).astype(jnp.float32)
+    frequencies_F = _frequencies(head_dim, theta)
+    turns_BTF = axes_BTA[..., jnp.arange(len(frequencies_F)) % 3]
+    angles_BT1F = (turns_BTF * frequencies_F[None, None])[:, :, None]
+    return jnp.cos(angles_BT1F), jnp.sin(angles_BT1F)
+
+
+def _frequencies(head_dim: int, theta: float) -> Float[Array, " F"]:
+    exponents_F = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+    return 1.0 / (theta**exponents_F)
 
 
 def _scaled(frequencies_F: Float[Array, " F"], scaling: RopeScaling) -> Float[Array, " F"]:

@@ -6,7 +6,7 @@ parameters, stacked over the repeats, because a scan needs arrays of one shape.
 Shapes: B batch, T tokens, D hidden size.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,32 +15,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lvm_jax.errors import UserError
-from lvm_jax.models.attention.kernels import CUDNN_FORWARD, SAVED
 from lvm_jax.models.decoder.block import Attend, Block, Period, add_losses
 from lvm_jax.models.decoder.config import DecoderConfig
-from lvm_jax.models.decoder.mlp import Losses, MLPClass
+from lvm_jax.models.decoder.mlp import Losses, MLPClass, Tokens
 from lvm_jax.models.decoder.positions import Rotate
-
-_save_matrix_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-_save_attention = jax.checkpoint_policies.save_only_these_names(SAVED)
-
-
-# Attention is saved by name or, where cuDNN's call takes none, by its primitive: neither is a product with weights.
-def _save_dots(primitive: Any, *values: Any, **params: Any) -> Any:
-    return (
-        primitive.name == CUDNN_FORWARD
-        or _save_matrix_products(primitive, *values, **params)
-        or _save_attention(primitive, *values, **params)
-    )
-
-
-# What is stored for the backward pass, which recomputes the rest.
-REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
-    "none": None,  # everything: no rematerialisation
-    "full": jax.checkpoint_policies.nothing_saveable,  # only each block's input
-    # products with weights, and attention: the rest is cheap to recompute
-    "dots": _save_dots,
-}
+from lvm_jax.models.stacking import rematerialised, stack
 
 
 def make_stack(
@@ -63,19 +42,13 @@ def make_stack(
         )
     classes = [mlps[kind] for kind in config.mlps]
 
-    @nnx.split_rngs(splits=repeats(config))
-    @nnx.vmap
-    def stacked(rngs: nnx.Rngs) -> Block | Period:
+    def period(rngs: nnx.Rngs) -> Block | Period:
         # A period of one is the block itself, which keeps paths such as layers/attention/query.
         if len(classes) == 1:
             return Block(config, classes[0], rngs=rngs)
         return Period(config, classes, rngs=rngs)
 
-    layers = stacked(rngs)
-    # vmap stacks arrays but knows nothing of our axes.
-    for _, variable in nnx.to_flat_state(nnx.state(layers, nnx.Param)):
-        variable.set_metadata(axes=("layers", *variable.get_metadata()["axes"]))
-    return layers
+    return stack(period, repeats(config), rngs)
 
 
 def repeats(config: DecoderConfig) -> int:
@@ -99,6 +72,7 @@ def run_stack(
     rotate: Rotate,
     attend: Attend,
     dropout_key: jax.Array | None = None,
+    tokens: Tokens | None = None,
 ) -> tuple[Float[Array, "B T D"], Losses]:
     """Applies all blocks, in a scan or an unrolled loop, with the configured rematerialisation.
 
@@ -109,6 +83,7 @@ def run_stack(
       rotate: gives queries and keys their positions.
       attend: attention over whole rows.
       dropout_key: None in evaluation.
+      tokens: what MLPs may know of them.
 
     Returns:
       the residual stream after the last block, and the auxiliary losses summed over all blocks.
@@ -116,13 +91,9 @@ def run_stack(
     graphdef, stacked = nnx.split(layers)
 
     def period(x_BTD: jax.Array, layer: nnx.State, key: jax.Array | None) -> Any:
-        return nnx.merge(graphdef, layer)(x_BTD, rotate, attend, key)
+        return nnx.merge(graphdef, layer)(x_BTD, rotate, attend, key, tokens)
 
-    policy = REMAT_POLICIES[config.remat]
-    if policy is not None:
-        # Unrolled, the compiler could merge the recomputation with the first computation and undo the saving; a barrier
-        # prevents it. In a scan it cannot, and the barrier would only cost time.
-        period = jax.checkpoint(period, policy=policy, prevent_cse=not config.scan_layers)
+    period = rematerialised(period, config.remat, scanned=config.scan_layers)
     count = repeats(config)
     keys = None if dropout_key is None else jax.random.split(dropout_key, count)
     if config.scan_layers:

@@ -27,43 +27,44 @@ def convolve(
     x_BHWC: Float[Array, "B H W C"],
     kernel: Float[Array, "S S C O"],
     *,
-    stride: int = 1,
+    stride: int | tuple[int, int] = 1,
     padding: Padding,
 ) -> Float[Array, "B H2 W2 O"]:
-    """The convolution of `x_BHWC`, padded with zeros.
+    """The convolution of `x_BHWC`, padded with zeros; `stride` is that of both sides, or (rows, columns).
 
     Wide layers have no forward-mode derivatives, except 1x1 and strided ones.
     """
     size, _, channels, _ = kernel.shape
     # If the array is split over devices, each band's result would need a sum over all of them.
-    if stride == 1 and size > 1 and channels >= WIDE and split_mesh() is None:
+    strides = (stride, stride) if isinstance(stride, int) else stride
+    if strides == (1, 1) and size > 1 and channels >= WIDE and split_mesh() is None:
         return _convolve_wide(padding, x_BHWC, kernel)
-    return _xla(x_BHWC, kernel, stride, padding)
+    return _xla(x_BHWC, kernel, strides, padding)
 
 
-def _xla(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+def _xla(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve_wide(padding: Padding, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _xla(x, kernel, 1, padding)
+    return _xla(x, kernel, (1, 1), padding)
 
 
 def _forward(padding: Padding, x: jax.Array, kernel: jax.Array):
-    return _xla(x, kernel, 1, padding), (x, kernel)
+    return _xla(x, kernel, (1, 1), padding), (x, kernel)
 
 
 def _backward(padding: Padding, residuals: tuple[jax.Array, jax.Array], g: jax.Array):
     x, kernel = residuals
 
     def of_kernel(x: jax.Array, g: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda k: _xla(x, k, 1, padding), kernel)(g)[0]
+        return jax.linear_transpose(lambda k: _xla(x, k, (1, 1), padding), kernel)(g)[0]
 
     bands = functools.partial(_kernel_gradient, size=kernel.shape[0], padding=padding)
-    (of_input,) = jax.linear_transpose(lambda x: _xla(x, kernel, 1, padding), x)(g)
+    (of_input,) = jax.linear_transpose(lambda x: _xla(x, kernel, (1, 1), padding), x)(g)
     return of_input, jax.lax.platform_dependent(x, g, cpu=bands, default=of_kernel)
 
 

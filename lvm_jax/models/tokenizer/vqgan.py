@@ -1,11 +1,12 @@
 """VQGAN: images to a grid of discrete codes and back (Esser et al., arXiv 2012.09841).
 
-Two published architectures share this module:
+Two published architectures share these networks:
   taming   that of taming-transformers and open-muse, which the released LVM tokenizer uses: strided
            convolutions down, nearest-neighbour upsampling, one more residual block on each decoder
            level, 1x1 convolutions around the quantizer.
   maskgit  the paper-era LVM tokenizer: bias-free residual blocks, average pooling down, depth to
            space up, equally many blocks on both sides, a 1x1 convolution to the code dimension.
+and a third of our own, `patches`, lives in `patches.py`: its codes depend on their own patch alone.
 
 Parameters are fp32, and convolutions compute in `dtype`. Group statistics, attention weights and
 code distances are always fp32.
@@ -25,6 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from lvm_jax.errors import UserError
 from lvm_jax.models.tokenizer import published_vqgan
+from lvm_jax.models.tokenizer.patches import PatchDecoder, PatchEncoder
 from lvm_jax.models.tokenizer.quantizer import Quantized, VectorQuantizer
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig, from_file, to_file
 from lvm_jax.models.tokenizer.vqgan_layers import (
@@ -54,8 +56,9 @@ class VQGAN(nnx.Module):
     def __init__(self, config: VQGANConfig, *, rngs: nnx.Rngs):
         self.config = config
         latent, code = config.z_channels, config.quantized_embed_dim
-        self.encoder = Encoder(config, rngs=rngs)
-        self.decoder = Decoder(config, rngs=rngs)
+        in_patches = config.architecture == "patches"
+        self.encoder = (PatchEncoder if in_patches else Encoder)(config, rngs=rngs)
+        self.decoder = (PatchDecoder if in_patches else Decoder)(config, rngs=rngs)
         self.quantizer = VectorQuantizer(
             config.num_embeddings, code, l2_normalize=config.l2_normalize, rngs=rngs
         )

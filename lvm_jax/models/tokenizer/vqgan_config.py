@@ -24,6 +24,10 @@ _ARCHITECTURES = {
     "maskgit": Structure(
         False, True, encoder_out_kernel=1, more_decoder_blocks=0, quant_conv=False
     ),
+    # Its networks are others (`patches.py`); of all this, only that no convolution surrounds the quantizer.
+    "patches": Structure(
+        True, False, encoder_out_kernel=1, more_decoder_blocks=0, quant_conv=False
+    ),
 }
 
 
@@ -34,20 +38,23 @@ class VQGANConfig:
     Attributes:
       resolution: side of the square images.
       num_channels: image channels.
-      hidden_channels: the width that `channel_mult` multiplies.
-      channel_mult: width of each stage, finest first; the side halves between stages.
-      num_res_blocks: residual blocks per stage (the taming decoder has one more).
+      hidden_channels: the width that `channel_mult` multiplies; with patches, that of both networks.
+      channel_mult: width of each stage, finest first; the side halves between stages. With patches all are 1, and their
+        number alone counts.
+      num_res_blocks: residual blocks per stage (the taming decoder has one more); with patches, of the decoder.
       attn_resolutions: sides at which attention follows each residual block.
       no_attn_mid_block: no attention between the two middle blocks.
       z_channels: channels of the encoder's output.
       num_embeddings: number of codes.
       quantized_embed_dim: dimension of a code.
-      architecture: which published network, see `lvm_jax.models.tokenizer.vqgan`.
+      architecture: which published network, see `lvm_jax.models.tokenizer.vqgan`; or ours, "patches".
       pixel_range: pixel range inside the network; callers always use [0, 1].
       l2_normalize: compare features and codes on the unit sphere.
       norm_groups: groups of each GroupNorm. Narrow models need fewer than the published 32: groups
         of one channel would erase every channel's mean, and so the brightness of the image.
       dtype: of the convolutions.
+      encoder_blocks: with patches, blocks that correct a patch before it is quantised; 0: codes are patches of pixels.
+      encoder_reach: with patches, how many cells away the encoder looks; 0: a code depends on its own patch alone.
     """
 
     resolution: int = 256
@@ -60,11 +67,13 @@ class VQGANConfig:
     z_channels: int = 256
     num_embeddings: int = 1024
     quantized_embed_dim: int = 256
-    architecture: Literal["taming", "maskgit"] = "taming"
+    architecture: Literal["taming", "maskgit", "patches"] = "taming"
     pixel_range: Literal["0_1", "-1_1"] = "0_1"
     l2_normalize: bool = False
     norm_groups: int = 32
     dtype: Literal["float32", "bfloat16"] = "float32"
+    encoder_blocks: int = 0
+    encoder_reach: int = 0
 
     def __post_init__(self):
         if self.resolution % self.downsampling:
@@ -82,6 +91,31 @@ class VQGANConfig:
             raise UserError(
                 f"z_channels {self.z_channels} differs from quantized_embed_dim "
                 f"{self.quantized_embed_dim}: the maskgit architecture has no convolution between them"
+            )
+        if self.architecture == "patches":
+            self._check_patches()
+        elif self.encoder_blocks or self.encoder_reach:
+            raise UserError(
+                f"encoder_blocks={self.encoder_blocks}, encoder_reach={self.encoder_reach}: the "
+                f"{self.architecture} architecture has neither; set architecture=patches, or both to 0"
+            )
+
+    def _check_patches(self) -> None:
+        values = self.num_channels * self.downsampling**2
+        if not self.z_channels == self.quantized_embed_dim == values:
+            raise UserError(
+                f"z_channels={self.z_channels}, quantized_embed_dim={self.quantized_embed_dim}: with patches both are "
+                f"the {values} values of a patch of {self.downsampling} x {self.downsampling} pixels"
+            )
+        if set(self.channel_mult) != {1} or self.attn_resolutions or not self.no_attn_mid_block:
+            raise UserError(
+                f"channel_mult={self.channel_mult}, attn_resolutions={self.attn_resolutions}, no_attn_mid_block="
+                f"{self.no_attn_mid_block}: with patches they are (1, ..., 1), () and True"
+            )
+        if not 0 <= self.encoder_reach <= self.encoder_blocks:
+            raise UserError(
+                f"encoder_reach={self.encoder_reach}: each cell of reach takes one of the "
+                f"{self.encoder_blocks} encoder_blocks, so it is between 0 and that"
             )
 
     @property
@@ -107,12 +141,19 @@ class VQGANConfig:
 
 # Existing folders call the architecture "layout", and fingerprints are digests of that spelling.
 _FIELD, _IN_FILES = "architecture", "layout"
+_OF_PATCHES = (
+    "encoder_blocks",
+    "encoder_reach",
+)  # younger than many folders: only patches have them
 
 
 def to_file(config: VQGANConfig) -> dict[str, Any]:
     """The fields under their names in a folder's config.json."""
     fields = to_dict(config)
     fields[_IN_FILES] = fields.pop(_FIELD)
+    if config.architecture != "patches":
+        for name in _OF_PATCHES:
+            del fields[name]
     return fields
 
 

@@ -181,7 +181,7 @@ class Conv(nnx.Module):
         outputs: int,
         size: int,
         *,
-        stride: int = 1,
+        stride: int | tuple[int, int] = 1,
         padding: Padding | None = None,
         use_bias: bool = True,
         kernel_init: Callable = nnx.initializers.lecun_normal(),  # noqa: B008 (a pure function)

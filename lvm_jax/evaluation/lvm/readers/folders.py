@@ -50,9 +50,7 @@ class AnnotatedFolders:
 
     def __init__(self, root: epath.PathLike, role: str, held_out: frozenset[str]) -> None:
         base, self._role = epath.Path(root), role
-        if not base.is_dir():
-            raise UserError(f"{base} is not a folder: point at one such as CORPUS/scenes")
-        items = [folder for folder in list_folder(base) if (folder / f"{role}.png").exists()]
+        items = [item for item in _folders_of_items(base) if (item / f"{role}.png").exists()]
         self._queries = [item for item in items if f"{base.name}/{item.name}" in held_out]
         self._support = [item for item in items if f"{base.name}/{item.name}" not in held_out]
         if not self._queries or not self._support:
@@ -72,6 +70,29 @@ class AnnotatedFolders:
 
     def _pair(self, item: epath.Path) -> tuple[Picture, Picture]:
         return load(item / "image.png"), load(item / f"{self._role}.png")
+
+
+def annotated_items(
+    root: epath.PathLike, held_out: frozenset[str] | None = None
+) -> list[epath.Path]:
+    """The sorted folders of items below `root`, as in `AnnotatedFolders`.
+
+    Args:
+      root: has a folder for each item.
+      held_out: paths of the wanted items relative to the parent of `root`; None takes all.
+
+    Raises:
+      UserError: the folder does not exist, or has no such item.
+    """
+    base = epath.Path(root)
+    items = _folders_of_items(base)
+    found = [i for i in items if held_out is None or f"{base.name}/{i.name}" in held_out]
+    if not found:
+        raise UserError(
+            f"{base} has {len(items)} folders of items, and 0 that the list of held-out items names as "
+            f"{base.name}/NAME: check the folder and the list"
+        )
+    return found
 
 
 def class_folders(
@@ -95,6 +116,12 @@ def class_folders(
     if not found:
         raise UserError(f"{base} has no class folder with files ({', '.join(extensions)})")
     return found
+
+
+def _folders_of_items(base: epath.Path) -> list[epath.Path]:
+    if not base.is_dir():
+        raise UserError(f"{base} is not a folder: point at one such as CORPUS/scenes")
+    return [folder for folder in list_folder(base) if folder.is_dir()]
 
 
 def _grey_pair(file: epath.Path) -> tuple[Picture, Picture]:

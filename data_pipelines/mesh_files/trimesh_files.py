@@ -15,7 +15,7 @@ import trimesh
 from etils import epath
 from PIL import Image as PILImage
 
-from data_pipelines.sources.mesh_pieces import BadMesh, Look, Piece, bounds
+from data_pipelines.mesh_files.pieces import BadMesh, Look, Piece, bounds
 
 _PLAIN = (170, 170, 170, 255)  # of meshes that have no colour
 TEXTURE_SIDE = 512  # larger textures are shrunk: they would only flicker

@@ -20,10 +20,10 @@ import trimesh
 from etils import epath
 from jaxtyping import Float, Int
 
-from data_pipelines.sources.gltf_file import BadGltf, GltfFile
-from data_pipelines.sources.gltf_materials import Materials
-from data_pipelines.sources.mesh_pieces import Piece
-from data_pipelines.sources.trimesh_files import refuse_too_many
+from data_pipelines.mesh_files.gltf_file import BadGltf, GltfFile
+from data_pipelines.mesh_files.gltf_materials import Materials
+from data_pipelines.mesh_files.pieces import Piece
+from data_pipelines.mesh_files.trimesh_files import refuse_too_many
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _MAX_NODES = 100_000

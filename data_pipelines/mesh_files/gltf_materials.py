@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image as PILImage
 
-from data_pipelines.sources.gltf_file import BadGltf, GltfFile
-from data_pipelines.sources.mesh_pieces import Look
-from data_pipelines.sources.trimesh_files import shrunk
+from data_pipelines.mesh_files.gltf_file import BadGltf, GltfFile
+from data_pipelines.mesh_files.pieces import Look
+from data_pipelines.mesh_files.trimesh_files import shrunk
 from data_pipelines.synthetic.mesh_renderer import AlphaMode
 from data_pipelines.synthetic.textures import Wrap
 from lvm_jax.pictures.decode import MAX_PIXELS

@@ -1,0 +1,275 @@
+r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/in_context.py --tokenizer=MODEL --output=SHARDS
+
+Data that teach a model to use its pairs, at 64 pixels: scenes drawn on the fly, each shown once, so that none is learnt
+by heart. `SHARES` says how the sentences are divided. A third follow a rule that only the pairs tell.
+
+  --config=...in_context.py:sentences=40000   training and validation together; 20,000 by default, 310,000 images
+  --config.images=PHOTOGRAPHS                 adds colorization, inpainting, deblurring and transformations of
+                                              photographs, `photographs=8` passes over the folder each, and six times
+                                              as many of photographs alone
+  --config.cutouts=OBJECTS                    with backgrounds: adds masks and boxes of objects with alpha, `cutouts=24`
+                                              composites of each object and task
+  --config.backgrounds=PHOTOGRAPHS            half of the scenes stand on pieces of these; keep them apart from images
+  --config=...in_context.py:runlocal          160 sentences
+"""
+
+import ml_collections
+
+from lvm_jax.config import parse_arg
+from lvm_jax.data.sentences.visual_sentence import Category
+
+# Shares of the sentences, by entry. Those of photographs come on top: they follow from the size of their folder.
+SHARES = {
+    # Rules that only the pairs tell.
+    "class_mask": 0.10,
+    "palette": 0.08,
+    "recolour": 0.06,
+    "attribute": 0.06,
+    "transformation": 0.06,
+    # Annotations, weighted up: the paper's corpus has 7% of them, and small models never get to see enough.
+    "segmentation": 0.12,
+    "depth": 0.08,
+    "normals": 0.06,
+    "edges": 0.06,
+    "boxes": 0.05,
+    "keypoints": 0.03,
+    # Restorations of drawn scenes.
+    "colorization": 0.05,
+    "inpainting": 0.05,
+    "deblurring": 0.04,
+    # What comes next.
+    "clips": 0.05,
+    "clips_segmentation": 0.03,
+    "turns": 0.02,
+}
+ANNOTATIONS = ("segmentation", "depth", "normals", "edges", "boxes", "keypoints")
+RESTORATIONS = {  # entry -> (role of the damaged picture, annotator)
+    "colorization": ("grey", "grey"),
+    "inpainting": ("masked", "holes"),
+    "deblurring": ("blurred", "blur"),
+}
+# What drawn scenes with a class, or with a colour, in common have in common in their keys.
+SAME_KIND, SAME_HUE = r"([a-z]+)-.*", r"[a-z]+-([a-z]+)/.*"
+_ALONE = 6  # times as many passes
+PHOTOGRAPHS = {"licence": "unknown", "origin": "the folder given as --config.images"}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The recipe; `sentences` in `arg` scales it, `runlocal` makes it tiny."""
+    args = parse_arg(arg, sentences=20_000, photographs=8, cutouts=24, runlocal=False)
+    small = args["runlocal"]
+    sentences = 400 if small else args["sentences"]
+    config = ml_collections.ConfigDict()
+    config.name = "in_context"
+    config.version = "1.0.0"
+    config.images = ""
+    config.backgrounds = ""
+    config.cutouts = ""
+    config.image_size = 64
+    config.encoding = "vqgan"  # how pictures become records, see `build.encoding`
+    config.resize = "center"
+    config.max_images = 4 if small else 16
+    config.train_shards = 2 if small else 32
+    config.validation_shards = 1
+    config.validation_fraction = 0.3 if small else 0.04
+    config.seed = 0
+    config.max_bad_items = 100
+    backgrounds, size = config.get_ref("backgrounds"), config.get_ref("image_size")
+    config.entries = {
+        **_drawn(backgrounds, size, sentences, small),
+        **_photographs(config.get_ref("images"), 1 if small else args["photographs"], small),
+        **_cutouts(
+            config.get_ref("cutouts"), backgrounds, size, 2 if small else args["cutouts"], small
+        ),
+    }
+    return config
+
+
+def _drawn(
+    backgrounds: ml_collections.FieldReference,
+    size: ml_collections.FieldReference,
+    sentences: int,
+    small: bool,
+) -> dict:
+    """Entries of drawn scenes and clips, each with scenes of its own."""
+    n_pairs = 2 if small else 8
+
+    def pairs(
+        name: str, composer: dict, roles: tuple[str, ...], annotators: dict | None = None
+    ) -> dict:
+        items = composer.get("pool", n_pairs)
+        return {
+            "source": {
+                "kind": "drawn",
+                "scenes": _count(name, sentences, items),
+                "roles": roles,
+                **_common(name, backgrounds, size),
+            },
+            "annotators": annotators or {},
+            "composer": {"n_pairs": n_pairs, **composer},
+        }
+
+    attribute = {
+        "kind": "attribute",
+        "depth": "depth",
+        "class_of": SAME_HUE,
+        "pool": n_pairs + n_pairs // 4,
+    }
+    rules = {
+        "class_mask": ({"kind": "class_mask", "class_of": SAME_KIND}, ("segmentation",)),
+        "palette": ({"kind": "palette"}, ("segmentation",)),
+        "recolour": ({"kind": "recolour", "class_of": SAME_KIND}, ("segmentation",)),
+        "attribute": (attribute, ("instances", "depth")),
+        "transformation": ({"kind": "transformation"}, ()),
+    }
+    return {
+        **{name: pairs(name, composer, roles) for name, (composer, roles) in rules.items()},
+        **{
+            role: pairs(role, {"kind": "pairs", "annotation": role}, (role,))
+            for role in ANNOTATIONS
+        },
+        **{
+            name: pairs(
+                name,
+                {"kind": "pairs", "annotation": role, "annotation_first": True},
+                (),
+                {role: {"kind": annotator}},
+            )
+            for name, (role, annotator) in RESTORATIONS.items()
+        },
+        **_clips(backgrounds, size, sentences, small),
+    }
+
+
+def _clips(
+    backgrounds: ml_collections.FieldReference,
+    size: ml_collections.FieldReference,
+    sentences: int,
+    small: bool,
+) -> dict:
+    n_frames = 4 if small else 16
+    marked = {
+        "kind": "annotated_video",
+        "n_frames": n_frames // 2,
+        "annotation": "segmentation",
+        "order": "either",
+    }
+    kinds = {
+        "clips": (
+            {"n_frames": n_frames},
+            {"kind": "video", "strides": (1,)},
+            int(Category.UNLABELLED_VIDEO),
+        ),
+        "clips_segmentation": (
+            {"n_frames": n_frames // 2, "roles": ("segmentation",)},
+            marked,
+            int(Category.ANNOTATED_VIDEO),
+        ),
+        # Once around in 24 steps; a sentence shows 16 of them.
+        "turns": (
+            {"n_frames": 24, "motion": "turn"},
+            {"kind": "turntable"},
+            int(Category.OBJECT_3D),
+        ),
+    }
+    lengths = {"video": {"n_frames": n_frames}, "turntable": {"n_views": n_frames}}
+    return {
+        name: {
+            "source": {
+                "kind": "drawn_clips",
+                "clips": _count(name, sentences, 1),
+                "category": category,
+                **source,
+                **_common(name, backgrounds, size),
+            },
+            "composer": {**composer, **lengths.get(composer["kind"], {})},
+        }
+        for name, (source, composer, category) in kinds.items()
+    }
+
+
+def _cutouts(
+    root: ml_collections.FieldReference,
+    backgrounds: ml_collections.FieldReference,
+    size: ml_collections.FieldReference,
+    variants: int,
+    small: bool,
+) -> dict:
+    """Masks and boxes of real objects on photographs; whole objects are held out."""
+    return {
+        f"cutouts_{role}": {
+            "source": {
+                "kind": "cutouts",
+                "name": f"cutouts_{role}",
+                "root": root,
+                "backgrounds": backgrounds,
+                "variants": variants,
+                "size": size,
+                "seed": seed,
+                "licence": "unknown",
+                "origin": "the folders given as --config.cutouts and --config.backgrounds",
+            },
+            "composer": {"kind": "pairs", "annotation": role, "n_pairs": 2 if small else 8},
+            "items": "cutouts",
+            "together": r"(.*)#\d+",
+        }
+        for seed, role in enumerate(("mask", "box"))
+    }
+
+
+def _photographs(root: ml_collections.FieldReference, passes: int, small: bool) -> dict:
+    """The same tasks on photographs, and photographs alone, whose sentences are one picture long."""
+    n_pairs = 2 if small else 8
+
+    def entry(name: str, composer: dict, annotators: dict | None = None) -> dict:
+        return {
+            "source": {
+                "kind": "image_folder",
+                "root": root,
+                "short_side": 128,
+                "name": f"photographs_{name}",
+                **PHOTOGRAPHS,
+            },
+            "annotators": annotators or {},
+            "composer": composer,
+            "items": "photographs",
+            "epochs": _ALONE * passes if name == "alone" else passes,
+        }
+
+    return {
+        "photographs": entry("alone", {"kind": "single_image", "crop": 0.3}),
+        "photographs_transformation": entry(
+            "transformation", {"kind": "transformation", "n_pairs": n_pairs, "crop": 0.6}
+        ),
+        **{
+            f"photographs_{name}": entry(
+                name,
+                {
+                    "kind": "pairs",
+                    "annotation": role,
+                    "annotation_first": True,
+                    "n_pairs": n_pairs,
+                    "crop": 0.6,
+                },
+                {role: {"kind": annotator}},
+            )
+            for name, (role, annotator) in RESTORATIONS.items()
+        },
+    }
+
+
+def _count(name: str, sentences: int, items: int) -> int:
+    """Items for an entry's share of the sentences."""
+    return max(1, round(SHARES[name] * sentences)) * items
+
+
+def _common(
+    name: str, backgrounds: ml_collections.FieldReference, size: ml_collections.FieldReference
+) -> dict:
+    # A seed for each entry: it shows scenes that no other shows.
+    return {
+        "name": f"drawn_{name}",
+        "seed": list(SHARES).index(name),
+        "size": size,
+        "backgrounds": backgrounds,
+    }

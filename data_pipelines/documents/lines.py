@@ -1,0 +1,174 @@
+"""Rendered lines: one short text in a small picture, the first thing that a vision vocabulary can learn.
+
+Shape legend: H, W of the picture.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from data_pipelines.documents import sides
+from data_pipelines.documents.corpus import read_texts, words_of
+from data_pipelines.documents.fonts import font_label, font_path, load_font, require_characters
+from data_pipelines.items import Item, Text
+from data_pipelines.sources.base import BadItem
+from lvm_jax.data.sentences.visual_sentence import Category
+from lvm_jax.errors import UserError
+
+_MARGIN = 2  # pixels at least around the ink
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """Lines of words from a text: `{"image": [x], "text": [Text], "facets": [Text, ...]}`.
+
+    Attributes:
+      texts: see `corpus.read_texts`.
+      count, held_out: number of seen and of held-out lines.
+      height, width: of the picture in pixels.
+      min_characters, max_characters: the length of a line is drawn evenly from these.
+      fonts, held_out_fonts: see `fonts.font_path`; empty: held-out lines use the seen ones.
+      sizes: smallest and largest size of the type in pixels; a line that is too wide takes a smaller one.
+      paper, ink: ranges of grey, 0 is black.
+      held_out_texts: share of all lines that only held-out items show.
+      seed: of every draw.
+    """
+
+    texts: str = "english"
+    count: int = 1000
+    held_out: int = 100
+    height: int = 24
+    width: int = 128
+    min_characters: int = 1
+    max_characters: int = 12
+    fonts: tuple[str, ...] = ("DejaVuSansMono",)
+    held_out_fonts: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = (14, 16)
+    paper: tuple[int, ...] = (255, 255)
+    ink: tuple[int, ...] = (0, 0)
+    held_out_texts: float = 0.1
+    seed: int = 0
+    name: str = "lines"
+    licence: str = "Apache-2.0"
+    origin: str = "texts of data_pipelines/assets, rendered"
+    category: int = Category.ANNOTATED_IMAGE
+
+    def __post_init__(self) -> None:
+        sides.check_apart("fonts", self.fonts, self.held_out_fonts)
+        sides.check_fraction(self.held_out_texts)
+        if not 1 <= self.min_characters <= self.max_characters:
+            raise UserError(
+                f"min_characters is {self.min_characters} and max_characters {self.max_characters}: at least 1, and "
+                "in this order"
+            )
+        for what, span, largest in (
+            ("sizes", self.sizes, self.height),
+            ("paper", self.paper, 255),
+            ("ink", self.ink, 255),
+        ):
+            check_range(what, span, largest)
+
+    def keys(self) -> list[str]:
+        """See `sides.rendered_keys`."""
+        read_texts(self.texts)
+        for font in (*self.fonts, *self.held_out_fonts):
+            font_path(font)
+        return sides.rendered_keys(self.count, self.held_out)
+
+    def load(self, key: str) -> Item:
+        """One line; see `Source`."""
+        rng = sides.item_rng(self.seed, self.name, key)
+        texts = read_texts(self.texts)
+        text = sides.drawn_text(
+            lambda: line_of(texts, self.min_characters, self.max_characters, rng),
+            key,
+            self.held_out_texts,
+        )
+        fonts = sides.choices(self.fonts, self.held_out_fonts, key)
+        font = fonts[int(rng.integers(len(fonts)))]
+        require_characters(font, [text], key)
+        label = font_label(font) if self.held_out_fonts else ""
+        return {
+            "image": [self._drawn(text, font, key, rng)],
+            "text": [Text(text)],
+            "facets": sides.facets([text], font=label),
+        }
+
+    def _drawn(
+        self, text: str, font: str, key: str, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """The text at a random place."""
+        paper, ink = _drawn_grey(self.paper, rng), _drawn_grey(self.ink, rng)
+        face, (left, top, right, bottom) = self._face(text, font, key, rng)
+        x = _MARGIN - left + int(rng.integers(0, self.width - 2 * _MARGIN - (right - left) + 1))
+        # Lines of a size share a baseline, as in print: the place is drawn for the type, not for each text's own ink.
+        lowest = self.height - _MARGIN - sum(face.getmetrics())
+        y = int(rng.integers(*_span(_MARGIN, lowest)))
+        # Ink that reaches past the type's own box stays in the picture.
+        y = min(max(y, _MARGIN - top), self.height - _MARGIN - bottom)
+        picture = Image.new("L", (self.width, self.height), paper)
+        ImageDraw.Draw(picture).text((x, y), text, fill=ink, font=face)
+        return np.repeat(np.asarray(picture)[..., None], 3, axis=2)
+
+    def _face(
+        self, text: str, font: str, key: str, rng: np.random.Generator
+    ) -> tuple[ImageFont.FreeTypeFont, tuple[int, int, int, int]]:
+        """The type in the size that is drawn, or the largest below it that fits, and the box of the text's ink."""
+        room = (self.width - 2 * _MARGIN, self.height - 2 * _MARGIN)
+        wide = tall = 0
+        for size in range(
+            int(rng.integers(self.sizes[0], self.sizes[1] + 1)), self.sizes[0] - 1, -1
+        ):
+            face = load_font(font, size)
+            left, top, right, bottom = face.getbbox(text)
+            box = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+            wide, tall = box[2] - box[0], box[3] - box[1]
+            if wide <= room[0] and tall <= room[1]:
+                return face, box
+        raise BadItem(
+            key,
+            f"{text!r} is {wide} x {tall} pixels at size {self.sizes[0]}, the picture has room for {room[0]} x "
+            f"{room[1]}: lower max_characters or sizes",
+        )
+
+
+def line_of(texts: tuple[str, ...], shortest: int, longest: int, rng: np.random.Generator) -> str:
+    """Consecutive words of the texts, from a random one on, whose length is drawn evenly; a first word may be cut."""
+    length = int(rng.integers(shortest, longest + 1))
+    while not (line := _line_of(texts, length, rng).strip()):  # a blank between Han is no line
+        pass
+    return line
+
+
+def _line_of(texts: tuple[str, ...], length: int, rng: np.random.Generator) -> str:
+    line = ""
+    while True:
+        words, between = words_of(texts[int(rng.integers(len(texts)))])
+        start = int(rng.integers(len(words))) if not line else 0
+        for word in words[start:]:
+            longer = f"{line}{between}{word}" if line else word[:length]
+            if len(longer) > length:
+                return line
+            line = longer
+        if len(line) + len(between) + 1 > length:
+            return line
+
+
+def check_range(what: str, span: tuple[int, ...], largest: int) -> None:
+    """Refuses what is not (low, high) from 0 to `largest`."""
+    if len(span) != 2 or not 0 <= span[0] <= span[1] <= largest:
+        raise UserError(
+            f"{what} is {span}: two numbers, the lower first, from 0 to at most {largest}"
+        )
+
+
+def _span(first: int, last: int) -> tuple[int, int]:
+    """The bounds of a draw from `first` to `last`, which may lie before it."""
+    return (min(first, last), max(first, last) + 1)
+
+
+def _drawn_grey(span: tuple[int, ...], rng: np.random.Generator) -> int:
+    return int(rng.integers(span[0], span[1] + 1))

@@ -1,0 +1,1 @@
+"""Mesh files: each format into surfaces that the renderer draws."""

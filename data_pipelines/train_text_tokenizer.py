@@ -1,0 +1,131 @@
+r"""Makes a small text tokenizer out of texts.
+
+    python -m data_pipelines.train_text_tokenizer --texts=texts.txt --output=TOKENIZER --kind=characters
+
+writes a folder that `lvm_jax.data.text_tokenizer.TextTokenizer` reads. `characters` gives every character of the texts
+a token, which small models learn fastest. `bytes` trains a byte-level BPE of `--vocab_size` tokens, in which digits
+stand alone; it can spell any text.
+"""
+
+from collections.abc import Iterable
+
+from absl import flags
+from etils import epath
+
+from lvm_jax import cli
+from lvm_jax.data.image_text.templates import template_named
+from lvm_jax.data.text_tokenizer import Settings, TextTokenizer, save_folder
+from lvm_jax.errors import UserError
+
+UNKNOWN = "<unk>"
+BYTES = 256
+# What the settings name, by template.
+SPECIALS = {
+    "opt": {"pad": "<pad>", "eos": "</s>", "bos": "</s>"},
+    "vicuna_v1": {"pad": "<pad>", "eos": "</s>", "bos": "<s>"},
+    "mpt": {"pad": "<|endoftext|>", "eos": "<|im_end|>", "turn_start": "<|im_start|>"},
+}
+PICTURE = {"image_patch": "<imgpad>", "image_start": "<img>", "image_end": "</img>"}
+
+
+def small_settings(template: str) -> Settings:
+    """The special tokens of a tokenizer that is made here."""
+    template_named(template)
+    return Settings(**SPECIALS[template], **PICTURE, template=template)
+
+
+def character_table(texts: Iterable[str], settings: Settings) -> str:
+    """`tokenizer.json` of a table with one token a character: special tokens, then the characters in order of code.
+
+    What the template writes has its characters too.
+
+    Raises:
+      UserError: the texts are empty.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    characters = {character for text in texts for character in text}
+    if not characters:
+        raise UserError("the texts are empty: give some")
+    characters = sorted({*characters, *template_named(settings.template).words, *settings.system})
+    specials = _specials(settings)
+    table = {token: id for id, token in enumerate((*specials, UNKNOWN, *characters))}
+    tokenizer = Tokenizer(models.WordLevel(table, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(specials)
+    return tokenizer.to_str()
+
+
+def byte_level(texts: Iterable[str], vocab_size: int, settings: Settings) -> str:
+    """`tokenizer.json` of a byte-level BPE with `vocab_size` tokens, or fewer if the texts have no more pairs.
+
+    Raises:
+      UserError: there is no room for the 256 bytes and the special tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    specials = _specials(settings)
+    if vocab_size < BYTES + len(specials):
+        raise UserError(
+            f"vocab_size is {vocab_size}: it must be at least {BYTES + len(specials)}, the bytes and the special tokens"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    # Digits alone: numbers of a chart are read digit by digit, however often a certain number occurs.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=specials,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str()
+
+
+def main() -> None:
+    """The command line."""
+    args = flags.FLAGS
+    texts = [line for path in args.texts for line in _lines(path)]
+    settings = small_settings(args.template)
+    if args.kind == "characters":
+        content = character_table(texts, settings)
+    else:
+        content = byte_level(texts, args.vocab_size, settings)
+    save_folder(args.output, content, settings)
+    tokenizer = TextTokenizer(args.output)
+    print(f"{args.output}: {tokenizer.size} tokens, fingerprint {tokenizer.fingerprint}")
+
+
+def _specials(settings: Settings) -> list[str]:
+    """The special tokens in the order of their ids, the picture's last and as published: patch, start, end."""
+    named = (settings.pad, settings.eos, settings.bos, settings.turn_start)
+    picture = (settings.image_patch, settings.image_start, settings.image_end)
+    return list(dict.fromkeys(token for token in (*named, *picture) if token))
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        # Line ends too, except of the last line: a page's text has them.
+        return epath.Path(path).read_text().splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}): convert it") from error
+
+
+def _define_flags() -> None:
+    flags.DEFINE_list("texts", None, "text files in UTF-8")
+    flags.DEFINE_string("output", None, "folder of the tokenizer")
+    flags.DEFINE_enum("kind", "characters", ["characters", "bytes"], "see above")
+    flags.DEFINE_enum("template", "opt", sorted(SPECIALS), "of the rows, see docs/vary_data.md")
+    flags.DEFINE_integer("vocab_size", 2048, "tokens of the kind `bytes`, special ones included")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main, required_flags=("texts", "output"))

@@ -1,0 +1,134 @@
+"""Task-balanced gradient normalisation: its formula, AdamW for one task, and no influence of scale or share."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lvm_jax.errors import UserError
+from lvm_jax.models import presets
+from lvm_jax.tasks.decoder import DecoderTask
+from lvm_jax.training.optimizer import OptimizerConfig
+from lvm_jax.training.task_balance import (
+    TaskBalance,
+    make_task_balanced_optimizer,
+    scale_by_task_balance,
+)
+
+PARAMS = {"a": jnp.linspace(-1, 1, 6).reshape(2, 3), "b": jnp.ones(4)}
+
+
+def gradients(steps, seed=0):
+    rng = np.random.default_rng(seed)
+    return [{k: rng.normal(size=v.shape) for k, v in PARAMS.items()} for _ in range(steps)]
+
+
+def norm(grads):
+    return np.sqrt(sum(np.sum(np.square(g)) for g in grads.values()))
+
+
+def test_the_formula():
+    balance = TaskBalance((3.0, 1.0), weights=(1.0, 2.0))
+    tx = scale_by_task_balance(balance, b1=0.8, b2=0.9, eps=1e-3)
+    state = tx.init(PARAMS)
+    m = {k: np.zeros(v.shape) for k, v in PARAMS.items()}
+    v = {k: np.zeros(x.shape) for k, x in PARAMS.items()}
+    update = jax.jit(tx.update)
+    for t, (grads, task) in enumerate(zip(gradients(5), (0, 1, 1, 0, 1)), start=1):
+        found, state = update(grads, state, task_id=jnp.int32(task))
+        s, w = ((0.75, 1.0), (0.25, 2.0))[task]
+        for name, grad in grads.items():
+            g = w * grad / norm(grads)
+            m[name] = 0.8 * m[name] + 0.2 / s * g
+            v[name] = 0.9 * v[name] + 0.1 / s * g**2
+            root = np.sqrt(v[name] / (1 - 0.9**t)) + 1e-3
+            np.testing.assert_allclose(found[name], m[name] / (1 - 0.8**t) / root, rtol=1e-5)
+
+
+def test_one_task_is_adamw_on_gradients_of_norm_one():
+    config = OptimizerConfig(decay="all")
+    rate = optax.warmup_cosine_decay_schedule(0.0, 0.01, 2, 50)
+    ours = make_task_balanced_optimizer(config, TaskBalance((7.0,)), rate)
+    theirs = optax.adamw(rate, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1)
+    one, two = PARAMS, PARAMS
+    states = [ours.init(PARAMS), theirs.init(PARAMS)]
+    for grads in gradients(20):
+        scaled = {k: g / norm(grads) for k, g in grads.items()}
+        big = {k: 1e3 * g for k, g in grads.items()}  # a loss of another scale
+        updates, states[0] = ours.update(big, states[0], one, task_id=jnp.int32(0))
+        one = optax.apply_updates(one, updates)
+        updates, states[1] = theirs.update(scaled, states[1], two)
+        two = optax.apply_updates(two, updates)
+    for name in PARAMS:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+
+
+def test_the_expected_increment_does_not_depend_on_the_shares():
+    grads = gradients(3)
+    expected = {k: sum(g[k] / norm(g) for g in grads) for k in PARAMS}
+    for shares in ((1.0, 1.0, 1.0), (0.7, 0.2, 0.1)):
+        tx = scale_by_task_balance(TaskBalance(shares), b1=0.9)
+        total = {k: np.zeros(v.shape) for k, v in PARAMS.items()}
+        for task, (share, grad) in enumerate(zip(shares, grads)):
+            _, state = tx.update(grad, tx.init(PARAMS), task_id=jnp.int32(task))
+            for name in total:
+                total[name] += share / sum(shares) * state.mu[name] / 0.1
+        for name in total:
+            np.testing.assert_allclose(total[name], expected[name], rtol=1e-5)
+
+
+def test_a_gradient_of_zero_moves_nothing():
+    tx = scale_by_task_balance(TaskBalance((1.0,)))
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS), task_id=0)
+    assert all((u == 0).all() for u in updates.values())
+
+
+def test_a_decoder_hands_over_the_task_of_its_batch():
+    config = presets.llama(
+        "debug", vocab_size=140, hidden_size=8, intermediate_size=12, num_hidden_layers=1
+    )
+    balance, rate = TaskBalance((0.9, 0.1)), optax.constant_schedule(0.1)
+    tx = make_task_balanced_optimizer(OptimizerConfig(), balance, rate)
+    task = DecoderTask(
+        config, tx, seq_len=6, optimizer_args=lambda batch: {"task_id": batch["task_id"][0]}
+    )
+    state = task.init(jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (2, 7), 0, 40)
+    batch = {"tokens": tokens, "loss_weights": jnp.ones((2, 7))}
+    moved = []
+    for number in (0, 1):
+        ids = jnp.full((2,), number, jnp.int32)
+        new, _ = jax.jit(task.step)(state, batch | {"task_id": ids}, jax.random.key(2))
+        moved.append(new["opt"][0].mu["head"][...])
+    np.testing.assert_allclose(moved[1], 9 * moved[0], rtol=1e-4)
+
+
+def test_shares_by_the_root_of_sizes():
+    assert TaskBalance.by_root_of_size((350_000, 460_000)).shares == pytest.approx(
+        (591.6, 678.2), abs=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [{"shares": ()}, {"shares": (1.0, 0.0)}, {"shares": (1.0,), "weights": (1.0, 1.0)}]
+)
+def test_impossible_balances_are_refused(fields):
+    with pytest.raises(UserError, match="give each task a share above 0"):
+        TaskBalance(**fields)
+
+
+def test_clipping_normalised_gradients_is_refused():
+    config = dataclasses.replace(OptimizerConfig(), clip_norm=0.5)
+    with pytest.raises(UserError, match=r"clip_norm=0.5 with gradients of norm 1.0"):
+        make_task_balanced_optimizer(config, TaskBalance((1.0, 1.0)), optax.constant_schedule(1.0))
+
+
+def test_a_batch_without_its_task_is_refused():
+    tx = scale_by_task_balance(TaskBalance((1.0,)))
+    with pytest.raises(
+        UserError, match="need the task of the batch: give DecoderTask optimizer_args"
+    ):
+        tx.update(PARAMS, tx.init(PARAMS))
