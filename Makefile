@@ -9,7 +9,7 @@ EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
 .PHONY: help quickstart demo test test-slow lint docs clean
 
 help:
-	@echo "make quickstart   pixels -> tokens -> a small LVM -> answers and $(WORKDIR)/report.html (about 10 minutes on 2 cores)"
+	@echo "make quickstart   pixels -> tokens -> a small LVM -> answers and $(WORKDIR)/report.html (about 8 minutes on 2 cores, installation included)"
 	@echo "make demo         a local page to ask a trained model with your own pictures"
 	@echo "make test         the tests that take minutes in all"
 	@echo "make test-slow    the ones that make test leaves out"

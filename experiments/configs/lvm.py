@@ -226,7 +226,7 @@ def _mesh(config: Any) -> None:
 
 
 def _quickstart(config: Any) -> None:
-    """About five minutes on two CPU cores: 8 images of 64 tokens a row."""
+    """About four minutes on two CPU cores: 8 images of 64 tokens a row."""
     config.model.dtype = "float32"
     config.data.seq_len = 512
     config.train.update({"steps": 1500, "batch_size": 4, "log_every": 10})
