@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import DecoderConfig
-from lvm_jax.models.presets.overrides import check_fields
+from lvm_jax.models.presets.overrides import entry
 
 # What all sizes of a family share.
 _OPT: dict[str, Any] = {
@@ -91,10 +90,7 @@ def _config(
     shared: Mapping[str, Any],
     overrides: Mapping[str, Any],
 ) -> DecoderConfig:
-    if name not in sizes:
-        raise UserError(f"{family} preset {name!r} does not exist; known: {', '.join(sizes)}")
-    check_fields(f"{family} preset {name!r}", DecoderConfig, overrides)
-    layers, width, heads = sizes[name]
+    layers, width, heads = entry(family, name, sizes, DecoderConfig, overrides)
     shape = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
     fields: dict[str, Any] = {**_BOTH, **shared, **shape, **overrides}
     fields.setdefault("intermediate_size", 4 * fields["hidden_size"])

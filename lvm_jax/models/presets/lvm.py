@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import DecoderConfig
-from lvm_jax.models.presets.overrides import check_fields
+from lvm_jax.models.presets.overrides import entry
 from lvm_jax.vocabulary import Vocabulary
 
 # The sizes of the official LVM code (EasyLM/models/llama/llama_model.py); 300m, 600m, 1b and 3b are the paper's
@@ -105,11 +104,9 @@ def llama(name: str, **overrides: Any) -> DecoderConfig:
     Raises:
       UserError: an unknown preset or field.
     """
-    if name not in _LLAMA:
-        raise UserError(f"decoder preset {name!r} does not exist; known: {', '.join(_LLAMA)}")
-    check_fields(f"decoder preset {name!r}", DecoderConfig, overrides)
+    preset = entry("decoder", name, _LLAMA, DecoderConfig, overrides)
     published = {"vocab_size": Vocabulary.lvm(8192).size}
-    fields: dict[str, Any] = {**published, **_LLAMA[name], **overrides}
+    fields: dict[str, Any] = {**published, **preset, **overrides}
     if "num_attention_heads" in overrides or "num_key_value_heads" not in overrides:
         fields.setdefault("num_key_value_heads", fields["num_attention_heads"])
     if not {"bos_token_id", "eos_token_id", "pad_token_id"} <= set(overrides):

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from lvm_jax.errors import UserError
-from lvm_jax.models.presets.overrides import check_fields
+from lvm_jax.models.presets.overrides import entry
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 
 # `lvm-f16-8192` is the released tokenizer (and open-muse's vqgan-f16-8192-laion), `maskgit-f16-8192` the paper-era one,
@@ -98,7 +97,5 @@ def vqgan(name: str, **overrides: Any) -> VQGANConfig:
     Raises:
       UserError: an unknown preset or field.
     """
-    if name not in _VQGAN:
-        raise UserError(f"tokenizer preset {name!r} does not exist; known: {', '.join(_VQGAN)}")
-    check_fields(f"tokenizer preset {name!r}", VQGANConfig, overrides)
-    return VQGANConfig(**{**_VQGAN[name], **overrides})
+    preset = entry("tokenizer", name, _VQGAN, VQGANConfig, overrides)
+    return VQGANConfig(**{**preset, **overrides})

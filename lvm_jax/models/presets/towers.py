@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from lvm_jax.errors import UserError
-from lvm_jax.models.presets.overrides import check_fields
+from lvm_jax.models.presets.overrides import entry
 from lvm_jax.models.towers.clip_config import ClipVisionConfig
 from lvm_jax.models.towers.vitdet_config import VitDetConfig
 
@@ -61,10 +60,8 @@ def vitdet(name: str, **overrides: Any) -> VitDetConfig:
     Raises:
       UserError: an unknown preset or field.
     """
-    if name not in _VITDET:
-        raise UserError(f"ViTDet preset {name!r} does not exist; known: {', '.join(_VITDET)}")
-    check_fields(f"ViTDet preset {name!r}", VitDetConfig, overrides)
-    return VitDetConfig(**{**_VITDET[name], **overrides})
+    preset = entry("ViTDet", name, _VITDET, VitDetConfig, overrides)
+    return VitDetConfig(**{**preset, **overrides})
 
 
 def clip(name: str, **overrides: Any) -> ClipVisionConfig:
@@ -77,7 +74,5 @@ def clip(name: str, **overrides: Any) -> ClipVisionConfig:
     Raises:
       UserError: an unknown preset or field.
     """
-    if name not in _CLIP:
-        raise UserError(f"CLIP preset {name!r} does not exist; known: {', '.join(_CLIP)}")
-    check_fields(f"CLIP preset {name!r}", ClipVisionConfig, overrides)
-    return ClipVisionConfig(**{**_CLIP[name], **overrides})
+    preset = entry("CLIP", name, _CLIP, ClipVisionConfig, overrides)
+    return ClipVisionConfig(**{**preset, **overrides})

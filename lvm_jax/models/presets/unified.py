@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.presets.language import gpt2
-from lvm_jax.models.presets.overrides import check_fields
+from lvm_jax.models.presets.overrides import entry
 from lvm_jax.vocabulary import Vocabulary
 
 # `published` is GPT-2 small with experts in every second layer; its 2,060 positions are four pairs of 515 tokens.
@@ -48,16 +47,14 @@ def unified(name: str, vocabulary: Vocabulary, **overrides: Any) -> DecoderConfi
     Raises:
       UserError: an unknown preset or field.
     """
-    if name not in _UNIFIED:
-        raise UserError(f"unified preset {name!r} does not exist; known: {', '.join(_UNIFIED)}")
-    check_fields(f"unified preset {name!r}", DecoderConfig, overrides)
+    preset = entry("unified", name, _UNIFIED, DecoderConfig, overrides)
     ids = {
         "vocab_size": vocabulary.size,
         "bos_token_id": vocabulary.bos,
         "eos_token_id": vocabulary.eos,
         "pad_token_id": vocabulary.pad,
     }
-    fields = {**_SHARED, **ids, **_UNIFIED[name], **overrides}
+    fields = {**_SHARED, **ids, **preset, **overrides}
     fields.setdefault("intermediate_size", 4 * fields["hidden_size"])
     fields.setdefault("num_key_value_heads", fields["num_attention_heads"])
     return gpt2("small", **fields)
