@@ -124,7 +124,7 @@ def test_a_folder_comes_back(config, tmp_path):
     module.tokenizer_fingerprint = "abc"
     module.save_pretrained(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
-    assert fields["model_type"] == "lvm_jax_decoder"
+    assert fields["model_type"] == "lvm_jax"
     again = Decoder.from_pretrained(tmp_path, remat="full", dropout=0.1)
     assert again.config == dataclasses.replace(config, remat="full", dropout=0.1)
     assert again.tokenizer_fingerprint == "abc"

@@ -135,7 +135,9 @@ def test_the_released_7b_fits_by_its_shapes():
         reader="Llama",
     )
     parameters = hf_folder.parameter_shapes(nnx.state(Llama.abstract(config)))
-    shapes = hf_tensors.tensor_shapes(hf_folder.family_of(config), config, parameters)
+    family = hf_folder.family_of(config)
+    assert family is not None
+    shapes = hf_tensors.tensor_shapes(family, config, parameters)
     assert sum(2 * math.prod(shape) for shape in shapes.values()) == 13_088_399_360
     assert len(shapes) == 3 + 32 * 9
 

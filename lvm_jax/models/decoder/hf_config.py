@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.errors import UserError
+from lvm_jax.models.decoder import own_folder
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.hf_family import Family
 
@@ -118,7 +119,7 @@ def config_from_json(
     fields = {name: value for name, value in fields.items() if value is not None}
     kind = str(fields.get("model_type"))
     if kind not in families:
-        *others, last = map(repr, families)
+        *others, last = map(repr, (*families, own_folder.MODEL_TYPE))
         raise UserError(
             f"{where} has model_type={fields.get('model_type')!r}: {reader} reads {', '.join(others)} and {last}"
         )
@@ -189,12 +190,10 @@ def _check_type(ours: str, value: Any, where: str, theirs: str) -> None:
     if value is None:
         return
     integer = isinstance(value, int) and not isinstance(value, bool)
-    if ours in _INTEGERS or ours == "tokens_per_image":
+    if ours in _INTEGERS:
         good, needed = integer, "an integer"
     elif ours in _FLOATS:
         good, needed = integer or (isinstance(value, float) and math.isfinite(value)), "a number"
-    elif ours == "positions":
-        good, needed = isinstance(value, str), "a name"
     else:
         good, needed = isinstance(value, bool), "true or false"
     if not good:

@@ -12,7 +12,7 @@ from lvm_jax.models.decoder.config import DecoderConfig
 # The head of an untied decoder, in every family; it has no prefix.
 HEAD = "lm_head.weight"
 
-# Parts that most families lack: only one whose `structure` or `fields` names the part has it.
+# Parts that most families lack: only one whose `structure` names the part has it.
 _EXTRAS: Mapping[str, Any] = {"qk_norm": False, "place_embeddings": False}
 
 
@@ -55,8 +55,7 @@ class Family:
       write: configuration -> settings beside `fields` and `fixed`.
       prefixes: of all tensors but the head: first the one that we write, then others that we read.
       embedding: their vocabulary table.
-      top: our parameter -> its place, outside the blocks. Here and in `block` a decoder may lack those that a setting
-        switches off.
+      top: our parameter -> its place, outside the blocks.
       layer: prefix of a layer's tensors, with {} for its number.
       block: our parameter of a block -> its place.
       no_parameters: endings of names of stored tensors that follow from the configuration.
@@ -84,8 +83,7 @@ class Family:
     def describes(self, config: DecoderConfig) -> bool:
         """Whether a decoder belongs to the family."""
         fields = vars(config)
-        lacks = {name: off for name, off in _EXTRAS.items() if name not in self.fields}
-        same = all(fields[name] == value for name, value in {**lacks, **self.structure}.items())
+        same = all(fields[name] == value for name, value in {**_EXTRAS, **self.structure}.items())
         return same and (self.grouped or config.num_key_value_heads == config.num_attention_heads)
 
 

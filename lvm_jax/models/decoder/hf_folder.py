@@ -15,39 +15,26 @@ from lvm_jax.models.decoder import hf_config, own_folder
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.hf_family import Family
 from lvm_jax.models.decoder.hf_gpt2 import GPT2
-from lvm_jax.models.decoder.hf_llama import LLAMA, LVM_JAX, QWEN2, QWEN3
+from lvm_jax.models.decoder.hf_llama import LLAMA, QWEN2, QWEN3
 from lvm_jax.models.decoder.hf_opt import OPT
 from lvm_jax.models.decoder.hf_tensors import Reader, tensor_shapes, to_hugging_face
 from lvm_jax.weights.model_folder import CONFIG_FILE, check_tensors, read_config, save_folder
 from lvm_jax.weights.streamed import fill
 from lvm_jax.weights.tensor_files import TensorFiles
 
-# model_type of config.json -> its family. Ours comes last: it describes decoders that others open too.
+# model_type of config.json -> its family.
 FAMILIES: Mapping[str, Family] = {
     "llama": LLAMA,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "opt": OPT,
     "gpt2": GPT2,
-    "lvm_jax": LVM_JAX,
 }
 
 
-def family_of(config: DecoderConfig) -> Family:
-    """The family that a decoder belongs to.
-
-    Raises:
-      UserError: no family has such a decoder.
-    """
-    for family in FAMILIES.values():
-        if family.describes(config):
-            return family
-    names = ", ".join(family.name for family in FAMILIES.values())
-    raise UserError(
-        f"no folder of {names} holds a decoder with norm={config.norm!r}, positions={config.positions!r}, "
-        f"mlps={config.mlps}, qkv_bias={config.qkv_bias}, dense_bias={config.dense_bias}, qk_norm={config.qk_norm}, "
-        f"place_embeddings={config.place_embeddings}: keep its checkpoint instead"
-    )
+def family_of(config: DecoderConfig) -> Family | None:
+    """The published family that a decoder belongs to; None for one that only `own_folder` holds."""
+    return next((family for family in FAMILIES.values() if family.describes(config)), None)
 
 
 def save(
@@ -57,7 +44,7 @@ def save(
     dtype: str = "float32",
     tokenizer_fingerprint: str = "",
 ) -> None:
-    """Writes the folder, in the format of the decoder's family, or in `own_folder`'s.
+    """Writes the folder, in the format of the decoder's family, or in `own_folder`'s if it has none.
 
     Args:
       directory: made if missing.
@@ -65,14 +52,11 @@ def save(
       tensors: its parameters by dotted path; those of blocks are stacked over layers.
       dtype: of the tensors.
       tokenizer_fingerprint: of the tokenizer whose codes it was trained on; "" for unknown.
-
-    Raises:
-      UserError: see `family_of`.
     """
-    if own_folder.describes(config):
+    family = family_of(config)
+    if family is None:
         fields = own_folder.config_to_json(config)
     else:
-        family = family_of(config)
         fields = hf_config.config_to_json(family, config)
         tensors = to_hugging_face(family, config, tensors)
     fields["torch_dtype"] = dtype
@@ -177,11 +161,11 @@ def _reader(
     files: TensorFiles, config: DecoderConfig, parameters: Mapping[str, tuple[int, ...]], where: str
 ) -> Reader | own_folder.OwnReader:
     """Reads our parameters from the files, which hold exactly what the decoder has."""
-    if own_folder.describes(config):
+    family = family_of(config)
+    if family is None:
         own = own_folder.OwnReader(files)
         own.check(parameters, where)
         return own
-    family = family_of(config)
     reader = Reader(files, family, config)
     expected = tensor_shapes(family, config, parameters, reader.prefix)
     check_tensors(expected, reader.stored_parameters(), where)

@@ -2,7 +2,7 @@
 
 Projections are stored (outputs, inputs). Query and key columns need no permutation, because `rope` pairs dimensions as
 Hugging Face does. Qwen2's format is the same, with biases of queries, keys and values; Qwen3's has norms of queries and
-keys instead. `LVM_JAX` is for decoders with parts that none of the three has: no other library opens it.
+keys instead.
 """
 
 import dataclasses
@@ -173,24 +173,4 @@ QWEN3 = dataclasses.replace(
     fixed={**QWEN2.fixed, "attention_bias": False},
     read=_read_qwen3,
     block={**_BLOCK, **_QK_NORMS},
-)
-
-_OWN_STRUCTURE = {name: value for name, value in _STRUCTURE.items() if name != "positions"}
-_OWN_FIELDS = named("positions", "qkv_bias", "qk_norm", "place_embeddings", "tokens_per_image")
-
-LVM_JAX = dataclasses.replace(
-    LLAMA,
-    name="lvm_jax",
-    model_type="lvm_jax",
-    architecture="lvm_jax.models.Llama",
-    structure=_OWN_STRUCTURE,
-    fields={**_FIELDS, **_OWN_FIELDS},
-    fixed={"hidden_act": "silu"},
-    top={
-        **_TOP,
-        "positions.places": Place("embed_places.weight"),
-        "positions.table": Place("embed_positions.weight"),
-        "positions.positions.table": Place("embed_positions.weight"),
-    },
-    block={**_BLOCK, **_BIASES, **_QK_NORMS},
 )

@@ -6,7 +6,6 @@ Shapes: V published vocabulary, P the vocabulary table (V padded), D hidden size
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -36,21 +35,14 @@ def tensor_shapes(
     shapes: dict[str, tuple[int, ...]] = {prefix + family.embedding: table}
     if not config.tie_word_embeddings:
         shapes[HEAD] = table
-    for path, place in _held(family.top, parameters).items():
+    for path, place in family.top.items():
         shapes[prefix + place.name] = parameters[path]
-    for path, place in _held(family.block, parameters, _LAYERS).items():
+    for path, place in family.block.items():
         repeats, *inner = parameters[_LAYERS + path]
         shape = their_shape(place, tuple(inner))
         for layer in range(repeats):
             shapes[prefix + family.layer.format(layer) + place.name] = shape
     return shapes
-
-
-def _held(
-    places: Mapping[str, Place], parameters: Mapping[str, Any], prefix: str = ""
-) -> dict[str, Place]:
-    """The places of parameters that the decoder has: its settings switch some off."""
-    return {path: place for path, place in places.items() if prefix + path in parameters}
 
 
 def their_shape(place: Place, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -76,10 +68,10 @@ def to_hugging_face(
     theirs = {prefix + family.embedding: tensors["embedding"][:rows]}
     if not config.tie_word_embeddings:
         theirs[HEAD] = tensors["head"][:, :rows].T
-    for path, place in _held(family.top, tensors).items():
+    for path, place in family.top.items():
         theirs[prefix + place.name] = tensors[path]
     fused: dict[str, dict[int, np.ndarray]] = {}
-    for path, place in _held(family.block, tensors, _LAYERS).items():
+    for path, place in family.block.items():
         for layer, tensor in enumerate(tensors[_LAYERS + path]):
             name = prefix + family.layer.format(layer) + place.name
             fused.setdefault(name, {})[place.piece] = _matrix_of(place, tensor)

@@ -21,5 +21,4 @@ class Llama(Decoder):
         "llama": hf_llama.LLAMA,
         "qwen2": hf_llama.QWEN2,
         "qwen3": hf_llama.QWEN3,
-        "lvm_jax": hf_llama.LVM_JAX,
     }

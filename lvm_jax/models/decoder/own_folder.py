@@ -1,4 +1,4 @@
-"""Folders of decoders that no published family describes: blocks that differ, and mixtures of experts.
+"""Folders of decoders that no published family describes: places within images, blocks that differ, experts.
 
 config.json holds the whole `DecoderConfig`; tensors have our own names and shapes. No other library opens them.
 """
@@ -15,14 +15,9 @@ from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.weights.model_folder import check_tensors
 from lvm_jax.weights.tensor_files import TensorFiles
 
-MODEL_TYPE = "lvm_jax_decoder"
+MODEL_TYPE = "lvm_jax"
 
 _CONFIG = "decoder"  # where config.json holds the configuration
-
-
-def describes(config: DecoderConfig) -> bool:
-    """Whether a decoder is stored so."""
-    return len(config.mlps) > 1 or "moe" in config.mlps
 
 
 def config_to_json(config: DecoderConfig) -> dict[str, Any]:
