@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines.documents import sides
 from data_pipelines.documents.chart_drawing import KINDS, STYLES, Chart, draw_chart
 from data_pipelines.documents.corpus import read_texts, words_of
-from data_pipelines.documents.fonts import font_label, font_path, require_characters
+from data_pipelines.documents.fonts import check_fonts, font_label, require_characters
 from data_pipelines.documents.lines import check_range
 from data_pipelines.items import Item, Text
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -85,10 +85,9 @@ class Charts:
             raise UserError(f"largest is {self.largest}: at least the number of labels")
 
     def keys(self) -> list[str]:
-        """See `sides.rendered_keys`."""
+        """See `sides.rendered_keys`; texts and fonts are opened, so that a mistake in them shows before any item."""
         read_texts(self.texts)
-        for font in (*self.fonts, *self.held_out_fonts):
-            font_path(font)
+        check_fonts(self.fonts, self.held_out_fonts)
         return sides.rendered_keys(self.count, self.held_out)
 
     def load(self, key: str) -> Item:

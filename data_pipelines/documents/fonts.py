@@ -5,6 +5,7 @@ render no text do not need it.
 """
 
 import functools
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,6 +43,16 @@ def font_path(name: str) -> str:
             f"font {name!r} cannot be opened ({error}): give a file, or one of {known}"
         ) from error
     return str(path)
+
+
+def check_fonts(*names: Iterable[str]) -> None:
+    """Opens fonts.
+
+    Raises:
+      UserError: see `font_path`.
+    """
+    for name in itertools.chain(*names):
+        font_path(name)
 
 
 def font_label(name: str) -> str:

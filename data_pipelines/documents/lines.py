@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.documents import sides
 from data_pipelines.documents.corpus import read_texts, words_of
-from data_pipelines.documents.fonts import font_label, font_path, load_font, require_characters
+from data_pipelines.documents.fonts import check_fonts, font_label, load_font, require_characters
 from data_pipelines.items import Item, Text
 from data_pipelines.sources.base import BadItem
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -72,10 +72,9 @@ class Lines:
             check_range(what, span, largest)
 
     def keys(self) -> list[str]:
-        """See `sides.rendered_keys`."""
+        """See `sides.rendered_keys`; texts and fonts are opened, so that a mistake in them shows before any item."""
         read_texts(self.texts)
-        for font in (*self.fonts, *self.held_out_fonts):
-            font_path(font)
+        check_fonts(self.fonts, self.held_out_fonts)
         return sides.rendered_keys(self.count, self.held_out)
 
     def load(self, key: str) -> Item:

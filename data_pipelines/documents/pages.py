@@ -15,8 +15,8 @@ from data_pipelines.documents import sides
 from data_pipelines.documents.corpus import read_texts, words_of
 from data_pipelines.documents.fonts import (
     advance,
+    check_fonts,
     font_label,
-    font_path,
     load_font,
     require_characters,
 )
@@ -106,10 +106,9 @@ class Pages:
             raise UserError("sizes, sentences and paragraphs must be at least 1")
 
     def keys(self) -> list[str]:
-        """See `sides.rendered_keys`."""
+        """See `sides.rendered_keys`; texts and fonts are opened, so that a mistake in them shows before any item."""
         read_texts(self.texts)
-        for font in (*self.fonts, *self.held_out_fonts):
-            font_path(font)
+        check_fonts(self.fonts, self.held_out_fonts)
         return sides.rendered_keys(self.count, self.held_out)
 
     def load(self, key: str) -> Item:
