@@ -1,7 +1,7 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/in_context.py --tokenizer=MODEL --output=SHARDS
 
 Data that teach a model to use its pairs, at 64 pixels: scenes drawn on the fly, each shown once, so that none is learnt
-by heart. `SHARES` says how the sentences are divided. A third follow a rule that only the pairs tell.
+by heart. `SHARES` says how the sentences are divided. Almost half follow a rule that only the pairs tell.
 
   --config=...in_context.py:sentences=40000   training and validation together; 20,000 by default, 310,000 images
   --config.images=PHOTOGRAPHS                 adds colorization, inpainting, deblurring and transformations of
@@ -20,26 +20,30 @@ from lvm_jax.data.sentences.visual_sentence import Category
 
 # Shares of the sentences, by entry. Those of photographs come on top: they follow from the size of their folder.
 SHARES = {
-    # Rules that only the pairs tell.
-    "class_mask": 0.10,
-    "palette": 0.08,
-    "recolour": 0.06,
-    "attribute": 0.06,
-    "transformation": 0.06,
+    # Mosaics: what their tiles become can only be looked up in the pairs.
+    "mosaics": 0.10,
+    "mosaics_halves": 0.06,
+    "mosaics_transformation": 0.04,
+    # The same with scenes.
+    "class_mask": 0.08,
+    "palette": 0.07,
+    "recolour": 0.05,
+    "attribute": 0.04,
+    "transformation": 0.03,
     # Annotations, weighted up: the paper's corpus has 7% of them, and small models never get to see enough.
-    "segmentation": 0.12,
-    "depth": 0.08,
-    "normals": 0.06,
-    "edges": 0.06,
-    "boxes": 0.05,
+    "segmentation": 0.10,
+    "depth": 0.07,
+    "normals": 0.05,
+    "edges": 0.05,
+    "boxes": 0.04,
     "keypoints": 0.03,
     # Restorations of drawn scenes.
-    "colorization": 0.05,
-    "inpainting": 0.05,
-    "deblurring": 0.04,
+    "colorization": 0.04,
+    "inpainting": 0.04,
+    "deblurring": 0.03,
     # What comes next.
-    "clips": 0.05,
-    "clips_segmentation": 0.03,
+    "clips": 0.04,
+    "clips_segmentation": 0.02,
     "turns": 0.02,
 }
 ANNOTATIONS = ("segmentation", "depth", "normals", "edges", "boxes", "keypoints")
@@ -48,6 +52,7 @@ RESTORATIONS = {  # entry -> (role of the damaged picture, annotator)
     "inpainting": ("masked", "holes"),
     "deblurring": ("blurred", "blur"),
 }
+SAME_SET = r"(\d+)/.*"  # what mosaics with the same tiles have in common in their keys
 # What drawn scenes with a class, or with a colour, in common have in common in their keys.
 SAME_KIND, SAME_HUE = r"([a-z]+)-.*", r"[a-z]+-([a-z]+)/.*"
 _ALONE = 6  # times as many passes
@@ -76,6 +81,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.max_bad_items = 100
     backgrounds, size = config.get_ref("backgrounds"), config.get_ref("image_size")
     config.entries = {
+        **_mosaics(size, sentences, small),
         **_drawn(backgrounds, size, sentences, small),
         **_photographs(config.get_ref("images"), 1 if small else args["photographs"], small),
         **_cutouts(
@@ -83,6 +89,31 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         ),
     }
     return config
+
+
+def _mosaics(size: ml_collections.FieldReference, sentences: int, small: bool) -> dict:
+    """Entries of mosaics: a colour of its own for each kind of tile, one of two colours, or all moved."""
+    n_pairs = 2 if small else 8
+    composers = {
+        "mosaics": {"kind": "palette", "class_of": SAME_SET},
+        "mosaics_halves": {"kind": "palette", "class_of": SAME_SET, "colours": 2},
+        "mosaics_transformation": {"kind": "transformation"},
+    }
+    return {
+        name: {
+            "source": {
+                "kind": "mosaics",
+                "sets": _count(name, sentences, 1),
+                "pictures": n_pairs,
+                "size": size,
+                "name": name,
+                "seed": seed,
+            },
+            "composer": {"n_pairs": n_pairs, **composer},
+            "together": SAME_SET,
+        }
+        for seed, (name, composer) in enumerate(composers.items())
+    }
 
 
 def _drawn(

@@ -10,6 +10,7 @@ from data_pipelines.items import Item, Picture
 from data_pipelines.sentences.base import aligned
 from data_pipelines.sentences.by_example import ByExample, Pair
 from data_pipelines.sentences.coloured import areas, colour_ids
+from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
 _LEAST_AREA = 0.005  # of the picture; less of a class does not count
@@ -46,13 +47,20 @@ class ClassMask(ByExample):
 class Palette(ByExample):
     """A segmentation whose colours are drawn for the sentence: `image,palette,image,palette`.
 
-    Each class that the sentence shows has a colour of its own, the same in all pairs.
+    Each class that the sentence shows has a colour, the same in all pairs: one of its own, or one of a few.
 
     Attributes:
       classes: as in `ClassMask`.
+      colours: how many colours the classes of a sentence share, at least 2; 0: each has its own.
     """
 
     classes: str = "segmentation"
+    colours: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.colours < 0 or self.colours == 1:
+            raise UserError(f"colours is {self.colours}: it must be at least 2, or 0 for one each")
 
     @property
     def role(self) -> str:
@@ -67,6 +75,8 @@ class Palette(ByExample):
         found = sorted(set().union(*(areas(x, i, self.classes) for i, x in enumerate(ids))))
         colours = maps.palette(max(len(maps.PALETTE), len(found) + 1))
         drawn = colours[1 + rng.permutation(len(colours) - 1)[: len(found)]]
+        if self.colours:
+            drawn = drawn[rng.permutation(len(found)) % self.colours]
         table = np.concatenate([colours[:1], drawn])
         order = np.array([0, *found])
         return [

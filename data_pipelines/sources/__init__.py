@@ -11,6 +11,7 @@ from data_pipelines.sources.drawn import DrawnClips, DrawnScenes
 from data_pipelines.sources.frames import FrameFolders
 from data_pipelines.sources.images import ImageFolder
 from data_pipelines.sources.meshes import MeshFolder
+from data_pipelines.sources.mosaics import Mosaics
 from data_pipelines.sources.paired import PairedClips, PairedFiles
 from data_pipelines.sources.tfds import TfdsFolder
 from data_pipelines.sources.videos import VideoFolder
@@ -31,6 +32,7 @@ SOURCES: dict[str, type] = {
     "cutouts": Cutouts,
     "drawn": DrawnScenes,
     "drawn_clips": DrawnClips,
+    "mosaics": Mosaics,
     "doom": DoomClips,
     "dm_control": DmControlClips,
 }
@@ -49,6 +51,7 @@ __all__ = [
     "FrameFolders",
     "ImageFolder",
     "MeshFolder",
+    "Mosaics",
     "PairedClips",
     "PairedFiles",
     "Source",
