@@ -219,8 +219,8 @@ def _check_images(model: DecoderConfig, manifest: Manifest, packing: str) -> Non
         )
     if packing == "concat":
         raise UserError(
-            "config.data.packing is 'concat', whose positions run through all sentences of a row: place_embeddings and "
-            "positions='rotary_2d' need positions that begin with the sentence; set it to 'packed'"
+            "config.data.packing is 'concat', whose positions run through all sentences of a row: place_embeddings, "
+            "look_back and positions='rotary_2d' need positions that begin with the sentence; set it to 'packed'"
         )
 
 

@@ -21,6 +21,7 @@ CONFIG = presets.llama(
     attention="xla",
     positions="rotary_2d",
     place_embeddings=True,
+    look_back=True,
     tokens_per_image=4,
     qk_norm=True,
 )

@@ -1,4 +1,4 @@
-"""Positions that know images: learned places, rotations by image, row and column; and norms of queries and keys."""
+"""Decoders that know images: learned places, rotations by image, row and column, a look back; and norms of heads."""
 
 import dataclasses
 import json
@@ -28,9 +28,15 @@ PLAIN = presets.llama(
 CONFIGS = {
     "places": dataclasses.replace(PLAIN, tokens_per_image=N, place_embeddings=True),
     "rotary_2d": dataclasses.replace(PLAIN, tokens_per_image=N, positions="rotary_2d"),
+    "look_back": dataclasses.replace(PLAIN, tokens_per_image=N, look_back=True),
     "qk_norm": dataclasses.replace(PLAIN, qk_norm=True),
     "all": dataclasses.replace(
-        PLAIN, tokens_per_image=N, positions="rotary_2d", place_embeddings=True, qk_norm=True
+        PLAIN,
+        tokens_per_image=N,
+        positions="rotary_2d",
+        place_embeddings=True,
+        look_back=True,
+        qk_norm=True,
     ),
 }
 TOKENS = jax.random.randint(jax.random.key(0), (2, 13), 0, 140)
@@ -71,6 +77,20 @@ def test_an_input_gets_the_place_of_the_code_that_it_predicts():
     without.positions.places[...] = jnp.zeros((N, 32))
     np.testing.assert_allclose(without.transform(by_hand), model.transform(x), atol=1e-5)
     assert not np.allclose(without.transform(x), model.transform(x), atol=1e-2)
+
+
+def test_an_input_knows_what_stood_one_image_before_at_its_place_and_at_the_next():
+    back = build(CONFIGS["look_back"]).look_back
+    x = np.asarray(jax.random.normal(jax.random.key(2), (1, 13, 32)))
+    here, ahead = np.asarray(back.here[...]), np.asarray(back.ahead[...])
+    by_hand = x.copy()
+    for p in range(13):
+        # BOS, at position 0, is no code. Position p holds code p - 1, and predicts code p.
+        if p - N > 0:
+            by_hand[:, p] += x[:, p - N] @ here
+        if p + 1 - N > 0:
+            by_hand[:, p] += x[:, p + 1 - N] @ ahead
+    np.testing.assert_allclose(back.whole_rows(x, jnp.arange(13)[None]), by_hand, atol=1e-5)
 
 
 def test_cached_decoding_equals_the_full_pass(model):
@@ -165,7 +185,9 @@ def test_counts_and_folders(model, tmp_path):
         jax.tree.leaves(nnx.state(model)), jax.tree.leaves(nnx.state(again)), strict=True
     ):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(UserError, match=r"config\.model\.(place_embeddings|positions|qk_norm) is"):
+    with pytest.raises(
+        UserError, match=r"config\.model\.(place_embeddings|positions|qk_norm|look_back) is"
+    ):
         hf_folder.check_fits(tmp_path, PLAIN)
 
 
@@ -182,6 +204,7 @@ def test_a_qwen3_folder_without_head_dim_has_heads_of_128(tmp_path):
     ("change", "message"),
     [
         ({"place_embeddings": True}, r"tokens_per_image=0, place_embeddings=True"),
+        ({"look_back": True}, r"tokens_per_image=0, .*, look_back=True"),
         ({"positions": "rotary_2d"}, r"tokens_per_image=0, .*'rotary_2d': set tokens_per_image"),
         ({"tokens_per_image": 4}, r"tokens_per_image=4, place_embeddings=False, .* else to 0"),
         ({"tokens_per_image": 8, "positions": "rotary_2d"}, r"tokens_per_image=8 is no square"),

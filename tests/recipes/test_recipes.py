@@ -151,7 +151,9 @@ def test_what_the_config_weighs_the_batches_weigh(pairs):
         assert set(np.unique(found)) == {np.float32(0), np.float32(weight), np.float32(1)}
 
 
-@pytest.mark.parametrize("option", [{"place_embeddings": True}, {"positions": "rotary_2d"}])
+@pytest.mark.parametrize(
+    "option", [{"place_embeddings": True}, {"look_back": True}, {"positions": "rotary_2d"}]
+)
 def test_positions_that_know_images_fit_the_shards(pairs, option):
     with open_batches(of_shards(pairs, {"tokens_per_image": 4, **option})):
         pass

@@ -109,10 +109,11 @@ class DecoderConfig:
       positions: rotations of queries and keys by the place in the row ("rotary") or by image, row and column
         ("rotary_2d", see `rope.image_rope_table`), or learned vectors added to the embeddings.
       position_offset: rows of the table of learned positions before position 0; 2 in OPT.
-      tokens_per_image: codes of an image, for rotary_2d (which needs a square) and place_embeddings; 0 without both.
+      tokens_per_image: codes of an image, for rotary_2d (which needs a square), place_embeddings and look_back; else 0.
         They assume sentences of BOS and whole images: position p > 0 is code (p - 1) mod tokens_per_image of its image.
       place_embeddings: a learned vector for each place within an image, added to the embeddings: input p gets that of
         the code that it predicts, p mod tokens_per_image.
+      look_back: what stood one image before is part of each embedding; see `look_back.LookBack`.
       qk_norm: an RMSNorm of each head's queries and keys before they are rotated, as in Qwen3 (arXiv 2505.09388,
         section 2) and ViT-22B (arXiv 2302.05442, section 2).
       mlps: kinds of MLP of consecutive blocks, a period that repeats up to the last block: ("swiglu",) in all blocks,
@@ -153,6 +154,7 @@ class DecoderConfig:
     position_offset: int = 0
     tokens_per_image: int = 0
     place_embeddings: bool = False
+    look_back: bool = False
     qk_norm: bool = False
     mlps: tuple[str, ...] = ("swiglu",)
     dense_bias: bool = False
@@ -248,12 +250,12 @@ class DecoderConfig:
 
     def _check_images(self) -> None:
         two_dimensional = self.positions == "rotary_2d"
-        reads_images = self.place_embeddings or two_dimensional
+        reads_images = self.place_embeddings or self.look_back or two_dimensional
         if reads_images != (self.tokens_per_image > 0) or self.tokens_per_image < 0:
             raise UserError(
-                f"tokens_per_image={self.tokens_per_image}, place_embeddings={self.place_embeddings}, positions="
-                f"{self.positions!r}: set tokens_per_image to the tokenizer's codes of an image if and only if "
-                "place_embeddings or rotary_2d need it, else to 0"
+                f"tokens_per_image={self.tokens_per_image}, place_embeddings={self.place_embeddings}, look_back="
+                f"{self.look_back}, positions={self.positions!r}: set tokens_per_image to the tokenizer's codes of an "
+                "image if and only if place_embeddings, look_back or rotary_2d need it, else to 0"
             )
         if not two_dimensional:
             return
@@ -348,7 +350,7 @@ def count_parameters(config: DecoderConfig, *, embeddings: bool = True) -> int:
     if config.qk_norm:
         norms += 2 * config.num_hidden_layers * config.head_dim
     mlps = sum(size.weights for size in _mlp_sizes(config))
-    inner = _attention_weights(config) + mlps + _vectors(config) + norms
+    inner = _attention_weights(config) + mlps + _vectors(config) + norms + _looking_back(config)
     if not embeddings:
         return inner
     tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size
@@ -371,7 +373,8 @@ def train_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
       UserError: the size of an MLP is not known here.
     """
     mlps = sum(size.products for size in _mlp_sizes(config))
-    weights = _attention_weights(config) + mlps + config.vocab_size * config.hidden_size
+    weights = _attention_weights(config) + mlps + _looking_back(config)
+    weights += config.vocab_size * config.hidden_size
     width = config.num_attention_heads * config.head_dim
     per_weight = 4.0 if config.lora.rank else 6.0
     return per_weight * weights + 6.0 * config.num_hidden_layers * width * seq_len
@@ -381,6 +384,11 @@ def _attention_weights(config: DecoderConfig) -> int:
     """Weights of all blocks' projections."""
     heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
     return config.num_hidden_layers * config.hidden_size * config.head_dim * heads
+
+
+def _looking_back(config: DecoderConfig) -> int:
+    """Weights of `LookBack`."""
+    return 2 * config.hidden_size**2 if config.look_back else 0
 
 
 def _vectors(config: DecoderConfig) -> int:

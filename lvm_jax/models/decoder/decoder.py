@@ -26,6 +26,7 @@ from lvm_jax.models.decoder.block import Attend, Block, Period
 from lvm_jax.models.decoder.config import DecoderConfig, LoRAConfig
 from lvm_jax.models.decoder.kv_cache import KVCache, Prefix, Stored, check_dtype
 from lvm_jax.models.decoder.linear import linear, sequence_is_whole, vocabulary_table
+from lvm_jax.models.decoder.look_back import LookBack
 from lvm_jax.models.decoder.lora import check_targets, merge_adapters
 from lvm_jax.models.decoder.mlp import MLPS, Losses, MLPClass, Tokens
 from lvm_jax.models.decoder.moe import MixtureOfExperts
@@ -64,6 +65,7 @@ class Decoder(nnx.Module):
         self.config = config
         self.tokenizer_fingerprint = ""
         self.embedding = vocabulary_table(rngs, config, ("vocab", "embed"))
+        self.look_back = LookBack(config, rngs=rngs) if config.look_back else None
         self.positions = make_positions(config, rngs)
         self.layers = make_stack(config, mlps, rngs)
         check_targets(self.layers, config.lora)
@@ -184,6 +186,8 @@ class Decoder(nnx.Module):
         embedding_key = stack_key = None
         if dropout_key is not None:
             embedding_key, stack_key = jax.random.split(dropout_key)
+        if self.look_back is not None:
+            x_BTD = self.look_back.whole_rows(x_BTD, positions_BT)
         x_BTD = self.positions.embed(x_BTD, positions_BT)
         x_BTD = dropout(x_BTD, self.config.embedding_dropout, embedding_key)
         x_BTD, losses = run_stack(
@@ -238,7 +242,9 @@ class Decoder(nnx.Module):
         Raises:
           UserError: see `KVCache.empty`.
         """
-        config = self.config
+        config, inputs_BSD = self.config, None
+        if self.look_back is not None:
+            inputs_BSD = jnp.zeros((batch, max_len, config.hidden_size), config.dtype)
         return KVCache.empty(
             layers=config.num_hidden_layers,
             batch=batch,
@@ -247,6 +253,7 @@ class Decoder(nnx.Module):
             head_dim=config.head_dim,
             dtype=dtype or config.dtype,
             prefix=prefix,
+            inputs_BSD=inputs_BSD,
         )
 
     def prefill(
@@ -280,8 +287,11 @@ class Decoder(nnx.Module):
             layers.append((Stored.of(k_RTKH, dtype), Stored.of(v_RTKH, dtype)))
             return attend(q_RTNH, k_RTKH, v_RTKH, implementation=self.config.attention)
 
+        kept_RTD = None
+        if self.look_back is not None:
+            kept_RTD, x_RTD = x_RTD, self.look_back.whole_rows(x_RTD, positions_1T)
         self._read(x_RTD, positions_1T, keep_and_attend, attributes_RT)
-        return Prefix(tuple(layers), lengths_R)
+        return Prefix(tuple(layers), lengths_R, kept_RTD)
 
     def extend(
         self,
@@ -313,7 +323,11 @@ class Decoder(nnx.Module):
             layers.append(layer)
             return y_BTNH
 
-        x_BTD = self._read(self.embed(tokens_BT), cache.positions(T), attend_cached, attributes_BT)
+        x_BTD, positions_BT = self.embed(tokens_BT), cache.positions(T)
+        if self.look_back is not None:
+            cache = cache.with_inputs(x_BTD)
+            x_BTD = self.look_back.cached(x_BTD, positions_BT, cache.inputs_at)
+        x_BTD = self._read(x_BTD, positions_BT, attend_cached, attributes_BT)
         return self.logits(self.norm(x_BTD)), cache.advance(T, layers)
 
     def _read(

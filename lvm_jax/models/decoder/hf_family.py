@@ -13,7 +13,11 @@ from lvm_jax.models.decoder.config import DecoderConfig
 HEAD = "lm_head.weight"
 
 # Parts that most families lack: only one whose `structure` names the part has it.
-_EXTRAS: Mapping[str, Any] = {"qk_norm": False, "place_embeddings": False}
+_EXTRAS: Mapping[str, Any] = {
+    "qk_norm": False,
+    "place_embeddings": False,
+    "look_back": False,
+}
 
 
 @dataclasses.dataclass(frozen=True)

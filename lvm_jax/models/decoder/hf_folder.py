@@ -128,6 +128,7 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
         "mlps": config.mlps,
         "positions": config.positions,
         "place_embeddings": config.place_embeddings,
+        "look_back": config.look_back,
         "tokens_per_image": config.tokens_per_image,
         "qk_norm": config.qk_norm,
     }

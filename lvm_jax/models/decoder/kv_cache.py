@@ -4,7 +4,8 @@ A cache is a shared, read-only prefix, and slots of each row's own. The prefix s
 many rows continue it: row b belongs to prompt b // (B/R). Keys and values are stored in the compute dtype, or in 8 bits
 with a scale for each token and head.
 
-Shapes: L layers, B batch, R prompts, S slots, T new tokens, K key-value heads, N query heads, H head dimension.
+Shapes: L layers, B batch, R prompts, S slots, T new tokens, K key-value heads, N query heads, H head dimension,
+D hidden size.
 """
 
 import dataclasses
@@ -84,10 +85,12 @@ class Prefix:
     Attributes:
       layers: L pairs of keys and values, R rows.
       lengths_R: tokens of each prompt; slots after them are never seen.
+      inputs_RTD: the embeddings of the prompts, for a decoder that looks back at them; else None.
     """
 
     layers: tuple[Layer, ...]
     lengths_R: Int[Array, "R"]
+    inputs_RTD: Float[Array, "R T D"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -101,11 +104,13 @@ class KVCache:
       layers: L pairs of keys (rotated) and values, B rows; slots from `length` on are free.
       length: how many tokens every row holds after its prefix.
       prefix: the prompts before them, or None.
+      inputs_BSD: the embeddings that the rows were given, for a decoder that looks back at them; else None.
     """
 
     layers: tuple[Layer, ...]
     length: Int[Array, ""]
     prefix: Prefix | None = None
+    inputs_BSD: Float[Array, "B S D"] | None = None
 
     @classmethod
     def empty(
@@ -118,6 +123,7 @@ class KVCache:
         head_dim: int,
         dtype: str,
         prefix: Prefix | None = None,
+        inputs_BSD: Float[Array, "B S D"] | None = None,
     ) -> "KVCache":
         """A cache with `max_len` free slots for each of `batch` rows, after `prefix`.
 
@@ -134,7 +140,10 @@ class KVCache:
             return Stored.empty(batch, kv_heads, max_len, head_dim, dtype)
 
         return cls(
-            tuple((slots(), slots()) for _ in range(layers)), jnp.zeros((), jnp.int32), prefix
+            tuple((slots(), slots()) for _ in range(layers)),
+            jnp.zeros((), jnp.int32),
+            prefix,
+            inputs_BSD,
         )
 
     @property
@@ -163,6 +172,29 @@ class KVCache:
         batch = len(self.layers[0][0].x_BKSH)
         lengths_R = self.prefix.lengths_R
         return jnp.repeat(lengths_R, batch // len(lengths_R))[:, None] + own_1T
+
+    def with_inputs(self, x_BTD: Float[Array, "B T D"]) -> "KVCache":
+        """The cache with the embeddings of T new tokens; it must keep inputs."""
+        slots = jax.lax.dynamic_update_slice(self.inputs_BSD, x_BTD, (0, self.length, 0))
+        return dataclasses.replace(self, inputs_BSD=slots)
+
+    def inputs_at(self, positions_BT: Int[Array, "#B T"]) -> Float[Array, "B T D"]:
+        """The kept embeddings at some positions of each row; any numbers at positions that it does not hold."""
+        assert self.inputs_BSD is not None
+        batch = len(self.inputs_BSD)
+        positions_BT = jnp.broadcast_to(positions_BT, (batch, positions_BT.shape[1]))
+        rows_B1 = jnp.arange(batch)[:, None]
+        if self.prefix is None:
+            return self.inputs_BSD.at[rows_B1, positions_BT].get(mode="clip")
+        assert self.prefix.inputs_RTD is not None
+        prompts = len(self.prefix.lengths_R)
+        prompts_B1 = rows_B1 // (batch // prompts)
+        own_BT = positions_BT - self.prefix.lengths_R[prompts_B1]
+        return jnp.where(
+            own_BT[..., None] < 0,
+            self.prefix.inputs_RTD.at[prompts_B1, positions_BT].get(mode="clip"),
+            self.inputs_BSD.at[rows_B1, own_BT].get(mode="clip"),
+        )
 
     def attend(
         self,

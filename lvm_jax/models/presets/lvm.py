@@ -82,13 +82,16 @@ _LLAMA: dict[str, dict[str, Any]] = {
     },
     "small": {
         "vocab_size": Vocabulary.lvm(1024).size,
-        "hidden_size": 160,
-        "intermediate_size": 320,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 7,
+        "num_attention_heads": 4,
         "max_position_embeddings": 1024,
-        "initializer_range": 0.08,
+        "initializer_range": 0.06,
         "rope_theta": 1000.0,
+        "qk_norm": True,
+        "place_embeddings": True,
+        "tokens_per_image": 64,
     },
 }
 
