@@ -65,11 +65,12 @@ def _model(config: Any, size: str) -> None:
     # "rotary"; "rotary_2d" by image, row and column; or "learned".
     config.model.positions = shape.positions
     config.model.position_offset = shape.position_offset  # rows before position 0's; 2 in OPT
-    # Codes of an image, the tokenizer's; for place_embeddings, look_back and "rotary_2d", else 0.
+    # Codes of an image, the tokenizer's; for place_embeddings and "rotary_2d" only, else 0.
     config.model.tokens_per_image = shape.tokens_per_image
     # A learned vector for each place in an image, added to the embeddings.
     config.model.place_embeddings = shape.place_embeddings
-    config.model.look_back = shape.look_back  # add what stood one image before
+    # Add to each embedding what stood so many tokens before: the codes of an image, or 0.
+    config.model.look_back = shape.look_back
     config.model.qk_norm = shape.qk_norm  # normalise queries and keys, as in Qwen3
     config.model.mlps = shape.mlps  # of consecutive blocks, repeated: "swiglu", "relu", "gelu_tanh"
     config.model.dropout = shape.dropout  # of what blocks add to the residual stream

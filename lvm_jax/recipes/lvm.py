@@ -210,14 +210,14 @@ def _check_vocabulary(model: DecoderConfig, manifest: Manifest) -> None:
 
 
 def _check_images(model: DecoderConfig, manifest: Manifest, packing: str) -> None:
-    if not model.tokens_per_image:
-        return
-    if model.tokens_per_image != manifest.tokens_per_image:
-        raise UserError(
-            f"config.model.tokens_per_image is {model.tokens_per_image} and the images of the shards have "
-            f"{manifest.tokens_per_image} codes: set --config.model.tokens_per_image={manifest.tokens_per_image}"
-        )
-    if packing == "concat":
+    given = {"tokens_per_image": model.tokens_per_image, "look_back": model.look_back}
+    for name, tokens in given.items():
+        if tokens and tokens != manifest.tokens_per_image:
+            raise UserError(
+                f"config.model.{name} is {tokens} and the images of the shards have {manifest.tokens_per_image} codes: "
+                f"set --config.model.{name}={manifest.tokens_per_image}"
+            )
+    if any(given.values()) and packing == "concat":
         raise UserError(
             "config.data.packing is 'concat', whose positions run through all sentences of a row: place_embeddings, "
             "look_back and positions='rotary_2d' need positions that begin with the sentence; set it to 'packed'"

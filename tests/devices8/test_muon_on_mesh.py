@@ -21,7 +21,7 @@ CONFIG = presets.llama(
     attention="xla",
     positions="rotary_2d",
     place_embeddings=True,
-    look_back=True,
+    look_back=4,
     tokens_per_image=4,
     qk_norm=True,
 )

@@ -28,14 +28,14 @@ PLAIN = presets.llama(
 CONFIGS = {
     "places": dataclasses.replace(PLAIN, tokens_per_image=N, place_embeddings=True),
     "rotary_2d": dataclasses.replace(PLAIN, tokens_per_image=N, positions="rotary_2d"),
-    "look_back": dataclasses.replace(PLAIN, tokens_per_image=N, look_back=True),
+    "look_back": dataclasses.replace(PLAIN, look_back=N),
     "qk_norm": dataclasses.replace(PLAIN, qk_norm=True),
     "all": dataclasses.replace(
         PLAIN,
         tokens_per_image=N,
         positions="rotary_2d",
         place_embeddings=True,
-        look_back=True,
+        look_back=N,
         qk_norm=True,
     ),
 }
@@ -176,7 +176,9 @@ def test_counts_and_folders(model, tmp_path):
     assert count_parameters(config) == sum(sizes) - padding
     model.save_pretrained(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
-    theirs = config.tokens_per_image == 0  # a decoder that transformers has too
+    theirs = not (
+        config.tokens_per_image or config.look_back
+    )  # a decoder that transformers has too
     assert fields["model_type"] == ("qwen3" if theirs else "lvm_jax")
     assert fields["architectures"] == ["Qwen3ForCausalLM" if theirs else "lvm_jax.models.Decoder"]
     again = Llama.from_pretrained(tmp_path)
@@ -204,7 +206,7 @@ def test_a_qwen3_folder_without_head_dim_has_heads_of_128(tmp_path):
     ("change", "message"),
     [
         ({"place_embeddings": True}, r"tokens_per_image=0, place_embeddings=True"),
-        ({"look_back": True}, r"tokens_per_image=0, .*, look_back=True"),
+        ({"look_back": -1}, r"look_back=-1: it must be at least 0"),
         ({"positions": "rotary_2d"}, r"tokens_per_image=0, .*'rotary_2d': set tokens_per_image"),
         ({"tokens_per_image": 4}, r"tokens_per_image=4, place_embeddings=False, .* else to 0"),
         ({"tokens_per_image": 8, "positions": "rotary_2d"}, r"tokens_per_image=8 is no square"),

@@ -152,12 +152,18 @@ def test_what_the_config_weighs_the_batches_weigh(pairs):
 
 
 @pytest.mark.parametrize(
-    "option", [{"place_embeddings": True}, {"look_back": True}, {"positions": "rotary_2d"}]
+    "option",
+    [
+        {"place_embeddings": True, "tokens_per_image": 4},
+        {"positions": "rotary_2d", "tokens_per_image": 4},
+        {"look_back": 4},
+    ],
 )
 def test_positions_that_know_images_fit_the_shards(pairs, option):
-    with open_batches(of_shards(pairs, {"tokens_per_image": 4, **option})):
+    with open_batches(of_shards(pairs, option)):
         pass
-    with pytest.raises(UserError, match=r"tokens_per_image is 16 and .* 4 codes: set --config"):
-        open_batches(of_shards(pairs, {"tokens_per_image": 16, **option}))
+    others = {name: 16 if value == 4 else value for name, value in option.items()}
+    with pytest.raises(UserError, match=r"(image|back) is 16 and .* 4 codes: set --config"):
+        open_batches(of_shards(pairs, others))
     with pytest.raises(UserError, match=r"packing is 'concat', whose positions run through"):
-        open_batches(of_shards(pairs, {"tokens_per_image": 4, **option}, packing="concat"))
+        open_batches(of_shards(pairs, option, packing="concat"))

@@ -109,11 +109,12 @@ class DecoderConfig:
       positions: rotations of queries and keys by the place in the row ("rotary") or by image, row and column
         ("rotary_2d", see `rope.image_rope_table`), or learned vectors added to the embeddings.
       position_offset: rows of the table of learned positions before position 0; 2 in OPT.
-      tokens_per_image: codes of an image, for rotary_2d (which needs a square), place_embeddings and look_back; else 0.
+      tokens_per_image: codes of an image, for rotary_2d (which needs a square), and place_embeddings; 0 without both.
         They assume sentences of BOS and whole images: position p > 0 is code (p - 1) mod tokens_per_image of its image.
       place_embeddings: a learned vector for each place within an image, added to the embeddings: input p gets that of
         the code that it predicts, p mod tokens_per_image.
-      look_back: what stood one image before is part of each embedding; see `look_back.LookBack`.
+      look_back: how many tokens before each one its counterpart in the image before stands, the codes of an image in
+        visual sentences. Each embedding then has a part of that token's; see `look_back.LookBack`. 0: none has.
       qk_norm: an RMSNorm of each head's queries and keys before they are rotated, as in Qwen3 (arXiv 2505.09388,
         section 2) and ViT-22B (arXiv 2302.05442, section 2).
       mlps: kinds of MLP of consecutive blocks, a period that repeats up to the last block: ("swiglu",) in all blocks,
@@ -154,7 +155,7 @@ class DecoderConfig:
     position_offset: int = 0
     tokens_per_image: int = 0
     place_embeddings: bool = False
-    look_back: bool = False
+    look_back: int = 0
     qk_norm: bool = False
     mlps: tuple[str, ...] = ("swiglu",)
     dense_bias: bool = False
@@ -249,13 +250,15 @@ class DecoderConfig:
                 raise UserError(f"{name}={rate}: it must be at least 0 and below 1")
 
     def _check_images(self) -> None:
+        if self.look_back < 0:
+            raise UserError(f"look_back={self.look_back}: it must be at least 0 tokens")
         two_dimensional = self.positions == "rotary_2d"
-        reads_images = self.place_embeddings or self.look_back or two_dimensional
+        reads_images = self.place_embeddings or two_dimensional
         if reads_images != (self.tokens_per_image > 0) or self.tokens_per_image < 0:
             raise UserError(
-                f"tokens_per_image={self.tokens_per_image}, place_embeddings={self.place_embeddings}, look_back="
-                f"{self.look_back}, positions={self.positions!r}: set tokens_per_image to the tokenizer's codes of an "
-                "image if and only if place_embeddings, look_back or rotary_2d need it, else to 0"
+                f"tokens_per_image={self.tokens_per_image}, place_embeddings={self.place_embeddings}, positions="
+                f"{self.positions!r}: set tokens_per_image to the tokenizer's codes of an image if and only if "
+                "place_embeddings or rotary_2d need it, else to 0"
             )
         if not two_dimensional:
             return

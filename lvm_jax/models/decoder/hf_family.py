@@ -16,7 +16,7 @@ HEAD = "lm_head.weight"
 _EXTRAS: Mapping[str, Any] = {
     "qk_norm": False,
     "place_embeddings": False,
-    "look_back": False,
+    "look_back": 0,
 }
 
 

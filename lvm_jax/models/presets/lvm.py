@@ -91,6 +91,7 @@ _LLAMA: dict[str, dict[str, Any]] = {
         "rope_theta": 1000.0,
         "qk_norm": True,
         "place_embeddings": True,
+        "look_back": 64,
         "tokens_per_image": 64,
     },
 }
