@@ -231,19 +231,18 @@ def _quickstart(config: Any) -> None:
     """About four minutes on two CPU cores: 8 images of 64 tokens a row."""
     config.model.dtype = "float32"
     config.data.seq_len = 512
+    config.data.question_weight = 0.1
     config.train.update({"steps": 1500, "batch_size": 4, "log_every": 10})
     config.train.update({"eval_every": 500, "checkpoint_every": 100, "print_config": False})
-    config.optimizer.update({"learning_rate": 5e-3, "end_learning_rate": 1e-4})
+    config.optimizer.update({"kind": "muon", "learning_rate": 4e-3, "end_learning_rate": 1e-4})
     config.optimizer.update({"warmup_steps": 40, "decay_steps": 1500})
 
 
 def _small(config: Any) -> None:
     """The released model, in hours of two CPU cores: 16 images of 64 tokens a row."""
     config.data.seq_len = 1024
-    config.data.question_weight = 0.1
     config.model.remat = "none"
     config.train.update({"steps": 6000, "eval_every": 1000})
-    config.optimizer.update({"kind": "muon", "learning_rate": 4e-3, "end_learning_rate": 1e-4})
     config.optimizer.update({"warmup_steps": 60, "decay_steps": 6000, "schedule": "wsd"})
     config.optimizer.wsd.decay_fraction = 0.3
 

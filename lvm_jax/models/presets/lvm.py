@@ -8,6 +8,12 @@ from lvm_jax.vocabulary import Vocabulary
 
 # The sizes of the official LVM code (EasyLM/models/llama/llama_model.py); 300m, 600m, 1b and 3b are the paper's
 # Table 2. `quickstart` and `small` are this project's own: they train on two CPU cores.
+_FOR_CODES_OF_64 = {
+    "qk_norm": True,
+    "place_embeddings": True,
+    "look_back": 64,
+    "tokens_per_image": 64,
+}
 _LLAMA: dict[str, dict[str, Any]] = {
     "debug": {
         "hidden_size": 128,
@@ -79,6 +85,7 @@ _LLAMA: dict[str, dict[str, Any]] = {
         # 0.02 suits thousands of columns. With about 1/sqrt(128), so narrow a model attends from the first steps on.
         "initializer_range": 0.08,
         "rope_theta": 1000.0,  # wavelengths for rows of 512 tokens, not of thousands
+        **_FOR_CODES_OF_64,
     },
     "small": {
         "vocab_size": Vocabulary.lvm(1024).size,
@@ -89,10 +96,7 @@ _LLAMA: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 1024,
         "initializer_range": 0.06,
         "rope_theta": 1000.0,
-        "qk_norm": True,
-        "place_embeddings": True,
-        "look_back": 64,
-        "tokens_per_image": 64,
+        **_FOR_CODES_OF_64,
     },
 }
 
