@@ -66,7 +66,8 @@ def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
             "evaluation",
             "held-out images and sentences, beside honest baselines",
             f"experiments/evaluate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
-            f"--images={w}/corpus --maps={w}/corpus/scenes --probe_steps=0 --output={w}/evaluation --shots=3{held_out}",
+            f"--images={w}/corpus --maps={w}/corpus/scenes --probe_steps=0 --output={w}/evaluation --shots=3 "
+            f"--answer_sentences={2 if tiny else 24}{held_out}",
         ),
         Command(
             "prompts",
