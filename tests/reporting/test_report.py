@@ -255,6 +255,7 @@ def test_it_opens_with_the_controls_and_good_and_bad_answers(workdir):
         "Do the answers depend on what is asked?",
         "Good, middling and bad answers",
     ]
+    assert page.index(titles[1]) < page.index("class=cards")
     assert "in 1 of 1 tasks." in page
     words = (
         f"{task} · absrel 0.0123 at best, 0.0765 in the middle, 0.346 at worst; over 21 sentences"
