@@ -35,10 +35,11 @@ def main() -> None:
     runtime.initialize()
     found = find_models(_RELEASE.value, _WORKDIR.value)
     studio = Studio(found.vqgan, found.model)
-    examples = [studio.example(case) for case in found.cases]
+    examples = [studio.example(case, other) for case, other in zip(found.cases, found.others)]
     if _HOST.value not in LOOPBACK:
         print(f"warning: everyone who can reach {_HOST.value} can use this page", file=sys.stderr)
-    launch(build(studio, examples, found.model_words, found.data_words), _HOST.value, _PORT.value)
+    page = build(studio, examples, found.drawing, found.model_words, found.data_words)
+    launch(page, _HOST.value, _PORT.value)
 
 
 if __name__ == "__main__":

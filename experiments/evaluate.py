@@ -10,8 +10,10 @@ neighbours), "probe" (the held-out loss of a small decoder trained for --probe_s
 for 64 codes an image; 0 switches it off) and, with --maps, "ceilings" (annotation maps encoded and decoded). Of the
 decoder: "next_token" (loss and perplexity beside baselines without a network), "controls" (what the query, the pairs
 and the frames before are worth, for each task), "in_context" (perplexity against the number of images before) and
-"annotations" (perplexity of each annotation type after --shots pairs). OUT/results.md has the same as tables, and
-OUT/reconstructions.png shows images above their reconstructions. For benchmarks on public data sets see
+"annotations" (perplexity of each annotation type after --shots pairs) and, with --answer_sentences, "answers" (each
+task's answers, drawn and scored beside copying, the nearest pair, the mean answer and the query). OUT/results.md has
+the same as tables, OUT/reconstructions.png shows images above their reconstructions, and OUT/answers a good, a middling
+and a bad answer to each task. For benchmarks on public data sets see
 experiments/evaluate_benchmarks.py.
 """
 
@@ -30,20 +32,27 @@ from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.splits import read_held_out, spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation import about
-from lvm_jax.evaluation.base import Evaluator
+from lvm_jax.evaluation.base import Evaluator, Result
 from lvm_jax.evaluation.lpips import installed_lpips
 from lvm_jax.evaluation.lvm.controls import ControlsEvaluator
 from lvm_jax.evaluation.lvm.models import load_pair
 from lvm_jax.evaluation.lvm.scoring import Scorer
+from lvm_jax.evaluation.lvm.sentence_answers import AnswersEvaluator
 from lvm_jax.evaluation.lvm.sentence_evaluators import sentence_evaluators
+from lvm_jax.evaluation.lvm.sentence_tasks import read_for_tasks
+from lvm_jax.evaluation.lvm.shown_sentences import show_sentences
+from lvm_jax.evaluation.lvm.visual_benchmark import Subject
 from lvm_jax.evaluation.tokenizer.ceilings import CeilingsEvaluator, held_out_maps
 from lvm_jax.evaluation.tokenizer.codes import CodesEvaluator
 from lvm_jax.evaluation.tokenizer.images import held_out_squares, probe_squares
 from lvm_jax.evaluation.tokenizer.probe import ProbeEvaluator
 from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
+from lvm_jax.inference.defaults import MEASURED, read_defaults
+from lvm_jax.inference.images import Engine
+from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
-from lvm_jax.reporting import controls
+from lvm_jax.reporting import answers, controls
 from lvm_jax.reporting.figures import save_comparison
 from lvm_jax.reporting.markdown import as_markdown
 
@@ -103,6 +112,18 @@ _CONTEXT_SENTENCES = flags.DEFINE_integer(
 _SHOTS = flags.DEFINE_integer(
     "shots", 5, "pairs before an annotation whose perplexity is measured", lower_bound=0
 )
+_ANSWER_SENTENCES = flags.DEFINE_integer(
+    "answer_sentences",
+    0,
+    "sentences of each task to answer; drawn as generation.json in the folder of the decoder says, else with the "
+    "likeliest of 8 at temperature 0.8 and top-p 0.95; 0: none",
+    lower_bound=0,
+)
+_ANSWER_CONTROLS = flags.DEFINE_bool(
+    "answer_controls",
+    False,
+    "answer again with other queries and after shuffled answers; three times the time",
+)
 _BATCH = flags.DEFINE_integer("batch_size", 4, "sentences of full length at once")
 
 
@@ -111,10 +132,15 @@ def main() -> None:
     if bool(_MODEL.value) != bool(_SHARDS.value):
         raise UserError("--model and --shards go together: give both, or neither for a tokenizer")
     runtime.initialize()
+    asked = None
     if _MODEL.value and _SHARDS.value:
         vqgan, model = load_pair(_TOKENIZER.value, _MODEL.value)
         scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
-        evaluators = _of_sentences(_SHARDS.value, vqgan)
+        held_out = SentenceStore(_SHARDS.value, _SPLIT.value)
+        check_compatible(held_out.manifest, tokenizer_fingerprint=vqgan.fingerprint())
+        evaluators = _of_sentences(held_out, _SHARDS.value)
+        if _ANSWER_SENTENCES.value:
+            asked = _of_answers(held_out, model, vqgan, _MODEL.value)
         about_data = {"split": _SPLIT.value}
     else:
         vqgan, scorer, evaluators, about_data = (
@@ -147,6 +173,8 @@ def main() -> None:
     for name, evaluator in tqdm(evaluators.items(), desc="evaluation", unit="evaluator"):
         results[name] = evaluator.run(scorer)
     output, shown = epath.Path(_OUTPUT.value), spread(len(images), 16)
+    if asked:
+        results[AnswersEvaluator.name] = _answered(*asked, output / AnswersEvaluator.name)
     save_comparison(
         made.originals_MHWC[shown], made.decoded_MHWC[shown], output / "reconstructions.png"
     )
@@ -156,10 +184,15 @@ def main() -> None:
 
 
 def _as_markdown(results: dict[str, Any]) -> str:
-    """All results as tables; those of the controls by task, since as one list they would hide the rest."""
-    rest = as_markdown({k: v for k, v in results.items() if k != ControlsEvaluator.name})
-    measured = results.get(ControlsEvaluator.name)
-    return f"{rest}\n## controls\n\n{controls.as_markdown(measured)}" if measured else rest
+    """All results as tables; those of controls and answers by task, since as one list they would hide the rest."""
+    by_task = ControlsEvaluator.name, AnswersEvaluator.name
+    text = as_markdown({k: v for k, v in results.items() if k not in by_task})
+    if measured := results.get(ControlsEvaluator.name):
+        text += f"\n## controls\n\n{controls.as_markdown(measured)}"
+    if measured := results.get(AnswersEvaluator.name):
+        ceilings = results.get(CeilingsEvaluator.name, {})
+        text += f"\n## answers\n\n{answers.as_markdown(measured, ceilings)}"
+    return text
 
 
 def _of_tokenizer(
@@ -188,10 +221,26 @@ def _of_tokenizer(
     return {evaluator.name: evaluator for evaluator in found}
 
 
-def _of_sentences(shards: str, vqgan: VQGAN) -> dict[str, Any]:
-    """The evaluators of a decoder; the shards must come from this tokenizer."""
-    held_out = SentenceStore(shards, _SPLIT.value)
-    check_compatible(held_out.manifest, tokenizer_fingerprint=vqgan.fingerprint())
+def _of_answers(
+    held_out: SentenceStore, model: Decoder, vqgan: VQGAN, folder: str
+) -> tuple[AnswersEvaluator, Subject]:
+    evaluator = AnswersEvaluator(
+        read_for_tasks(held_out, _ANSWER_SENTENCES.value),
+        max_sentences=_ANSWER_SENTENCES.value,
+        drawing=read_defaults(folder) or MEASURED,
+        controls=_ANSWER_CONTROLS.value,
+    )
+    return evaluator, Subject(Engine(model, vqgan.tokens_per_image, vqgan.codebook_size), vqgan)
+
+
+def _answered(evaluator: AnswersEvaluator, subject: Subject, folder: epath.Path) -> Result:
+    """The scores of the answers; FOLDER gets a good, a middling and a bad one to each task."""
+    answered = evaluator.answer(subject)
+    return evaluator.score(answered) | show_sentences(answered, folder)
+
+
+def _of_sentences(held_out: SentenceStore, shards: str) -> dict[str, Any]:
+    """The evaluators of a decoder."""
     return dict(
         sentence_evaluators(
             held_out,

@@ -10,9 +10,11 @@ where PROMPT is one of
   --shards=DIR                                       held-out sentences with their end hidden, compared with the truth
 
 OUT/NAME/ has the pictures of a prompt, and strip.png shows them all in a row. OUT/prompts.json has the settings and
-how close the answers are. Run it again and it answers only what is missing. See docs/prompting.md.
+how close the answers are. Run it again and it answers only what is missing. How answers are drawn follows
+generation.json in the folder of the decoder, if there is one, and the flags before it. See docs/prompting.md.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
@@ -24,10 +26,10 @@ from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.errors import UserError
 from lvm_jax.inference.cases import Case, held_out_cases
+from lvm_jax.inference.defaults import ANSWERS, Defaults, read_defaults
 from lvm_jax.inference.image_generator import ImageGenerator
 from lvm_jax.inference.prompt_batches import Request, answer_all
 from lvm_jax.inference.prompt_files import FileCase, read_prompts, split_pair
-from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.kv_cache import CACHE_DTYPES
 from lvm_jax.models.tokenizer.vqgan import VQGAN
@@ -55,15 +57,29 @@ _PROMPTS = flags.DEFINE_integer(
     "prompts", 12, "how many sentences of the shards to ask; 0 asks all"
 )
 _N_IMAGES = flags.DEFINE_integer("n_images", 1, "images to predict")
-_CANDIDATES = flags.DEFINE_integer("candidates", 2, "independent answers to each prompt")
-_TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "of the sampling; 0 takes the likeliest code")
-_TOP_K = flags.DEFINE_integer("top_k", 0, "draw from the k likeliest codes; 0 means all")
+# How answers are drawn: a flag, or generation.json in the folder of the decoder, or _DEFAULTS.
+_CANDIDATES = flags.DEFINE_integer(
+    "candidates", None, "independent answers to each prompt; 2 unless the model says otherwise"
+)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature",
+    None,
+    "of the sampling; 0 takes the likeliest code; 1 unless the model says otherwise",
+)
+_TOP_K = flags.DEFINE_integer("top_k", None, "draw from the k likeliest codes; 0 means all")
 _TOP_P = flags.DEFINE_float(
-    "top_p", 1.0, "draw from the likeliest codes that reach this probability"
+    "top_p", None, "draw from the likeliest codes that reach this probability; 1 means all"
 )
 _MIN_P = flags.DEFINE_float(
-    "min_p", 0.0, "draw from codes at least this fraction as likely as the likeliest"
+    "min_p", None, "draw from codes at least this fraction as likely as the likeliest; 0 means all"
 )
+_ANSWER = flags.DEFINE_enum(
+    "answer",
+    None,
+    ANSWERS,
+    "each: every candidate, unless the model says otherwise; mean: of their pixels; likeliest: one of them",
+)
+_DEFAULTS = Defaults(candidates=2)
 _ASPECT = flags.DEFINE_enum(
     "aspect",
     "square",
@@ -83,12 +99,18 @@ _SEED = flags.DEFINE_integer("seed", 0, "of all random draws")
 def main() -> None:
     """Collects the prompts and answers them."""
     runtime.initialize()
-    sampling = Sampling(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, _MIN_P.value)
-    sampling.filters()  # fails on a value out of range before any model is loaded
-    request = Request(_N_IMAGES.value, _CANDIDATES.value, sampling, _SEED.value, _ASPECT.value)
+    drawing = _drawing()  # fails on a value out of range before any model is loaded
+    request = Request(
+        _N_IMAGES.value,
+        drawing.candidates,
+        drawing.sampling,
+        _SEED.value,
+        _ASPECT.value,
+        drawing.answer,
+    )
     vqgan, model = VQGAN.from_pretrained(_TOKENIZER.value), Decoder.from_pretrained(_MODEL.value)
     engine = ImageGenerator(model, vqgan, cache_dtype=_CACHE_DTYPE.value).engine
-    engine.check_request(0, _N_IMAGES.value, _CANDIDATES.value)
+    engine.check_request(0, _N_IMAGES.value, drawing.candidates)
     cases = _cases(vqgan, engine.context_images)
     output = epath.Path(_OUTPUT.value)
     identity = request.described(vqgan, model) | {"cache_dtype": engine.cache_dtype}
@@ -102,6 +124,16 @@ def main() -> None:
             )
         )
     print(f"the pictures are in {output}")
+
+
+def _drawing() -> Defaults:
+    """The model's defaults, with what the flags say in their place."""
+    flagged = {
+        "temperature": _TEMPERATURE.value, "top_k": _TOP_K.value, "top_p": _TOP_P.value, "min_p": _MIN_P.value,
+        "candidates": _CANDIDATES.value, "answer": _ANSWER.value,
+    }  # fmt: skip
+    given = {name: value for name, value in flagged.items() if value is not None}
+    return dataclasses.replace(read_defaults(_MODEL.value) or _DEFAULTS, **given)
 
 
 def _cases(vqgan: VQGAN, context_images: int) -> Sequence[Case | FileCase]:

@@ -22,6 +22,8 @@ _RELEASE = flags.DEFINE_string(
 _TINY = flags.DEFINE_bool(
     "tiny", False, "a few pictures and steps: shows that the way works, learns nothing"
 )
+# What experiments/sampling_study.py found best for these models.
+_DRAWN = "--temperature=0.8 --top_p=0.95 --candidates=8 --answer=likeliest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +68,14 @@ def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
             "evaluation",
             "held-out images and sentences, beside honest baselines",
             f"experiments/evaluate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
-            f"--images={w}/corpus --maps={w}/corpus/scenes --probe_steps=0 --output={w}/evaluation --shots=3{held_out}",
+            f"--images={w}/corpus --maps={w}/corpus/scenes --probe_steps=0 --output={w}/evaluation --shots=3 "
+            f"--answer_sentences={2 if tiny else 16}{held_out}",
         ),
         Command(
             "prompts",
             "visual prompts from held-out sentences, answered with a KV cache",
             f"experiments/generate.py --tokenizer={w}/tokenizer/model --model={w}/lvm/model --shards={w}/shards "
-            f"--output={w}/prompts --temperature=0.8 --top_p=0.95",
+            f"--output={w}/prompts {_DRAWN}",
         ),
         *(_compared(w, release) if release else ()),
         Command("report", "one page with all of it", f"experiments/report.py --workdir={w}"),
@@ -81,7 +84,7 @@ def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
 
 def _compared(w: str, release: str) -> list[Command]:
     """The prompts of a release, answered by its models and by those just trained."""
-    asked = f"--prompt={release}/prompts --temperature=0.8 --top_p=0.95"
+    asked = f"--prompt={release}/prompts {_DRAWN}"
     return [
         Command(
             "released",

@@ -3,13 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 from etils import epath
 
 from lvm_jax.data.records.manifest import Manifest, check_compatible
 from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.sentences.visual_sentence import period_of
 from lvm_jax.errors import UserError
 from lvm_jax.inference.cases import Case, held_out_cases
+from lvm_jax.inference.defaults import Defaults, read_defaults
 from lvm_jax.inference.prompt_files import read_prompts
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
@@ -17,15 +20,27 @@ from lvm_jax.release.folder import exists, verify
 from lvm_jax.weights.model_folder import named_parameters
 
 N_EXAMPLES = 12
+DRAWING = Defaults(temperature=0.8, top_p=0.95, candidates=4)  # of a model without generation.json
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A tokenizer and a decoder, example prompts, and the text of the page's label."""
+    """A tokenizer and a decoder, example prompts, and the text of the page's label.
+
+    Attributes:
+      vqgan, model: the two.
+      cases: prompts to start from.
+      others: for each of them, another prompt of its task, whose query can take the place of its own; None if there is
+        none, or if it is no prompt of pairs.
+      drawing: how answers are drawn at first.
+      model_words, data_words: the text.
+    """
 
     vqgan: VQGAN
     model: Decoder
     cases: Sequence[Case]
+    others: Sequence[Case | None]
+    drawing: Defaults
     model_words: str
     data_words: str
 
@@ -41,8 +56,15 @@ def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
         verify(release)
         vqgan, model = _load(packed / "tokenizer", packed / "decoder")
         cases = [prompt.ask().case() for prompt in read_prompts(packed / "prompts", vqgan)]
-        manifest = Manifest.load(packed)
-        return Found(vqgan, model, cases, described(packed, vqgan, model), data_words(manifest))
+        return Found(
+            vqgan,
+            model,
+            cases,
+            others_of(cases),
+            read_defaults(packed / "decoder") or DRAWING,
+            described(packed, vqgan, model),
+            data_words(Manifest.load(packed)),
+        )
     folders = run / "tokenizer/model", run / "lvm/model"
     if not all((folder / "config.json").exists() for folder in folders):
         raise UserError(
@@ -55,10 +77,39 @@ def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
     cases = held_out_cases(
         read_sentences(store, 20 * N_EXAMPLES),
         n_images=1,
-        limit=N_EXAMPLES,
+        limit=2 * N_EXAMPLES,  # the second half only lends its queries
         context_images=model.config.max_position_embeddings // vqgan.tokens_per_image,
     )
-    return Found(vqgan, model, cases, described(run, vqgan, model), data_words(store.manifest))
+    return Found(
+        vqgan,
+        model,
+        cases[:N_EXAMPLES],
+        others_of(cases)[:N_EXAMPLES],
+        read_defaults(folders[1]) or DRAWING,
+        described(run, vqgan, model),
+        data_words(store.manifest),
+    )
+
+
+def others_of(cases: Sequence[Case]) -> list[Case | None]:
+    """For each prompt of pairs the next one of its task with another query, in a circle; None where there is none."""
+    return [
+        next((c for c in (*cases[i:], *cases[:i]) if _swaps(case, c)), None)
+        for i, case in enumerate(cases)
+    ]
+
+
+def _swaps(case: Case, other: Case) -> bool:
+    """Whether the query of `other` can take the place of that of `case`, a prompt of pairs."""
+    if case.kind != "analogy" or period_of(case.roles) != 2 or not len(other.truth_IN):
+        return False
+    # Prompts from files are all of one source; their names begin with a number and go on with the task.
+    same = case.roles[-2:] == other.roles[-2:] and _task(case) == _task(other)
+    return same and not np.array_equal(case.prompt_PN[-1], other.prompt_PN[-1])
+
+
+def _task(case: Case) -> str:
+    return f"{case.source} {case.name.lstrip('0123456789-')}"
 
 
 def _load(tokenizer: epath.Path, decoder: epath.Path) -> tuple[VQGAN, Decoder]:

@@ -14,8 +14,9 @@ from starlette.middleware import Middleware
 
 from lvm_jax.demo import view
 from lvm_jax.demo.refusals import LOOPBACK, MAX_FILES_BYTES, Guard
-from lvm_jax.demo.studio import MAX_CANDIDATES, Example, Strip, Studio, moved, removed
+from lvm_jax.demo.studio import MAX_CANDIDATES, Example, Reply, Strip, Studio, moved, removed
 from lvm_jax.errors import UserError
+from lvm_jax.inference.defaults import Defaults
 from lvm_jax.inference.sampling import Sampling
 
 _HERE = Path(__file__).parent
@@ -40,27 +41,32 @@ class Desk:
     Attributes:
       strip: the prompt.
       candidates: the latest answers.
-      truth: what follows the strip in the corpus, as long as the strip is an unchanged example.
+      example: the example that the strip is, as long as it is unchanged.
+      replies: the latest answers to the example's own query and to another one.
     """
 
     strip: Strip = ()
     candidates: Strip = ()
-    truth: Strip = ()
+    example: Example | None = None
+    replies: tuple[Reply, Reply] | None = None
 
 
-def build(studio: Studio, examples: Sequence[Example], model: str, data: str) -> gr.Blocks:
+def build(
+    studio: Studio, examples: Sequence[Example], drawing: Defaults, model: str, data: str
+) -> gr.Blocks:
     """Builds the page.
 
     Args:
       studio: answers the prompts.
       examples: prompts to start from.
+      drawing: how answers are drawn at first.
       model, data: text of the label.
     """
 
-    def act(function: Callable[..., Desk]) -> Callable[..., tuple[Desk, str, str, str]]:
+    def act(function: Callable[..., Desk]) -> Callable[..., tuple[Desk, str, str, str, str]]:
         """Makes a handler that redraws the page; a UserError becomes a notice and leaves the desk as it was."""
 
-        def handler(desk: Desk, *values: Any) -> tuple[Desk, str, str, str]:
+        def handler(desk: Desk, *values: Any) -> tuple[Desk, str, str, str, str]:
             message = ""
             try:
                 desk = function(desk, *values)
@@ -70,9 +76,10 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
 
         return handler
 
-    def drawn(desk: Desk) -> tuple[str, str]:
-        candidates = view.candidates_row(desk.candidates, desk.truth)
-        return view.strip_table(desk.strip, studio), candidates
+    def drawn(desk: Desk) -> tuple[str, str, str]:
+        truth = desk.example.truth if desk.example else ()
+        candidates = view.candidates_row(desk.candidates, truth)
+        return view.strip_table(desk.strip, studio), candidates, view.swapped_rows(desk.replies)
 
     def upload(desk: Desk, event: Mapping[str, Any]) -> Desk:
         if "refused" in event:
@@ -97,7 +104,7 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
 
     def start_from(desk: Desk, event: Mapping[str, Any]) -> Desk:
         example = examples[int(event["index"])]
-        return Desk(example.strip, truth=example.truth)
+        return Desk(example.strip, example=example)
 
     def append(desk: Desk, event: Mapping[str, Any]) -> Desk:
         item = desk.candidates[int(event["index"])]
@@ -111,9 +118,25 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
         top_p: float,
         seed: float | None,
     ) -> Desk:
-        sampling = Sampling(temperature, int(top_k), top_p)
+        sampling = Sampling(temperature, int(top_k), top_p, drawing.min_p)
         made = studio.next_images(desk.strip, int(candidates), sampling, int(seed or 0))
         return dataclasses.replace(desk, candidates=made)
+
+    def swap(
+        desk: Desk,
+        candidates: float,
+        temperature: float,
+        top_k: float,
+        top_p: float,
+        seed: float | None,
+    ) -> Desk:
+        if desk.example is None:
+            raise UserError(
+                "the prompt is no example: start from one of (image, answer) pairs, whose query can be swapped"
+            )
+        sampling = Sampling(temperature, int(top_k), top_p, drawing.min_p)
+        replies = studio.swapped(desk.example, int(candidates), sampling, int(seed or 0))
+        return dataclasses.replace(desk, replies=replies)
 
     with gr.Blocks(
         title="Visual prompts", analytics_enabled=False, delete_cache=(600, 600)
@@ -135,13 +158,16 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
         )
         message = gr.HTML("", apply_default_css=False, elem_id="message")
         with gr.Row(elem_id="controls"):
-            values = _sampling(studio)
-        ask = gr.Button("Next image", variant="primary", elem_id="ask")
+            values = _sampling(studio, drawing)
+        with gr.Row(elem_id="buttons"):
+            ask = gr.Button("Next image", variant="primary", elem_id="ask")
+            ask_both = gr.Button("Swap the query", elem_id="swap")
         answers = gr.HTML("", js_on_load=_CLICKED, apply_default_css=False, elem_id="answers")
+        swapped = gr.HTML("", apply_default_css=False, elem_id="swapped")
 
         gr.HTML(view.label(model, data), apply_default_css=False)
 
-        outputs = [desk, message, strip, answers]
+        outputs = [desk, message, strip, answers, swapped]
         settings: dict[str, Any] = {
             "show_progress": "hidden",
             "api_visibility": "private",
@@ -158,6 +184,8 @@ def build(studio: Studio, examples: Sequence[Example], model: str, data: str) ->
             listen(_with_event(act(function)), [desk], outputs, **settings)
         busy = ask.click(lambda: ("", _BUSY), None, [message, answers], **settings)
         busy.then(act(answer), [desk, *values], outputs, **settings)
+        busy = ask_both.click(lambda: ("", _BUSY), None, [message, swapped], **settings)
+        busy.then(act(swap), [desk, *values], outputs, **settings)
     return page
 
 
@@ -217,14 +245,15 @@ def _from_base64(content: str) -> bytes:
         raise UserError("a picture arrived damaged: drop it again") from error
 
 
-def _sampling(studio: Studio) -> list[Component]:
-    """The controls, in the order of the arguments of `answer`."""
+def _sampling(studio: Studio, drawing: Defaults) -> list[Component]:
+    """The controls, in the order of the arguments of `answer` and `swap`."""
     codes = len(studio.colours_K3)
+    candidates = min(drawing.candidates, MAX_CANDIDATES)
     return [
-        gr.Slider(1, MAX_CANDIDATES, 4, step=1, label="Candidates"),
-        gr.Slider(0, 2, 0.8, step=0.05, label="Temperature"),
-        gr.Slider(0, codes, 0, step=1, label="Top-k (0 all)"),
-        gr.Slider(0.05, 1, 0.95, step=0.05, label="Top-p"),
+        gr.Slider(1, MAX_CANDIDATES, candidates, step=1, label="Candidates"),
+        gr.Slider(0, 2, drawing.temperature, step=0.05, label="Temperature"),
+        gr.Slider(0, codes, drawing.top_k, step=1, label="Top-k (0 all)"),
+        gr.Slider(0.05, 1, drawing.top_p, step=0.05, label="Top-p"),
         gr.Number(0, label="Seed", precision=0, minimum=0),
     ]
 
@@ -261,4 +290,8 @@ _COLOURS = {
     "button_primary_background_fill_hover": "accent",
     "button_primary_text_color": "paper",
     "button_primary_border_color": "accent",
+    "button_secondary_background_fill": "card",
+    "button_secondary_background_fill_hover": "card",
+    "button_secondary_text_color": "ink",
+    "button_secondary_border_color": "line",
 }

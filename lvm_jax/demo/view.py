@@ -13,7 +13,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lvm_jax.demo.studio import Example, Strip, Studio
+from lvm_jax.demo.studio import (
+    Example,
+    Reply,
+    Strip,
+    Studio,
+    how_much_changed,
+    likeliest_of,
+    mean_of,
+)
 from lvm_jax.reporting.html import environment, png_url
 
 _SHOWN = 128  # small pictures are enlarged to about this side, with hard pixel edges
@@ -43,8 +51,25 @@ def strip_table(strip: Strip, studio: Studio) -> str:
 
 
 def candidates_row(candidates: Strip, truth: Strip) -> str:
-    """The candidates, each with a button that appends it, and then the truth if it is known."""
-    return _render("candidates.html", candidates=candidates, truth=truth) if candidates else ""
+    """The candidates, each with a button that appends it, their mean, and the truth if it is known."""
+    if not candidates:
+        return ""
+    several = len(candidates) > 1
+    return _render(
+        "candidates.html",
+        candidates=candidates,
+        likeliest=likeliest_of(candidates) if several else None,
+        mean=mean_of(candidates) if several else None,
+        truth=truth,
+    )
+
+
+def swapped_rows(replies: tuple[Reply, Reply] | None) -> str:
+    """The answers to two queries after the same pairs, and how much they differ; nothing before somebody asks."""
+    if replies is None:
+        return ""
+    rows = [(reply, mean_of(reply.candidates)) for reply in replies]
+    return _render("swapped.html", rows=rows, words=how_much_changed(*replies))
 
 
 def notice(message: str, kind: str = "error") -> str:

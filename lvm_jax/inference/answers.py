@@ -1,7 +1,8 @@
 """One answered prompt: its pictures, its files, and how close the answer is to the truth.
 
 P: images of the prompt, I: images made for each candidate, I2: images of the truth (I, or 0 where it is unknown),
-B: candidates, N: tokens per image, M: images of any kind, H, W: pixels, H2, W2: pixels after stretching, C: channels.
+B: candidates, A: answers that are shown, N: tokens per image, M: images of any kind, H, W: pixels, H2, W2: pixels after
+stretching, C: channels.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from lvm_jax.data.sentences.held_out import comparable_image
 from lvm_jax.inference.cases import Case
 from lvm_jax.inference.codec import decode_codes
+from lvm_jax.inference.defaults import EACH, answers_of
 from lvm_jax.metrics.image import psnr
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.pixels import to_uint8
@@ -29,32 +31,50 @@ class Answer:
     Attributes:
       case: the prompt.
       made_BIN: codes of the candidates.
-      prompt_PHWC, made_BIHWC, truth_IHWC: decoded pictures of the prompt, the candidates and the truth.
+      prompt_PHWC, truth_IHWC: decoded pictures of the prompt and the truth.
+      made_AIHWC: what is shown of the decoded candidates: all of them, or one that `answer` makes of them.
+      answer: see `lvm_jax.inference.defaults.Defaults`.
     """
 
     case: Case
     made_BIN: Int[np.ndarray, "B I N"]
     prompt_PHWC: Float[np.ndarray, "P H W C"]
-    made_BIHWC: Float[np.ndarray, "B I H W C"]
+    made_AIHWC: Float[np.ndarray, "A I H W C"]
     truth_IHWC: Float[np.ndarray, "I2 H W C"]
+    answer: str = EACH
 
     @classmethod
-    def of(cls, case: Case, made_BIN: Int[np.ndarray, "B I N"], vqgan: VQGAN) -> "Answer":
-        """Decodes every picture of a case."""
+    def of(
+        cls,
+        case: Case,
+        made_BIN: Int[np.ndarray, "B I N"],
+        log_likelihood_B: Float[np.ndarray, " B"],
+        vqgan: VQGAN,
+        answer: str = EACH,
+    ) -> "Answer":
+        """Decodes every picture of a case.
+
+        Args:
+          case: what was asked.
+          made_BIN, log_likelihood_B: from `Engine.generate_scored`.
+          vqgan: the tokenizer.
+          answer: see `lvm_jax.inference.defaults.Defaults`.
+        """
         # One call for all of them: the tokenizer then runs in full batches of few shapes.
         codes = [case.prompt_PN, made_BIN.reshape(-1, made_BIN.shape[-1]), case.truth_IN]
         images = decode_codes(vqgan, np.concatenate(codes))
         prompt, made, truth = np.split(images, np.cumsum([len(part) for part in codes])[:-1])
-        return cls(
-            case, made_BIN, prompt, made.reshape(*made_BIN.shape[:2], *made.shape[1:]), truth
-        )
+        made_BIHWC = made.reshape(*made_BIN.shape[:2], *made.shape[1:])
+        shown = answers_of(made_BIHWC, log_likelihood_B, answer)
+        return cls(case, made_BIN, prompt, shown, truth, answer)
 
     def scores(self) -> dict[str, float]:
-        """Compares the candidates, and copies of the prompt's last comparable images, with the truth.
+        """Compares the answers, and copies of the prompt's last comparable images, with the truth.
 
         Returns:
-          means over candidates and images: `token_accuracy` and `psnr` (dB, against the truth encoded and decoded),
-          and `copy_token_accuracy` and `copy_psnr` for the copies. Empty when the truth is unknown.
+          `token_accuracy`, the mean over all candidates, and `psnr`, the mean over the answers that are shown (dB,
+          against the truth encoded and decoded); `copy_token_accuracy` and `copy_psnr` for the copies. Empty when the
+          truth is unknown.
         """
         case = self.case
         if not len(case.truth_IN):
@@ -62,8 +82,8 @@ class Answer:
         shown, asked = case.roles[: len(case.prompt_PN)], case.roles[len(case.prompt_PN) :]
         copies = [comparable_image(shown, role) for role in asked]
         # Both sides went through the tokenizer, so PSNR measures the decoder and not the tokenizer's own loss.
-        made_MHWC = np.concatenate(self.made_BIHWC)
-        truth_MHWC = np.concatenate([self.truth_IHWC] * len(self.made_BIHWC))
+        made_MHWC = np.concatenate(self.made_AIHWC)
+        truth_MHWC = np.concatenate([self.truth_IHWC] * len(self.made_AIHWC))
         return {
             "token_accuracy": float(np.mean(self.made_BIN == case.truth_IN[None])),
             "copy_token_accuracy": float(np.mean(case.prompt_PN[copies] == case.truth_IN)),
@@ -72,7 +92,7 @@ class Answer:
         }
 
     def save(self, folder: epath.Path, aspect: str = "square") -> dict[str, Any]:
-        """Writes prompt_P.png, prediction_B_I.png, truth_I.png, and strip.png with all of them in a row.
+        """Writes prompt_P.png, prediction_A_I.png, truth_I.png, and strip.png with all of them in a row.
 
         Args:
           folder: has the case's name.
@@ -84,7 +104,7 @@ class Answer:
         # An answer has no original size; it takes that of the last image of the prompt, usually the query.
         sizes = self.case.sizes if aspect == "original" else ()
         prompt = _shown(self.prompt_PHWC, sizes)
-        candidates = [_shown(made_IHWC, sizes[-1:]) for made_IHWC in self.made_BIHWC]
+        answers = [_shown(made_IHWC, sizes[-1:]) for made_IHWC in self.made_AIHWC]
         truth = _shown(self.truth_IHWC, sizes[-1:])
 
         def saved(label: str, pictures: list[np.ndarray]) -> list[str]:
@@ -93,21 +113,22 @@ class Answer:
                 save_png(folder / name, picture)
             return [f"{self.case.name}/{name}" for name in names]
 
-        save_png(folder / "strip.png", _strip(prompt, candidates, truth))
+        words = f"{self.answer} of {len(self.made_BIN)}" if self.answer != EACH else "prediction"
+        save_png(folder / "strip.png", _strip(prompt, answers, truth, words))
         return {
             "prompt": saved("prompt", prompt),
-            "predictions": [saved(f"prediction_{b}", made) for b, made in enumerate(candidates)],
+            "predictions": [saved(f"prediction_{a}", made) for a, made in enumerate(answers)],
             "truth": saved("truth", truth),
             "strip": f"{self.case.name}/strip.png",
         }
 
 
 def _strip(
-    prompt: list[np.ndarray], candidates: list[list[np.ndarray]], truth: list[np.ndarray]
+    prompt: list[np.ndarray], answers: list[list[np.ndarray]], truth: list[np.ndarray], words: str
 ) -> UInt8[np.ndarray, "H W C"]:
     groups = [Group("prompt", prompt)]
-    for number, pictures in enumerate(candidates, 1):
-        label = "prediction" if len(candidates) == 1 else f"prediction {number}"
+    for number, pictures in enumerate(answers, 1):
+        label = words if len(answers) == 1 else f"{words} {number}"
         groups.append(Group(label, pictures, PREDICTION))
     return strip([*groups, Group("truth", truth, TRUTH)])
 

@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference.sampling import Filters, draw
+from lvm_jax.inference.sampling import Filters, draw, log_likelihood
 from lvm_jax.models.decoder.kv_cache import KVCache, Prefix
 from lvm_jax.parallel.sharding import constrain
 
@@ -73,12 +73,15 @@ class Rows:
       next_B: the next input of each row: the one id that is drawn but not yet in the cache.
       stopped_B: which rows have drawn a stop id.
       made: ids that each row has drawn; the key of a draw depends on it.
+      log_likelihood_B: of the ids that each row has drawn, in nats, among the ids that were allowed and whatever the
+        filters; the padding after a stop id does not count.
     """
 
     cache: KVCache
     next_B: Int[Array, " B"]
     stopped_B: Bool[Array, " B"]
     made: Int[Array, ""]
+    log_likelihood_B: Float[Array, " B"]
 
 
 class Generator:
@@ -209,7 +212,9 @@ def _start(
         prefix = model.prefill(inputs, lengths_R, dtype=dtype)
     next_B = jnp.repeat(next_R.astype(jnp.int32), rows // len(next_R))
     cache = model.init_cache(rows, slots, dtype=dtype)
-    return prefix, Rows(cache, next_B, jnp.zeros(rows, bool), jnp.asarray(made, jnp.int32))
+    return prefix, Rows(
+        cache, next_B, jnp.zeros(rows, bool), jnp.asarray(made, jnp.int32), jnp.zeros(rows)
+    )
 
 
 # The loop's state: draws made in this call, the rows, and the ids drawn so far.
@@ -245,13 +250,24 @@ def _decode(
         step_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, rows.made))(keys_B)
         allowed_V = allowed[n] if allowed.ndim == 2 else allowed
         ids_B, stopped_B = draw(step_keys_B, logits_B1V[:, -1], filters, allowed_V), rows.stopped_B
+        gained_B = log_likelihood(logits_B1V[:, -1], ids_B, allowed_V)
         if stop is not None:
             ids_B = jnp.where(stopped_B, stop.pad, ids_B)
+            gained_B = jnp.where(stopped_B, 0.0, gained_B)
             stopped_B = stopped_B | jnp.isin(ids_B, jnp.array(stop.ids, jnp.int32))
-        rows = Rows(dataclasses.replace(cache, prefix=None), ids_B, stopped_B, rows.made + 1)
+        rows = Rows(
+            dataclasses.replace(cache, prefix=None),
+            ids_B,
+            stopped_B,
+            rows.made + 1,
+            rows.log_likelihood_B + gained_B,
+        )
         return n + 1, rows, jax.lax.dynamic_update_index_in_dim(ids_SB, ids_B, n, axis=0)
 
     # (S, B), as a scan would stack it: each write is one contiguous row. Pad fills the steps left out by an early end.
     blank_SB = jnp.full((count, len(keys_B)), 0 if stop is None else stop.pad, jnp.int32)
     _, rows, ids_SB = jax.lax.while_loop(goes_on, step, (jnp.int32(0), rows, blank_SB))
-    return constrain(ids_SB.T, None, None), rows  # replicated, so every host can read all ids
+    # Replicated, so every host can read all ids and how likely they are.
+    total_B = constrain(rows.log_likelihood_B, None)
+    rows = dataclasses.replace(rows, log_likelihood_B=total_B)
+    return constrain(ids_SB.T, None, None), rows

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from lvm_jax.errors import UserError
 from lvm_jax.inference.generate import Continuation, Generator, candidate_keys
@@ -88,6 +88,21 @@ class Engine:
         sampling: Sampling | None = None,
         seed: int = 0,
     ) -> Int[np.ndarray, "R B I N"]:
+        """The codes of `generate_scored`, without their likelihoods."""
+        made_RBIN, _ = self.generate_scored(
+            prompts, n_images, n_candidates=n_candidates, sampling=sampling, seed=seed
+        )
+        return made_RBIN
+
+    def generate_scored(
+        self,
+        prompts: Sequence[Int[np.ndarray, "_ N"]],
+        n_images: int = 1,
+        *,
+        n_candidates: int = 1,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> tuple[Int[np.ndarray, "R B I N"], Float[np.ndarray, "R B"]]:
         """Continues prompts of any lengths with images, each of them `n_candidates` times independently.
 
         Args:
@@ -99,7 +114,8 @@ class Engine:
           seed: of all random draws.
 
         Returns:
-          codes in [0, codebook_size), int32.
+          codes in [0, codebook_size), int32; and the log-likelihood of each candidate in nats, the sum over its codes,
+          under the model's own distribution of codes whatever `sampling` is.
 
         Raises:
           UserError: there is no prompt; a prompt leaves no room for an image, is not made of whole images, or has ids
@@ -116,6 +132,7 @@ class Engine:
 
         contexts = list(prompts)
         made = np.zeros((len(prompts) * n_candidates, 0, self.tokens_per_image), np.int32)
+        likelihood_B = np.zeros(len(made), np.float32)
         while True:
             # The longest prompt decides for all: one batch has one number of slots, and slides together.
             room = self.context_images - max(map(len, contexts))
@@ -127,8 +144,10 @@ class Engine:
                 for _ in range(count)
             ]
             made = np.concatenate([made, np.stack(jax.device_get(more), axis=1)], axis=1)
+            likelihood_B = likelihood_B + jax.device_get(started.rows.log_likelihood_B)
             if made.shape[1] == n_images:
-                return made.reshape(len(prompts), n_candidates, *made.shape[1:])
+                shape = len(prompts), n_candidates
+                return made.reshape(*shape, *made.shape[1:]), likelihood_B.reshape(shape)
             contexts = self._slid(prompts, made)
 
     def start(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 from flax import nnx
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from lvm_jax import files
@@ -20,6 +20,7 @@ from lvm_jax.config import to_dict
 from lvm_jax.errors import UserError
 from lvm_jax.inference.answers import Answer
 from lvm_jax.inference.cases import Case
+from lvm_jax.inference.defaults import EACH
 from lvm_jax.inference.images import Engine
 from lvm_jax.inference.prompt_files import FileCase
 from lvm_jax.inference.sampling import Sampling
@@ -40,6 +41,7 @@ class Request:
       n_images: images to make when the answer is unknown; otherwise as many as the answer has.
       n_candidates: answers to each prompt.
       sampling: see `Sampling`.
+      answer: what is shown and scored of the candidates; see `lvm_jax.inference.defaults.Defaults`.
       seed: of all random draws.
       aspect: "square" writes pictures as the decoder sees them; "original" stretches them back to the size of the
         original images, and answers to the size of the prompt's last image.
@@ -50,6 +52,7 @@ class Request:
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     seed: int = 0
     aspect: str = "square"
+    answer: str = EACH
 
     def __post_init__(self) -> None:
         if self.aspect not in ("square", "original"):
@@ -129,9 +132,9 @@ def _answer_batch(
     }
     if missing:
         # One missing answer repeats the whole batch: a smaller batch may round differently and draw other codes.
-        for case, made_BIN in _generate([q.case() for q in questions], engine, request):
+        for case, made in _generate([q.case() for q in questions], engine, request):
             if case.name in missing:
-                folder, answer = output / case.name, Answer.of(case, made_BIN, vqgan)
+                folder, answer = output / case.name, Answer.of(case, *made, vqgan, request.answer)
                 record = missing[case.name] | {"kind": case.kind, "roles": list(case.roles)}
                 record |= answer.scores() | answer.save(folder, request.aspect)
                 files.write_json(folder / RECORD, record)
@@ -141,19 +144,21 @@ def _answer_batch(
 
 def _generate(
     cases: Sequence[Case], engine: Engine, request: Request
-) -> Iterator[tuple[Case, Int[np.ndarray, "B I N"]]]:
-    """The cases with their answers as codes; cases that want the same number of images share a batch."""
+) -> Iterator[tuple[Case, tuple[Int[np.ndarray, "B I N"], Float[np.ndarray, " B"]]]]:
+    """The cases with their answers as codes, and the likelihoods of these; cases that want the same number of images
+    share a batch.
+    """
     counts = [len(case.truth_IN) or request.n_images for case in cases]
     for count in sorted(set(counts)):
         asked = [case for case, wanted in zip(cases, counts) if wanted == count]
-        made_RBIN = engine.generate_batch(
+        made = engine.generate_scored(
             [case.prompt_PN for case in asked],
             count,
             n_candidates=request.n_candidates,
             sampling=request.sampling,
             seed=request.seed,
         )
-        yield from zip(asked, made_RBIN)
+        yield from zip(asked, zip(*made))
 
 
 def _read_record(path: epath.Path) -> Record:

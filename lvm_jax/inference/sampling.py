@@ -141,3 +141,17 @@ def draw(
     if filters.min_p is not None:
         logits_BV = keep_min_p(logits_BV, filters.min_p)
     return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+
+
+def log_likelihood(
+    logits_BV: Float[Array, "B V"],
+    ids_B: Int[Array, " B"],
+    allowed: Bool[Array | np.ndarray, "*#B V"],
+) -> Float[Array, " B"]:
+    """How likely each row's id is to the model itself, in nats: among the allowed ids, without temperature or filters.
+
+    So draws of several temperatures compare.
+    """
+    logits_BV = keep_allowed(logits_BV.astype(jnp.float32), allowed)
+    chosen_B = jnp.take_along_axis(logits_BV, ids_B[:, None], axis=-1)[:, 0]
+    return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)

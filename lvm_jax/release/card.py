@@ -5,7 +5,7 @@ from typing import Any
 
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.reporting import controls, markdown
+from lvm_jax.reporting import answers, controls, demands, markdown
 from lvm_jax.reporting.inputs import RunFiles
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.numbers import percent
@@ -35,6 +35,7 @@ def model_card(
         # First of all: a reader of the scores has to know which answers ignore what was asked.
         f"{controls.headline(files.results.get('controls'))}\n",
         _what(models, stored),
+        *_demands(files),
         "## Load\n",
         _LOAD,
         "## Data\n",
@@ -86,6 +87,12 @@ def _what(models: tuple[VQGAN, Decoder], stored: Mapping[str, str]) -> str:
     )
 
 
+def _demands(files: RunFiles) -> list[str]:
+    """What is demanded of a release, what is missed first; nothing if neither controls nor answers were measured."""
+    found = demands.demands(files.results)
+    return ["## What is demanded of it\n", demands.as_markdown(found)] if found else []
+
+
 def _data(files: RunFiles) -> list[str]:
     parts = []
     for manifest in files.manifests.values():
@@ -133,11 +140,13 @@ def _scores(files: RunFiles) -> list[str]:
         ("this decoder", tokens["code_loss"]),
     ]
     words = "\n".join(f"- {sentence}" for sentence in plain_words(files))
-    measured = files.results.get("controls")
+    measured, drawn = (files.results.get(name) for name in ("controls", "answers"))
+    ceilings = files.results.get("ceilings", {})
     return [
         words + "\n",
         markdown.table(("nats a held-out code", ""), [(a, n(b)) for a, b in rows]),
         *(["### Controls\n", controls.as_markdown(measured)] if measured else ()),
+        *(["### Answers\n", answers.as_markdown(drawn, ceilings)] if drawn else ()),
     ]
 
 

@@ -18,6 +18,7 @@ from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer
 from lvm_jax.evaluation.tokenizer.images import held_out_squares
 from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
+from lvm_jax.inference.defaults import read_defaults
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.release import folder as release_folder
@@ -83,6 +84,8 @@ def pack(
     # The rounded tokenizer has a fingerprint of its own, which the decoder must name to be accepted beside it.
     exact[1].tokenizer_fingerprint = VQGAN.from_pretrained(partial / "tokenizer").fingerprint()
     exact[1].save_pretrained(partial / "decoder", dtype=decoder_dtype)
+    if drawing := read_defaults(run / "lvm/model"):
+        drawing.save(partial / "decoder")
     rounded = _load(partial / "tokenizer", partial / "decoder")
     cost = _measure(run, store, exact, rounded, sentences, images)
     store.manifest.save(partial)

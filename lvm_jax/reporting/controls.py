@@ -14,6 +14,10 @@ NOT_MEASURED = (
     "The controls were not measured: nothing here says whether answers depend on the query or on the pairs. "
     "experiments/evaluate.py measures them."
 )
+EXPLAINED = (
+    "Each control takes one thing away and asks how likely the true answer still is: another sentence's query, the "
+    "answers of the pairs shuffled, another clip's frame just before. Where that costs nothing, nobody looked at it."
+)
 CAPTION = (
     "Nats a code of the true last image, right and with one thing changed; ± is one standard error over sentences. "
     f"Flat: the difference is below two standard errors, or below {LEAST_NATS} nats."

@@ -20,7 +20,9 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     run = RunFiles.load(workdir)
     blocks = (
         sections.depends(run),
+        sections.good_and_bad(run),
         *sections.summary(run),
+        sections.by_task(run),
         sections.corpus(run),
         sections.tokenizer(run),
         sections.decoder(run),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lvm_jax.reporting import controls
+from lvm_jax.reporting import answers, controls
 from lvm_jax.reporting.charts import Chart, Level, Series
 from lvm_jax.reporting.html import (
     Block,
@@ -24,6 +24,7 @@ from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.words import KINDS, context_curve, plain_words
 
+_SHOWN_TASKS = 7  # with pictures
 _NOT_DRAWN = ("goodput", "badput/", "epochs/", "evaluation/")
 
 CATEGORIES = {
@@ -36,14 +37,44 @@ CATEGORIES = {
 
 
 def depends(files: RunFiles) -> Section:
-    """What the answers depend on, task by task."""
+    """What the answers depend on, over all tasks, in plain words."""
     results = files.results.get("controls")
-    blocks: list[Block] = [Words(controls.headline(results))]
+    return Section(
+        "Do the answers depend on what is asked?",
+        [
+            Words(controls.headline(results)),
+            Words(controls.EXPLAINED, soft=True) if results else None,
+        ],
+    )
+
+
+def good_and_bad(files: RunFiles) -> Section:
+    """A good, a middling and a bad answer to several tasks."""
+    results = files.results.get("answers")
+    blocks: list[Block] = [Words(answers.headline(results))]
     if results:
-        blocks.append(Bullets(controls.plain_words(results)))
-        blocks += [Table(header, rows) for header, rows in controls.tables(results)]
+        folder = files.workdir / "evaluation" / "answers"
+        blocks += [
+            Picture(folder / values["shown"], answers.words_of(task, values))
+            for task, values in answers.examples(results, _SHOWN_TASKS).items()
+        ]
+    return Section("Good, middling and bad answers", blocks)
+
+
+def by_task(files: RunFiles) -> Section | None:
+    """Controls and scores of each task; None if neither was measured."""
+    blocks: list[Block] = []
+    if measured := files.results.get("controls"):
+        blocks.append(Bullets(controls.plain_words(measured)))
+    if drawn := files.results.get("answers"):
+        blocks += [
+            Table(*answers.table(drawn, files.results.get("ceilings", {}))),
+            Words(answers.CAPTION, soft=True),
+        ]
+    if measured:
+        blocks += [Table(header, rows) for header, rows in controls.tables(measured)]
         blocks.append(Words(controls.CAPTION, soft=True))
-    return Section("Do the answers depend on what is asked?", blocks)
+    return Section("Task by task", blocks) if blocks else None
 
 
 def summary(files: RunFiles) -> list[Block]:
@@ -237,8 +268,10 @@ def prompts(files: RunFiles) -> Section:
     """Every visual prompt: the prompt, the answers, the truth, and the distance between them."""
     asked = files.prompts["request"]
     sampling = asked["sampling"]
+    shown = asked.get("answer", "each")  # runs of before it could be chosen
+    of_each = "answers each" if shown == "each" else f"draws each, of which the {shown} is shown"
     how = (
-        f"{asked['n_candidates']} answers each, temperature {sampling['temperature']}, top-k "
+        f"{asked['n_candidates']} {of_each}, temperature {sampling['temperature']}, top-k "
         f"{sampling['top_k'] or 'off'}, top-p {sampling['top_p']}, seed {asked['seed']}. All images are shown as the "
         "tokenizer decodes them."
     )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lvm_jax.data.records.manifest import Manifest, shard_name
 from lvm_jax.data.sentences.sentence_record import SentenceWriter
-from lvm_jax.data.sentences.visual_sentence import VisualSentence
+from lvm_jax.data.sentences.visual_sentence import VisualSentence, expand_layout
 from lvm_jax.demo.studio import Studio
 from lvm_jax.models import VQGAN, Llama, LlamaConfig, presets
 
@@ -74,18 +74,25 @@ def workdir(tmp_path_factory, vqgan: VQGAN, model: Llama) -> Path:
     folder = root / "shards/tiny/1.0.0"
     folder.mkdir(parents=True)
     with SentenceWriter(folder / shard_name("tiny", "validation", 0, 1)) as writer:
-        for seed in range(2):
-            codes = np.random.default_rng(seed).integers(
-                0, vqgan.codebook_size, (3, vqgan.tokens_per_image)
-            )
-            sentence = VisualSentence(
-                codes.astype(np.uint16), "clips", 3, f"clips/{seed}", "frame*3"
-            )
-            writer.add(sentence)
-    about = {"category": 3, "licence": "CC0-1.0", "origin": "made up", "sentences": 2, "images": 6}
-    split = {"sentences": 2, "images": 6, "shards": 1}
+        for source, category, layout in (
+            ("clips", 3, "frame*3"),
+            ("pairs", 2, "image,depth,image,depth"),
+        ):
+            for seed in range(2):
+                images = len(expand_layout(layout))
+                codes = np.random.default_rng(seed).integers(
+                    0, vqgan.codebook_size, (images, vqgan.tokens_per_image)
+                )
+                writer.add(
+                    VisualSentence(
+                        codes.astype(np.uint16), source, category, f"{source}/{seed}", layout
+                    )
+                )
+    about = {"licence": "CC0-1.0", "origin": "made up", "sentences": 2}
+    split = {"sentences": 4, "images": 14, "shards": 1}
     Manifest(
         vqgan.fingerprint(), vqgan.codebook_size, vqgan.config.resolution, vqgan.tokens_per_image,
-        {"validation": split}, {"clips": about},
+        {"validation": split},
+        {"clips": about | {"category": 3, "images": 6}, "pairs": about | {"category": 2, "images": 8}},
     ).save(folder)  # fmt: skip
     return root

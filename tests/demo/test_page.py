@@ -190,8 +190,9 @@ def test_from_pictures_to_a_continued_strip(page, picture, studio):
     page.click("[data-do=remove] >> nth=0")
     columns(page, 1)
     page.click("#ask")
-    page.wait_for_selector(".candidates figure >> nth=3")
-    assert page.locator(".candidates figure").count() == 4
+    page.wait_for_selector(".candidates figure >> nth=4")
+    assert page.locator(".candidates figure").count() == 4 + 1
+    assert page.locator(".candidates .mean").inner_text() == "mean of 4"
     page.click("[aria-label='append candidate 2']")
     columns(page, 2)
     assert page.locator(".candidates").count() == 0
@@ -201,11 +202,28 @@ def test_from_pictures_to_a_continued_strip(page, picture, studio):
 
 @pytest.mark.slow
 def test_an_example_shows_its_truth(page):
-    page.click(".example >> nth=0")
+    page.click(".example >> nth=1")
     columns(page, 2)
     page.click("#ask")
     page.wait_for_selector(".candidates .truth")
     assert page.locator(".candidates .truth").inner_text() == "what the corpus has"
+    page.click("#swap")
+    page.wait_for_function("document.querySelector('.error')?.innerText.includes('second query')")
+    assert page.locator(".swapped").count() == 0
+
+
+@pytest.mark.slow
+def test_another_query_is_answered_beside_the_own(page):
+    page.click(".example >> nth=0")
+    columns(page, 3)
+    page.click("#swap")
+    page.wait_for_selector(".swapped figure >> nth=7")
+    assert "of their codes" in page.locator(".verdict").inner_text()
+    page.click("[data-do=remove] >> nth=0")
+    columns(page, 2)
+    assert page.locator(".swapped").count() == 0
+    page.click("#swap")
+    page.wait_for_function("document.querySelector('.error')?.innerText.includes('no example')")
 
 
 @pytest.mark.slow
@@ -242,7 +260,7 @@ def test_it_fits_a_narrow_screen(server, browser, scheme):
     context = browser.new_context(viewport={"width": 400, "height": 800}, color_scheme=scheme)
     tab = context.new_page()
     tab.goto(server[0])
-    tab.click(".example >> nth=0")
+    tab.click(".example >> nth=1")
     columns(tab, 2)
     assert tab.evaluate("document.documentElement.scrollWidth") == 400
     paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")

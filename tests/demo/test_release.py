@@ -13,6 +13,7 @@ from flax import nnx
 
 from lvm_jax.demo.models import find_models
 from lvm_jax.errors import UserError
+from lvm_jax.inference.defaults import Defaults
 from lvm_jax.models import VQGAN, Llama, presets
 from lvm_jax.release import folder as release_folder
 from lvm_jax.release import pack as packing
@@ -73,6 +74,7 @@ def finished(workdir, picture, tmp_path_factory):
         (run / "corpus" / f"{i}.png").write_bytes(picture(i))
     (run / "corpus/validation.txt").write_text("0.png\n1.png\n")
     (run / "corpus/LICENSES.md").write_text("0.png: CC0-1.0\n")
+    Defaults(temperature=0.5, candidates=6).save(run / "lvm/model")
     for part in ("tokenizer", "lvm"):
         (run / part / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
         (run / part / "config.json").write_text('{"train": {"steps": 7, "batch_size": 3}}')
@@ -125,7 +127,7 @@ def packed(finished, tmp_path_factory):
 
 def test_the_cost_is_measured(packed):
     _, cost = packed
-    assert (cost.sentences, cost.images) == (2, 2)
+    assert (cost.sentences, cost.images) == (4, 2)
     assert cost.psnr[0] == cost.psnr[1]
     assert cost.codes_equal == 1
     assert 0 < abs(cost.code_loss[1] - cost.code_loss[0]) < 0.01
@@ -159,6 +161,8 @@ def test_the_card_is_written_from_the_run(packed):
     assert (output / "LICENSES.md").exists()
     assert card.splitlines()[2] == "The answer does not depend on the query in 1 of 1 task."
     assert "| x: image -> mask | 8 | 3 | 1.25 |" in card
+    assert "| **missed** | x: image -> mask | uses_query at least 0.5 nats a code | 0 |" in card
+    assert card.index("What is demanded of it") < card.index("## Load")
 
 
 def test_its_prompts_and_models_are_found(packed, finished):
@@ -172,7 +176,14 @@ def test_its_prompts_and_models_are_found(packed, finished):
         == VQGAN.from_pretrained(finished / "tokenizer/model").fingerprint()
     )
     assert "made up (CC0-1.0)" in found.data_words
-    assert find_models("nowhere", finished).model_words.startswith(str(finished))
+    run = find_models("nowhere", finished)
+    assert run.model_words.startswith(str(finished))
+    # Pairs lend each other their queries; clips have none.
+    assert [case.source for case in run.cases] == ["pairs", "clips", "pairs", "clips"]
+    assert (run.drawing.temperature, run.drawing.candidates) == (0.5, 6)
+    assert list(run.others) == [run.cases[2], None, run.cases[0], None]
+    assert found.others == [None]
+    assert found.drawing.candidates == 6
 
 
 def test_it_is_checked(packed, tmp_path):

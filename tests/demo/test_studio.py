@@ -7,7 +7,7 @@ import pytest
 
 from lvm_jax.demo import studio as studio_module
 from lvm_jax.demo import view
-from lvm_jax.demo.studio import code_colours, moved, removed
+from lvm_jax.demo.studio import Item, Reply, code_colours, how_much_changed, moved, removed
 from lvm_jax.errors import UserError
 from lvm_jax.inference import Sampling, VisualPrompt, encode_prompt
 from lvm_jax.inference.cases import Case
@@ -34,14 +34,15 @@ def test_pictures_become_the_codes_of_a_prompt(studio, strip, vqgan, picture, tm
 def test_candidates_are_those_of_the_engine(studio, strip, vqgan, model):
     made = studio.next_images(strip, 3, Sampling(0.9, top_k=5), seed=7)
     engine = Engine(model, vqgan.tokens_per_image, vqgan.codebook_size)
-    codes_BIN = engine.generate(
-        np.stack([item.codes_N for item in strip]),
+    (codes_BIN,), (likelihoods,) = engine.generate_scored(
+        [np.stack([item.codes_N for item in strip])],
         n_candidates=3,
         sampling=Sampling(0.9, top_k=5),
         seed=7,
     )
     assert np.array_equal(np.stack([item.codes_N for item in made]), codes_BIN[:, 0])
     assert all(item.given_HWC is None for item in made)
+    assert [item.log_likelihood for item in made] == likelihoods.tolist()
 
 
 def test_the_strip_is_ordered_and_removable(studio, strip):
@@ -118,6 +119,53 @@ def test_examples_hide_their_end(studio, strip):
     assert (
         studio.example(dataclasses.replace(case, source="files", name="007-a-cat")).name == "a cat"
     )
+
+
+def test_another_query_takes_the_place_of_the_own(studio, strip):
+    codes_PN = np.stack([item.codes_N for item in strip])
+    roles = ("image", "depth", "image", "depth")
+
+    def case(query: int) -> Case:
+        prompt = codes_PN[[0, 1, query]]
+        return Case("001-x", "analogy", "x", "k", roles, prompt, codes_PN[2:])
+
+    example = studio.example(case(2), case(1))
+    assert len(example.other) == 2
+    own, other = studio.swapped(example, 2, Sampling(0.9), 0)
+    assert np.array_equal(own.query.codes_N, codes_PN[2])
+    assert np.array_equal(other.query.codes_N, codes_PN[1])
+    greedy = Sampling(temperature=0.0)
+    (expected,) = studio.next_images((*example.strip[:2], example.other[0]), 1, greedy, 0)
+    assert np.array_equal(other.likeliest.codes_N, expected.codes_N)
+    assert [len(reply.candidates) for reply in (own, other)] == [2, 2]
+    with pytest.raises(UserError, match="x has no second query"):
+        studio.swapped(studio.example(case(2)), 2, Sampling(), 0)
+
+
+def test_how_much_an_answer_changed_is_said_in_words():
+    def shade(value: int, code: int) -> Item:
+        return Item(np.full(4, code, np.int32), np.full((8, 8, 3), value, np.uint8))
+
+    def words(answers: tuple[Item, Item]) -> str:
+        replies = [
+            Reply(shade(query, 0), shade(truth, 0), answer, ())
+            for query, truth, answer in zip((0, 51), (0, 204), answers)
+        ]
+        return how_much_changed(*replies)
+
+    same = words((shade(10, 1), shade(10, 1)))
+    assert same.startswith("The answer is the same to both queries: it does not depend on")
+    assert "The queries differ by 20% of full scale, the answers by 0% and in 0% of" in same
+    assert same.endswith("One of the two answers is nearer to its own truth than to the other's.")
+    assert words((shade(10, 1), shade(12, 2))).startswith("The answer hardly changes")
+    changed = words((shade(10, 1), shade(180, 2)))
+    assert changed.startswith("The answer changes with the query.")
+    assert "100% of their codes; the true answers differ by 80%. Both answers are" in changed
+
+
+def test_the_mean_of_candidates_is_of_their_pixels():
+    pictures = [Item(np.zeros(1, np.int32), np.full((2, 2, 3), v, np.uint8)) for v in (0, 255, 6)]
+    assert (studio_module.mean_of(tuple(pictures)) == 87).all()
 
 
 def test_codes_that_are_near_have_near_colours(studio, strip):

@@ -1,11 +1,12 @@
 """The fragments of the page: what they hold, and that a name is never markup."""
 
+import dataclasses
 import re
 
 import numpy as np
 
 from lvm_jax.demo import view
-from lvm_jax.demo.studio import Example, Item
+from lvm_jax.demo.studio import Example, Item, Reply
 
 EVIL = "<script>alert('&')</script>"
 
@@ -13,7 +14,7 @@ EVIL = "<script>alert('&')</script>"
 def item(studio, *, given: bool) -> Item:
     codes = np.zeros(studio.vqgan.tokens_per_image, np.int32)
     pixels = np.zeros((8, 8, 3), np.uint8)
-    return Item(codes, pixels, pixels if given else None)
+    return Item(codes, pixels, pixels if given else None, log_likelihood=-1.0)
 
 
 def test_names_are_text(studio):
@@ -64,3 +65,23 @@ def test_the_truth_stands_after_the_candidates(studio):
     ]
     assert html.index("append candidate 2") < html.index("what the corpus has")
     assert "what the corpus has" not in view.candidates_row((made,), ())
+
+
+def test_the_mean_stands_between_several_candidates_and_the_truth(studio):
+    made = item(studio, given=False)
+    html = view.candidates_row((made, made), (made,))
+    assert html.index("append candidate 2") < html.index("mean of 2") < html.index("the corpus has")
+    assert "mean of" not in view.candidates_row((made,), ())
+    better = dataclasses.replace(made, log_likelihood=-0.5)
+    html = view.candidates_row((made, better, made), ())
+    assert re.findall(r"<span>(.*?)</span>", html) == ["1", "2 · likeliest", "3"]
+
+
+def test_two_queries_and_their_answers_stand_in_two_rows(studio):
+    made = item(studio, given=False)
+    reply = Reply(made, made, made, (made, made))
+    assert view.swapped_rows(None) == ""
+    html = view.swapped_rows((reply, reply))
+    assert html.count("<figure") == html.count("<img") == 8
+    assert html.index("its own query") < html.index("another query</figcaption>")
+    assert "does not depend on the query" in html

@@ -119,7 +119,7 @@ def test_links_between_files_become_links_between_pages(tooling):
 def test_the_page_of_commands_has_flags_and_defaults(tooling):
     page = tooling("command_pages").page(ROOT)
     assert "## `python experiments/generate.py`" in page
-    assert "| `--temperature` | `1.0` |" in page
+    assert "| `--prompts` | `12` |" in page
     assert "| `--tokenizer` | required |" in page
     assert "## `python -m data_pipelines.verify`" in page
 

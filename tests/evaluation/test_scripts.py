@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_from_models_to_a_page(workdir):
     done = run(
         "evaluate.py", *models(workdir), shards, f"--images={workdir}/corpus", "--held_out_fraction=0.4",
         f"--output={workdir}/evaluation", "--shots=1", f"--maps={workdir}/scenes", "--probe_steps=2",
+        "--answer_sentences=2", "--answer_controls",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((workdir / "evaluation" / "results.json").read_text())
@@ -64,7 +66,12 @@ def test_from_models_to_a_page(workdir):
     assert results["codes"]["images"] == 2
     assert (results["probe"]["steps"], results["probe"]["questions"]) == (2, 10)
     assert results["ceilings"]["depth/maps"] == 1
-    assert "| code_loss |" in (workdir / "evaluation" / "results.md").read_text()
+    answers = {name.rpartition("/")[2] for name in results["answers"]}
+    assert {"model", "copy", "nearest", "mean", "query", "control_shuffled"} <= answers
+    assert results["answers"]["depth: image -> depth/metric"] == "absrel"
+    text = (workdir / "evaluation" / "results.md").read_text()
+    assert "| code_loss |" in text
+    assert "Its answers score better than a copy" in text
 
     ask = ["generate.py", *models(workdir), shards, "--prompts=3", "--seed=1"]
     done = run(*ask, f"--output={output}")
@@ -84,6 +91,8 @@ def test_from_models_to_a_page(workdir):
     page = (workdir / "report.html").read_text()
     assert "Visual prompts" in page
     assert "are the codes easy to learn?" in page
+    assert "Good, middling and bad answers" in page
+    assert "depth: image -&gt; depth · absrel" in page
     assert "ceilings: maps encoded and decoded" in page
 
 
@@ -177,9 +186,55 @@ def test_prompts_from_files_and_mistakes_in_one_line(workdir, tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "prompts.json").read_text())["prompts"][0]
     assert record["roles"] == ["input", "answer", "input"]
+    assert len(record["predictions"]) == 2
     done = run("report.py", f"--workdir={tmp_path}")
     assert done.returncode == 2
     assert "experiments/train.py" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sampling_study_sets_how_answers_are_drawn(workdir, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(workdir / "lvm/model", model)
+    both = [f"--tokenizer={workdir}/tokenizer/model", f"--model={model}"]
+    shards, study = tmp_path / "shards", tmp_path / "study"
+    shutil.copytree(workdir / "shards", shards)
+    ask = [
+        "sampling_study.py", *both, f"--shards={shards}", f"--output={study}", "--temperature=0.5", "--top_p=1",
+        "--candidates=2", "--sentences=4", "--write_default", "--split=train",
+    ]  # fmt: skip
+    done = run(*ask)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((study / "results.json").read_text())
+    assert set(results["tasks"]) == {"depth: image -> depth", "clips: next frame"}
+    assert len(results["ranks"]) == 1 + 3
+    assert "Best over all tasks" in (study / "results.md").read_text()
+    assert (study / "generation.json").read_bytes() == (model / "generation.json").read_bytes()
+
+    wanted = {"temperature": 0.9, "candidates": 3, "answer": "mean"}
+    (model / "generation.json").write_text(json.dumps(wanted))
+    prompts = [
+        "generate.py",
+        *both,
+        f"--shards={shards}",
+        "--prompts=1",
+        f"--output={tmp_path}/out",
+    ]
+    for flags, candidates, answer, shown in (
+        ((), 3, "mean", 1),
+        (("--answer=each", "--candidates=2"), 2, "each", 2),
+    ):
+        done = run(*prompts, *flags)
+        assert done.returncode == 0, done.stderr
+        made = json.loads((tmp_path / "out/prompts.json").read_text())
+        asked = made["request"]
+        assert (asked["n_candidates"], asked["answer"]) == (candidates, answer)
+        assert asked["sampling"]["temperature"] == 0.9
+        assert len(made["prompts"][0]["predictions"]) == shown
+    (model / "generation.json").write_text('{"temperature": -1}')
+    done = run(*prompts)
+    assert done.returncode == 2
+    assert "generation.json: temperature is -1" in done.stderr
 
 
 STUDY = f"""

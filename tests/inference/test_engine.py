@@ -187,6 +187,24 @@ def test_golden_ids_without_a_prompt_and_with_a_small_cache(model):
     assert made.reshape(2, -1).tolist() == GOLDEN_INT8
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.3, 9, 0.8)], ids=["greedy", "filtered"])
+def test_likelihoods_are_those_of_the_full_forward_pass(model, engine, sampling):
+    """Of codes alone, at temperature 1 whatever the draw; two prompts, and a context that slides."""
+    prompts = [prompt_of(n, seed=n) for n in (2, 1)]
+    made, found = engine.generate_scored(prompts, 3, n_candidates=2, sampling=sampling, seed=3)
+    assert found.shape == (2, 2)
+    for prompt, candidates, likelihoods in zip(prompts, made, found):
+        for images, likelihood in zip(candidates, likelihoods):
+            sentence = np.concatenate([prompt, images])
+            total = 0.0
+            for i in range(len(prompt), len(sentence)):
+                window = sentence[: i + 1][-CONTEXT:]
+                tokens = jnp.concatenate([jnp.array([BOS]), jnp.asarray(window).reshape(-1)])[None]
+                logprobs = jax.nn.log_softmax(model(tokens)[0, :-1, :CODES], axis=-1)[-TOKENS:]
+                total += float(logprobs[np.arange(TOKENS), window[-1]].sum())
+            assert likelihood == pytest.approx(total, abs=2e-4)
+
+
 def nbytes(tree) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 

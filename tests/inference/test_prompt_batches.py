@@ -48,9 +48,11 @@ class FixedEngine:
         self.answers = np.asarray(answers)
         self.calls = 0
 
-    def generate_batch(self, prompts, n_images, *, n_candidates, sampling, seed):
+    def generate_scored(self, prompts, n_images, *, n_candidates, sampling, seed):
         self.calls += 1
-        return np.stack([self.answers[:n_candidates, :n_images]] * len(prompts))
+        likelihoods = np.arange(n_candidates, dtype=np.float32)  # the last is the likeliest
+        made = np.stack([self.answers[:n_candidates, :n_images]] * len(prompts))
+        return made, np.stack([likelihoods] * len(prompts))
 
 
 def test_what_is_hidden_of_each_kind(make_sentence):
@@ -118,6 +120,23 @@ def test_scores_files_and_the_copy_baseline(vqgan, tmp_path):
         np.testing.assert_allclose(np.asarray(shown) / 255, decode(wrong)[0], atol=0.6 / 255)
 
 
+@pytest.mark.parametrize("answer", ["mean", "likeliest"])
+def test_one_answer_is_made_of_the_candidates(vqgan, tmp_path, answer):
+    case = case_of()
+    wrong = (case.truth_IN + 1) % CODES
+    engine = FixedEngine([case.truth_IN, wrong])
+    request = Request(n_candidates=2, answer=answer)
+    record = answer_all([case], engine, vqgan, request, epath.Path(tmp_path), {})["prompts"][0]
+    right, other = (np.asarray(vqgan.decode(codes))[0] for codes in (case.truth_IN, wrong))
+    expected = (right + other) / 2 if answer == "mean" else other
+    assert record["token_accuracy"] == 0.5  # of the candidates
+    mse = max(np.mean((expected - right) ** 2), 1e-10)
+    assert record["psnr"] == pytest.approx(-10 * np.log10(mse), rel=1e-3)
+    ((file,),) = record["predictions"]
+    with Image.open(tmp_path / file) as shown:
+        np.testing.assert_allclose(np.asarray(shown) / 255, expected, atol=0.6 / 255)
+
+
 def test_finished_prompts_are_not_asked_again(vqgan, tmp_path):
     output, request = epath.Path(tmp_path), Request()
     cases = [case_of("a"), case_of("b")]
@@ -147,9 +166,9 @@ def test_a_batch_that_was_stopped_is_asked_whole_and_only_what_is_missing_is_wri
     engine, batches = Engine(model, TOKENS, CODES), []
 
     class Counting:
-        def generate_batch(self, prompts, *args, **options):
+        def generate_scored(self, prompts, *args, **options):
             batches.append(len(prompts))
-            return engine.generate_batch(prompts, *args, **options)
+            return engine.generate_scored(prompts, *args, **options)
 
     def run():
         batches.clear()

@@ -233,6 +233,39 @@ def test_a_missing_step_is_named(workdir, missing, command):
     assert not (workdir / "report.html").exists()
 
 
+def test_it_opens_with_the_controls_and_good_and_bad_answers(workdir):
+    before = write_report(workdir).read_text()
+    assert "Task by task" not in before
+    assert "Nothing here says whether the answers are nearer to the truth" in before
+    results = json.loads((workdir / "evaluation/results.json").read_text())
+    task = "scenes: image -&gt; depth"
+    results["ceilings"] = {"depth/absrel": 0.0321}
+    results["answers"] = {
+        f"scenes: image -> depth/{name}": value
+        for name, value in {
+            "sentences": 21, "metric": "absrel", "better": "less", "model": 0.0876, "copy": 0.1432, "best": 0.0123,
+            "median": 0.0765, "worst": 0.3456, "shown": "scenes-image-depth.png",
+        }.items()
+    }  # fmt: skip
+    (workdir / "evaluation/results.json").write_text(json.dumps(results))
+    save_png(workdir / "evaluation/answers/scenes-image-depth.png", np.zeros((9, 30, 3), np.uint8))
+    page = write_report(workdir).read_text()
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles[:2] == [
+        "Do the answers depend on what is asked?",
+        "Good, middling and bad answers",
+    ]
+    assert page.index(titles[1]) < page.index("class=cards")
+    assert "in 1 of 1 tasks." in page
+    words = (
+        f"{task} · absrel 0.0123 at best, 0.0765 in the middle, 0.346 at worst; over 21 sentences"
+    )
+    assert words in page
+    table = page[page.index("Task by task") :]
+    for number_of in ("0.0876", "0.143", "0.0321"):
+        assert number_of in table
+
+
 def test_a_damaged_file_is_named(workdir):
     (workdir / "prompts/prompts.json").write_text("{")
     with pytest.raises(UserError, match=r"prompts\.json is not JSON"):

@@ -6,7 +6,9 @@ pictures of them read both pictures back into annotations first.
 H, W: pixels, K: keypoints.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -126,8 +128,14 @@ def edges(predicted: Picture, truth: Picture) -> States:
     return {"precision": near(ours, theirs), "recall": near(theirs, ours)}
 
 
+def picture(predicted: Picture, truth: Picture) -> States:
+    """Squared error of pixels in [0, 1]; `headline` turns its mean into a PSNR."""
+    return {"mse": Mean(float(np.mean(((predicted.astype(np.float64) - truth) / 255) ** 2)))}
+
+
 # Also scored by LPIPS, whose weights do not fit into a table of functions: see `visual_benchmark`.
 COLORIZATION = "colorization"
+PICTURE = "picture"
 
 SCORES: Mapping[str, Score] = {
     "segmentation": segmentation,
@@ -138,6 +146,7 @@ SCORES: Mapping[str, Score] = {
     "depth": depth,
     "normals": normals,
     "edges": edges,
+    PICTURE: picture,
 }
 
 # Not in the table because it compares points and not pictures: see `visual_benchmark`.
@@ -154,7 +163,65 @@ _ORDERED_BY: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "depth": (("absrel",), False),
     "normals": (("mean_angle",), False),
     "edges": (("precision", "recall"), True),
+    PICTURE: (("mse",), False),
 }
+
+# Role of an answer -> how it is scored; pictures of all other roles are compared as pictures.
+OF_ROLE: Mapping[str, str] = {
+    "mask": "segmentation",
+    "class_mask": "segmentation",
+    "attribute": "segmentation",
+    "box": "detection",
+    "segmentation": "classes",
+    "palette": "classes",
+    "boxes": "classes",
+    "depth": "depth",
+    "normals": "normals",
+    "edges": "edges",
+    "keypoints": "keypoints",
+}
+
+
+class Headline(NamedTuple):
+    """The one number that stands for a score.
+
+    Attributes:
+      metric: its name.
+      more_is_better: or less.
+    """
+
+    metric: str
+    more_is_better: bool
+
+
+HEADLINES: Mapping[str, Headline] = {
+    "segmentation": Headline("miou", True),
+    "classes": Headline("miou", True),
+    "detection": Headline("miou", True),
+    "keypoints": Headline(f"pck@{PCK_FRACTION:g}", True),
+    "depth": Headline("absrel", False),
+    "normals": Headline("mean_angle", False),
+    "edges": Headline("f1", True),
+    PICTURE: Headline("psnr", True),
+}
+_LEAST_MSE = 1e-10  # equal pictures have 100 dB, not infinitely many
+
+
+def headline(score: str, states: States) -> float:
+    """The number of `HEADLINES`, out of merged states; NaN if there is nothing to measure."""
+    if score == "edges":
+        return f1(states["precision"].compute(), states["recall"].compute())
+    if score == PICTURE:
+        return -10 * math.log10(max(states["mse"].compute(), _LEAST_MSE))
+    return states[HEADLINES[score].metric].compute()
+
+
+def f1(precision: float, recall: float) -> float:
+    """The harmonic mean; NaN without edges in the truth, 0 if none is found."""
+    if math.isnan(recall):
+        return math.nan
+    found = np.nan_to_num(precision) + recall
+    return float(2 * np.nan_to_num(precision) * recall / found) if found else 0.0
 
 
 def worst_to_best(score: str, each: Sequence[States], predictor: str = "model") -> list[int]:

@@ -6,7 +6,6 @@ task look like. Controls tell the two apart: the answer stays the true one, the 
 S: sentences of a task.
 """
 
-import collections
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,17 +13,15 @@ import numpy as np
 from jaxtyping import Float
 
 from lvm_jax.data.sentences.held_out import last_images
-from lvm_jax.data.sentences.visual_sentence import Category, VisualSentence, period_of
+from lvm_jax.data.sentences.visual_sentence import VisualSentence, period_of
 from lvm_jax.data.splits import spread
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.lvm import changed_sentences as changed
 from lvm_jax.evaluation.lvm.changed_sentences import AnswerTask, Sentences
 from lvm_jax.evaluation.lvm.scoring import SentenceScore
+from lvm_jax.evaluation.lvm.sentence_tasks import by_task, equally_long
 
 Score = Callable[[Sequence[VisualSentence]], Sequence[SentenceScore]]
-
-_ANNOTATED = (Category.ANNOTATED_IMAGE, Category.ANNOTATED_VIDEO)
-_SEQUENCES = (Category.UNLABELLED_VIDEO, Category.OBJECT_3D)
 
 # What a thing is worth -> the control that takes it away.
 _USES = {
@@ -78,7 +75,7 @@ class ControlsEvaluator:
     def __init__(
         self, sentences: Sequence[VisualSentence], *, max_sentences: int = 64, seed: int = 0
     ) -> None:
-        found = {name: _equally_long(same) for name, same in sorted(_by_task(sentences).items())}
+        found = {name: equally_long(same) for name, same in sorted(by_task(sentences).items())}
         several = sum(len(sentence.codes) > 1 for sentence in sentences)
         self._left_out = several - sum(map(len, found.values()))
         chosen = {
@@ -114,26 +111,6 @@ class ControlsEvaluator:
             numbers = self._sizes[task] | _numbers(losses)
             result |= {f"{task}/{name}": value for name, value in numbers.items()}
         return result
-
-
-def _by_task(sentences: Sequence[VisualSentence]) -> dict[str, Sentences]:
-    """The sentences of pairs and the sequences, by the name of their task; those of neither kind are dropped."""
-    tasks = collections.defaultdict(list)
-    for sentence in sentences:
-        roles = sentence.roles
-        period = period_of(roles)
-        if sentence.category in _ANNOTATED and 1 < period < len(roles):
-            asked = f"{', '.join(roles[: period - 1])} -> {roles[period - 1]}"
-            tasks[f"{sentence.source}: {asked}"].append(sentence)
-        elif sentence.category in _SEQUENCES and period == 1 < len(roles):
-            tasks[f"{sentence.source}: next {roles[0]}"].append(sentence)
-    return tasks
-
-
-def _equally_long(same: Sentences) -> Sentences:
-    """Sentences of a task, cut to as many images as at least half of them have, without the shorter ones."""
-    images = sorted(len(s.codes) for s in same)[(len(same) - 1) // 2]
-    return [last_images(s, images) for s in same if len(s.codes) >= images]
 
 
 def _questions(task: AnswerTask, tasks: Sequence[AnswerTask], seed: int) -> dict[str, Sentences]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Container, Mapping
 
-from lvm_jax.data.sentences.held_out import read_each_source, read_sentences
+from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.evaluation.base import Evaluator
 from lvm_jax.evaluation.lvm.controls import ControlsEvaluator
 from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator, InContextEvaluator
 from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer
+from lvm_jax.evaluation.lvm.sentence_tasks import read_for_tasks
 
 OF_SENTENCES = (
     NextTokenEvaluator.name,
@@ -16,9 +17,6 @@ OF_SENTENCES = (
     InContextEvaluator.name,
     AnnotationPerplexityEvaluator.name,
 )
-
-# A source may have several tasks, and only a sentence that has been read says which: so more are read than are scored.
-_TASKS_OF_A_SOURCE = 8
 
 
 def sentence_evaluators(
@@ -51,7 +49,7 @@ def sentence_evaluators(
         return NextTokenEvaluator(sentences, held_out.manifest.codebook_size, fitted_on)
 
     def controls() -> Evaluator[Scorer]:
-        of_each = read_each_source(held_out, _TASKS_OF_A_SOURCE * control_sentences)
+        of_each = read_for_tasks(held_out, control_sentences)
         return ControlsEvaluator(of_each, max_sentences=control_sentences)
 
     def in_context() -> Evaluator[Scorer]:

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from lvm_jax.data.splits import spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import Result
-from lvm_jax.evaluation.lvm.answer_scores import SCORES, Score
+from lvm_jax.evaluation.lvm.answer_scores import OF_ROLE, SCORES, Score, f1
 from lvm_jax.evaluation.lvm.readers.episodes import load
 from lvm_jax.evaluation.lvm.readers.folders import annotated_items
 from lvm_jax.inference.codec import decode_codes, encode_images
@@ -36,15 +36,10 @@ def _photograph(decoded: np.ndarray, truth: np.ndarray) -> dict[str, Mean]:
 
 
 # Role of a map -> how it is scored.
+_ROLES = ("mask", "segmentation", "boxes", "depth", "normals", "edges", "keypoints")
 MAPS: Mapping[str, Score] = {
     "image": _photograph,
-    "mask": SCORES["segmentation"],
-    "segmentation": SCORES["classes"],
-    "boxes": SCORES["classes"],
-    "depth": SCORES["depth"],
-    "normals": SCORES["normals"],
-    "edges": SCORES["edges"],
-    "keypoints": SCORES["keypoints"],
+    **{role: SCORES[OF_ROLE[role]] for role in _ROLES},
 }
 
 Squares = UInt8[np.ndarray, "M H W 3"]
@@ -72,7 +67,7 @@ class CeilingsEvaluator:
             each = (MAPS[role](made, truth) for made, truth in zip(decoded, truths))
             values = metric_states.compute(functools.reduce(metric_states.merge, each))
             if "precision" in values:
-                values["f1"] = _f1(values["precision"], values["recall"])
+                values["f1"] = f1(values["precision"], values["recall"])
             result[f"{role}/maps"] = len(truths)
             for metric, value in values.items():
                 result[f"{role}/{metric}"] = NOTHING if math.isnan(value) else value
@@ -107,11 +102,3 @@ def held_out_maps(
         known = ", ".join(f"{role}.png" for role in MAPS)
         raise UserError(f"{root} has {len(chosen)} items without a map: name its files {known}")
     return {role: np.stack(pictures) for role, pictures in of_role.items()}
-
-
-def _f1(precision: float, recall: float) -> float:
-    """The harmonic mean; NaN without edges in the truth, 0 if none is found."""
-    if math.isnan(recall):
-        return math.nan
-    found = np.nan_to_num(precision) + recall
-    return float(2 * np.nan_to_num(precision) * recall / found) if found else 0.0
