@@ -116,7 +116,7 @@ def main() -> None:
         for name, codes in SIZES.items():
             folder, captions = write_pool(pathlib.Path(root), codes, args.records)
             words = WordsFormat(Vocabulary.unified(TEXT_IDS, CODES, bins=1001), Pieces(captions))
-            form = SequenceFormat(words, codes, category_room=8)
+            form = SequenceFormat(words, codes, category_room=16)
             loaders[name] = InContextLoader(folder, "train", form, style, args.batch, 0, threads=0)
         medians = in_turns(
             {
