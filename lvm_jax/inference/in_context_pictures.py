@@ -171,10 +171,18 @@ class InContextGenerator:
         question: Question,
         category: str = "",
     ) -> list[InContextPrompt]:
-        """Prompts that share their examples, all pictures encoded."""
-        masks = [e.answer for e in examples if not isinstance(e.answer, Words)]
+        """Prompts that share their examples, all pictures encoded.
+
+        Raises:
+          UserError: an unreadable picture, or a mask of another size than its picture.
+        """
         pictures = [as_rgb(e.picture) for e in examples] + [as_rgb(query) for query in queries]
-        codes = self._encoded([*pictures, *map(_as_mask, masks)])
+        masks = [
+            _mask_of(picture, e.answer)
+            for picture, e in zip(pictures, examples)
+            if not isinstance(e.answer, Words)
+        ]
+        codes = self._encoded([*pictures, *masks])
         answers = iter(codes[len(pictures) :])
         pairs = tuple(
             Pair(
@@ -192,7 +200,13 @@ class InContextGenerator:
         return encode_images(self.vqgan, [resize(picture, size) for picture in pictures])
 
 
-def _as_mask(answer: Image | Words) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture of a mask in pure white and black."""
-    assert not isinstance(answer, Words)
-    return mask_to_rgb(rgb_to_mask(as_rgb(answer)))
+def _mask_of(picture: UInt8[np.ndarray, "_ _ 3"], answer: Image) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The mask of a picture in pure white and black."""
+    mask = as_rgb(answer)
+    if mask.shape != picture.shape:
+        (height, width), (rows, columns) = picture.shape[:2], mask.shape[:2]
+        raise UserError(
+            f"a mask has {columns} x {rows} pixels and its picture {width} x {height}: give masks the size of their "
+            "pictures"
+        )
+    return mask_to_rgb(rgb_to_mask(mask))

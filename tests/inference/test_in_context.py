@@ -208,6 +208,12 @@ def test_another_tokenizer_is_refused(generator):
         InContextGenerator(model, generator.vqgan, generator.engine.form)
 
 
+def test_a_mask_of_another_size_is_refused(generator):
+    picture, mask = np.zeros((16, 12, 3), np.uint8), np.zeros((16, 13), bool)
+    with pytest.raises(UserError, match=r"a mask has 13 x 16 pixels and its picture 12 x 16"):
+        generator.segment([Example(picture, mask)], [picture])
+
+
 def test_unreadable_pictures_are_named(generator, tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     picture = np.zeros((16, 16, 3), np.uint8)
