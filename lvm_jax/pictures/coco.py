@@ -10,6 +10,7 @@
 | `segmentation` as polygons, or as run lengths, compressed or not | see `data_pipelines.sources.coco_masks` |
 | `keypoints` as x, y, visibility of 0, 1 or 2, as many as the category's | read; refuse another number of them |
 | `iscrowd` | no object: no box, no pose; its run lengths are part of a segmentation |
+| `area`, `caption`, `synset`, `not_exhaustive_category_ids` (captions, LVIS) | keep them |
 | `null`, an empty list, keypoints that are all zero | absent |
 
 Legend: K keypoints of an object, 2 the (x, y) in pixels.
@@ -29,7 +30,7 @@ from jaxtyping import Float64
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import skeletons
 
-FIELDS = ("category_id", "iscrowd", "bbox", "keypoints", "segmentation")
+FIELDS = ("category_id", "iscrowd", "bbox", "keypoints", "segmentation", "area", "caption")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Listed:
       width, height: in pixels; 0 if annotations refer to an image that the JSON does not list.
       annotations: for each object, the `FIELDS` that the JSON has, unchecked: `category_of`, `corners` and
         `marked_keypoints` read them.
+      incomplete: ids of categories of which not all objects are annotated (LVIS).
     """
 
     width: int
     height: int
     annotations: list[dict[str, Any]]
+    incomplete: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +58,13 @@ class Category:
       name: for people.
       keypoints: the names of its keypoints, in their order; empty if the JSON names none.
       skeleton: pairs of keypoints that a line joins, counted from 1, as in the JSON; unchecked.
+      synset: of WordNet, such as "apple.n.01"; "" if the JSON gives none, as only LVIS does.
     """
 
     name: str
     keypoints: tuple[str, ...] = ()
     skeleton: tuple[Any, ...] = ()
+    synset: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +222,10 @@ def _images(entries: list[Any]) -> dict[Any, tuple[str, Listed]]:
             raise ValueError(f"image {image_id} is {width}x{height} pixels")
         if image_id in found:
             raise ValueError(f"it has image id {image_id} twice")
-        found[image_id] = _file_name(entry), Listed(width, height, [])
+        incomplete = entry.get("not_exhaustive_category_ids") or []
+        if not isinstance(incomplete, list) or not all(map(_is_whole, incomplete)):
+            raise ValueError(f"image {image_id} has not_exhaustive_category_ids that are no ids")
+        found[image_id] = _file_name(entry), Listed(width, height, [], frozenset(incomplete))
     return found
 
 
@@ -240,7 +248,8 @@ def _categories(entries: list[Any]) -> dict[int, Category]:
         if not isinstance(keypoints, list) or not isinstance(skeleton, list):
             raise ValueError(f"category {i} has keypoints or a skeleton that are no lists")
         name = str(_field(entry, "name", f"category {i}"))
-        found[i] = Category(name, tuple(map(str, keypoints)), tuple(skeleton))
+        synset = str(entry.get("synset") or "")
+        found[i] = Category(name, tuple(map(str, keypoints)), tuple(skeleton), synset)
     return found
 
 

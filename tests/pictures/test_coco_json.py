@@ -17,7 +17,7 @@ def test_what_says_nothing_is_absent(tmp_path):
     content = {"images": [IMAGE], "annotations": [annotation, zeros], "info": {}}
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
     coco = read_coco(tmp_path / "a.json")
-    assert coco.images == {"a.jpg": Listed(60, 40, [{"category_id": 0}, {}])}
+    assert coco.images == {"a.jpg": Listed(60, 40, [{"category_id": 0, "area": 5}, {}])}
     assert coco.categories == {}
 
 
@@ -25,6 +25,21 @@ def test_lvis_names_its_files_by_url(tmp_path):
     image = {"id": 1, "width": 60, "height": 40, "coco_url": "http://host/train2017/01.jpg"}
     (tmp_path / "a.json").write_text(json.dumps(WHOLE | {"images": [image]}))
     assert list(read_coco(tmp_path / "a.json").images) == ["train2017/01.jpg"]
+
+
+def test_lvis_says_of_which_categories_some_objects_are_missing(tmp_path):
+    content = WHOLE | {
+        "images": [IMAGE | {"not_exhaustive_category_ids": [3]}],
+        "categories": [{"id": 3, "name": "cup", "synset": "cup.n.01"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    coco = read_coco(tmp_path / "a.json")
+    assert coco.images["a.jpg"].incomplete == {3}
+    assert coco.categories[3].synset == "cup.n.01"
+    content["images"] = [IMAGE | {"not_exhaustive_category_ids": ["cup"]}]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="not_exhaustive_category_ids that are no ids"):
+        read_coco(tmp_path / "a.json")
 
 
 def test_categories_keep_their_keypoints(tmp_path):

@@ -155,6 +155,10 @@ class SequenceFormat:
         ]
         return self._joined(pieces, (room or len(pairs)) * self.pair_length)
 
+    def padding(self, room: int) -> Row:
+        """A row with room for `room` pairs that holds none."""
+        return self._joined([], room * self.pair_length)
+
     def prompt(self, examples: Sequence[Pair], query: Pair) -> Row:
         """A row up to the delimiter of the query's answer, which is to be drawn; its own is not read."""
         pieces = [piece for pair in examples for piece in self._pair(pair, False)]
