@@ -30,6 +30,9 @@ ROWS = ("tokens", "segment_ids", "positions", "loss_weights", "attributes")
 OptimizerArgs = Callable[[Batch], Mapping[str, Any]]
 
 
+# Name -> (sum of weighted losses, sum of weights).
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
 # Maps a batch to names, and which rows bear each of them, (B,) bool: their losses are shown by name.
 RowNames = Callable[[Batch], Mapping[str, jax.Array]]
 
@@ -130,13 +133,14 @@ class DecoderTask:
         updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
         moved: Any = optax.apply_updates(now, updates)
         params = self._split.updated(state["params"], moved)
-        metrics = {**losses, "grad_norm": Mean(optax.tree.norm(grads), 1.0)}
+        metrics = {name: Mean(*loss) for name, loss in losses.items()}
+        metrics |= {"grad_norm": Mean(optax.tree.norm(grads), 1.0)}
         metrics |= {name: Mean(value, self._mixtures) for name, value in beside.items()}
         return {"step": state["step"] + 1, "params": params, "opt": opt}, metrics
 
     def _gradients(
         self, params: trained.Params, batch: Batch, key: jax.Array
-    ) -> tuple[tuple[dict[str, Mean], Losses], nnx.State]:
+    ) -> tuple[tuple[Sums, Losses], nnx.State]:
         """The batch's loss and those of named rows, losses beside them, and the gradient of what is minimised.
 
         That is the loss over its weight, plus the auxiliary losses by their weights. A load balance is not a sum over
@@ -146,13 +150,13 @@ class DecoderTask:
 
         def share(
             now: nnx.State, rows: Batch, key: jax.Array
-        ) -> tuple[jax.Array, tuple[dict[str, Mean], Losses]]:
+        ) -> tuple[jax.Array, tuple[Sums, Losses]]:
             whole = self._split.updated(params, now)
             losses, beside = self._losses(whole, rows, dropout_key=key)
             beside = {name: value / self.accumulation for name, value in beside.items()}
             # Divided by the whole batch's weight, not the microbatch's: microbatches have different numbers of labels,
             # and a mean of their means would weigh labels unequally.
-            minimised = losses["loss"].total / weight
+            minimised = losses["loss"][0] / weight
             for name, factor in self.config.moe.loss_weights().items():
                 if name in beside:
                     minimised += factor * beside[name]
@@ -185,12 +189,11 @@ class DecoderTask:
         read. Without segment_ids and positions every row is one sentence, and attention needs no mask. Without a
         dropout key nothing is dropped, as in evaluation.
         """
-        loss = self._losses(params, batch, dropout_key=dropout_key)[0]["loss"]
-        return loss.total, loss.weight
+        return self._losses(params, batch, dropout_key=dropout_key)[0]["loss"]
 
     def _losses(
         self, params: trained.Params, batch: Batch, *, dropout_key: jax.Array | None
-    ) -> tuple[dict[str, Mean], Losses]:
+    ) -> tuple[Sums, Losses]:
         """The loss and those of named rows, and the auxiliary losses of the decoder's MLPs."""
         model = self._merge(params)
         tokens = batch["tokens"]
@@ -223,7 +226,7 @@ class DecoderTask:
                 model.logits(hidden_BTD), labels_BT, weights_GBT, self.z_loss
             )
         names = ["loss", *(f"loss/{name}" for name in named)]
-        losses = {name: Mean(totals_G[g], counted_G[g]) for g, name in enumerate(names)}
+        losses = {name: (totals_G[g], counted_G[g]) for g, name in enumerate(names)}
         return losses, beside
 
     def model(self, state: State) -> Decoder:
