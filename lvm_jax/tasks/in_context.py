@@ -7,13 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lvm_jax.data.in_context.loader import QUESTIONS
 from lvm_jax.data.in_context.sequences import Question
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.tasks.base import Batch
 from lvm_jax.tasks.decoder import DecoderTask, no_args
-
-# The id of a question in batches is its place here.
-QUESTIONS = tuple(Question)
 
 
 def name_of(question: Question) -> str:
