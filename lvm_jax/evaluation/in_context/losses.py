@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from lvm_jax.data.in_context.sequences import Question, Row, SequenceFormat, stacked
+from lvm_jax.data.step_loader import slice_of_batch
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.in_context.episodes import Episode, check_episodes, controls_of
 from lvm_jax.evaluation.in_context.scores import Scores, summary
-from lvm_jax.parallel.sharding import BatchPlacement
+from lvm_jax.parallel.sharding import BatchPlacement, constrain
 
 Loss = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array]]
 
@@ -63,7 +64,8 @@ class LossControls:
                 total, weight = loss(params, {name: x[None] for name, x in row.items()})
                 return total / weight
 
-            return jax.lax.map(of_row, batch)
+            # Whole on every device, so that every host can read all of it.
+            return constrain(jax.lax.map(of_row, batch), None)
 
         self._losses = jax.jit(of_rows)
 
@@ -74,12 +76,12 @@ class LossControls:
 
     def _scores(self, params: Any, rows: Sequence[Row]) -> list[Scores]:
         count, found = self._placement.global_batch, []
+        mine = slice_of_batch(count, jax.process_index(), jax.process_count())
         for at in range(0, len(rows), count):
             some = list(rows[at : at + count])
             some += [some[-1]] * (count - len(some))
-            losses_B: Float32[np.ndarray, " B"] = np.asarray(
-                self._losses(params, self._placement.put(stacked(some)))
-            )
+            fed = self._placement.put(stacked(some[mine.start : mine.stop]))
+            losses_B: Float32[np.ndarray, " B"] = np.asarray(self._losses(params, fed))
             found += [{"loss": float(value)} for value in losses_B]
         return found[: len(rows)]
 
