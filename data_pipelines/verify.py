@@ -4,7 +4,8 @@
 
 reads every record and exits with a non-zero status at the first fault: a wrong CRC, a code out of range, a layout with
 the wrong number of images, a key used twice, an item in two splits, or a count or tokenizer that contradicts the
-manifest. Of image-text records the facets, such as texts and fonts, must not be in two splits either.
+manifest. Of image-text records the facets, such as texts and fonts, must not be in two splits either, and of pools the
+photographs, whatever source shows them. The page of a pool shows rows: pairs of a picture and its mask or words.
 
 Shape legend: M images of all sentences, N codes of an image; H, W of the page.
 """
@@ -24,10 +25,12 @@ from tqdm import tqdm
 
 from data_pipelines.build.encoding import RecordSummary, encoding_named
 from data_pipelines.build.plan import key_items
+from data_pipelines.pool_page import drawn_rows, pool_page
 from data_pipelines.text_page import text_page
 from lvm_jax import cli
 from lvm_jax.data.image_text.record import ImageText, decode_image_text
 from lvm_jax.data.image_text.store import ENCODING as IMAGE_TEXT_ENCODING
+from lvm_jax.data.in_context.pool import ENCODING as POOL_ENCODING
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.manifest import FILE_NAME, SENTENCE_ENCODING, Manifest, check_compatible
 from lvm_jax.data.records.record_file import RecordFile
@@ -197,6 +200,9 @@ def main() -> None:
         if tokenizer is None:
             records = sample_image_text(folder, args.rows, args.seed)
             page = text_page(records, args.font)
+        elif manifest.encoding == POOL_ENCODING:
+            records = drawn_rows(folder, list(manifest.splits), args.rows, args.seed)
+            page = pool_page(records, tokenizer)
         else:
             records = sample(folder, args.rows, args.seed)
             page = render_page(records, tokenizer)
@@ -276,6 +282,13 @@ def _check_split(
             raise UserError(
                 f"{where}: {facet!r} is in {other!r} too; it must be in one split: give its entry together=HELD_OUT"
             )
+    # Not by source: several annotate the same photographs.
+    other = split_of_facet.setdefault(("", sentence.shows), split) if sentence.shows else split
+    if other != split:
+        raise UserError(
+            f"{where}: {sentence.shows!r} is shown in {other!r} too; a photograph must be in one split: give all "
+            "entries that show it the same items, and together=ONE_PICTURE"
+        )
 
 
 def _check_counts(found: Report, manifest: Manifest, folder: epath.Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 from data_pipelines.build.plan import PlannedSentence
 from data_pipelines.build.recipe import Entry, Recipe
 from data_pipelines.chance import rng_of
-from data_pipelines.items import Item, Value, num_bytes
+from data_pipelines.items import Item, Mask, Value, num_bytes
 from data_pipelines.sentences import Unfit
 from data_pipelines.sources.base import BadItem, Source
+from data_pipelines.sources.masks import squash_mask
 from lvm_jax.pictures.resize import resize_and_crop
 
 CACHE_BYTES = 1 << 29
@@ -52,7 +53,7 @@ class Composed:
     Attributes:
       planned: its place in the plan.
       entry: the recipe's entry that it belongs to.
-      values: in order; pictures are squares of the recipe's size, or as they are if it is 0.
+      values: in order; pictures and masks are squares of the recipe's size, or as they are if it is 0.
       layout: the role of each value, such as `image,depth,image,depth`.
     """
 
@@ -107,8 +108,11 @@ class SentenceMaker:
         return Composed(planned, entry, [self._to_size(value) for value in values], layout)
 
     def _to_size(self, value: Value) -> Value:
-        if isinstance(value, np.ndarray) and self._recipe.image_size:
-            return resize_and_crop(value, self._recipe.image_size, self._recipe.resize)
+        size = self._recipe.image_size
+        if size and isinstance(value, np.ndarray):
+            return resize_and_crop(value, size, self._recipe.resize)
+        if size and isinstance(value, Mask):
+            return Mask(squash_mask(value.inside_HW, size))
         return value
 
 

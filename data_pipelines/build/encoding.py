@@ -2,8 +2,6 @@
 
 The shard writer knows none of them. It collects values, has the encoder encode each distinct value once, and writes the
 record that the encoder makes of each sentence. To write records for another system, add an entry to the table.
-
-Shape legend: M images, N codes of an image.
 """
 
 import dataclasses
@@ -13,23 +11,21 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-from jaxtyping import UInt
-
 from data_pipelines.build.composing import Composed
 from data_pipelines.build.image_text import ImageTextEncoder
+from data_pipelines.build.pools import PoolEncoder
 from data_pipelines.build.recipe import DEFAULT_ENCODING, Recipe
-from data_pipelines.items import Kind, Value, pictures
+from data_pipelines.build.vqgan import VqganEncoder
+from data_pipelines.items import Kind, Value
 from lvm_jax.data.image_text.record import FORMATS, IMAGE_TEXT, decode_image_text
 from lvm_jax.data.image_text.store import ENCODING as IMAGE_TEXT_ENCODING
+from lvm_jax.data.in_context.pool import ENCODING as POOL_ENCODING
+from lvm_jax.data.in_context.pool_record import POOL, decode_pool_record
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.records.record_index import Facts, Schema
-from lvm_jax.data.sentences.sentence_record import decode_example, encode_with_facts, schema_of
-from lvm_jax.data.sentences.visual_sentence import VisualSentence
+from lvm_jax.data.sentences.sentence_record import decode_example, schema_of
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import encode_images
-from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.decode import BadImage, load_image
 
 
@@ -71,6 +67,7 @@ class RecordSummary:
       key, source, category: of the record.
       values: how many; its pictures, if the encoding takes pictures.
       facets: what may not be in two splits beside its items, such as `font=DejaVuSans`.
+      shows: the photograph that it shows, which no two splits may show, whatever the source; "" if it does not say.
     """
 
     key: str
@@ -78,6 +75,7 @@ class RecordSummary:
     category: int
     values: int
     facets: tuple[str, ...] = ()
+    shows: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,71 +91,6 @@ class Encoding:
     load: Callable[[str, int], Encoder]
     read: Callable[[bytes, Manifest], RecordSummary]
     schema: Callable[[Manifest], Schema]
-
-
-class VqganEncoder:
-    """Turns pictures into codes, and sentences into records of codes.
-
-    Attributes:
-      vqgan: the tokenizer.
-      takes, fingerprint, schema: see `Encoder`.
-    """
-
-    takes = frozenset({Kind.PICTURE})
-
-    def __init__(self, vqgan_dir: str, batch_size: int = 64):
-        """Loads the tokenizer of a model folder.
-
-        Raises:
-          UserError: the folder holds no tokenizer.
-        """
-        if not vqgan_dir:
-            raise UserError(
-                "no tokenizer is given: config.encoding 'vqgan' needs --tokenizer, the folder of a trained VQGAN"
-            )
-        self.vqgan = VQGAN.from_pretrained(vqgan_dir)
-        self.fingerprint = self.vqgan.fingerprint()
-        sentences = schema_of(self.vqgan.codebook_size)
-        self.schema: Schema = sentences
-        self._id_type = sentences.id_type
-        self._folder, self._batch_size = vqgan_dir, batch_size
-
-    def check(self, recipe: Recipe) -> None:
-        """See `Encoder`: the recipe must make pictures of the tokenizer's size."""
-        size = self.vqgan.config.resolution
-        if size != recipe.image_size:
-            raise UserError(
-                f"config.image_size is {recipe.image_size}, the tokenizer {self._folder} takes {size}: "
-                "make them equal"
-            )
-
-    def manifest_fields(self) -> dict[str, Any]:
-        """See `Encoder`."""
-        return {
-            "tokenizer_fingerprint": self.fingerprint,
-            "codebook_size": self.vqgan.codebook_size,
-            "image_size": self.vqgan.config.resolution,
-            "tokens_per_image": self.vqgan.tokens_per_image,
-        }
-
-    def encode(self, values: Sequence[Value]) -> UInt[np.ndarray, "M N"]:
-        """The codes of M pictures of the tokenizer's size, N each, in raster order."""
-        images = pictures(values, "a sentence", "a VQGAN")
-        # Full batches only: a shorter last batch would compile another program, and its codes might differ.
-        codes_MN = encode_images(self.vqgan, images, self._batch_size, full_batches=True)
-        return codes_MN.astype(self._id_type)
-
-    def record(self, sentence: Composed, encoded: Sequence[np.ndarray]) -> tuple[bytes, Facts]:
-        """See `Encoder`."""
-        return encode_with_facts(
-            VisualSentence(
-                codes=np.stack(encoded),
-                source=sentence.entry.source.name,
-                category=sentence.entry.source.category,
-                key=sentence.planned.key,
-                layout=sentence.layout,
-            )
-        )
 
 
 def _read_sentence(record: bytes, manifest: Manifest) -> RecordSummary:
@@ -180,12 +113,32 @@ def _read_image_text(data: bytes, manifest: Manifest) -> RecordSummary:
     )
 
 
+def _read_pool(data: bytes, manifest: Manifest) -> RecordSummary:
+    record = decode_pool_record(data)
+    for codes in (record.picture, record.boxed, record.mask):
+        if codes is None:
+            continue
+        if len(codes) != manifest.tokens_per_image or codes.max() >= manifest.codebook_size:
+            raise CorruptRecord(
+                f"record {record.key!r} has {len(codes)} codes up to {codes.max()}, its tokenizer gives "
+                f"{manifest.tokens_per_image} below {manifest.codebook_size}"
+            )
+    return RecordSummary(
+        record.key,
+        record.source,
+        record.category,
+        1 + (record.boxed is not None),
+        shows=record.shows,
+    )
+
+
 # What a recipe's `encoding` can name.
 ENCODINGS: dict[str, Encoding] = {
     DEFAULT_ENCODING: Encoding(
         VqganEncoder, _read_sentence, lambda manifest: schema_of(manifest.codebook_size)
     ),
     IMAGE_TEXT_ENCODING: Encoding(ImageTextEncoder, _read_image_text, lambda manifest: IMAGE_TEXT),
+    POOL_ENCODING: Encoding(PoolEncoder, _read_pool, lambda manifest: POOL),
 }
 
 

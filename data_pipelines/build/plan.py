@@ -149,12 +149,18 @@ def _validation_items(recipe: Recipe, keys: Mapping[str, list[str]]) -> dict[str
     held_out = {}
     for name, of_set in entries.items():
         groups: dict[str, set[str]] = {}
+        never_train: set[str] = set()  # names of groups
         for entry in of_set:
             for key in keys[entry.name]:
-                groups.setdefault(_kept_together(entry.together, key), set()).add(key)
+                group = _kept_together(entry.together, key)
+                groups.setdefault(group, set()).add(key)
+                if entry.never_train and re.fullmatch(entry.never_train, key):
+                    never_train.add(group)
         # Validation needs one sentence of every entry, and the largest decides.
         at_least = max(entry.composer.max_items for entry in of_set)
-        held_out[name] = _hold_out(name, groups, recipe.validation_fraction, at_least)
+        others = {group: groups[group] for group in groups if group not in never_train}
+        held_out[name] = _hold_out(name, others, recipe.validation_fraction, at_least)
+        held_out[name] |= set().union(*(groups[group] for group in never_train))
     return held_out
 
 
@@ -191,8 +197,9 @@ def _plan_entry(
             items = "|".join(item.replace("%", "%25").replace("|", "%7C") for item in group)
             key = f"{entry.name}/{epoch}/{items}"
             planned.append(PlannedSentence(key, entry.name, group))
-    # An entry may have too few items for validation; `plan` refuses a split that is empty over all entries.
-    if not planned and split == "train":
+    # An entry may have too few items for validation, or be for validation alone; `plan` refuses a split that is empty
+    # over all entries.
+    if not planned and split == "train" and not entry.never_train:
         raise UserError(
             f"config.entries.{entry.name}: {len(mine)} items of {entry.source.name!r} are left for training, too few "
             "for one sentence; add items or ask for fewer in a sentence"

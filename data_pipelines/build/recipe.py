@@ -11,15 +11,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from data_pipelines import documents, sentences, sources
+from data_pipelines import documents, in_context, sentences, sources
 from data_pipelines.annotators import ANNOTATORS
 from data_pipelines.sentences import Composer
 from data_pipelines.sources import Annotated, Source
 from lvm_jax import config as config_lib
 from lvm_jax.errors import UserError
 
-SOURCES = {**sources.SOURCES, **documents.SOURCES}
-COMPOSERS = {**sentences.COMPOSERS, **documents.COMPOSERS}
+SOURCES = {**sources.SOURCES, **documents.SOURCES, **in_context.SOURCES}
+COMPOSERS = {**sentences.COMPOSERS, **documents.COMPOSERS, **in_context.COMPOSERS}
 SPLITS = ("train", "validation")
 DEFAULT_ENCODING = "vqgan"
 # The folders that a config file may ask the user for.
@@ -39,6 +39,8 @@ class Entry:
         that a photograph is in the same split for all of them. Empty: the source's own name.
       together: a regular expression. Items whose keys match it with the same first group, such as cuts of one film,
         share a split. Empty: each item stands alone.
+      never_train: a regular expression. Items whose keys match it are in validation, with all that `together` keeps
+        with them in any entry of the item set: objects of classes that training must not see, with their photographs.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Entry:
     epochs: int = 1
     items: str = ""
     together: str = ""
+    never_train: str = ""
 
     @property
     def item_set(self) -> str:
@@ -101,6 +104,12 @@ class Recipe:
         if min(self.train_shards, self.validation_shards) < 1:
             raise UserError("config.train_shards and config.validation_shards must be at least 1")
         sources = {}
+        never_train = [entry.name for entry in self.entries if entry.never_train]
+        if self.held_out and never_train:
+            raise UserError(
+                f"config.held_out names the validation items, and so does config.entries.{never_train[0]}.never_train: "
+                "use one of the two"
+            )
         for entry in self.entries:
             if sources.setdefault(entry.source.name, entry.source) != entry.source:
                 raise UserError(
@@ -132,6 +141,8 @@ class Recipe:
                 "epochs": entry.epochs,
                 "items": entry.item_set,
                 "together": entry.together,
+                # Left out where it says nothing: builds begun before there was such a field can go on.
+                **({"never_train": entry.never_train} if entry.never_train else {}),
             }
             for entry in self.entries
         }
@@ -143,9 +154,9 @@ def from_config(config: Any) -> Recipe:
     """A recipe from a ConfigDict or dict as the files in `data_pipelines/configs` build it.
 
     `entries` maps names to `{source: {kind, ...}, annotators: {role: {kind, ...}}, composer: {kind, ...}}` with
-    optional `epochs`, `items` and `together`. Kinds are looked up in `SOURCES`, `ANNOTATORS` and `COMPOSERS`. The
-    top-level keys in `FOLDERS` are the config file's own: it has built its entries from them. An entry whose source has
-    `root=""` is dropped, as the user gave no folder for it.
+    optional `epochs`, `items`, `together` and `never_train`. Kinds are looked up in `SOURCES`, `ANNOTATORS` and
+    `COMPOSERS`. The top-level keys in `FOLDERS` are the config file's own: it has built its entries from them. An entry
+    whose source has `root=""` is dropped, as the user gave no folder for it.
 
     Raises:
       UserError: an unknown key or kind (the message suggests the nearest), a value of the wrong type, or no entry left.
@@ -178,15 +189,13 @@ class _Declared:
     epochs: int = 1
     items: str = ""
     together: str = ""
+    never_train: str = ""
 
 
 def _check_entry(entry: Entry) -> None:
     where = f"config.entries.{entry.name}"
-    try:
-        groups = re.compile(entry.together).groups
-    except re.error as error:
-        raise UserError(f"{where}.together is no regular expression: {error}") from error
-    if entry.together and not groups:
+    _compiled(entry.never_train, f"{where}.never_train")
+    if entry.together and not _compiled(entry.together, f"{where}.together").groups:
         raise UserError(
             f"{where}.together is {entry.together!r}: it needs a (group) for what is shared"
         )
@@ -196,6 +205,13 @@ def _check_entry(entry: Entry) -> None:
         raise UserError(
             f"{where}.epochs is {entry.epochs}: at least 1; remove the entry to leave it out"
         )
+
+
+def _compiled(pattern: str, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{where} is no regular expression: {error}") from error
 
 
 def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
@@ -209,7 +225,15 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
         )
         source = Annotated(source, annotators)
     composer = _build(declared.composer, COMPOSERS, f"{where}.composer")
-    return Entry(name, source, composer, declared.epochs, declared.items, declared.together)
+    return Entry(
+        name,
+        source,
+        composer,
+        declared.epochs,
+        declared.items,
+        declared.together,
+        declared.never_train,
+    )
 
 
 def _with_kinds(part: Any) -> Any:

@@ -1,12 +1,13 @@
 """Segmentation masks stored as indexed PNGs: a pixel's value is its id.
 
-Shape legend: H, W of a mask; H2, W2 of the shrunk one.
+Shape legend: H, W of a mask; H2, W2 of the shrunk one, R, R if it is a square.
 """
 
 import cv2
 import numpy as np
 from etils import epath
-from jaxtyping import Int32, UInt8
+from jaxtyping import Bool, Int32, UInt8
+from PIL import Image
 
 from data_pipelines.sources.base import BadItem
 from lvm_jax.errors import UserError
@@ -61,3 +62,9 @@ def shrink_ids(ids: Int32[np.ndarray, "H W"], size: tuple[int, int]) -> Int32[np
     if ids.shape == size:
         return ids
     return cv2.resize(ids, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def squash_mask(inside: Bool[np.ndarray, "H W"], side: int) -> Bool[np.ndarray, "R R"]:
+    """The mask as a square of `side`: a pixel is inside if at least half of what it covers is."""
+    shares = Image.fromarray(inside.astype(np.float32)).resize((side, side), Image.Resampling.BOX)
+    return np.asarray(shares) >= 0.5

@@ -269,7 +269,7 @@ def prepare(config: Experiment, workdir: epath.Path) -> Run:
     data = config.data
     if not data.shards:
         raise UserError(
-            "config.data.shards is empty: name a folder that data_pipelines.build_pools wrote"
+            "config.data.shards is empty: name a folder that data_pipelines.build_uvd wrote"
         )
     if not data.text_tokenizer:
         raise UserError("config.data.text_tokenizer is empty: name the folder of a text tokenizer")

@@ -115,12 +115,10 @@ class RowMaker:
         Raises:
           UserError: more bad records than the store allows.
         """
-        records = []
-        for i in (*drawn.examples, drawn.query):
-            record = self._store.record(i)
-            if record is None:
-                return None
-            records.append(record)
+        numbers = (*drawn.examples, drawn.query)
+        records = [record for record in self._store.records(numbers) if record is not None]
+        if len(records) < len(numbers):
+            return None
         pairs = drawer.pairs(drawn, records)
         try:
             row = self._form.row(pairs, self._room)

@@ -5,6 +5,7 @@ Shape legend: N records, M of one pool, C classes.
 
 import dataclasses
 import threading
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -85,20 +86,26 @@ class PoolStore:
         """How many different bad records this process has met so far."""
         return self._records.corrupt
 
-    def record(self, i: int) -> PoolRecord | None:
-        """Record `i`; None for a bad one, which is counted and logged.
+    def records(self, numbers: Sequence[int]) -> list[PoolRecord | None]:
+        """Records by their numbers; None for a bad one, which is counted and logged.
 
         Raises:
           UserError: more than `max_corrupt` bad records, or an index that does not describe its shard.
         """
-        (frame,) = self._records.read(np.array([i]))
-        if frame is None:
-            return None
-        try:
-            return decode_pool_record(frame[DATA_AT:-TAIL_BYTES])
-        except CorruptRecord as error:
-            self.count_corrupt(i, str(error))
-            return None
+        found: list[PoolRecord | None] = []
+        for i, frame in zip(numbers, self._records.read(np.array(numbers)), strict=True):
+            record = None
+            if frame is not None:
+                try:
+                    record = decode_pool_record(frame[DATA_AT:-TAIL_BYTES])
+                except CorruptRecord as error:
+                    self.count_corrupt(i, str(error))
+            found.append(record)
+        return found
+
+    def record(self, i: int) -> PoolRecord | None:
+        """One of `records`."""
+        return self.records([i])[0]
 
     def count_corrupt(self, i: int, why: str) -> None:
         """Counts record `i` as bad, once; see `RecordStore.count_corrupt`."""

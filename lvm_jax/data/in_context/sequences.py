@@ -16,6 +16,7 @@ Shapes: L tokens of a row, N codes of a picture, B rows.
 import dataclasses
 import enum
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
@@ -81,8 +82,8 @@ class Row:
     attributes: Int32[np.ndarray, " L"]
 
 
-# The columns of a row while it is made: tokens, attributes, weights.
-_Piece = tuple[list[int], int, list[float]]
+# A row while it is made: ids that have one attribute and one loss weight.
+_Piece = tuple[Sequence[int] | Int[np.ndarray, " n"], int, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,9 +163,11 @@ class SequenceFormat:
     def prompt(self, examples: Sequence[Pair], query: Pair) -> Row:
         """A row up to the delimiter of the query's answer, which is to be drawn; its own is not read."""
         pieces = [piece for pair in examples for piece in self._pair(pair, False)]
-        category, picture, (ids, attribute, _), _ = self._pair(self._unanswered(query), True)
-        pieces += [category, picture, (ids[:1], attribute, [0.0])]
-        return self._joined(pieces, sum(len(piece[0]) for piece in pieces))
+        category, begin, picture, (ids, attribute, _), *_ = self._pair(
+            self._unanswered(query), True
+        )
+        pieces += [category, begin, picture, (ids, attribute, 0.0)]
+        return self._joined(pieces, sum(len(ids) for ids, _, _ in pieces))
 
     def _unanswered(self, query: Pair) -> Pair:
         blank = np.zeros(self.tokens_per_image, np.int32)
@@ -184,24 +187,23 @@ class SequenceFormat:
         return vocabulary.mask("text", "pad", *brackets)
 
     def _pair(self, pair: Pair, is_query: bool) -> list[_Piece]:
-        """Category, picture, answer, end."""
+        """Category, beginning and codes of the picture, beginning of the answer, the answer, end."""
         special, question = self.words.vocabulary.special, pair.question
         says = question is Question.CAPTIONING
-        picture = [special("boi"), *self._codes(pair.picture, "picture")]
-        if isinstance(pair.answer, Words):
-            answer, learnt = self._said(pair.answer)
-        else:
-            answer, learnt = self._codes(pair.answer, "mask"), self.tokens_per_image
-        weights = [0.0] + [self.output_weight] * learnt
-        weights += [0.0] * (1 + len(answer) - len(weights))
         about = self._attribute(question, False, Attribute.INPUT, is_query)
         name = self._attribute(question, True, Attribute.INPUT, is_query)
         out = self._attribute(question, says, Attribute.OUTPUT, is_query)
+        if isinstance(pair.answer, Words):
+            learnt, rest = self._said(pair.answer)
+        else:
+            learnt, rest = self._codes(pair.answer, "mask"), []
         return [
-            (self._category(pair.category), name, [0.0] * self.category_room),
-            (picture, about, [0.0] + [self.input_weight] * self.tokens_per_image),
-            ([special("bot" if says else "boi"), *answer], out, weights),
-            ([special("eoc")], out, [0.0]),
+            (self._category(pair.category), name, 0.0),
+            ([special("boi")], about, 0.0),
+            (self._codes(pair.picture, "picture"), about, self.input_weight),
+            ([special("bot" if says else "boi")], out, 0.0),
+            (learnt, out, self.output_weight),
+            ([*rest, special("eoc")], out, 0.0),
         ]
 
     def _attribute(self, question: Question, is_text: bool, role: Attribute, is_query: bool) -> int:
@@ -210,7 +212,7 @@ class SequenceFormat:
             question.value | modality | role | (Attribute.QUERY if is_query else Attribute.EXAMPLE)
         )
 
-    def _codes(self, codes: Int[np.ndarray, " N"], what: str) -> list[int]:
+    def _codes(self, codes: Int[np.ndarray, " N"], what: str) -> Int[np.ndarray, " N"]:
         image = self.words.vocabulary["image"]
         if codes.shape != (self.tokens_per_image,):
             raise UserError(
@@ -222,18 +224,18 @@ class SequenceFormat:
                 f"a {what} has codes {codes.min()}..{codes.max()}, and the vocabulary has {len(image)}: encode it with "
                 "the tokenizer that the vocabulary was made for"
             )
-        return (codes.astype(np.int64) + image.start).tolist()
+        return codes.astype(np.int32) + image.start
 
-    def _said(self, words: Words) -> tuple[list[int], int]:
-        """Padded ids of words, and how many of them are learnt: all, and the first pad."""
+    def _said(self, words: Words) -> tuple[list[int], list[int]]:
+        """Ids of words with the first pad, which are learnt, and the other pads."""
         ids, room = self.words.encode(words), self.tokens_per_image
         if len(ids) > room:
             raise UserError(
                 f"the caption {words.caption[:40]!r} with {len(words.boxes)} boxes has {len(ids)} tokens and room for "
                 f"{room}: shorten it, or leave out boxes"
             )
-        pads = [self.words.vocabulary.pad] * (room - len(ids))
-        return ids + pads, min(len(ids) + 1, room)
+        padded = ids + [self.words.vocabulary.pad] * (room - len(ids))
+        return padded[: len(ids) + 1], padded[len(ids) + 1 :]
 
     def _category(self, name: str) -> list[int]:
         if name and not self.category_room:
@@ -247,17 +249,24 @@ class SequenceFormat:
         return ids + [self.words.vocabulary.pad] * (self.category_room - len(ids))
 
     def _joined(self, pieces: Sequence[_Piece], length: int) -> Row:
-        tokens = [id for ids, _, _ in pieces for id in ids]
-        attributes = [value for ids, value, _ in pieces for _ in ids]
-        weights = [weight for _, _, found in pieces for weight in found]
-        used = len(tokens)
-        rest = [0] * (length - used)
+        lengths = [len(ids) for ids, _, _ in pieces]
+        used = sum(lengths)
+
+        def filled(values: Sequence[float], fill: int, kind: type) -> Any:
+            column = np.full(length, fill, kind)
+            column[:used] = np.repeat(np.array(values, kind), lengths)
+            return column
+
+        tokens = np.full(length, self.words.vocabulary.pad, np.int32)
+        tokens[:used] = np.concatenate(
+            [np.zeros(0, np.int32), *(np.array(ids, np.int32) for ids, _, _ in pieces)]
+        )
         return Row(
-            np.array(tokens + [self.words.vocabulary.pad] * len(rest), np.int32),
-            np.array([1] * used + rest, np.int32),
+            tokens,
+            filled([1] * len(pieces), 0, np.int32),
             np.arange(length, dtype=np.int32),
-            np.array(weights + rest, np.float32),
-            np.array(attributes + rest, np.int32),
+            filled([weight for _, _, weight in pieces], 0, np.float32),
+            filled([attribute for _, attribute, _ in pieces], 0, np.int32),
         )
 
     def pairs(self, tokens: Int[np.ndarray, " L"]) -> list[tuple[np.ndarray, np.ndarray]]:

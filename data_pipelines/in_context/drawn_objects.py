@@ -1,0 +1,180 @@
+"""Drawn things with exact truth in masks, boxes and words, made when they are asked for.
+
+A scene has two or three things, each in a quarter of its own, so that none covers another and "on the upper left" is
+true. Every word of a caption follows from how the thing was drawn.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+from data_pipelines.chance import rng_of
+from data_pipelines.hues import HUES, rgb_of
+from data_pipelines.in_context.keys import object_key, parts_of, picture_id
+from data_pipelines.items import Boxes, Item, Mask, Text
+from data_pipelines.synthetic.drawn import SUPERSAMPLING, Drawing, Thing, draw
+from data_pipelines.synthetic.grounds import random_ground
+from data_pipelines.synthetic.outlines import OUTLINES
+from lvm_jax.data.sentences.visual_sentence import Category
+from lvm_jax.data.splits import stable_fraction
+from lvm_jax.errors import UserError
+
+_LEAST_SIZE = 16
+# What tells things apart, in the order of words.
+_WORDS = ("texture", "colour", "form")
+_TEXTURES = ("plain", "striped")
+# Radii of a small and of a large thing, in sides of the picture: nothing lies between them.
+_RADII = {"small": (0.10, 0.13), "large": (0.18, 0.23)}
+# The centres of the quarters; a thing stays inside its own.
+_QUARTERS = {
+    "upper left": (0.25, 0.25),
+    "upper right": (0.75, 0.25),
+    "lower left": (0.25, 0.75),
+    "lower right": (0.75, 0.75),
+}
+_DEPTH = 5.0  # of all things: none is in front of another
+_LIGHT = (0.0, 0.3, 0.954)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnObjects:
+    """`count` objects, each of a scene of its own: `{"image", "mask", "boxes", "class", "caption", "shows"}`.
+
+    The other things of a scene are of other classes. A class that training must not see stands in no scene of training,
+    not even beside another.
+
+    Attributes:
+      count: objects of seen classes; each class is as frequent as the others.
+      held_out: objects of unseen classes.
+      class_words: what tells classes apart: some of texture, colour, form. "red ring" is a class of colour and form.
+      unseen: names of classes that training must not see, or "" for a share of all.
+      unseen_share: of the classes, picked by a hash of their names, if `unseen` names none.
+      things: fewest and most in a scene.
+      size: of the square picture, pixels.
+      plain_ground: a single colour behind the things, not a pattern.
+      seed: of the scenes.
+    """
+
+    count: int = 10_000
+    held_out: int = 500
+    class_words: tuple[str, ...] = ("colour", "form")
+    unseen: tuple[str, ...] = ()
+    unseen_share: float = 0.25
+    things: tuple[int, ...] = (2, 3)
+    size: int = 64
+    plain_ground: bool = False
+    seed: int = 0
+    name: str = "drawn_objects"
+    licence: str = "Apache-2.0"
+    origin: str = "drawn by data_pipelines.synthetic.drawn"
+    category: int = Category.ANNOTATED_IMAGE
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.held_out < 0 or self.size < _LEAST_SIZE:
+            raise UserError(
+                f"count is {self.count}, held_out {self.held_out}, size {self.size}: at least 1 object, none or more "
+                f"held out, and at least {_LEAST_SIZE} pixels"
+            )
+        if len(self.things) != 2 or not 1 <= self.things[0] <= self.things[1] <= len(_QUARTERS):
+            raise UserError(
+                f"things is {self.things}: fewest and most in a scene, from 1 to {len(_QUARTERS)}"
+            )
+        if not self.class_words or not set(self.class_words) <= set(_WORDS):
+            raise UserError(f"class_words is {self.class_words}: some of {', '.join(_WORDS)}")
+        seen, unseen = self.classes()
+        wrong = sorted(set(self.unseen) - set(unseen))
+        if wrong:
+            raise UserError(f"unseen has {wrong[0]!r}, which is no class: one is {seen[0]!r}")
+        if len(seen) < self.things[1] or (self.held_out and not unseen):
+            raise UserError(
+                f"{len(seen)} classes are seen and {len(unseen)} unseen: a scene needs {self.things[1]} seen ones, and "
+                "held-out objects an unseen one; change unseen, unseen_share or held_out"
+            )
+
+    @property
+    def root(self) -> str:
+        """Names the scenes: entries of one seed show the same ones, and must hold out the same."""
+        return f"drawn objects of seed {self.seed}, {self.name}"
+
+    def classes(self) -> tuple[list[str], list[str]]:
+        """The names of the classes that are seen, and of those that are not."""
+        chosen = [word for word in _WORDS if word in self.class_words]
+        values = {"texture": _TEXTURES, "colour": tuple(HUES), "form": tuple(OUTLINES)}
+        names = [" ".join(words) for words in itertools.product(*(values[w] for w in chosen))]
+        unseen = set(self.unseen) & set(names)
+        if not self.unseen:
+            # The lowest hashes, for the exact number.
+            ordered = sorted(names, key=lambda name: (stable_fraction(name), name))
+            unseen = set(ordered[: round(self.unseen_share * len(names))])
+        return [n for n in names if n not in unseen], [n for n in names if n in unseen]
+
+    def keys(self) -> list[str]:
+        """See `keys`; a picture is a number, and its object the class."""
+        seen, unseen = self.classes()
+        found = [object_key(f"{i:07d}", seen[i % len(seen)], False) for i in range(self.count)]
+        # Numbers go on, so that no two scenes share one.
+        numbers = range(self.count, self.count + self.held_out)
+        found += [object_key(f"{i:07d}", unseen[i % len(unseen)], True) for i in numbers]
+        return sorted(found)
+
+    def load(self, key: str) -> Item:
+        """One object with its scene; see `Source`."""
+        rng = rng_of(self.seed, "object", self.name, key)
+        scene, name = parts_of(key)
+        seen, unseen = self.classes()
+        others = [other for other in seen if other != name]
+        more = int(rng.integers(self.things[0], self.things[1] + 1)) - 1
+        names = [name, *(others[i] for i in rng.choice(len(others), more, replace=False))]
+        quarters = [tuple(_QUARTERS)[i] for i in rng.permutation(len(_QUARTERS))]
+        placed = [
+            self._thing(one, quarter, rng) for one, quarter in zip(names, quarters, strict=False)
+        ]
+        ground = random_ground(rng, SUPERSAMPLING * self.size)
+        if self.plain_ground:
+            ground[:] = ground[0, 0]
+        things = tuple(thing for thing, _ in placed)
+        frame = draw(Drawing(things, ground, _LIGHT, haze=0.6), self.size)
+        return {
+            "image": [frame.image],
+            "mask": [Mask(frame.segmentation == 1)],
+            "boxes": [Boxes(frame.boxes[:1], (name,))],
+            "class": [Text(name)],
+            "caption": [Text(placed[0][1])],
+            "shows": [Text(picture_id(self.name, scene))],
+            "unseen": [Text(name)] if name in unseen else [],
+        }
+
+    def _thing(self, name: str, quarter: str, rng: np.random.Generator) -> tuple[Thing, str]:
+        """A thing of a class, and what is true of it."""
+        said = self._words(name, rng)
+        size = tuple(_RADII)[int(rng.integers(len(_RADII)))]
+        radius = float(rng.uniform(*_RADII[size]))
+        x, y = (float(c + rng.uniform(-1, 1) * (0.24 - radius)) for c in _QUARTERS[quarter])
+        hue, saturation, value, turn, stripes = rng.random(5).tolist()
+        thing = Thing(
+            kind=said["form"],
+            colour=rgb_of(
+                HUES[said["colour"]] + 8 * hue - 4, 0.8 + 0.2 * saturation, 0.8 + 0.2 * value
+            ),
+            x=x,
+            y=y,
+            radius=radius,
+            turn=2 * math.pi * turn,
+            depth=_DEPTH,
+            stripes=0.35 + 0.2 * stripes if said["texture"] == "striped" else 0.0,
+        )
+        texture = "striped " if said["texture"] == "striped" else ""
+        caption = f"a {size} {texture}{said['colour']} {said['form']} on the {quarter}"
+        return thing, caption
+
+    def _words(self, name: str, rng: np.random.Generator) -> dict[str, str]:
+        """Texture, colour and form of a class; what its name leaves open is drawn."""
+        drawn = {
+            "texture": _TEXTURES[0],  # stripes only where they tell classes apart
+            "colour": tuple(HUES)[int(rng.integers(len(HUES)))],
+            "form": tuple(OUTLINES)[int(rng.integers(len(OUTLINES)))],
+        }
+        chosen = [word for word in _WORDS if word in self.class_words]
+        return drawn | dict(zip(chosen, name.split(), strict=True))
