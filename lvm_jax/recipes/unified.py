@@ -328,7 +328,7 @@ def open_batches(config: Experiment, form: SequenceFormat) -> InContextLoader:
 def held_out(
     config: Experiment, form: SequenceFormat, question: Question, limit: int
 ) -> InContextEvalLoader:
-    """The held-out rows of one question."""
+    """The held-out rows of one question; classes with too few pictures for its examples are left out."""
     return InContextEvalLoader(
         config.data.shards,
         config.evaluation.split,

@@ -24,17 +24,18 @@ from pool_fakes import CODES, PER_IMAGE, records, write_pool
 from text_fakes import FOLDER as TEXT
 
 UNIFIED = RECIPES["unified"]
+PAIR = (PER_IMAGE + 1, PER_IMAGE + 2)
 ARGUMENT = f"debug,text=400,image={CODES},bins=11,tokens={PER_IMAGE},runlocal"
 
 
 def configured(shards="", text=TEXT, **changes):
     config = experiment("unified", ARGUMENT)
-    rows = dataclasses.replace(config.rows, shots=(0.0, 1.0), category={"none": 1.0})
+    rows = dataclasses.replace(config.rows, shots=(1.0, 1.0), category={"none": 1.0})
     model = dataclasses.replace(config.model, max_position_embeddings=160)
     data = dataclasses.replace(config.data, shards=str(shards), text_tokenizer=str(text))
     evaluation = dataclasses.replace(config.evaluation, rows=8, episodes=4)
     form = dataclasses.replace(config.format, category_room=0)
-    moe = {"dispatch": "all_experts", "spans": ()}
+    moe = {"dispatch": "spans", "spans": PAIR}
     model = dataclasses.replace(model, moe=dataclasses.replace(model.moe, **moe))
     whole = {"rows": rows, "model": model, "data": data, "evaluation": evaluation, "format": form}
     return dataclasses.replace(config, **whole | changes)
@@ -102,13 +103,10 @@ def changed(part, **fields):
     )
 
 
-def with_spans(**moe):
+def with_spans(spans):
     config = configured()
-    moe = dataclasses.replace(config.model.moe, dispatch="spans", **moe)
+    moe = dataclasses.replace(config.model.moe, spans=spans)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, moe=moe))
-
-
-PAIR = (PER_IMAGE + 1, PER_IMAGE + 2)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +116,10 @@ PAIR = (PER_IMAGE + 1, PER_IMAGE + 2)
         (changed("data", one_question=False), r"'task_balanced' and config.data.one_question is"),
         (changed("optimizer", weights=(1.0,)), r"weights has 1 numbers for the questions segm"),
         (changed("optimizer", clip_norm=0.5), r"clip_norm=0.5 with gradients of norm 1.0"),
-        (with_spans(spans=(3, 4)), r"moe.spans is \(3, 4\) and pairs have \(25, 26\)"),
+        (with_spans((3, 4)), r"moe.spans is \(3, 4\) and pairs have \(25, 26\)"),
         (
             dataclasses.replace(
-                with_spans(spans=PAIR),
+                configured(),
                 data=changed("data", one_question=False).data,
                 optimizer=changed("optimizer", kind="adamw").optimizer,
             ),

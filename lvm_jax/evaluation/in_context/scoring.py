@@ -24,7 +24,7 @@ from lvm_jax.tasks.in_context import InContextTask, name_of
 
 @dataclasses.dataclass(frozen=True)
 class PoolQuestions:
-    """Which episodes to ask.
+    """Which episodes to ask; classes with too few pictures for the examples are left out.
 
     Attributes:
       shards: of pools, written with the decoder's image tokenizer.
