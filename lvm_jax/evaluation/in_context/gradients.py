@@ -17,7 +17,8 @@ Loss = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array]]
 
 
 class QuestionGradients:
-    """NAME/PART for the norm of a question's gradient, and A.B/PART for the cosine between those of two questions.
+    """NAME/PART for the norm of a question's gradient, and A.B/PART for the cosine between those of two questions,
+    in the order of the alphabet.
 
     A part is "all", or a module of a block with the block's number: "attention/0", "mlp/0", "attention/1", ...
 
@@ -38,7 +39,7 @@ class QuestionGradients:
                 return total / jnp.maximum(weight, 1.0)
 
             grads = {name: jax.grad(mean)(params, batch) for name, batch in given.items()}
-            pairs = itertools.combinations_with_replacement(grads, 2)
+            pairs = itertools.combinations_with_replacement(sorted(grads), 2)
             return {(one, two): _products(grads[one], grads[two], period) for one, two in pairs}
 
         self._products, self._batches = jax.jit(products), batches
