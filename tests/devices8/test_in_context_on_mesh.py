@@ -25,7 +25,8 @@ WAYS = {
 
 def trained(config, mesh):
     """Metrics and state after a batch of each question."""
-    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, decay_steps=10)
+    # A large eps: otherwise the first steps divide gradients that are rounding alone by their own size.
+    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, decay_steps=10, eps=1e-2)
     balance = TaskBalance((0.7, 0.3))
     tx = make_task_balanced_optimizer(optimizer, balance, cosine(optimizer))
     task, placement = InContextTask(config, tx, seq_len=LENGTH - 1), BatchPlacement(mesh, ROWS)
@@ -48,6 +49,4 @@ def test_a_mesh_with_experts_trains_as_one_device(way):
     up = many["params"]["layers"]["places"][1]["mlp"]["up"][...]
     assert up.sharding.spec == P(None, "expert", "fsdp")
     for x, y in zip(jax.tree.leaves(many["params"]), jax.tree.leaves(one["params"]), strict=True):
-        # Adam's first steps divide small gradients by their own size.
-        ours, theirs = np.asarray(x), np.asarray(y)
-        assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs)
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)

@@ -17,10 +17,11 @@ Loss = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array]]
 
 
 class QuestionGradients:
-    """NAME/PART for the norm of a question's gradient, and A.B/PART for the cosine between those of two questions,
-    in the order of the alphabet.
+    """Norms of the questions' gradients, and cosines between them.
 
-    A part is "all", or a module of a block with the block's number: "attention/0", "mlp/0", "attention/1", ...
+    NAME/PART is the norm of a question's gradient, and A.B/PART, with A before B in the alphabet, the cosine between
+    those of two questions. A part is "all", or a module of a block with the block's number: "attention/0", "mlp/0",
+    "attention/1", ...
 
     Args:
       loss: (params, batch) -> (sum, weight), such as `DecoderTask.loss`.
