@@ -61,6 +61,11 @@ class Mask:
 
     inside_HW: Bool[np.ndarray, "H W"]
 
+    @property
+    def picture(self) -> Picture:
+        """White inside, black outside."""
+        return np.repeat(self.inside_HW[..., None].astype(np.uint8) * 255, 3, axis=2)
+
 
 # A bare array is a picture: nearly all values are pictures, and a wrapper would add nothing.
 Value = Picture | Text | Boxes | Mask
@@ -111,6 +116,15 @@ def pictures(values: Sequence[Value], what: str, taker: str) -> list[Picture]:
     """
     refuse_other_kinds(values, (Kind.PICTURE,), what, taker)
     return [value for value in values if isinstance(value, np.ndarray)]
+
+
+def drawn(values: Sequence[Value]) -> list[Value]:
+    """What a tokenizer of pictures sees: pictures, and masks as pictures; no text."""
+    return [
+        value.picture if isinstance(value, Mask) else value
+        for value in values
+        if not isinstance(value, Text)
+    ]
 
 
 def num_bytes(value: Value) -> int:

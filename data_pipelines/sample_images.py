@@ -6,8 +6,9 @@ r"""Writes pictures of a recipe's sentences as PNGs, to train a tokenizer for th
         --config.data.images=PICTURES --config.data.held_out=PICTURES/validation.txt
 
 They come from the first sentences of the plan. The plan is shuffled over the entries, so each source gets the share
-that it has in the shards, and pictures are resized and cropped in the same way. `PICTURES/train/ENTRY/NUMBER-PLACE.png`
-come from the training split, `PICTURES/validation/...` from the validation split.
+that it has in the shards, and pictures are resized and cropped in the same way; masks are white on black.
+`PICTURES/train/ENTRY/NUMBER-PLACE.png` come from the training split, `PICTURES/validation/...` from the validation
+split.
 """
 
 import os
@@ -25,7 +26,7 @@ from data_pipelines.build.composing import Composed, ItemCache, SentenceMaker, T
 from data_pipelines.build.plan import PlannedSentence, plan
 from data_pipelines.build.recipe import SPLITS, Recipe, from_config
 from data_pipelines.build.shard_writer import needs_space
-from data_pipelines.items import pictures
+from data_pipelines.items import drawn, pictures
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 
@@ -68,7 +69,7 @@ def sample_images(
                 folder = partial / split / sentence.entry.name
                 folder.mkdir(parents=True, exist_ok=True)
                 what = f"sentence {sentence.planned.key!r}"
-                images_of_it = pictures(sentence.values, what, "a sample of images")
+                images_of_it = pictures(drawn(sentence.values), what, "a sample of images")
                 for place, image in enumerate(images_of_it):
                     Image.fromarray(image).save(folder / f"{number:06d}-{place:02d}.png")
                 counts[split] += len(images_of_it)

@@ -13,7 +13,7 @@ from data_pipelines.build.composing import Composed
 from data_pipelines.build.recipe import Recipe
 from data_pipelines.build.vqgan import VqganEncoder
 from data_pipelines.in_context import About
-from data_pipelines.items import Kind, Mask, Picture, Text, Value
+from data_pipelines.items import Kind, Text, Value, drawn
 from lvm_jax.data.in_context.pool_record import MOST_CODES, POOL, PoolRecord, encode_pool_record
 from lvm_jax.data.records.record_index import Facts, Schema
 from lvm_jax.data.sentences.visual_sentence import expand_layout
@@ -60,8 +60,7 @@ class PoolEncoder:
 
     def encode(self, values: Sequence[Value]) -> list[Any]:
         """The codes of each picture and mask, the words of each text."""
-        drawn = [_picture(value) for value in values if not isinstance(value, Text)]
-        codes_MN = iter(self._codes.encode(drawn))
+        codes_MN = iter(self._codes.encode(drawn(values)))
         return [value.words if isinstance(value, Text) else next(codes_MN) for value in values]
 
     def record(self, sentence: Composed, encoded: Sequence[Any]) -> tuple[bytes, Facts]:
@@ -86,13 +85,6 @@ class PoolEncoder:
                 category=int(source.category),
             )
         )
-
-
-def _picture(value: Value) -> Picture:
-    if isinstance(value, Mask):
-        return np.repeat(np.where(value.inside_HW, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
-    picture: Picture = value  # pyright: ignore[reportAssignmentType] (the writer let nothing else through)
-    return picture
 
 
 def _int32(codes: Any) -> Any:

@@ -259,6 +259,28 @@ def test_mixed_batches_ask_both_questions(folder):
     assert set(asked.tolist()) == {1, 2}
 
 
+def test_a_style_changes_at_its_step(folder):
+    """Classes before all pairs, then before examples, then none; and the queries go on as they would."""
+    shots = (0, 1, 0, 0)
+    later = [(mode, RowStyle(shots=shots, category={mode: 1})) for mode in ("examples", "none")]
+    changing = loader(
+        folder,
+        style=RowStyle(shots=(1, 0, 0, 1), category={"all": 1}),
+        later=[(3, later[0][1]), (5, later[1][1])],
+    )
+    named = []
+    for step in range(7):
+        batch = changing.batch_at(step)
+        assert batch["tokens"].shape[1] == 4 * FORM.pair_length
+        pairs = [read(row) for row in batch["tokens"]]
+        named.append({(bool(p[0][2]), bool(p[-1][2])) for p in pairs})
+        queries = [p[-1][0] for p in pairs]
+        assert queries == [read(row)[-1][0] for row in loader_of(folder).batch_at(step)["tokens"]]
+    assert named == [{(True, True)}] * 3 + [{(True, False)}] * 2 + [{(False, False)}] * 2
+    with pytest.raises(UserError, match=r"styles change at steps \[5, 3\]"):
+        loader(folder, later=[(5, STYLE), (3, STYLE)])
+
+
 def test_questions_come_by_the_root_of_their_records(folder):
     found = loader(folder)
     root = np.sqrt([45, 30])

@@ -27,6 +27,7 @@ from data_pipelines.in_context import (
 )
 from data_pipelines.items import Boxes, Mask, Text
 from data_pipelines.pool_page import drawn_rows, pool_page
+from data_pipelines.sample_images import sample_images
 from data_pipelines.sentences import SingleImage
 from data_pipelines.sentences.base import Unfit
 from data_pipelines.sources import BadItem
@@ -392,6 +393,9 @@ def test_regions_of_visual_genome(visual_genome):
     assert found["class"][0].words == "cat"
     assert found["boxes"][0].corners_N4.tolist() == [[10, 10, 50, 50]]
     assert found["shows"][0].words == "coco/000000000001.jpg"
+    # Both folders are looked into: the published json files disagree.
+    (visual_genome / "VG_100K").rename(visual_genome / "VG_100K_2")
+    assert source.load(keys[1])["shows"][0].words == "coco/vg_6"
     with_people = genome(visual_genome, aliases=("man.n.01=hot dog",))
     assert len(with_people.keys()) == 4
     with pytest.raises(UserError, match=r"aliases has 'man\.n\.01=person': write synset=name"):
@@ -444,6 +448,16 @@ def test_recipes_without_it_keep_their_identity(coco):
 
 
 # Shards.
+
+
+def test_a_tokenizer_for_a_pool_learns_from_its_pictures_and_masks(tmp_path):
+    counts = sample_images(recipe(), tmp_path / "out", images=20)
+    assert sum(counts.values()) >= 20
+    found = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out").rglob("*.png"))]
+    assert len(found) % 3 == 0
+    for image, boxed, mask in zip(found[::3], found[1::3], found[2::3], strict=True):
+        assert set(np.unique(mask)) == {0, 255}
+        assert (image != boxed).any()
 
 
 SMALL = DrawnObjects(count=24, held_out=6, class_words=("form",), size=16, things=(2, 2))

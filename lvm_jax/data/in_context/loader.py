@@ -21,6 +21,7 @@ How a step leads to its rows, without the steps before it and on any number of p
 Shape legend: B rows of this process, L tokens of a row.
 """
 
+import bisect
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -64,7 +65,7 @@ class RowMaker:
     Args:
       store: of the records.
       form: of a row.
-      style: what rows show.
+      styles: what rows show; all have room for the most examples of any.
       questions: that are asked.
       positions: of the decoder; 0: not compared.
       tokenizer_fingerprint: of the VQGAN that reads and draws the codes; None: not compared.
@@ -78,7 +79,7 @@ class RowMaker:
         self,
         store: PoolStore,
         form: SequenceFormat,
-        style: RowStyle,
+        styles: Sequence[RowStyle],
         questions: Sequence[Question],
         positions: int = 0,
         tokenizer_fingerprint: str | None = None,
@@ -90,20 +91,25 @@ class RowMaker:
             tokenizer_fingerprint=tokenizer_fingerprint,
         )
         self._store, self._form = store, form
-        self._room = style.most_examples + 1
+        most = max(style.most_examples for style in styles)
+        self._room = most + 1
         length = self._room * form.pair_length
         if positions and length > positions:
             raise UserError(
-                f"{style.most_examples} examples and a query have {length} tokens, the decoder {positions} positions: "
-                f"show at most {max(0, positions // form.pair_length - 1)} examples, or give it more positions"
+                f"{most} examples and a query have {length} tokens, the decoder {positions} positions: show at most "
+                f"{max(0, positions // form.pair_length - 1)} examples, or give it more positions"
             )
-        if style.names_classes and not form.category_room:
+        for style in styles:
+            self._check(style, questions)
+
+    def _check(self, style: RowStyle, questions: Sequence[Question]) -> None:
+        if style.names_classes and not self._form.category_room:
             raise UserError(
                 "the style writes classes before pairs and the format has no room for them: set category_room, or "
                 "category={'none': 1}"
             )
         says_fields = style.say_category or style.boxes == "text"
-        if says_fields and Question.CAPTIONING in questions and not form.words.has_brackets:
+        if says_fields and Question.CAPTIONING in questions and not self._form.words.has_brackets:
             raise UserError(
                 "words say the class or boxes, and the vocabulary has no brackets: make it with "
                 "Vocabulary.unified(bins=1001), or use say_category=False and another mode of boxes"
@@ -170,6 +176,7 @@ class InContextLoader(StepLoader):
         process_index: int = 0,
         process_count: int = 1,
         *,
+        later: Sequence[tuple[int, RowStyle]] = (),
         questions: Sequence[Question] = QUESTIONS,
         one_question: bool = True,
         shares: Mapping[str, float] | None = None,
@@ -192,6 +199,8 @@ class InContextLoader(StepLoader):
           seed: of every draw.
           process_index: which slice of the global batch this process reads.
           process_count: number of slices.
+          later: (step, style): from that step on rows have another style, such as classes before examples only, then
+            none.
           questions: to ask.
           one_question: all rows of a batch ask the same and have equally many examples, on all processes ("unmixed").
             Otherwise questions are dealt to rows, and a batch has no `question`.
@@ -210,17 +219,27 @@ class InContextLoader(StepLoader):
         """
         self._store = PoolStore(shards, split, max_corrupt=max_corrupt)
         self.questions = tuple(questions)
+        self._changes = [step for step, _ in later]
+        if self._changes != sorted(set(self._changes)) or min(self._changes, default=1) < 1:
+            raise UserError(
+                f"styles change at steps {self._changes}: from 1 on, each later than the last"
+            )
+        styles = (style, *(style for _, style in later))
         self._maker = RowMaker(
-            self._store, form, style, self.questions, positions, tokenizer_fingerprint
+            self._store, form, styles, self.questions, positions, tokenizer_fingerprint
         )
+        most = max(style.most_examples for style in styles)
         pools = [
-            Pool.of(self._store, question, examples=style.most_examples, side=side, fewest=fewest)
+            Pool.of(self._store, question, examples=most, side=side, fewest=fewest)
             for question in self.questions
         ]
         self.records = tuple(map(len, pools))
         # Rows of one batch are alike, so that experts can be chosen for spans of all of them.
         together = global_batch if one_question else 1
-        self._drawers = [EpisodeDrawer(self._store, pool, style, seed, together) for pool in pools]
+        self._drawers = [
+            [EpisodeDrawer(self._store, pool, style, seed, together) for pool in pools]
+            for style in styles
+        ]
         self._order = QuestionOrder(shares_of(self.questions, self.records, shares), seed)
         self._one_question = one_question
         super().__init__(
@@ -249,24 +268,24 @@ class InContextLoader(StepLoader):
 
     def batch_at(self, step: int) -> HostBatch:
         """This process's rows of `step`."""
+        drawers = self._drawers[bisect.bisect_right(self._changes, step)]
         if not self._one_question:
-            return stacked(self._mixed(self.indices_at(step)))
+            return stacked(self._mixed(drawers, self.indices_at(step)))
         questions, nths = self._order.at(range(step, step + 1))
         number, places = int(questions[0]), self.indices_at(int(nths[0]))
-        rows = self._rows(number, np.arange(places.start, places.stop))
+        rows = self._rows(drawers[number], np.arange(places.start, places.stop))
         return {**stacked(rows), "question": _question_id(self.questions[number])}
 
-    def _mixed(self, indices: range) -> list[Row]:
+    def _mixed(self, drawers: Sequence[EpisodeDrawer], indices: range) -> list[Row]:
         """Rows whose questions are dealt one by one."""
         questions, places = self._order.at(indices)
         rows: dict[int, Row] = {}
-        for number in range(len(self.questions)):
+        for number, drawer in enumerate(drawers):
             mine = np.flatnonzero(questions == number)
-            rows |= zip(mine.tolist(), self._rows(number, places[mine]), strict=True)
+            rows |= zip(mine.tolist(), self._rows(drawer, places[mine]), strict=True)
         return [rows[i] for i in range(len(indices))]
 
-    def _rows(self, number: int, places: Int64[np.ndarray, " B"]) -> list[Row]:
-        drawer = self._drawers[number]
+    def _rows(self, drawer: EpisodeDrawer, places: Int64[np.ndarray, " B"]) -> list[Row]:
         return [self._maker.row(drawer, drawn) for drawn in drawer.draw(places)]
 
 
@@ -299,7 +318,7 @@ class InContextEvalLoader:
         self._slice = slice_of_batch(global_batch, process_index, process_count)
         self._store = PoolStore(shards, split, max_corrupt=max_corrupt)
         self._maker = RowMaker(
-            self._store, form, style, (question,), positions, tokenizer_fingerprint
+            self._store, form, (style,), (question,), positions, tokenizer_fingerprint
         )
         pool = Pool.of(
             self._store, question, examples=style.most_examples, side=side, fewest=fewest
