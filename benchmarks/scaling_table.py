@@ -27,7 +27,10 @@ HOST_CHIPS = 4  # of v5p, v5e and v6e pods; the published mesh is (hosts, the re
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A model on a slice, with the mesh and remat of the published code (`published`) or ours."""
+    """A model on a slice, with the mesh and remat of the published code (`published`) or ours.
+
+    `system` is the configuration file, `expert` the axis of the mesh that splits experts.
+    """
 
     size: str
     topology: str
@@ -36,6 +39,13 @@ class Row:
     remat: str = "dots"
     published: bool = False
     slices: int = 1
+    system: str = "lvm"
+    expert: int = 1
+
+    @property
+    def model(self) -> str:
+        """The argument of the configuration file, and which file it is of, unless that is LVM's."""
+        return self.size if self.system == "lvm" else f"{self.system}: {self.size}"
 
     @property
     def chips(self) -> int:
@@ -53,18 +63,22 @@ class Row:
         """Name of the row's file."""
         rules = "-published" if self.published else ""
         slices = re.sub(r"\W+", "-", self.where)
-        return f"{self.size}-{slices}{rules}"
+        model = re.sub(r"\W+", "-", self.model)
+        return f"{model}-{slices}{rules}"
 
     def flags(self, attention: str) -> list[str]:
         """Flags of compile_only.py; `attention` is the one for TPUs."""
         if self.topology.startswith("h"):
             attention = "cudnn"
+        if self.system == "unified":  # which drops weights of attention
+            attention = "xla"
         hosts = self.chips // HOST_CHIPS
         return [
-            f"--config=experiments/configs/lvm.py:{self.size}",
+            f"--config=experiments/configs/{self.system}.py:{self.size}",
             f"--topology={self.topology}",
             f"--num_slices={self.slices}",
             f"--config.mesh.data={hosts if self.published else self.data}",
+            f"--config.mesh.expert={self.expert}",
             f"--config.train.batch_size={self.rows_per_chip * self.chips}",
             f"--config.model.remat={'full' if self.published else self.remat}",
             f"--config.model.attention={attention}",
@@ -99,6 +113,10 @@ ROWS = [
     Row("3b", "h100:8x8", 8, 4),
     Row("7b", "h100:8x8", 8, 2),
     Row("3b", "h200:8x8", 8, 8),
+    Row("published,experts=token", "v5p:4x4x4", 1, 8, system="unified", expert=8),
+    Row("published,experts=token", "v6e:8x8", 1, 4, system="unified", expert=8),
+    Row("published,experts=token", "h200:1x8", 1, 16, system="unified", expert=8),
+    Row("published", "v5p:4x4x4", 1, 8, system="unified", expert=8),
 ]
 
 
@@ -122,13 +140,13 @@ def compile_row(row: Row, folder: pathlib.Path, attention: str) -> None:
 def table(folder: pathlib.Path) -> str:
     """The rows as Markdown; says which were not compiled."""
     lines = [
-        "| model | slice | mesh data x fsdp | remat | rows a chip | memory GiB | compiled/model FLOPs "
+        "| model | slice | mesh data x fsdp (x expert) | remat | rows a chip | memory GiB | compiled/model FLOPs "
         "| sent GB a chip (hidden) | step ms | tokens/s a chip | MFU |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in ROWS:
         path = folder / f"{row.name}.json"
-        label = f"{row.size}{' (published)' if row.published else ''}"
+        label = f"{row.model}{' (published)' if row.published else ''}"
         if not path.exists():
             lines.append(f"| {label} | {row.where} | not compiled yet |" + " |" * 8)
             continue
@@ -139,7 +157,10 @@ def table(folder: pathlib.Path) -> str:
         cells = [
             label,
             row.where,
-            f"{report['mesh']['data']} x {report['mesh']['fsdp']}",
+            " x ".join(
+                str(report["mesh"][axis])
+                for axis in ("data", "fsdp", *(["expert"] if row.expert > 1 else []))
+            ),
             report["config"]["model"]["remat"],
             str(row.rows_per_chip),
             f"{report['memory_bytes_per_chip']['peak'] / 2**30:.1f}",
@@ -151,6 +172,21 @@ def table(folder: pathlib.Path) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def experts(folder: pathlib.Path) -> str:
+    """How often and how much the tokens of each row with experts travel."""
+    lines = []
+    for row in ROWS:
+        path = folder / f"{row.name}.json"
+        if row.expert > 1 and path.exists():
+            report = json.loads(path.read_text())["collectives_per_chip"]
+            found = report.get("all-to-all", {"executions": 0, "wire_bytes": 0})
+            lines.append(
+                f"{row.model} on {row.where}: {found['executions']:.0f} all-to-alls, "
+                f"{found['wire_bytes'] / 1e9:.2f} GB sent by a chip"
+            )
+    return "\n".join(lines) or "rows with experts: not compiled yet"
 
 
 def weak_scaling(folder: pathlib.Path) -> str:
@@ -187,7 +223,7 @@ def main() -> None:
                 compile_row(row, folder, _ATTENTION.value)
             except UserError as error:
                 print(error, file=sys.stderr, flush=True)
-    print(table(folder), weak_scaling(folder), sep="\n\n")
+    print(table(folder), experts(folder), weak_scaling(folder), sep="\n\n")
 
 
 if __name__ == "__main__":

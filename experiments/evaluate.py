@@ -4,6 +4,8 @@ r"""Scores a tokenizer and a decoder on held-out data.
 
   python experiments/evaluate.py --tokenizer=DIR --images=DIR --output=OUT      # a tokenizer alone
 
+  python experiments/evaluate.py --tokenizer=DIR --model=DIR --shards=POOLS --output=OUT     # answers from examples
+
 OUT/results.json has, by name, of the tokenizer: "reconstruction" (PSNR, SSIM, codebook use, and LPIPS and a Frechet
 distance if their weights are installed), "codes" (how local and how canonical they are, entropy beside their
 neighbours), "probe" (the held-out loss of a small decoder trained for --probe_steps: about three minutes on two cores
@@ -15,10 +17,13 @@ task's answers, drawn and scored beside copying, the nearest pair, the mean answ
 the same as tables, OUT/reconstructions.png shows images above their reconstructions, and OUT/answers a good, a middling
 and a bad answer to each task. For benchmarks on public data sets see
 experiments/evaluate_benchmarks.py.
+
+Of a decoder that answers from examples (recipe "unified") it has the scores of drawn masks and words and the losses of
+the true ones, beside baselines and controls; see docs/unified.md.
 """
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from absl import flags
@@ -27,12 +32,17 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from lvm_jax import cli, files
+from lvm_jax.data.in_context.episodes import BoxMode, RowStyle
+from lvm_jax.data.in_context.format_folder import has_format
+from lvm_jax.data.in_context.pool import Side
 from lvm_jax.data.records.manifest import check_compatible
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.splits import read_held_out, spread
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation import about
 from lvm_jax.evaluation.base import Evaluator, Result
+from lvm_jax.evaluation.in_context.scoring import PoolQuestions, score
+from lvm_jax.evaluation.in_context.while_training import parse_word_sets
 from lvm_jax.evaluation.lpips import installed_lpips
 from lvm_jax.evaluation.lvm.controls import ControlsEvaluator
 from lvm_jax.evaluation.lvm.models import load_pair
@@ -49,6 +59,7 @@ from lvm_jax.evaluation.tokenizer.probe import ProbeEvaluator
 from lvm_jax.evaluation.tokenizer.reconstruction import ReconstructionEvaluator
 from lvm_jax.inference.defaults import MEASURED, read_defaults
 from lvm_jax.inference.images import Engine
+from lvm_jax.inference.in_context_pictures import InContextGenerator
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
@@ -66,7 +77,7 @@ _SHARDS = flags.DEFINE_string(
     "shards", None, "folder of token shards, written with this tokenizer; goes with --model"
 )
 _SPLIT = flags.DEFINE_string("split", "validation", "split of the shards to judge the decoder on")
-_IMAGES = flags.DEFINE_string("images", None, "folder of images to reconstruct", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "folder of images to reconstruct")
 _HELD_OUT = flags.DEFINE_string(
     "held_out",
     None,
@@ -125,6 +136,16 @@ _ANSWER_CONTROLS = flags.DEFINE_bool(
     "answer again with other queries and after shuffled answers; three times the time",
 )
 _BATCH = flags.DEFINE_integer("batch_size", 4, "sentences of full length at once")
+_EXAMPLES = flags.DEFINE_integer("examples", 1, "pairs before a query from a pool", lower_bound=0)
+_EPISODES = flags.DEFINE_integer("episodes", 64, "queries of each question; 0 takes all")
+_CLASSES = flags.DEFINE_enum("classes", "all", ["seen", "unseen", "all"], "of the pools")
+_CATEGORY = flags.DEFINE_enum(
+    "category", "none", ["none", "examples", "all"], "pairs of a pool that name their class"
+)
+_BOXES = flags.DEFINE_enum("boxes", "text", ["none", "image", "text"], "of what a pool describes")
+_WORD_SETS = flags.DEFINE_string(
+    "word_sets", "", "by which captions are compared, such as 'colour=red blue,side=left right'"
+)
 
 
 def main() -> None:
@@ -132,6 +153,13 @@ def main() -> None:
     if bool(_MODEL.value) != bool(_SHARDS.value):
         raise UserError("--model and --shards go together: give both, or neither for a tokenizer")
     runtime.initialize()
+    output = epath.Path(_OUTPUT.value)
+    if _MODEL.value and _SHARDS.value and has_format(_MODEL.value):
+        found = answers_from_examples(_MODEL.value, _SHARDS.value)
+        save_results(found, as_markdown(found), output)
+        return
+    if not _IMAGES.value:
+        raise UserError("--images is missing: name a folder of images to reconstruct")
     asked = None
     if _MODEL.value and _SHARDS.value:
         vqgan, model = load_pair(_TOKENIZER.value, _MODEL.value)
@@ -167,18 +195,47 @@ def main() -> None:
         **about_data,
         reconstruction.name: reconstruction.score(made),
     }
-    of_codes = _of_tokenizer(images, vqgan.config.resolution)
+    of_codes = _of_tokenizer(_IMAGES.value, images, vqgan.config.resolution)
     for name, evaluator in tqdm(of_codes.items(), desc="tokenizer", unit="evaluator"):
         results[name] = evaluator.run(vqgan)
     for name, evaluator in tqdm(evaluators.items(), desc="evaluation", unit="evaluator"):
         results[name] = evaluator.run(scorer)
-    output, shown = epath.Path(_OUTPUT.value), spread(len(images), 16)
+    shown = spread(len(images), 16)
     if asked:
         results[AnswersEvaluator.name] = _answered(*asked, output / AnswersEvaluator.name)
     save_comparison(
         made.originals_MHWC[shown], made.decoded_MHWC[shown], output / "reconstructions.png"
     )
-    (output / "results.md").write_text(_as_markdown(results))
+    save_results(results, _as_markdown(results), output)
+
+
+def answers_from_examples(model: str, pools: str) -> dict[str, Any]:
+    """The scores of a decoder that answers from examples."""
+    style = RowStyle(
+        shots=(*[0.0] * _EXAMPLES.value, 1.0),
+        category={_CATEGORY.value: 1.0},
+        boxes=cast(BoxMode, _BOXES.value),
+    )
+    generator = InContextGenerator.from_pretrained(model, _TOKENIZER.value)
+    asked = PoolQuestions(
+        pools,
+        style,
+        split=_SPLIT.value,
+        classes=cast(Side, _CLASSES.value),
+        episodes=_EPISODES.value,
+        sets=parse_word_sets(_WORD_SETS.value),
+        batch_size=_BATCH.value,
+    )
+    about_data = {"split": _SPLIT.value, "classes": _CLASSES.value, "examples": _EXAMPLES.value}
+    tokenizer = about.described(generator.vqgan)
+    found = score(generator, asked)
+    return {"environment": about.environment(), "tokenizer": tokenizer, **about_data, **found}
+
+
+def save_results(results: dict[str, Any], text: str, output: epath.Path) -> None:
+    """Writes the results as JSON and as tables."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "results.md").write_text(text)
     files.write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     print(f"the results are in {output / 'results.md'}")
 
@@ -196,7 +253,7 @@ def _as_markdown(results: dict[str, Any]) -> str:
 
 
 def _of_tokenizer(
-    images: UInt8[np.ndarray, "M H W 3"], resolution: int
+    folder: str, images: UInt8[np.ndarray, "M H W 3"], resolution: int
 ) -> dict[str, Evaluator[VQGAN]]:
     """The evaluators of the codes; their data is read before any of them runs."""
     found: list[Evaluator[VQGAN]] = [CodesEvaluator(images)]
@@ -209,7 +266,7 @@ def _of_tokenizer(
         found.append(CeilingsEvaluator(of_role))
     if _PROBE_STEPS.value:
         learnt, asked = probe_squares(
-            _IMAGES.value,
+            folder,
             _TOKENIZER.value,
             resolution,
             held_out=_HELD_OUT.value,

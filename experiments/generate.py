@@ -9,6 +9,10 @@ where PROMPT is one of
   --pairs=x1.png:y1.png,x2.png:y2.png --query=q.png  pairs that show what to do, and a query
   --shards=DIR                                       held-out sentences with their end hidden, compared with the truth
 
+With a --model that answers in context (recipe "unified"), PROMPT is
+  --prompt=FOLDER [--category=dog]                   FOLDER/examples/NAME.png with NAME.mask.png or NAME.txt, and
+                                                     FOLDER/queries/*.png; see docs/unified.md
+
 OUT/NAME/ has the pictures of a prompt, and strip.png shows them all in a row. OUT/prompts.json has the settings and
 how close the answers are. Run it again and it answers only what is missing. How answers are drawn follows
 generation.json in the folder of the decoder, if there is one, and the flags before it. See docs/prompting.md.
@@ -21,6 +25,8 @@ from absl import flags
 from etils import epath
 
 from lvm_jax import cli
+from lvm_jax.data.in_context.format_folder import has_format, read_format
+from lvm_jax.data.in_context.sequences import Question
 from lvm_jax.data.records.manifest import check_compatible
 from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
@@ -28,7 +34,9 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.cases import Case, held_out_cases
 from lvm_jax.inference.defaults import ANSWERS, Defaults, read_defaults
 from lvm_jax.inference.image_generator import ImageGenerator
-from lvm_jax.inference.prompt_batches import Request, answer_all
+from lvm_jax.inference.in_context_folder import FolderRequest, answer_folder, read_folder
+from lvm_jax.inference.in_context_pictures import InContextGenerator
+from lvm_jax.inference.prompt_batches import Request, answer_all, decoder_fingerprint
 from lvm_jax.inference.prompt_files import FileCase, read_prompts, split_pair
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.kv_cache import CACHE_DTYPES
@@ -94,11 +102,49 @@ _CACHE_DTYPE = flags.DEFINE_enum(
     "of the KV cache; default: what the model computes in",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "of all random draws")
+_QUESTION = flags.DEFINE_enum(
+    "question",
+    None,
+    [question.name.lower() for question in Question],
+    "what is asked in context; default: what the examples show",
+)
+_CATEGORY = flags.DEFINE_string("category", "", "name of what is meant in queries in context")
 
 
 def main() -> None:
     """Collects the prompts and answers them."""
     runtime.initialize()
+    if has_format(_MODEL.value):
+        answer_in_context()
+    else:
+        answer_visual_prompts()
+
+
+def answer_in_context() -> None:
+    """Answers the queries of a folder from its examples."""
+    if not _PROMPT.value:
+        raise UserError(
+            f"{_MODEL.value} answers in context: name --prompt, a folder with examples/ and queries/"
+        )
+    if _ANSWER.value:
+        raise UserError(f"--answer={_ANSWER.value} is for visual prompts: leave it out")
+    drawing = _drawing()  # fails on a value out of range before any model is loaded
+    question = Question[_QUESTION.value.upper()] if _QUESTION.value else None
+    questions = read_folder(_PROMPT.value, question)
+    request = FolderRequest(
+        _CATEGORY.value, drawing.candidates, drawing.sampling, _SEED.value, _BATCH.value
+    )
+    model, vqgan = Decoder.from_pretrained(_MODEL.value), VQGAN.from_pretrained(_TOKENIZER.value)
+    generator = InContextGenerator(
+        model, vqgan, read_format(_MODEL.value), cache_dtype=_CACHE_DTYPE.value
+    )
+    identity = {"model": decoder_fingerprint(model), "tokenizer": vqgan.fingerprint()}
+    answer_folder(generator, questions, request, epath.Path(_OUTPUT.value), identity)
+    print(f"the answers are in {_OUTPUT.value}")
+
+
+def answer_visual_prompts() -> None:
+    """Answers prompts of pictures with pictures."""
     drawing = _drawing()  # fails on a value out of range before any model is loaded
     request = Request(
         _N_IMAGES.value,

@@ -45,8 +45,11 @@ class HeldOutLoss:
 
 
 def held_out_loss(
-    loss: Loss, batches: Iterable[Mapping[str, np.ndarray]], placement: BatchPlacement
+    loss: Loss,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    placement: BatchPlacement,
+    prefix: str = HeldOutLoss.name,
 ) -> WhileTraining[Any]:
-    """`HeldOutLoss` for the training loop, which logs it as `validation/loss`."""
+    """`HeldOutLoss` for the training loop, which logs it as `PREFIX/loss`."""
     evaluator = HeldOutLoss(loss, batches, placement)
-    return WhileTraining(evaluator.name, evaluator, lambda state: state["params"])
+    return WhileTraining(prefix, evaluator, lambda state: state["params"])

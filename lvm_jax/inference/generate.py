@@ -65,6 +65,20 @@ class Stop:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Attributes:
+    """What tokens are, for decoders whose `prefill` and `extend` take it; see `Decoder.__call__`.
+
+    Attributes:
+      inputs_RT: of the inputs of each prompt; anything behind them.
+      drawn_R: of each prompt's last token, and of all that its rows draw.
+    """
+
+    inputs_RT: Int[Array | np.ndarray, "R T"]
+    drawn_R: Int[Array | np.ndarray, " R"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Rows:
     """The state that changes from draw to draw.
 
@@ -75,6 +89,7 @@ class Rows:
       made: ids that each row has drawn; the key of a draw depends on it.
       log_likelihood_B: of the ids that each row has drawn, in nats, among the ids that were allowed and whatever the
         filters; the padding after a stop id does not count.
+      attribute_B: what the next inputs are; None: the decoder does not ask.
     """
 
     cache: KVCache
@@ -82,6 +97,7 @@ class Rows:
     stopped_B: Bool[Array, " B"]
     made: Int[Array, ""]
     log_likelihood_B: Float[Array, " B"]
+    attribute_B: Int[Array, " B"] | None = None
 
 
 class Generator:
@@ -107,6 +123,7 @@ class Generator:
         rows: int,
         slots: int,
         made: int = 0,
+        attributes: Attributes | None = None,
     ) -> "Continuation":
         """Reads the prompts.
 
@@ -117,6 +134,7 @@ class Generator:
           rows: continuations of all prompts together, the same number for each; those of one prompt are adjacent.
           slots: how many ids each row may draw.
           made: ids that the rows drew before this call; the keys of the draws continue from there.
+          attributes: what tokens are, if the decoder asks for it.
 
         Raises:
           UserError: `rows` is no multiple of the number of prompts, or the cache dtype is unknown.
@@ -124,7 +142,8 @@ class Generator:
         if rows % len(next_R):
             raise UserError(f"{rows} rows over {len(next_R)} prompts: give every prompt as many")
         prefix, started = _start(
-            self._graphdef, self._state, inputs, lengths_R, next_R, made, rows, slots, self.cache_dtype
+            self._graphdef, self._state, inputs, lengths_R, next_R, made, rows, slots, self.cache_dtype,
+            attributes,
         )  # fmt: skip
         return Continuation(self._graphdef, self._state, prefix, started)
 
@@ -144,6 +163,28 @@ class Continuation:
         self.prefix, self.rows = prefix, rows
         # Counted on the host: reading the cache's length from the device would wait for draws still running.
         self._free = rows.cache.max_len
+
+    def read(
+        self, ids_BT: Int[np.ndarray, "B T"], attributes_BT: Int[np.ndarray, "B T"] | None = None
+    ) -> None:
+        """Reads ids that are given and not drawn, of every row; the first draw then comes from the last one's logits.
+
+        Args:
+          ids_BT: what follows the prompt, at least one id. They take T slots.
+          attributes_BT: of these, as in `Attributes`; the last is also that of what is drawn.
+
+        Raises:
+          UserError: not enough free slots.
+        """
+        count = ids_BT.shape[1]
+        if not 1 <= count <= self._free:
+            raise UserError(
+                f"{count} ids to read with {self._free} free slots: give at least 1, and start with more slots"
+            )
+        self._free -= count
+        self.rows = _read(
+            self._graphdef, self._state, self.prefix, self.rows, ids_BT, attributes_BT
+        )
 
     def draw(
         self,
@@ -205,15 +246,47 @@ def _start(
     rows: int,
     slots: int,
     dtype: str | None,
+    attributes: Attributes | None,
 ) -> tuple[Prefix | None, Rows]:
     model = nnx.merge(graphdef, state)
-    prefix = None
+    prefix, attribute_B, asked = None, None, {}
+    if attributes is not None:
+        asked = {"attributes_RT": attributes.inputs_RT}
+        attribute_B = jnp.repeat(attributes.drawn_R, rows // len(next_R))
     if inputs.shape[1]:  # prompts of one token have nothing to prefill
-        prefix = model.prefill(inputs, lengths_R, dtype=dtype)
+        prefix = model.prefill(inputs, lengths_R, dtype=dtype, **asked)
     next_B = jnp.repeat(next_R.astype(jnp.int32), rows // len(next_R))
     cache = model.init_cache(rows, slots, dtype=dtype)
-    return prefix, Rows(
-        cache, next_B, jnp.zeros(rows, bool), jnp.asarray(made, jnp.int32), jnp.zeros(rows)
+    made, likelihood_B = jnp.asarray(made, jnp.int32), jnp.zeros(rows)
+    stopped_B = jnp.zeros(rows, bool)
+    return prefix, Rows(cache, next_B, stopped_B, made, likelihood_B, attribute_B)
+
+
+@functools.partial(jax.jit, static_argnames="graphdef", donate_argnames=("rows",))
+def _read(
+    graphdef: Any,
+    state: Any,
+    prefix: Prefix | None,
+    rows: Rows,
+    ids_BT: Int[Array, "B T"],
+    attributes_BT: Int[Array, "B T"] | None,
+) -> Rows:
+    def inputs(next_B: jax.Array, given_BT: jax.Array) -> jax.Array:
+        """The next input of each row, and all that is given but the last."""
+        return jnp.concatenate([next_B[:, None], given_BT[:, :-1]], axis=1)
+
+    model, attribute_B, asked = nnx.merge(graphdef, state), None, {}
+    if attributes_BT is not None:
+        assert rows.attribute_B is not None  # the prompts had attributes too
+        asked = {"attributes_BT": inputs(rows.attribute_B, attributes_BT)}
+        attribute_B = attributes_BT[:, -1]
+    cache = dataclasses.replace(rows.cache, prefix=prefix)
+    _, cache = model.extend(inputs(rows.next_B, ids_BT), cache, **asked)
+    return dataclasses.replace(
+        rows,
+        cache=dataclasses.replace(cache, prefix=None),
+        next_B=ids_BT[:, -1],
+        attribute_B=attribute_B,
     )
 
 
@@ -246,7 +319,10 @@ def _decode(
         n, rows, ids_SB = carry
         # The prefix joins only here: `rows` is donated to each call, and the prompts' cache must outlive it.
         cache = dataclasses.replace(rows.cache, prefix=prefix)
-        logits_B1V, cache = model.extend(rows.next_B[:, None], cache)
+        asked = {}
+        if rows.attribute_B is not None:
+            asked = {"attributes_BT": rows.attribute_B[:, None]}
+        logits_B1V, cache = model.extend(rows.next_B[:, None], cache, **asked)
         step_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, rows.made))(keys_B)
         allowed_V = allowed[n] if allowed.ndim == 2 else allowed
         ids_B, stopped_B = draw(step_keys_B, logits_B1V[:, -1], filters, allowed_V), rows.stopped_B
@@ -261,6 +337,7 @@ def _decode(
             stopped_B,
             rows.made + 1,
             rows.log_likelihood_B + gained_B,
+            rows.attribute_B,
         )
         return n + 1, rows, jax.lax.dynamic_update_index_in_dim(ids_SB, ids_B, n, axis=0)
 

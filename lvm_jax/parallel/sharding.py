@@ -154,8 +154,9 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 2) -> NamedSharding:
-    """How a batch lies on the mesh: its leading dimension over all batch axes, the rest whole."""
-    return NamedSharding(mesh, PartitionSpec(RULES["batch"], *(None,) * (ndim - 1)))
+    """How a batch lies on the mesh: its leading dimension over all batch axes, the rest whole; a scalar everywhere."""
+    rows = (RULES["batch"], *(None,) * (ndim - 1)) if ndim else ()
+    return NamedSharding(mesh, PartitionSpec(*rows))
 
 
 def batch_ways(mesh: Mesh) -> int:
@@ -179,10 +180,14 @@ class BatchPlacement:
             )
 
     def put(self, local: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Global sharded arrays from this process's rows, name -> (B / processes, ...)."""
+        """Global sharded arrays from this process's rows, name -> (B / processes, ...).
+
+        A scalar is said of the whole batch, so all processes give the same one.
+        """
+        shapes = {n: (self.global_batch, *x.shape[1:]) if x.ndim else () for n, x in local.items()}
         return {
             name: jax.make_array_from_process_local_data(
-                batch_sharding(self.mesh, rows.ndim), rows, (self.global_batch, *rows.shape[1:])
+                batch_sharding(self.mesh, rows.ndim), rows, shapes[name]
             )
             for name, rows in local.items()
         }

@@ -30,8 +30,21 @@ ROWS = ("tokens", "segment_ids", "positions", "loss_weights", "attributes")
 OptimizerArgs = Callable[[Batch], Mapping[str, Any]]
 
 
+# Name -> (sum of weighted losses, sum of weights).
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+# Maps a batch to names, and which rows bear each of them, (B,) bool: their losses are shown by name.
+RowNames = Callable[[Batch], Mapping[str, jax.Array]]
+
+
 def no_args(batch: Batch) -> Mapping[str, Any]:
     """The hook for optimizers that need only gradients and parameters."""
+    del batch
+    return {}
+
+
+def no_names(batch: Batch) -> Mapping[str, jax.Array]:
+    """The hook for batches whose rows are all alike."""
     del batch
     return {}
 
@@ -50,6 +63,7 @@ class DecoderTask:
         the optimizer trains adapters only, and the patterns can freeze some of those too.
       optimizer_args: called with the whole batch in every step; its result is passed to `tx.update` as keyword
         arguments. `lambda batch: {"task_id": batch["task_id"][0]}` hands over a task id from the batch.
+      row_names: names rows of a batch, of which it sees the arrays of `ROWS`; their loss is shown as loss/NAME.
 
     The state's parameters are one `nnx.State` if all are trained, else `{"frozen": ..., "trained": ...}`, or with
     adapters `{"base": ..., "lora": ...}`.
@@ -71,10 +85,11 @@ class DecoderTask:
         accumulation: int = 1,
         frozen: Sequence[str] = (),
         optimizer_args: OptimizerArgs = no_args,
+        row_names: RowNames = no_names,
     ) -> None:
         self.config, self.tx, self.seq_len = config, optax.with_extra_args_support(tx), seq_len
         self.z_loss, self.loss_chunk, self.accumulation = z_loss, loss_chunk, accumulation
-        self.optimizer_args = optimizer_args
+        self.optimizer_args, self.row_names = optimizer_args, row_names
         self.constants: dict[str, jax.Array] = {}
         # Blocks with experts: what these hand up is summed over them, and shown as their mean.
         repeats = config.num_hidden_layers // len(config.mlps)
@@ -113,38 +128,39 @@ class DecoderTask:
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
         """One update by the gradient of the loss, averaged over all counted labels of the global batch."""
-        (total, weight, beside), grads = self._gradients(state["params"], batch, key)
+        (losses, beside), grads = self._gradients(state["params"], batch, key)
         now = self._split.trained(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
         moved: Any = optax.apply_updates(now, updates)
         params = self._split.updated(state["params"], moved)
-        metrics = {"loss": Mean(total, weight), "grad_norm": Mean(optax.tree.norm(grads), 1.0)}
+        metrics = {name: Mean(*loss) for name, loss in losses.items()}
+        metrics |= {"grad_norm": Mean(optax.tree.norm(grads), 1.0)}
         metrics |= {name: Mean(value, self._mixtures) for name, value in beside.items()}
         return {"step": state["step"] + 1, "params": params, "opt": opt}, metrics
 
     def _gradients(
         self, params: trained.Params, batch: Batch, key: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array, Losses], nnx.State]:
-        """(sum, weight) of the batch's loss, losses beside it, and the gradient of what is minimised.
+    ) -> tuple[tuple[Sums, Losses], nnx.State]:
+        """The batch's loss and those of named rows, losses beside them, and the gradient of what is minimised.
 
-        That is sum / weight, plus the auxiliary losses by their weights. A load balance is not a sum over rows: with
-        accumulation it is the mean of those of the microbatches.
+        That is the loss over its weight, plus the auxiliary losses by their weights. A load balance is not a sum over
+        rows: with accumulation it is the mean of those of the microbatches.
         """
         weight = jnp.maximum(jnp.sum(batch["loss_weights"][:, 1:]), 1.0)
 
         def share(
             now: nnx.State, rows: Batch, key: jax.Array
-        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Losses]]:
+        ) -> tuple[jax.Array, tuple[Sums, Losses]]:
             whole = self._split.updated(params, now)
-            (total, counted), beside = self._losses(whole, rows, dropout_key=key)
+            losses, beside = self._losses(whole, rows, dropout_key=key)
             beside = {name: value / self.accumulation for name, value in beside.items()}
             # Divided by the whole batch's weight, not the microbatch's: microbatches have different numbers of labels,
             # and a mean of their means would weigh labels unequally.
-            minimised = total / weight
+            minimised = losses["loss"][0] / weight
             for name, factor in self.config.moe.loss_weights().items():
                 if name in beside:
                     minimised += factor * beside[name]
-            return minimised, (total, counted, beside)
+            return minimised, (losses, beside)
 
         gradient, now = jax.grad(share, has_aux=True), self._split.trained(params)
         if self.accumulation == 1:
@@ -173,12 +189,12 @@ class DecoderTask:
         read. Without segment_ids and positions every row is one sentence, and attention needs no mask. Without a
         dropout key nothing is dropped, as in evaluation.
         """
-        return self._losses(params, batch, dropout_key=dropout_key)[0]
+        return self._losses(params, batch, dropout_key=dropout_key)[0]["loss"]
 
     def _losses(
         self, params: trained.Params, batch: Batch, *, dropout_key: jax.Array | None
-    ) -> tuple[tuple[jax.Array, jax.Array], Losses]:
-        """The result of `loss`, and the auxiliary losses of the decoder's MLPs."""
+    ) -> tuple[Sums, Losses]:
+        """The loss and those of named rows, and the auxiliary losses of the decoder's MLPs."""
         model = self._merge(params)
         tokens = batch["tokens"]
         segments, positions, attributes = (
@@ -193,18 +209,25 @@ class DecoderTask:
             dropout_key=dropout_key,
         )
         labels_BT, weights_BT = tokens[:, 1:], batch["loss_weights"][:, 1:]
+        named = self.row_names(batch)
+        shares = [weights_BT, *(weights_BT * rows_B[:, None] for rows_B in named.values())]
+        weights_GBT = jnp.stack(shares)
         if self.loss_chunk:
-            loss = chunked_cross_entropy(
+            totals_G, counted_G = chunked_cross_entropy(
                 hidden_BTD,
                 model.logits,
                 labels_BT,
-                weights_BT,
+                weights_GBT,
                 chunk=self.loss_chunk,
                 z_loss=self.z_loss,
             )
         else:
-            loss = cross_entropy(model.logits(hidden_BTD), labels_BT, weights_BT, self.z_loss)
-        return loss, beside
+            totals_G, counted_G = cross_entropy(
+                model.logits(hidden_BTD), labels_BT, weights_GBT, self.z_loss
+            )
+        names = ["loss", *(f"loss/{name}" for name in named)]
+        losses = {name: (totals_G[g], counted_G[g]) for g, name in enumerate(names)}
+        return losses, beside
 
     def model(self, state: State) -> Decoder:
         """The decoder with the state's parameters."""

@@ -133,6 +133,7 @@ def test_rows_are_what_was_drawn(folder):
         batch = loader_of(folder).batch_at(step)
         question = QUESTIONS[int(batch["question"])]
         asked.append(question)
+        assert len({len(read(row)) for row in batch["tokens"]}) == 1, "rows are not alike"
         for row, attributes in zip(batch["tokens"], batch["attributes"], strict=True):
             pairs = read(row)
             numbers = [number for number, _, _ in pairs]

@@ -16,6 +16,12 @@ CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 ARGUMENTS = {
     "lvm": ("", "small", "3b,runlocal"),
     "tokenizer": ("", "small,embedded", "debug,recipe=maskgit,l2_codes,runlocal"),
+    "unified": (
+        "",
+        "quickstart",
+        "small,experts=token,mt=False",
+        "published,experts=dense,runlocal",
+    ),
 }
 # Tables whose keys are the user's own: names, not settings.
 OPEN = ("data.repeats", "mixtures", "common", "sizes")

@@ -93,13 +93,15 @@ class EpisodeDrawer:
       pool: of the question, made for `style.most_examples` examples.
       style: of the rows.
       seed: of every draw.
+      together: rows at so many consecutive places, from a multiple of it on, have equally many examples.
 
     Raises:
       UserError: a class of the pool has too few pictures, or captioning shows boxes that records of the pool lack.
     """
 
-    def __init__(self, store: PoolStore, pool: Pool, style: RowStyle, seed: int):
+    def __init__(self, store: PoolStore, pool: Pool, style: RowStyle, seed: int, together: int = 1):
         self._store, self._pool, self._style, self._seed = store, pool, style, seed
+        self._together = together
         # Or the search for examples would not end.
         if pool.pictures.min() <= style.most_examples:
             raise UserError(
@@ -128,7 +130,9 @@ class EpisodeDrawer:
         pool, style = self._pool, self._style
         rounds, within = np.divmod(places, len(pool))
         queries = shuffle.shuffled(within, len(pool), self._keys(_ORDER, rounds))
-        shots = _chosen(np.array(style.shots, np.float64), self._uniform(_SHOTS, places))
+        shots = _chosen(
+            np.array(style.shots, np.float64), self._uniform(_SHOTS, places // self._together)
+        )
         chances = np.array([style.category[mode] for mode in self._modes], np.float64)
         modes = _chosen(chances, self._uniform(_CATEGORY, places)).tolist()
         examples = self._examples(queries, shots, places)

@@ -48,11 +48,13 @@ class Episode:
 
     Attributes:
       row: as the decoder reads it.
+      pairs: of the row, the query last.
       examples: their records.
       query: its record, which has the truth.
     """
 
     row: Row
+    pairs: tuple[Pair, ...]
     examples: tuple[PoolRecord, ...]
     query: PoolRecord
 
@@ -129,7 +131,7 @@ class RowMaker:
         except (UserError, UnknownCharacters):
             self._count_misfit(drawn, records, pairs)
             return None
-        return Episode(row, tuple(records[:-1]), records[-1])
+        return Episode(row, tuple(pairs), tuple(records[:-1]), records[-1])
 
     def _count_misfit(
         self, drawn: Drawn, records: Sequence[PoolRecord], pairs: Sequence[Pair]
@@ -200,8 +202,8 @@ class InContextLoader(StepLoader):
           later: (step, style): from that step on rows have another style, such as classes before examples only, then
             none.
           questions: to ask.
-          one_question: all rows of a batch ask the same, on all processes ("unmixed"). Otherwise questions are dealt to
-            rows, and a batch has no `question`.
+          one_question: all rows of a batch ask the same and have equally many examples, on all processes ("unmixed").
+            Otherwise questions are dealt to rows, and a batch has no `question`.
           shares: of the questions, see `shares_of`.
           side: of the classes.
           fewest: pictures that a class must have; smaller ones are left out.
@@ -232,8 +234,11 @@ class InContextLoader(StepLoader):
             for question in self.questions
         ]
         self.records = tuple(map(len, pools))
+        # Rows of one batch are alike, so that experts can be chosen for spans of all of them.
+        together = global_batch if one_question else 1
         self._drawers = [
-            [EpisodeDrawer(self._store, pool, style, seed) for pool in pools] for style in styles
+            [EpisodeDrawer(self._store, pool, style, seed, together) for pool in pools]
+            for style in styles
         ]
         self._order = QuestionOrder(shares_of(self.questions, self.records, shares), seed)
         self._one_question = one_question
@@ -318,7 +323,7 @@ class InContextEvalLoader:
         pool = Pool.of(
             self._store, question, examples=style.most_examples, side=side, fewest=fewest
         )
-        self._drawer = EpisodeDrawer(self._store, pool, style, seed)
+        self._drawer = EpisodeDrawer(self._store, pool, style, seed, global_batch)
         self._question, self._global_batch = question, global_batch
         self._queries = min(len(pool), limit or len(pool))
 

@@ -149,22 +149,27 @@ class MixtureOfExperts(nnx.Module):
         return jnp.einsum("ebcf,efd->ebcd", h_EBCF, down_EFD) + down_ED[:, None, None]
 
     def _spans(self, x_BTD: jax.Array, choice: Choice, tokens: Tokens) -> jax.Array:
-        """The experts of each span's first token of the first row, for all of its tokens."""
-        weights, pieces = self._weights(x_BTD.dtype), []
+        """The experts of each span's first token, in the first row that has one there, for all of its tokens."""
+        attributes_BT = tokens.attributes_BT
+        assert attributes_BT is not None  # the router has read them
+        weights, pieces, agree = self._weights(x_BTD.dtype), [], []
         for start, stop in _bounds(self.config.spans, x_BTD.shape[1]):
-            x, gates_K = x_BTD[:, start:stop], choice.gates_BTK[0, start]
-            experts_K = choice.experts_BTK[0, start]
+            row = 0 if tokens.real_BT is None else jnp.argmax(tokens.real_BT[:, start])
+            agree.append(attributes_BT[:, start:stop] == attributes_BT[row, start])
+            x, gates_K = x_BTD[:, start:stop], choice.gates_BTK[row, start]
+            experts_K = choice.experts_BTK[row, start]
             if self.config.mix == "weights":
-                gates_E = choice.gates_of_all()[0, start]
+                gates_E = choice.gates_of_all()[row, start]
                 merged = (jnp.einsum("e,e...->...", gates_E.astype(w.dtype), w) for w in weights)
                 pieces.append(_mlp(x, *merged))
                 continue
             outputs = [_mlp(x, *(w[expert] for w in weights)) for expert in experts_K]
             pieces.append(sum(y * gate.astype(y.dtype) for y, gate in zip(outputs, gates_K)))
-        y_BTD = jnp.concatenate(pieces, axis=1)
-        assert tokens.attributes_BT is not None  # the router has read them
-        starts = [s for s, e in _bounds(self.config.spans, x_BTD.shape[1]) for _ in range(s, e)]
-        agree_BT = tokens.attributes_BT == tokens.attributes_BT[:1, jnp.array(starts)]
+        y_BTD, agree_BT = jnp.concatenate(pieces, axis=1), jnp.concatenate(agree, axis=1)
+        if (
+            tokens.real_BT is not None
+        ):  # what padding becomes is of no interest, but must be a number
+            agree_BT = agree_BT | ~tokens.real_BT
         # Inside jit attributes are unknown, so a wrong span cannot be refused. NaN cannot be overlooked.
         return jnp.where(agree_BT[..., None], y_BTD, jnp.nan)
 

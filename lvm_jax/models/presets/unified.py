@@ -8,12 +8,25 @@ from lvm_jax.models.presets.overrides import entry
 from lvm_jax.vocabulary import Vocabulary
 
 # `published` is GPT-2 small with experts in every second layer; its 2,060 positions are four pairs of 515 tokens.
+# `quickstart` and `small` are for two CPU cores.
 _UNIFIED: dict[str, dict[str, Any]] = {
     "debug": {
         "num_hidden_layers": 2,
         "hidden_size": 32,
         "num_attention_heads": 2,
         "max_position_embeddings": 128,
+    },
+    "quickstart": {
+        "num_hidden_layers": 4,
+        "hidden_size": 128,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 640,
+    },
+    "small": {
+        "num_hidden_layers": 6,
+        "hidden_size": 192,
+        "num_attention_heads": 6,
+        "max_position_embeddings": 640,
     },
     "published": {
         "num_hidden_layers": 12,
@@ -34,7 +47,7 @@ _SHARED: dict[str, Any] = {
 
 
 def unified(name: str, vocabulary: Vocabulary, **overrides: Any) -> DecoderConfig:
-    """The decoder `name`: debug, published.
+    """The decoder `name`: debug, quickstart, small, published.
 
     324,407,808 parameters with `Vocabulary.unified()`; 325,179,648 with its boxes; 50,688 more with the attribute
     router. The paper leaves open how many experts a token uses: 2, as in Uni-Perceiver-MoE (arXiv 2206.04674).

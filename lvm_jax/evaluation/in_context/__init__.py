@@ -1,0 +1,1 @@
+"""Answers from examples: masks and words, beside baselines and controls; gradients by question."""

@@ -1,0 +1,239 @@
+"""Scores answers drawn from examples, beside baselines without a network and controls (see `episodes`).
+
+| baseline | answer |
+|---|---|
+| ceiling | the true mask, encoded and decoded; only where the true mask is known in pixels |
+| copy | that of the last example |
+| nearest | that of the example whose picture is nearest to the query's |
+| mean_mask | the mean of other episodes' examples, cut at the level that suits these best |
+| frequent | the most frequent caption, category and number of boxes among all examples |
+
+M: episodes, N: codes of a picture, H, W: pixels.
+"""
+
+import collections
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from tqdm import tqdm
+
+from lvm_jax.data.in_context.sequences import Pair, Question
+from lvm_jax.data.in_context.words import Parsed, Words
+from lvm_jax.evaluation.base import Result
+from lvm_jax.evaluation.in_context.episodes import Episode, check_episodes, controls_of
+from lvm_jax.evaluation.in_context.scores import (
+    WordSets,
+    mask_iou,
+    mask_scores,
+    summary,
+    word_scores,
+)
+from lvm_jax.inference.codec import decode_codes, encode_images
+from lvm_jax.inference.in_context_pictures import InContextGenerator
+from lvm_jax.inference.sampling import Sampling
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.pictures.annotation_maps import mask_to_rgb, rgb_to_mask
+from lvm_jax.pictures.pixels import to_uint8
+
+GREEDY = Sampling(temperature=0.0)
+_LEVELS = np.arange(0.05, 1.0, 0.05)  # at which a mean mask is cut
+# Pools keep codes: the pixels of their masks are gone, and the truth is what the codes decode to.
+NO_PIXELS = "not measured: pools keep the codes of masks, not their pixels"
+
+Picture = UInt8[np.ndarray, "H W 3"]
+
+
+class MaskEvaluator:
+    """Scores masks: NAME/miou and NAME/mae for the model, baselines and controls; uses_NAME is what NAME costs.
+
+    Args:
+      episodes: of segmentation.
+      truths: their masks in pixels of the tokenizer's square; None: what the codes of the truth decode to.
+      sampling: how to draw; greedy by default.
+      seed: of the draws.
+      batch_size: prompts at once.
+
+    Raises:
+      UserError: see `check_episodes`.
+    """
+
+    name = "masks"
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        *,
+        truths: Sequence[Bool[np.ndarray, "H W"]] | None = None,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+        batch_size: int = 8,
+    ) -> None:
+        check_episodes(episodes, Question.SEGMENTATION)
+        self.episodes, self._truths = list(episodes), truths
+        self._sampling, self._seed, self._batch_size = sampling, seed, batch_size
+
+    def run(self, subject: InContextGenerator) -> Result:
+        """Answers all episodes, as they are and changed, and scores the answers."""
+        vqgan = subject.vqgan
+        decoded = _decoded(vqgan, [e.query.answer for e in self.episodes])
+        truths = self._truths or [rgb_to_mask(picture) for picture in decoded]
+        controls = controls_of(self.episodes, subject.engine.form.category_room > 0)
+        drawn = {"model": self.answers(subject, self.episodes)}
+        for name, change in controls.items():
+            drawn[name] = self.answers(subject, change(self.episodes))
+        drawn |= self._baselines(vqgan)
+        if self._truths is not None:
+            pictures = np.stack([mask_to_rgb(truth) for truth in truths])
+            drawn["ceiling"] = _decoded(vqgan, list(encode_images(vqgan, pictures)))
+        scores = {
+            name: [
+                mask_scores(rgb_to_mask(picture), picture, truth)
+                for picture, truth in zip(pictures, truths, strict=True)
+            ]
+            for name, pictures in drawn.items()
+        }
+        missing: Result = {} if self._truths is not None else {"ceiling": NO_PIXELS}
+        return {"episodes": len(self.episodes), **summary(scores, controls), **missing}
+
+    def answers(self, subject: InContextGenerator, episodes: Sequence[Episode]) -> list[Picture]:
+        """The drawn masks as decoded pictures."""
+        codes = []
+        for at in tqdm(range(0, len(episodes), self._batch_size), desc=self.name, unit="batch"):
+            prompts = [episode.prompt for episode in episodes[at : at + self._batch_size]]
+            found_RBN = subject.engine.masks(prompts, sampling=self._sampling, seed=self._seed)
+            codes += list(found_RBN[:, 0])
+        return _decoded(subject.vqgan, codes)
+
+    def _baselines(self, vqgan: VQGAN) -> dict[str, list[Picture]]:
+        if not all(episode.examples for episode in self.episodes):
+            return {}
+        counts = [len(episode.examples) for episode in self.episodes]
+        pictures = _decoded(vqgan, [p.answer for e in self.episodes for p in e.examples])
+        answers = np.split(np.stack(pictures), np.cumsum(counts)[:-1])
+        nearest = _nearest(vqgan, self.episodes)
+        found = {
+            "copy": [each[-1] for each in answers],
+            "nearest": [each[number] for each, number in zip(answers, nearest, strict=True)],
+        }
+        if len(self.episodes) > 1:
+            found["mean_mask"] = _mean_masks(answers)
+        return found
+
+
+class WordsEvaluator:
+    """Scores words: NAME/category, NAME/box_iou and NAME/SET for the model, baselines and controls.
+
+    Args:
+      episodes: of captioning.
+      sets: of words that captions are compared by.
+      sampling, seed, batch_size: as in `MaskEvaluator`.
+
+    Raises:
+      UserError: see `check_episodes`.
+    """
+
+    name = "words"
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        *,
+        sets: WordSets,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+        batch_size: int = 8,
+    ) -> None:
+        check_episodes(episodes, Question.CAPTIONING)
+        self.episodes, self._sets = list(episodes), sets
+        self._sampling, self._seed, self._batch_size = sampling, seed, batch_size
+
+    def run(self, subject: InContextGenerator) -> Result:
+        """Answers all episodes, as they are and changed, and scores the answers."""
+        parsed = self.answers(subject, self.episodes)
+        controls = controls_of(self.episodes, subject.engine.form.category_room > 0)
+        said = {"model": [found.words for found in parsed]}
+        for name, change in controls.items():
+            said[name] = [found.words for found in self.answers(subject, change(self.episodes))]
+        said |= self._baselines(subject.vqgan)
+        scores = {
+            name: [
+                word_scores(words, _words(episode.query), self._sets)
+                for words, episode in zip(found, self.episodes, strict=True)
+            ]
+            for name, found in said.items()
+        }
+        broken = float(np.mean([found.broken > 0 for found in parsed]))
+        return {"episodes": len(self.episodes), "broken": broken, **summary(scores, controls)}
+
+    def answers(self, subject: InContextGenerator, episodes: Sequence[Episode]) -> list[Parsed]:
+        """What is said."""
+        found = []
+        for at in tqdm(range(0, len(episodes), self._batch_size), desc=self.name, unit="batch"):
+            prompts = [episode.prompt for episode in episodes[at : at + self._batch_size]]
+            drawn = subject.engine.words(prompts, sampling=self._sampling, seed=self._seed)
+            found += [candidates[0] for candidates in drawn]
+        return found
+
+    def _baselines(self, vqgan: VQGAN) -> dict[str, list[Words]]:
+        if not all(episode.examples for episode in self.episodes):
+            return {}
+        shown = [[_words(pair) for pair in episode.examples] for episode in self.episodes]
+        nearest = _nearest(vqgan, self.episodes)
+        return {
+            "copy": [each[-1] for each in shown],
+            "nearest": [each[number] for each, number in zip(shown, nearest, strict=True)],
+            "frequent": [_frequent([w for each in shown for w in each])] * len(shown),
+        }
+
+
+def _decoded(vqgan: VQGAN, codes: Sequence[Int[np.ndarray, " N"] | Words]) -> list[Picture]:
+    return list(to_uint8(decode_codes(vqgan, np.stack([np.asarray(each) for each in codes]))))
+
+
+def _words(pair: Pair) -> Words:
+    assert isinstance(pair.answer, Words)  # checked with the episodes
+    return pair.answer
+
+
+def _nearest(vqgan: VQGAN, episodes: Sequence[Episode]) -> list[int]:
+    """The example of each episode whose decoded picture has the least squared distance from the query's."""
+    codes = [pair.picture for e in episodes for pair in (*e.examples, e.query)]
+    pictures = iter(_decoded(vqgan, codes))
+    found = []
+    for episode in episodes:
+        shown = [next(pictures).astype(np.float32) for _ in episode.examples]
+        query = next(pictures).astype(np.float32)
+        found.append(int(np.argmin([np.square(picture - query).mean() for picture in shown])))
+    return found
+
+
+def _mean_masks(answers: Sequence[UInt8[np.ndarray, "_ H W 3"]]) -> list[Picture]:
+    """For each episode the mean mask of the other episodes' examples, cut at one level for all."""
+    masks = [np.stack([rgb_to_mask(picture) for picture in each]) for each in answers]
+    every = np.concatenate(masks)
+    total, count = every.sum(axis=0), len(every)
+    level = _best_level(total / count, every)
+    return [
+        mask_to_rgb((total - each.sum(axis=0)) / max(count - len(each), 1) >= level)
+        for each in masks
+    ]
+
+
+def _best_level(mean: Float[np.ndarray, "H W"], masks: Bool[np.ndarray, "M H W"]) -> float:
+    def quality(level: float) -> float:
+        return float(np.mean([mask_iou(mean >= level, mask) for mask in masks]))
+
+    return max(_LEVELS.tolist(), key=quality)
+
+
+def _frequent(words: Sequence[Words]) -> Words:
+    """Each field by itself; boxes are the mean of those of the most frequent number."""
+    caption, category = (
+        collections.Counter(values).most_common(1)[0][0]
+        for values in ([w.caption for w in words], [w.category for w in words])
+    )
+    ((number, _),) = collections.Counter(len(w.boxes) for w in words).most_common(1)
+    boxes = [w.boxes for w in words if len(w.boxes) == number]
+    mean = np.mean(np.array(boxes, np.float64).reshape(len(boxes), number, 4), axis=0)
+    return Words(caption, category, tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in mean.tolist()))

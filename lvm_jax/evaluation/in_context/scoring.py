@@ -1,0 +1,94 @@
+"""Scores a finished decoder on the episodes of pools."""
+
+import dataclasses
+
+import jax
+import optax
+from flax import nnx
+
+from lvm_jax.data.in_context.episodes import RowStyle
+from lvm_jax.data.in_context.loader import InContextEvalLoader
+from lvm_jax.data.in_context.pool import Side
+from lvm_jax.data.in_context.sequences import Question
+from lvm_jax.data.records.shards import Shards
+from lvm_jax.evaluation.base import Result
+from lvm_jax.evaluation.in_context.gradients import QuestionGradients
+from lvm_jax.evaluation.in_context.losses import LossControls
+from lvm_jax.evaluation.in_context.scores import WordSets
+from lvm_jax.evaluation.in_context.while_training import answer_evaluators, episodes_of
+from lvm_jax.inference.in_context_pictures import InContextGenerator
+from lvm_jax.parallel.mesh import make_mesh
+from lvm_jax.parallel.sharding import BatchPlacement
+from lvm_jax.tasks.in_context import InContextTask, name_of
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolQuestions:
+    """Which episodes to ask; classes with too few pictures for the examples are left out.
+
+    Attributes:
+      shards: of pools, written with the decoder's image tokenizer.
+      style: how many examples there are and what they show.
+      questions: to ask.
+      split: of the pools.
+      classes: "seen", "unseen" or "all".
+      episodes: of each question; 0: all.
+      sets: of words that captions are compared by.
+      batch_size: prompts at once.
+    """
+
+    shards: Shards
+    style: RowStyle
+    questions: tuple[Question, ...] = tuple(Question)
+    split: str = "validation"
+    classes: Side = "all"
+    episodes: int = 64
+    sets: WordSets = dataclasses.field(default_factory=dict)
+    batch_size: int = 8
+
+
+def score(generator: InContextGenerator, asked: PoolQuestions) -> dict[str, Result]:
+    """Drawn answers, losses of the true ones, and how the questions' gradients agree.
+
+    Returns:
+      "segmentation", "segmentation_controls", and the same for captioning; "gradients" if both are asked.
+
+    Raises:
+      UserError: the pools are of another tokenizer or have no such episodes.
+    """
+    loaders = {question: _loader(generator, asked, question) for question in asked.questions}
+    episodes = {question: episodes_of(loader) for question, loader in loaders.items()}
+    results: dict[str, Result] = {}
+    for question, evaluator in answer_evaluators(episodes, asked.sets, asked.batch_size).items():
+        results[name_of(question)] = evaluator.run(generator)
+    # Losses need no mesh: they are computed on this process's first device.
+    placement = BatchPlacement(make_mesh(devices=jax.devices()[:1]), asked.batch_size)
+    form, room = generator.engine.form, asked.style.most_examples + 1
+    config, params = generator.engine.config, nnx.state(generator.model, nnx.Param)
+    task = InContextTask(config, optax.identity(), seq_len=room * form.pair_length - 1)
+    for question, some in episodes.items():
+        controls = LossControls(task.loss, some, form, room, placement)
+        results[f"{name_of(question)}_controls"] = controls.run(params)
+    if len(loaders) > 1:
+        batches = {name_of(q): placement.put(next(iter(rows))) for q, rows in loaders.items()}
+        gradients = QuestionGradients(task.loss, batches, len(config.mlps))
+        results[gradients.name] = gradients.run(params)
+    return results
+
+
+def _loader(
+    generator: InContextGenerator, asked: PoolQuestions, question: Question
+) -> InContextEvalLoader:
+    return InContextEvalLoader(
+        asked.shards,
+        asked.split,
+        generator.engine.form,
+        asked.style,
+        question,
+        asked.batch_size,
+        limit=asked.episodes,
+        side=asked.classes,
+        fewest=asked.style.most_examples + 1,
+        positions=generator.engine.config.max_position_embeddings,
+        tokenizer_fingerprint=generator.vqgan.fingerprint(),
+    )
