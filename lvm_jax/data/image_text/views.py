@@ -4,7 +4,7 @@ Shape legend: H, W the given picture; H2, W2 the view.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +14,7 @@ from lvm_jax.data.image_text.augment import NO_AUGMENTATION, Augmentation, augme
 from lvm_jax.errors import BadData, UserError
 
 Fit = Literal["squash", "pad", "keep", "crop"]
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 
 class TooLarge(BadData):
@@ -41,8 +42,8 @@ class View:
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
             raise UserError(f"a view is {self.height} x {self.width}: at least one pixel each")
-        if self.fit not in ("squash", "pad", "keep", "crop"):
-            raise UserError(f"fit is {self.fit!r}: it must be squash, pad, keep or crop")
+        if self.fit not in FITS:
+            raise UserError(f"fit is {self.fit!r}: it must be one of {', '.join(FITS)}")
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
             raise UserError(f"background is {self.background}: it must be RGB, 0 to 255 each")
 
