@@ -107,8 +107,10 @@ NOT_IMPORTED = {
     ),
     *("pytest-xdist", "ruff"),
 }
-# pycocoevalcap brings METEOR's jar, which is LGPL: it is used where it is installed, and no extra names it.
-HEAVY = {"torch", "transformers", "pycocoevalcap"}.union(*EXTRAS.values())
+# Used where they are installed, and no extra names them: pycocoevalcap brings METEOR's jar, which is LGPL, and an OCR
+# engine is only compared with.
+OPTIONAL = {"pycocoevalcap", "rapidocr_onnxruntime"}
+HEAVY = {"torch", "transformers"}.union(OPTIONAL, *EXTRAS.values())
 # The only places of lvm_jax that import one of them, and why it is there. Each does so when it is used, not when it is
 # imported; the page of the demo alone is Gradio's from its first line on.
 READERS = {
@@ -118,12 +120,17 @@ READERS = {
     ): "reads sources named tfds:NAME:SPLIT",
     ("lvm_jax/data/text_tokenizer.py", "tokenizers"): "tokenizes text",
     ("lvm_jax/demo/page.py", "gradio"): "is the page",
+    (
+        "lvm_jax/evaluation/documents/ocr_peers.py",
+        "rapidocr_onnxruntime",
+    ): "reads pages as a peer",
     ("lvm_jax/metrics/captions.py", "pycocoevalcap"): "scores captions by METEOR 1.5",
     ("lvm_jax/metrics/text.py", "jieba"): "cuts Han into words",
     ("lvm_jax/metrics/text.py", "nltk"): "scores pages by METEOR",
     ("lvm_jax/metrics/text.py", "rapidfuzz"): "counts edits",
     ("lvm_jax/metrics/text.py", "sacrebleu"): "computes BLEU",
     ("lvm_jax/models/decoder/quantized.py", "qwix"): "quantises",
+    ("lvm_jax/pictures/pdf.py", "pypdfium2"): "renders pages of PDF files",
     ("lvm_jax/reporting/charts.py", "matplotlib"): "draws",
     ("lvm_jax/training/writers.py", "wandb"): "writes metrics to W&B",
 }
