@@ -43,7 +43,7 @@ SUBRANKS = {
     # A tokenizer is judged by the decoder that learns its codes.
     "evaluation": [
         {"base"},
-        {"lvm"},
+        {"lvm", "documents"},
         {"tokenizer"},
     ],
     "models": [
@@ -52,6 +52,7 @@ SUBRANKS = {
         {"decoder", "tokenizer"},
         # They share the decoder's norms, and in the end feed it.
         {"towers"},
+        {"vision_language"},
     ],
     "reporting": [
         {"charts", "figures", "numbers", "templates"},
