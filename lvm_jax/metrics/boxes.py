@@ -125,7 +125,8 @@ def _assigned(picture: Regions) -> tuple[list[_Detection], int]:
     overlap_DG = overlaps(picture.boxes, regions, inclusive=True)
     taken: set[int] = set()
     found = []
-    for place in np.argsort(-picture.confidences, kind="stable").tolist():
+    order: list[int] = np.argsort(-picture.confidences, kind="stable").tolist()
+    for place in order:
         best = int(overlap_DG[place].argmax()) if groups else -1
         overlap = float(overlap_DG[place, best]) if groups else 0.0
         references: tuple[str, ...] = ()

@@ -51,7 +51,7 @@ def cider_d(
 def missing_meteor() -> str:
     """Why `meteor_1_5` cannot be computed here; "" if it can."""
     try:
-        import pycocoevalcap.meteor.meteor  # noqa: F401
+        import pycocoevalcap.meteor.meteor  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         return "METEOR 1.5 is not installed: pip install pycocoevalcap, which has its jar"
     return "" if shutil.which("java") else "METEOR 1.5 needs Java, and there is no java on the path"
@@ -70,7 +70,7 @@ def meteor_1_5(
     _check_references(references)
     if why := missing_meteor():
         raise UserError(f"no METEOR 1.5: {why}")
-    from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.meteor.meteor import Meteor  # pyright: ignore[reportMissingImports]
 
     scorer = Meteor()
     try:

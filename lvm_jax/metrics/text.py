@@ -6,6 +6,7 @@ when they are needed: `pip install 'lvm_jax[text-metrics]'`.
 """
 
 import functools
+import itertools
 import logging
 import re
 import warnings
@@ -84,8 +85,8 @@ def bleu(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> float
     """
     import sacrebleu
 
-    most = max(map(len, references))
-    streams = [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]
+    # A stream has the i-th reference of each text, None where there are fewer: its annotations leave that out.
+    streams: Any = list(map(list, itertools.zip_longest(*references)))
     score = sacrebleu.corpus_bleu(
         list(predicted), streams, smooth_method="none", tokenize="none", force=True
     )

@@ -122,3 +122,11 @@ def test_dense_captions_by_hand():
     assert found.boxes == pytest.approx((51 + 50 * 2 / 3) / 101)
     with pytest.raises(UserError, match="1 pictures have 0 true boxes"):
         dense_captions([Regions(boxes, ["a"] * 4, np.zeros(4), true[:0], [])], alike)
+
+
+def test_corners_are_pixels_of_their_box():
+    # 5 x 5 of 5 x 10 pixels overlap by exactly one half; between corners it would be 16 of 36.
+    halves = Regions(
+        np.array([[0.0, 0, 4, 4]]), ["a"], np.ones(1), np.array([[0.0, 0, 4, 9]]), ["a"]
+    )
+    assert dense_captions([halves], alike).boxes == pytest.approx(3 / 5)

@@ -69,6 +69,7 @@ def test_words_are_cut_by_jieba_where_there_are_han():
     ours, truth = text.word_lists("我来到北京清华大学", "OCR 北京")
     assert ours == ["我", "来到", "北京", "清华大学"]
     assert truth == ["OCR", "北京"]
+    assert text.word_lists("a b", "来到北京") == (["a", "b"], ["来到", "北京"])
 
 
 def test_word_sets():
