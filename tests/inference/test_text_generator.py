@@ -113,6 +113,7 @@ def questions() -> list[Asked]:
         Asked.of([picture(2), picture(3)], "abc"),
         Asked.of([picture(4)], "hgf <image>?"),
         Asked.of([], "gab?"),
+        *(Asked.of([picture(seed)], "b") for seed in (5, 6, 7)),
     ]
 
 

@@ -201,6 +201,16 @@ class VisionLanguage(nnx.Module):
         got_ocr2_folder.save(directory, model.config, rounded(to_tensors(model), dtype))
 
     @classmethod
+    def reads(cls, directory: epath.PathLike) -> bool:
+        """Whether a folder holds such a model, by its config.json.
+
+        Raises:
+          UserError: it has none.
+        """
+        kinds = (own_folder.MODEL_TYPE, *published.READERS)
+        return read_config(directory).get("model_type") in kinds
+
+    @classmethod
     def from_pretrained(cls, directory: epath.PathLike, **overrides: Any) -> Self:
         """Reads a folder of `save_pretrained`, or a published one of GOT-OCR2 or Vary.
 
