@@ -23,7 +23,7 @@ from absl import flags
 from etils import epath
 
 from lvm_jax import cli, files
-from lvm_jax.data.image_text.views import FITS
+from lvm_jax.data.image_text.views import FITS, fit_named
 from lvm_jax.data.text_tokenizer import TextTokenizer
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation import about
@@ -83,7 +83,7 @@ def main() -> None:
     ]
     tokenizer = TextTokenizer(_TOKENIZER.value or _MODEL.value)
     model = VisionLanguage.from_pretrained(_MODEL.value)
-    views = views_of(model.config, fit=_FIT.value, clip_fit=_CLIP_FIT.value)
+    views = views_of(model.config, fit=fit_named(_FIT.value), clip_fit=fit_named(_CLIP_FIT.value))
     generator = TextGenerator(model, tokenizer, views=views)
 
     def read(asked: Sequence[Asked]) -> list[str]:

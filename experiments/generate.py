@@ -24,7 +24,7 @@ from absl import flags
 from etils import epath
 
 from lvm_jax import cli
-from lvm_jax.data.image_text.views import FITS
+from lvm_jax.data.image_text.views import FITS, fit_named
 from lvm_jax.data.records.manifest import check_compatible
 from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
@@ -137,7 +137,7 @@ def read_documents() -> None:
     listing = list_pages(_PAGES.value, max_pages=_MAX_PAGES.value)
     tokenizer = TextTokenizer(_TOKENIZER.value or _MODEL.value)
     model = VisionLanguage.from_pretrained(_MODEL.value)
-    views = views_of(model.config, fit=_FIT.value, clip_fit=_CLIP_FIT.value)
+    views = views_of(model.config, fit=fit_named(_FIT.value), clip_fit=fit_named(_CLIP_FIT.value))
     generator = TextGenerator(model, tokenizer, views=views, cache_dtype=_CACHE_DTYPE.value)
     reading = Reading(_ASK.value, _CROPS.value, writing, _BATCH.value)
     identity = reading.described(model, tokenizer.fingerprint)

@@ -130,6 +130,15 @@ def test_greedy_answers_are_those_of_full_passes(model, tokenizer, generator):
     assert len({written.text for written in together}) > 2
 
 
+def test_only_words_and_the_end_can_be_drawn(tokenizer, generator):
+    words = {
+        *tokenizer.encode("".join(sorted(set(LETTERS + "USER: ASSISTANT")))),
+        tokenizer.ids["eos"],
+    }
+    assert set(np.flatnonzero(generator._allowed()).tolist()) == words
+    assert tokenizer.unknown is not None
+
+
 def test_the_picture_counts(model, tokenizer):
     options = {"prompt": "a?", "max_new": 8}
     first, again, other = (

@@ -42,8 +42,7 @@ class View:
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
             raise UserError(f"a view is {self.height} x {self.width}: at least one pixel each")
-        if self.fit not in FITS:
-            raise UserError(f"fit is {self.fit!r}: it must be one of {', '.join(FITS)}")
+        fit_named(self.fit)
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
             raise UserError(f"background is {self.background}: it must be RGB, 0 to 255 each")
 
@@ -95,6 +94,18 @@ class View:
             top, left = (self.height - height) // 2, (self.width - width) // 2
         canvas[top : top + height, left : left + width] = picture
         return canvas
+
+
+def fit_named(name: str) -> Fit:
+    """The fit of this name.
+
+    Raises:
+      UserError: there is none.
+    """
+    for fit in FITS:
+        if fit == name:
+            return fit
+    raise UserError(f"fit is {name!r}: it must be one of {', '.join(FITS)}")
 
 
 def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
