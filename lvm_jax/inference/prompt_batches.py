@@ -69,8 +69,13 @@ def decoder_fingerprint(model: Decoder) -> str:
 
     Decoders are large, so it samples. The tokenizer's fingerprint, which guards shards, reads every weight.
     """
-    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
-    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+    return module_fingerprint(model, model.config)
+
+
+def module_fingerprint(module: nnx.Module, config: Any) -> str:
+    """As `decoder_fingerprint`, of any module; `config` is its dataclass."""
+    digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode())
+    for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param)):
         value = variable[...].reshape(-1)
         digest.update(f"{path} {value.shape}".encode())
         digest.update(np.asarray(value[:: max(1, value.size // 1024)]).tobytes())

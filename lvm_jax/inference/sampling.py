@@ -1,6 +1,6 @@
 """Draws the next id from the decoder's logits: greedily, or with temperature, top-k, top-p and min-p.
 
-B: rows, V: vocabulary.
+B: rows, V: vocabulary, Z: slots of a row, W: places where n ids in a row begin.
 
 Each filter sets the logits of forbidden ids to -inf and leaves the others alone, so filters compose in any order.
 `draw` uses the customary one: allowed ids, temperature, top-k, top-p, min-p.
@@ -113,6 +113,32 @@ def keep_min_p(logits_BV: Float[Array, "B V"], p: Float[Array, ""] | float) -> F
     # A ratio of probabilities is a difference of logits, so no softmax is needed.
     lowest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + jnp.log(p)
     return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
+
+
+def keep_new_ngrams(
+    logits_BV: Float[Array, "B V"], ids_ZB: Int[Array, "Z B"], made: Int[Array, ""], n: int
+) -> Float[Array, "B V"]:
+    """Forbids every id that would repeat `n` ids in a row (Paulus et al., arXiv 1705.04304, section 2.5).
+
+    Args:
+      logits_BV: of the next id.
+      ids_ZB: each row's ids; those of the prompt are not among them.
+      made: how many of them there are.
+      n: at least 1.
+    """
+    places = ids_ZB.shape[0] - n + 1
+    if places < 1:
+        return logits_BV
+    # The last n - 1 ids. Before there are as many, any will do: no n ids lie before them.
+    last = [ids_ZB[jnp.maximum(made - n + 1, 0) + k] for k in range(n - 1)]
+    begins_W1 = jnp.arange(places)[:, None]
+    same_WB = begins_W1 + n <= made
+    for k, ids_B in enumerate(last):
+        same_WB = same_WB & (ids_ZB[k : k + places] == ids_B[None])
+    same_WB = jnp.broadcast_to(same_WB, (places, ids_ZB.shape[1]))
+    rows_1B = jnp.arange(ids_ZB.shape[1])[None]
+    repeats_BV = jnp.zeros(logits_BV.shape, bool).at[rows_1B, ids_ZB[n - 1 :]].max(same_WB)
+    return jnp.where(repeats_BV, -jnp.inf, logits_BV)
 
 
 def draw(

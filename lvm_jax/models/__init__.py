@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lvm_jax.models.towers.projectors import Projector, ProjectorConfig
     from lvm_jax.models.towers.vitdet import VitDet
     from lvm_jax.models.towers.vitdet_config import VitDetConfig
+    from lvm_jax.models.vision_language.config import VisionLanguageConfig
+    from lvm_jax.models.vision_language.model import VisionLanguage
 
 __all__ = [
     "VQGAN",
@@ -29,6 +31,8 @@ __all__ = [
     "Projector",
     "ProjectorConfig",
     "VQGANConfig",
+    "VisionLanguage",
+    "VisionLanguageConfig",
     "VitDet",
     "VitDetConfig",
     "presets",
@@ -47,6 +51,8 @@ _HOMES = {
     "ClipVisionConfig": "lvm_jax.models.towers.clip_config",
     "Projector": "lvm_jax.models.towers.projectors",
     "ProjectorConfig": "lvm_jax.models.towers.projectors",
+    "VisionLanguage": "lvm_jax.models.vision_language.model",
+    "VisionLanguageConfig": "lvm_jax.models.vision_language.config",
 }
 
 

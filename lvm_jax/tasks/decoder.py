@@ -73,6 +73,7 @@ class DecoderTask:
     """
 
     name = "next_token"  # checkpoints carry it
+    rows: tuple[str, ...] = ROWS  # what accumulation cuts into microbatches
 
     def __init__(
         self,
@@ -95,19 +96,21 @@ class DecoderTask:
         repeats = config.num_hidden_layers // len(config.mlps)
         self._mixtures = float(config.mlps.count("moe") * repeats)
         self._by_attributes = self._mixtures > 0 and config.moe.router == "attribute"
-        abstract = Decoder.abstract(config)
+        abstract = nnx.eval_shape(lambda: self._make(jax.random.key(0)))
         self._graphdef, self._params = nnx.graphdef(abstract), nnx.state(abstract, nnx.Param)
         trained.check_patterns(frozen, self._params)
-        is_trained = trained.all_but(frozen)
-        if config.lora.rank:
-            is_trained = trained.both(trained.only_adapters, is_trained)
-            self._split = trained.Split(self._params, is_trained, names=("lora", "base"))
-        else:
-            self._split = trained.Split(self._params, is_trained)
+        self._split = self._splitter(trained.all_but(frozen))
+
+    def _splitter(self, is_trained: trained.Filter) -> trained.Split:
+        """How parameters are split, given the filter of those that are not frozen by name."""
+        if not self.config.lora.rank:
+            return trained.Split(self._params, is_trained)
+        is_trained = trained.both(trained.only_adapters, is_trained)
+        return trained.Split(self._params, is_trained, names=("lora", "base"))
 
     def init(self, key: jax.Array) -> State:
         """Fresh parameters, and fresh moments of the trained ones, at step 0."""
-        params = self._split.apart(nnx.state(Decoder(self.config, rngs=nnx.Rngs(key)), nnx.Param))
+        params = self._split.apart(nnx.state(self._make(key), nnx.Param))
         opt = self.tx.init(self._split.trained(params))
         return {"step": jnp.zeros((), jnp.int32), "params": params, "opt": opt}
 
@@ -167,7 +170,7 @@ class DecoderTask:
             grads, sums = gradient(now, batch, key)
             return sums, grads
         # Only the arrays of rows are cut: a batch may hold others, which `optimizer_args` reads.
-        rows = {name: batch[name] for name in ROWS if name in batch}
+        rows = {name: batch[name] for name in self.rows if name in batch}
         microbatches = jax.tree.map(lambda x: cut(x, self.accumulation), rows)
 
         def add(carry: Any, microbatch: tuple[Batch, jax.Array]) -> tuple[Any, None]:
@@ -196,45 +199,62 @@ class DecoderTask:
     ) -> tuple[Sums, Losses]:
         """The loss and those of named rows, and the auxiliary losses of the decoder's MLPs."""
         model = self._merge(params)
-        tokens = batch["tokens"]
-        segments, positions, attributes = (
-            batch[name][:, :-1] if name in batch else None
-            for name in ("segment_ids", "positions", "attributes")
-        )
-        hidden_BTD, beside = model.hidden_and_losses(
-            tokens[:, :-1],
-            segments,
-            positions,
-            attributes_BT=attributes,
-            dropout_key=dropout_key,
-        )
-        labels_BT, weights_BT = tokens[:, 1:], batch["loss_weights"][:, 1:]
-        named = self.row_names(batch)
-        shares = [weights_BT, *(weights_BT * rows_B[:, None] for rows_B in named.values())]
-        weights_GBT = jnp.stack(shares)
+        hidden_BTD, beside = self._read(model, batch, dropout_key)
+        weights, named = batch["loss_weights"], self.row_names(batch)
+        shares = [weights, *(weights * rows_B[:, None] for rows_B in named.values())]
+        totals_G, counted_G = self._cross_entropy(model, hidden_BTD, batch, jnp.stack(shares))
+        names = ["loss", *(f"loss/{name}" for name in named)]
+        return {name: (totals_G[g], counted_G[g]) for g, name in enumerate(names)}, beside
+
+    def _cross_entropy(
+        self, model: Any, hidden_BTD: jax.Array, batch: Batch, weights: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """(sum, weight) of the loss of the batch's tokens by these weights, (B, T + 1) or groups of them."""
+        labels_BT, weights_GBT = batch["tokens"][:, 1:], weights[..., 1:]
+        logits = self._decoder(model).logits
         if self.loss_chunk:
-            totals_G, counted_G = chunked_cross_entropy(
+            return chunked_cross_entropy(
                 hidden_BTD,
-                model.logits,
+                logits,
                 labels_BT,
                 weights_GBT,
                 chunk=self.loss_chunk,
                 z_loss=self.z_loss,
             )
-        else:
-            totals_G, counted_G = cross_entropy(
-                model.logits(hidden_BTD), labels_BT, weights_GBT, self.z_loss
-            )
-        names = ["loss", *(f"loss/{name}" for name in named)]
-        losses = {name: (totals_G[g], counted_G[g]) for g, name in enumerate(names)}
-        return losses, beside
+        return cross_entropy(logits(hidden_BTD), labels_BT, weights_GBT, self.z_loss)
 
-    def model(self, state: State) -> Decoder:
-        """The decoder with the state's parameters."""
+    def model(self, state: State) -> Any:
+        """The model with the state's parameters: here a `Decoder`."""
         return self._merge(state["params"])
 
-    def _merge(self, params: trained.Params) -> Decoder:
+    def _merge(self, params: trained.Params) -> Any:
         return nnx.merge(self._graphdef, self._split.together(params))
+
+    # What a task with more than a decoder replaces: the model, how it reads a batch, and where its decoder is.
+
+    def _make(self, key: jax.Array) -> nnx.Module:
+        """A fresh model."""
+        return Decoder(self.config, rngs=nnx.Rngs(key))
+
+    def _read(
+        self, model: Any, batch: Batch, dropout_key: jax.Array | None
+    ) -> tuple[jax.Array, Losses]:
+        """The last hidden state of each of the T inputs, and auxiliary losses."""
+        segments, positions, attributes = (
+            batch[name][:, :-1] if name in batch else None
+            for name in ("segment_ids", "positions", "attributes")
+        )
+        return model.hidden_and_losses(
+            batch["tokens"][:, :-1],
+            segments,
+            positions,
+            attributes_BT=attributes,
+            dropout_key=dropout_key,
+        )
+
+    def _decoder(self, model: Any) -> Any:
+        """The decoder within a model or, from a state of parameters, its own."""
+        return model
 
     def batch_spec(self, global_batch: int) -> dict[str, jax.ShapeDtypeStruct]:
         """tokens, segment_ids, positions (int32), loss_weights (float32), perhaps attributes: (B, T + 1) each."""
@@ -261,7 +281,7 @@ class DecoderTask:
 
     def _frozen_products(self) -> float:
         """Frozen weights that each token is multiplied with: neither norms nor tables that are only looked up."""
-        frozen = self._split.frozen(self._split.apart(self._params))
+        frozen = self._decoder(self._split.frozen(self._split.apart(self._params)))
         total = 0.0
         for path, parameter in nnx.to_flat_state(frozen):
             axes = parameter.get_metadata()["axes"]

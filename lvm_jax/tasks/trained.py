@@ -35,7 +35,7 @@ def all_but(patterns: Sequence[str]) -> Filter:
 
     def is_trained(path: Path, parameter: Any) -> bool:
         del parameter
-        return not any(_covers(pattern, path) for pattern in patterns)
+        return not any(covers(pattern, path) for pattern in patterns)
 
     return is_trained
 
@@ -53,7 +53,7 @@ def check_patterns(patterns: Sequence[str], params: nnx.State) -> None:
     """
     paths = [path for path, _ in nnx.to_flat_state(params)]
     for pattern in patterns:
-        if not any(_covers(pattern, path) for path in paths):
+        if not any(covers(pattern, path) for path in paths):
             folders = dict.fromkeys("/".join(map(str, path[:2])) for path in paths)
             raise UserError(
                 f"frozen has {pattern!r}, which no parameter matches: name a path such as {', '.join(folders)}"
@@ -110,8 +110,8 @@ class Split:
         return params if self._is_whole else nnx.merge_state(*params.values())
 
 
-def _covers(pattern: str, path: Path) -> bool:
-    """Whether the pattern matches the path or any of its parents."""
+def covers(pattern: str, path: Path) -> bool:
+    """Whether a pattern of `all_but` matches the path or any of its parents."""
     names = [str(name) for name in path]
     return any(
         fnmatch.fnmatchcase("/".join(names[: end + 1]), pattern.rstrip("/"))

@@ -8,9 +8,9 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
@@ -25,6 +25,41 @@ TENSORS_FILE = "model.safetensors"
 _LAYOUTS = (TENSORS_FILE, f"{TENSORS_FILE}.index.json")
 _LAYOUTS += ("pytorch_model.bin", "pytorch_model.bin.index.json")
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+class Tensors(Protocol):
+    """Named tensors that are read slice by slice."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of every tensor, by name."""
+        ...
+
+    def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """A tensor, or the block of it that `index` cuts out."""
+        ...
+
+
+class Renamed:
+    """Some of the tensors of open files, under other names.
+
+    Args:
+      files: the files.
+      rename: a tensor's name -> its other name; None: it is left out.
+
+    Attributes:
+      shapes: of every tensor, by its other name.
+    """
+
+    def __init__(self, files: Tensors, rename: Callable[[str], str | None]) -> None:
+        named = ((name, rename(name)) for name in files.shapes)
+        self._names = {other: name for name, other in named if other is not None}
+        self._files = files
+        self.shapes = {other: files.shapes[name] for other, name in self._names.items()}
+
+    def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """As in `TensorFiles.read`."""
+        return self._files.read(self._names[name], index)
 
 
 class TensorFiles:

@@ -4,7 +4,7 @@ Shape legend: H, W the given picture; H2, W2 the view.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +14,7 @@ from lvm_jax.data.image_text.augment import NO_AUGMENTATION, Augmentation, augme
 from lvm_jax.errors import BadData, UserError
 
 Fit = Literal["squash", "pad", "keep", "crop"]
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 
 class TooLarge(BadData):
@@ -41,8 +42,7 @@ class View:
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
             raise UserError(f"a view is {self.height} x {self.width}: at least one pixel each")
-        if self.fit not in ("squash", "pad", "keep", "crop"):
-            raise UserError(f"fit is {self.fit!r}: it must be squash, pad, keep or crop")
+        fit_named(self.fit)
         if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
             raise UserError(f"background is {self.background}: it must be RGB, 0 to 255 each")
 
@@ -94,6 +94,18 @@ class View:
             top, left = (self.height - height) // 2, (self.width - width) // 2
         canvas[top : top + height, left : left + width] = picture
         return canvas
+
+
+def fit_named(name: str) -> Fit:
+    """The fit of this name.
+
+    Raises:
+      UserError: there is none.
+    """
+    for fit in FITS:
+        if fit == name:
+            return fit
+    raise UserError(f"fit is {name!r}: it must be one of {', '.join(FITS)}")
 
 
 def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:

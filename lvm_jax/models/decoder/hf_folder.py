@@ -17,16 +17,21 @@ from lvm_jax.models.decoder.hf_family import Family
 from lvm_jax.models.decoder.hf_gpt2 import GPT2
 from lvm_jax.models.decoder.hf_llama import LLAMA, QWEN2, QWEN3
 from lvm_jax.models.decoder.hf_opt import OPT
+from lvm_jax.models.decoder.hf_qwen import QWEN
 from lvm_jax.models.decoder.hf_tensors import Reader, tensor_shapes, to_hugging_face
 from lvm_jax.weights.model_folder import CONFIG_FILE, check_tensors, read_config, save_folder
 from lvm_jax.weights.streamed import fill
-from lvm_jax.weights.tensor_files import TensorFiles
+from lvm_jax.weights.tensor_files import TensorFiles, Tensors
+
+AnyReader = Reader | own_folder.OwnReader
 
 # model_type of config.json -> its family.
 FAMILIES: Mapping[str, Family] = {
     "llama": LLAMA,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
+    # Behind Qwen2, which describes the same decoders: they are saved as that.
+    "qwen": QWEN,
     "opt": OPT,
     "gpt2": GPT2,
 }
@@ -154,19 +159,51 @@ def load(directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State) 
       UserError: a file is missing or damaged; or it names every tensor that is missing, unexpected or misshapen.
     """
     with TensorFiles(directory) as files:
-        reader = _reader(files, config, parameter_shapes(abstract), str(directory))
-        return fill(abstract, reader.read)
+        return fill(abstract, open_reader(files, directory, config, abstract).read)
 
 
-def _reader(
-    files: TensorFiles, config: DecoderConfig, parameters: Mapping[str, tuple[int, ...]], where: str
-) -> Reader | own_folder.OwnReader:
-    """Reads our parameters from the files, which hold exactly what the decoder has."""
-    family = family_of(config)
+def open_reader(
+    files: TensorFiles, directory: epath.PathLike, config: DecoderConfig, abstract: nnx.State
+) -> AnyReader:
+    """Reads our parameters from a folder's open files.
+
+    Args:
+      files: of the folder.
+      directory: of config.json, which says what format the files have.
+      config: the decoder that they hold.
+      abstract: its abstract state.
+
+    Raises:
+      UserError: names every tensor that is missing, unexpected or misshapen.
+    """
+    parameters, where = parameter_shapes(abstract), str(directory)
+    family = FAMILIES.get(str(read_config(directory).get("model_type")))
     if family is None:
         own = own_folder.OwnReader(files)
         own.check(parameters, where)
         return own
+    return part_reader(files, family, config, parameters, where)
+
+
+def part_reader(
+    files: Tensors,
+    family: Family,
+    config: DecoderConfig,
+    parameters: Mapping[str, tuple[int, ...]],
+    where: str,
+) -> Reader:
+    """Reads our parameters from tensors of a published family, perhaps a part of a larger model.
+
+    Args:
+      files: hold exactly the decoder's tensors.
+      family: of their names.
+      config: the decoder.
+      parameters: its shapes by dotted path.
+      where: what errors call the files.
+
+    Raises:
+      UserError: names every tensor that is missing, unexpected or misshapen.
+    """
     reader = Reader(files, family, config)
     expected = tensor_shapes(family, config, parameters, reader.prefix)
     check_tensors(expected, reader.stored_parameters(), where)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.hf_family import HEAD, Family, Place
-from lvm_jax.weights.tensor_files import TensorFiles
+from lvm_jax.weights.tensor_files import Tensors
 
 _LAYERS = "layers."  # our paths inside blocks begin so
 
@@ -74,7 +74,7 @@ def to_hugging_face(
     for path, place in family.block.items():
         for layer, tensor in enumerate(tensors[_LAYERS + path]):
             name = prefix + family.layer.format(layer) + place.name
-            fused.setdefault(name, {})[place.piece] = _matrix_of(place, tensor)
+            fused.setdefault(name, {})[place.piece] = matrix_of(place, tensor)
     for name, pieces in fused.items():
         # Fused tensors are (inputs, outputs), and vectors have outputs only, so outputs are the last axis.
         inner = [pieces[piece] for piece in range(len(pieces))]
@@ -82,7 +82,8 @@ def to_hugging_face(
     return theirs
 
 
-def _matrix_of(place: Place, tensor: np.ndarray) -> np.ndarray:
+def matrix_of(place: Place, tensor: np.ndarray) -> np.ndarray:
+    """One layer's tensor from our parameter, or our piece of a fused one."""
     if not place.inputs:
         return tensor
     matrix = tensor.reshape(math.prod(tensor.shape[: place.inputs]), -1)
@@ -99,7 +100,7 @@ class Reader:
       config: the decoder.
     """
 
-    files: TensorFiles
+    files: Tensors
     family: Family
     config: DecoderConfig
 
@@ -153,7 +154,7 @@ class Reader:
 
 
 def read_place(
-    files: TensorFiles,
+    files: Tensors,
     name: str,
     place: Place,
     shape: tuple[int, ...],

@@ -73,6 +73,16 @@ class Stored:
             new,
         )
 
+    def grown(self, slots: int) -> "Stored":
+        """The same with `slots` free slots more."""
+        return jax.tree.map(
+            lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, slots), (0, 0)][: x.ndim]), self
+        )
+
+    def reordered(self, rows_B: Int[Array, " B"]) -> "Stored":
+        """Row b is what row `rows_B[b]` was."""
+        return jax.tree.map(lambda x: x[rows_B], self)
+
 
 Layer = tuple[Stored, Stored]  # keys (already rotated by their positions), values
 
@@ -221,6 +231,20 @@ class KVCache:
             ends_R1 = self.prefix.lengths_R[:, None]
             blocks.append(KeyBlock(k.x_BKSH, k.scale_BKS, v.x_BKSH, v.scale_BKS, ends_R1))
         return attend_key_blocks(q_BTNH, blocks), (keys, values)
+
+    def grown(self, slots: int) -> "KVCache":
+        """The cache with `slots` more for each row."""
+        layers = tuple((keys.grown(slots), values.grown(slots)) for keys, values in self.layers)
+        inputs = self.inputs_BSD
+        if inputs is not None:
+            inputs = jnp.pad(inputs, [(0, 0), (0, slots), (0, 0)])
+        return dataclasses.replace(self, layers=layers, inputs_BSD=inputs)
+
+    def reordered(self, rows_B: Int[Array, " B"]) -> "KVCache":
+        """Row b continues what row `rows_B[b]` of the same prompt was."""
+        layers = tuple((k.reordered(rows_B), v.reordered(rows_B)) for k, v in self.layers)
+        inputs = None if self.inputs_BSD is None else self.inputs_BSD[rows_B]
+        return dataclasses.replace(self, layers=layers, inputs_BSD=inputs)
 
     def advance(self, tokens: int, layers: Sequence[Layer]) -> "KVCache":
         """The cache after every layer has stored `tokens` new tokens."""

@@ -1,4 +1,4 @@
-"""Text decoders by name, in the shapes of OPT and GPT-2; vocabulary and positions can be overridden."""
+"""Text decoders by name, in the shapes of OPT, GPT-2, Qwen and Vicuna; vocabulary and positions can be overridden."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,6 +52,41 @@ _GPT2_SIZES = {
     "xl": (48, 1600, 25),
 }
 
+# What the rotary families share. Qwen's vocabulary has 151,851 ids, those of pictures behind it, and padding.
+_QWEN: dict[str, Any] = {
+    "vocab_size": 151936,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,  # of a turn; the end of a text is 151643, which also pads
+    "pad_token_id": 151643,
+    "qkv_bias": True,
+}
+_VICUNA: dict[str, Any] = {
+    "vocab_size": 32000,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "rms_norm_eps": 1e-5,
+}
+# (layers, width, heads, width of the MLP, what else is its own): Qwen-7B and 1.8B (arXiv 2309.16609, Table 1, whose MLP
+# is twice as wide because it counts both halves), and the 0.5B of Qwen1.5, GOT-OCR2's.
+_QWEN_SIZES: dict[str, tuple[int, int, int, int, dict[str, Any]]] = {
+    "debug": (2, 128, 4, 192, {}),
+    "0.5b": (
+        24,
+        1024,
+        16,
+        2816,
+        {"tie_word_embeddings": True, "rope_theta": 1e6, "max_position_embeddings": 32768},
+    ),
+    "1.8b": (24, 2048, 16, 5504, {"max_position_embeddings": 8192}),
+    "7b": (32, 4096, 32, 11008, {"max_position_embeddings": 8192}),
+}
+_VICUNA_SIZES: dict[str, tuple[int, int, int, int, dict[str, Any]]] = {
+    "debug": (2, 128, 4, 192, {}),
+    "7b": (32, 4096, 32, 11008, {}),
+    "13b": (40, 5120, 40, 13824, {}),
+}
+
 
 def opt(name: str, **overrides: Any) -> DecoderConfig:
     """The OPT decoder `name`: debug, 125m, 1.3b, 2.7b, 6.7b, 13b.
@@ -81,6 +116,38 @@ def gpt2(name: str, **overrides: Any) -> DecoderConfig:
       UserError: an unknown preset or field.
     """
     return _config("GPT-2", name, _GPT2_SIZES, _GPT2, overrides)
+
+
+def qwen(name: str, **overrides: Any) -> DecoderConfig:
+    """The Qwen decoder `name`: debug, 0.5b, 1.8b, 7b. A turn ends with EOS.
+
+    Args:
+      name: a key of the table.
+      **overrides: fields of `DecoderConfig` that replace the preset's.
+
+    Raises:
+      UserError: an unknown preset or field.
+    """
+    return _rotary("Qwen", name, _QWEN_SIZES, _QWEN, overrides)
+
+
+def vicuna(name: str, **overrides: Any) -> DecoderConfig:
+    """The Vicuna decoder `name`: debug, 7b, 13b. Arguments and errors as in `qwen`."""
+    return _rotary("Vicuna", name, _VICUNA_SIZES, _VICUNA, overrides)
+
+
+def _rotary(
+    family: str,
+    name: str,
+    sizes: Mapping[str, tuple[int, int, int, int, dict[str, Any]]],
+    shared: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> DecoderConfig:
+    layers, width, heads, mlp, own = entry(family, name, sizes, DecoderConfig, overrides)
+    shape = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
+    fields: dict[str, Any] = {**shared, **shape, "intermediate_size": mlp, **own, **overrides}
+    fields.setdefault("num_key_value_heads", fields["num_attention_heads"])
+    return DecoderConfig(**fields)
 
 
 def _config(

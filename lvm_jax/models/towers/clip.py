@@ -102,8 +102,9 @@ class ClipVision(nnx.Module):
         if fields.get("model_type") == MODEL_TYPE:
             config = folders.read_config(ClipVisionConfig, fields, path, overrides)
             return folders.load(cls.abstract(config), path)
-        config = folders.overridden(published_clip.config(fields, str(path)), overrides)
         with folders.open_files(path) as files:
+            config = published_clip.config(fields, files.shapes, str(path))
+            config = folders.overridden(config, overrides)
             prefix = published_clip.find(files.shapes, str(path))
             places = published_clip.places(config, prefix)
 

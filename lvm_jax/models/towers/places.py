@@ -5,13 +5,14 @@ ours is stacked over blocks.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
 from lvm_jax.models.decoder.hf_family import Place
-from lvm_jax.models.decoder.hf_tensors import read_place, their_shape
-from lvm_jax.weights.tensor_files import TensorFiles
+from lvm_jax.models.decoder.hf_tensors import matrix_of, read_place, their_shape
+from lvm_jax.weights.tensor_files import Tensors
 
 Shape = tuple[int, ...]
 Index = tuple[slice, ...]
@@ -24,8 +25,12 @@ class Form(Protocol):
         """The tensor's shape."""
         ...
 
-    def read(self, files: TensorFiles, tensor: str, shape: Shape, index: Index) -> np.ndarray:
+    def read(self, files: Tensors, tensor: str, shape: Shape, index: Index) -> np.ndarray:
         """A slice of our parameter, whose whole shape is `shape`."""
+        ...
+
+    def write(self, ours: np.ndarray) -> np.ndarray:
+        """The tensor, or our piece of it along its first dimension; the inverse of `read`."""
         ...
 
 
@@ -36,9 +41,13 @@ class Same:
         """The tensor's shape."""
         return ours
 
-    def read(self, files: TensorFiles, tensor: str, shape: Shape, index: Index) -> np.ndarray:
+    def read(self, files: Tensors, tensor: str, shape: Shape, index: Index) -> np.ndarray:
         """A slice of our parameter."""
         return files.read(tensor, index)
+
+    def write(self, ours: np.ndarray) -> np.ndarray:
+        """The tensor."""
+        return ours
 
 
 class Kernel:
@@ -48,10 +57,14 @@ class Kernel:
         """The tensor's shape."""
         return ours[3], ours[2], *ours[:2]
 
-    def read(self, files: TensorFiles, tensor: str, shape: Shape, index: Index) -> np.ndarray:
+    def read(self, files: Tensors, tensor: str, shape: Shape, index: Index) -> np.ndarray:
         """A slice of our parameter."""
         block = files.read(tensor, (index[3], index[2], *index[:2]))
         return block.transpose(2, 3, 1, 0)
+
+    def write(self, ours: np.ndarray) -> np.ndarray:
+        """The tensor."""
+        return ours.transpose(3, 2, 0, 1)
 
 
 class OneOf:
@@ -61,9 +74,13 @@ class OneOf:
         """The tensor's shape."""
         return 1, *ours
 
-    def read(self, files: TensorFiles, tensor: str, shape: Shape, index: Index) -> np.ndarray:
+    def read(self, files: Tensors, tensor: str, shape: Shape, index: Index) -> np.ndarray:
         """A slice of our parameter."""
         return files.read(tensor, (slice(0, 1), *index))[0]
+
+    def write(self, ours: np.ndarray) -> np.ndarray:
+        """The tensor."""
+        return ours[None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +104,13 @@ class Matrix:
         """The tensor's shape."""
         return their_shape(self._place(""), ours)
 
-    def read(self, files: TensorFiles, tensor: str, shape: Shape, index: Index) -> np.ndarray:
+    def read(self, files: Tensors, tensor: str, shape: Shape, index: Index) -> np.ndarray:
         """A slice of our parameter."""
         return read_place(files, tensor, self._place(tensor), shape, index)
+
+    def write(self, ours: np.ndarray) -> np.ndarray:
+        """The tensor, or our piece of its outputs."""
+        return matrix_of(self._place(""), ours)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +132,7 @@ class Located:
         shape = self.form.shape(ours[1:] if self.stacked else ours)
         return dict.fromkeys(self.tensors, shape)
 
-    def read(self, files: TensorFiles, shape: Shape, index: Index) -> np.ndarray:
+    def read(self, files: Tensors, shape: Shape, index: Index) -> np.ndarray:
         """A slice of our parameter, whose whole shape is `shape`."""
         if not self.stacked:
             return self.form.read(files, self.tensors[0], shape, index)
@@ -122,3 +143,20 @@ class Located:
                 for tensor in self.tensors[layers]
             ]
         )
+
+
+def to_published(
+    places: Mapping[str, Located], tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Published tensors from ours: renamed, unstacked, in their shapes, pieces fused; values do not change.
+
+    Args:
+      places: our parameter -> where it lies; the pieces of a tensor follow each other.
+      tensors: our parameters by dotted path.
+    """
+    pieces: dict[str, list[np.ndarray]] = {}
+    for name, place in places.items():
+        repeats = tensors[name] if place.stacked else tensors[name][None]
+        for tensor, ours in zip(place.tensors, repeats, strict=True):
+            pieces.setdefault(tensor, []).append(place.form.write(ours))
+    return {tensor: np.concatenate(found) for tensor, found in pieces.items()}

@@ -1,5 +1,6 @@
 """Published weights of CLIP's vision tower, as transformers names them, with any prefix or none."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ _PARTS = ("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.")
 
 # model_type of config.json -> whether the tower's settings stand in its vision_config.
 _DESCRIBED = {"clip": True, "clip_vision_model": False}
+_WHOLE = "vary"  # whole models whose config.json says nothing of the tower
+_HEAD_DIM = 64  # of every CLIP; no tensor has its shape
 _FIELDS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"),
@@ -34,17 +37,22 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 
-def config(fields: Mapping[str, Any], where: str) -> ClipVisionConfig:
-    """The tower's configuration, from config.json.
+def config(
+    fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str
+) -> ClipVisionConfig:
+    """The tower's configuration, from config.json or, in whole models of Vary, from the tensors.
 
     Args:
-      fields: the contents; empty: there is none.
+      fields: the contents of config.json; empty: there is none.
+      shapes: of the tensors.
       where: what errors call the folder.
 
     Raises:
       UserError: it describes no CLIP tower, or a setting is not supported.
     """
     kind = fields.get("model_type")
+    if kind == _WHOLE:
+        return _from_shapes(find(shapes, where), shapes)
     if kind not in _DESCRIBED:
         raise UserError(
             f"{where} has model_type={kind!r} in its config.json: a CLIP tower's is "
@@ -58,6 +66,24 @@ def config(fields: Mapping[str, Any], where: str) -> ClipVisionConfig:
     if rows != columns:
         raise UserError(f"{where} has patch_size={(rows, columns)}: patches must be square")
     return from_mapping(ClipVisionConfig, values | {"patch_size": rows}, where)
+
+
+def _from_shapes(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> ClipVisionConfig:
+    width, channels, patch, _ = shapes[f"{prefix}{_PATCHES}"]
+    side = patch * math.isqrt(shapes[f"{prefix}embeddings.position_embedding.weight"][0] - 1)
+    layer = f"{prefix}encoder.layers.{{}}.mlp.fc1.weight"
+    layers = 0
+    while layer.format(layers) in shapes:
+        layers += 1
+    return ClipVisionConfig(
+        image_size=(side, side),
+        patch_size=patch,
+        num_channels=channels,
+        hidden_size=width,
+        intermediate_size=shapes[layer.format(0)][0],
+        num_hidden_layers=layers,
+        num_attention_heads=width // _HEAD_DIM,
+    )
 
 
 def find(shapes: Mapping[str, Any], where: str) -> str:

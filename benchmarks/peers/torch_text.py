@@ -1,0 +1,58 @@
+"""The peer of benchmarks/text_decoding.py: PyTorch and transformers' generate, driven over stdin.
+
+    python torch_text.py MODEL_FOLDER THREADS
+
+Prints a JSON line with versions, then one {"seconds", "ids"} for each JSON line it reads:
+  {"next": [id of each prompt], "new": N, "forbidden": [ids], "way": "dynamic" or "static"}
+The prompts are MODEL_FOLDER/embeds.npy (B, T, D), each followed by its id. Needs torch and transformers, and nothing of
+this project.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+import torch  # pyright: ignore[reportMissingImports]
+import transformers  # pyright: ignore[reportMissingImports]
+
+
+def main() -> None:
+    """Loads the folder, then answers each line of stdin."""
+    folder, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    model = transformers.OPTForCausalLM.from_pretrained(
+        folder, attn_implementation="sdpa", dtype=torch.float32
+    )
+    model.eval()
+    model.generation_config.eos_token_id = None
+    embeds = torch.from_numpy(np.load(pathlib.Path(folder) / "embeds.npy"))
+
+    def generate(question: dict) -> list[list[int]]:
+        last = model.get_input_embeddings()(torch.tensor(question["next"])[:, None])
+        inputs = torch.cat([embeds, last], dim=1)
+        options = {
+            "attention_mask": torch.ones(inputs.shape[:2], dtype=torch.long),
+            "max_new_tokens": question["new"],
+            "min_new_tokens": question["new"],
+            "do_sample": False,
+            "suppress_tokens": question["forbidden"],
+        }
+        if question["way"] == "static":
+            options["cache_implementation"] = "static"
+        return model.generate(inputs_embeds=inputs, **options).tolist()
+
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    print(json.dumps(versions), flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        with torch.inference_mode():
+            begin = time.perf_counter()
+            ids = generate(question)
+            seconds = time.perf_counter() - begin
+        print(json.dumps({"seconds": seconds, "ids": ids}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+r"""Text from pictures on the CPU: this project's generation against transformers' generate, in turns, in one run.
+
+    python benchmarks/text_decoding.py --peer_python=OTHER_ENVIRONMENT/bin/python
+
+An OPT decoder of random weights continues a batch of prompts, each of them image tokens as embeddings and one id, in
+fp32 and greedily. Before any timing the ids of all ways must be equal. The ways:
+  ours        one prefill, then all tokens in a few dispatches
+  dynamic     transformers' generate with its default cache
+  static      the same with a static cache
+OTHER_ENVIRONMENT has torch and transformers. Run it on an idle machine.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import tempfile
+
+import jax
+import numpy as np
+from absl import flags
+from flax import nnx
+from peers.driver import Peer  # benchmarks/ is the script's own folder
+from turns import in_turns, seconds
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+from lvm_jax.inference.generate import Generator, Stop
+from lvm_jax.inference.sampling import Sampling
+from lvm_jax.inference.text import Prompts, continue_prompts
+from lvm_jax.models import Decoder
+from lvm_jax.models.presets.language import opt
+from lvm_jax.parallel import runtime
+
+SPREAD = 0.1  # of the random weights: far enough that rounding does not turn an argmax
+
+
+def main() -> None:
+    """Checks, measures, prints, and with --output writes the numbers as JSON."""
+    args = flags.FLAGS
+    runtime.keep_freed_memory()
+    threads = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    B, T, new = args.batch, args.image_tokens, args.new
+    config = opt(args.preset, initializer_range=SPREAD)
+    model = nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(0)))()
+    rng = np.random.default_rng(0)
+    embeds_BTD = rng.normal(0, SPREAD, (B, T, config.hidden_size)).astype(np.float32)
+    next_B = rng.integers(3, config.vocab_size, B).astype(np.int32)
+    generator = Generator(model.unstacked())
+    prompts = Prompts(jax.numpy.asarray(embeds_BTD), np.full(B, T, np.int32), next_B)
+    # The text may not end: every way draws as many tokens.
+    stop, allowed_V = (
+        Stop((config.eos_token_id,), config.pad_token_id),
+        np.ones(config.vocab_size, bool),
+    )
+    allowed_V[config.eos_token_id] = False
+    print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
+
+    def ours() -> np.ndarray:
+        options = {"allowed_V": allowed_V, "stop": stop, "sampling": Sampling(0.0)}
+        return np.stack([text for (text,) in continue_prompts(generator, prompts, new, **options)])
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(pathlib.Path(folder))
+        np.save(pathlib.Path(folder) / "embeds.npy", embeds_BTD)
+        with Peer(
+            args.peer_python, "torch_text.py", folder, threads, keep_freed_memory=True
+        ) as peer:
+
+            def theirs(way: str) -> dict:
+                question = {"next": next_B.tolist(), "new": new, "way": way}
+                return peer.ask(question | {"forbidden": [config.eos_token_id]})
+
+            made = ours()
+            for way in ("dynamic", "static"):
+                if not np.array_equal(made, np.array(theirs(way)["ids"])):
+                    raise UserError(f"greedy ids differ from those of {way!r}: nothing was timed")
+            print(f"greedy ids of all ways are equal: {made.size} tokens")
+            medians = in_turns(
+                {
+                    "ours": lambda: {"seconds": seconds(ours)},
+                    "dynamic": lambda: {"seconds": theirs("dynamic")["seconds"]},
+                    "static": lambda: {"seconds": theirs("static")["seconds"]},
+                },
+                args.rounds,
+            )
+            versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
+    times = {name: median["seconds"] for name, median in medians.items()}
+    ratios = {name: times[name] / times["ours"] for name in times if name != "ours"}
+    print(
+        f"OPT {args.preset}, {B} prompts of {T} image tokens, {new} new tokens each, fp32, {threads} threads, "
+        f"{versions}\nours: {B * new / times['ours']:,.0f} tokens/s, {times['ours']:.3f} s (median of {args.rounds}); "
+        f"as many times faster than: {', '.join(f'{n} {r:.2f}' for n, r in ratios.items())}"
+    )
+    if args.output:
+        record = {"threads": threads, "versions": versions, "seconds": times, "ratios": ratios}
+        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
+    flags.DEFINE_string("preset", "125m", "decoder of lvm_jax.models.presets.language.opt")
+    flags.DEFINE_integer("batch", 8, "prompts", lower_bound=1)
+    flags.DEFINE_integer("image_tokens", 256, "of a prompt", lower_bound=1)
+    flags.DEFINE_integer("new", 128, "tokens of an answer", lower_bound=1)
+    flags.DEFINE_integer("rounds", 3, "turns of each way", lower_bound=1)
+    flags.DEFINE_string("output", None, "JSON file for the numbers")
+    cli.run(main, required_flags=["peer_python"])

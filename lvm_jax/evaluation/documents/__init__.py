@@ -1,0 +1,1 @@
+"""What models that read documents are scored on."""
