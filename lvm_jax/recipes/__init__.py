@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.errors import UserError
-from lvm_jax.recipes import lvm, tokenizer
+from lvm_jax.recipes import lvm, tokenizer, vary
 from lvm_jax.recipes.base import Experiment, Recipe, Run
 
 __all__ = ["RECIPES", "Experiment", "Recipe", "Run", "recipe_named"]
@@ -15,6 +15,7 @@ __all__ = ["RECIPES", "Experiment", "Recipe", "Run", "recipe_named"]
 RECIPES: Mapping[str, Recipe[Any]] = {
     "lvm": lvm.RECIPE,
     "tokenizer": tokenizer.RECIPE,
+    "vary": vary.RECIPE,
 }
 
 

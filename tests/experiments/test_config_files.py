@@ -16,9 +16,10 @@ CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 ARGUMENTS = {
     "lvm": ("", "small", "3b,runlocal"),
     "tokenizer": ("", "small,embedded", "debug,recipe=maskgit,l2_codes,runlocal"),
+    "vary": ("", "base,stage=sft", "quickstart", "toy,runlocal"),
 }
 # Tables whose keys are the user's own: names, not settings.
-OPEN = ("data.repeats", "mixtures", "common", "sizes")
+OPEN = ("data.repeats", "learning_rates", "mixtures", "common", "sizes")
 
 
 def get_config(name, arg):

@@ -21,7 +21,11 @@ from lvm_jax.training.ahead_of_time import lower_step
 from lvm_jax.training.loop import init_state
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
-FILES = {"lvm": "debug,runlocal", "tokenizer": "quickstart,runlocal"}
+FILES = {
+    "lvm": "debug,runlocal",
+    "tokenizer": "quickstart,runlocal",
+    "vary": "tiny,runlocal",
+}
 
 
 def experiment(name, argument="", **changes):
@@ -48,7 +52,9 @@ def test_the_step_of_a_recipe_is_lowered_without_its_data(name):
     assert "func.func public @main" in lower_step(task, config.train, mesh).as_text()
 
 
-@pytest.mark.parametrize(("name", "key"), [("lvm", "shards"), ("tokenizer", "images")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("lvm", "shards"), ("tokenizer", "images"), ("vary", "tokenizer")]
+)
 def test_data_that_is_not_named_is_asked_for(name, key, tmp_path):
     with pytest.raises(UserError, match=rf"config\.data\.{key} is empty"):
         RECIPES[name].prepare(experiment(name), epath.Path(tmp_path))
