@@ -24,6 +24,7 @@ from lvm_jax.evaluation.base import WhileTraining
 from lvm_jax.evaluation.documents.image_use import ImageUse
 from lvm_jax.evaluation.held_out_loss import held_out_loss
 from lvm_jax.models.attention.attend import check_backend, choose
+from lvm_jax.models.decoder.resized import load_resized
 from lvm_jax.models.vision_language import parts
 from lvm_jax.models.vision_language.config import CLIP, VITDET, VisionLanguageConfig
 from lvm_jax.models.vision_language.own_folder import without_adapters
@@ -348,7 +349,7 @@ def warm_start(config: Experiment, task: ImageTextTask, state: State) -> State:
             state, ("clip", "tower"), parts.load_clip(start.clip, model.clip.tower)
         )
     if start.decoder:
-        decoder = parts.load_decoder(start.decoder, model.decoder, model.image_ids)
+        decoder = load_resized(start.decoder, model.decoder, model.image_ids)
         state = task.replaced(state, ("decoder",), decoder)
     return state
 

@@ -117,6 +117,16 @@ def test_both_stages(shards, tokenizers, tmp_path):
         f"evaluation/image_use/{kind}/loss_other_image" for kind in ("lines", "charts")
     } <= logged
 
+    # A run may begin with all of it.
+    start = StartConfig(model=str(tmp_path / "one" / "model"))
+    run = RECIPE.prepare(dataclasses.replace(config, init_from=start), epath.Path(tmp_path))
+    begun = run.warm_start(init_state(run.task, 0, run.mesh))
+    for a, b in zip(*(jax.tree.leaves(s["params"]) for s in (begun, state)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = RECIPE.make_task(experiment("base,runlocal", {}))
+    with pytest.raises(UserError, match=r"holds another model \(config.model.decoder\.\w+: "):
+        other.load({}, start.model)
+
     # The second stage begins with that tower, which is frozen; its projector and decoder are new.
     data = {"shards": shards, "tokenizer": tokenizers["mpt"], "seq_len": 47}
     start = StartConfig(tower=str(tmp_path / "one" / "model"))
