@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.errors import UserError
-from lvm_jax.recipes import lvm, tokenizer, unified
+from lvm_jax.recipes import lvm, tokenizer, unified, vary
 from lvm_jax.recipes.base import Experiment, Recipe, Run
 
 __all__ = ["RECIPES", "Experiment", "Recipe", "Run", "recipe_named"]
@@ -16,6 +16,7 @@ RECIPES: Mapping[str, Recipe[Any]] = {
     "lvm": lvm.RECIPE,
     "tokenizer": tokenizer.RECIPE,
     "unified": unified.RECIPE,
+    "vary": vary.RECIPE,
 }
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 from lvm_jax.metrics.states import Mean
 from lvm_jax.models.decoder.mlp import Losses
-from lvm_jax.models.towers import clip_config, vitdet_config
+from lvm_jax.models.towers import clip_config, folders, vitdet_config
 from lvm_jax.models.vision_language import own_folder
 from lvm_jax.models.vision_language.config import (
     Branch,
@@ -70,7 +70,7 @@ class ImageTextTask(DecoderTask):
         """
         plain = own_folder.without_adapters(self.vision)
         own_folder.check_fits(directory, plain)
-        weights = nnx.state(own_folder.load(directory, VisionLanguage.abstract(plain)))
+        weights = nnx.state(folders.load(VisionLanguage.abstract(plain), directory), nnx.Param)
         return self.replaced(state, (), weights)
 
     def replaced(self, state: State, at: trained.Path, weights: nnx.State) -> State:

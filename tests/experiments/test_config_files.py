@@ -22,9 +22,10 @@ ARGUMENTS = {
         "small,experts=token,mt=False",
         "published,experts=dense,runlocal",
     ),
+    "vary": ("", "base,stage=sft", "quickstart", "toy,runlocal"),
 }
 # Tables whose keys are the user's own: names, not settings.
-OPEN = ("data.repeats", "mixtures", "common", "sizes")
+OPEN = ("data.repeats", "learning_rates", "mixtures", "common", "sizes")
 
 
 def get_config(name, arg):

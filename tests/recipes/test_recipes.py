@@ -21,7 +21,12 @@ from lvm_jax.training.ahead_of_time import lower_step
 from lvm_jax.training.loop import init_state
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
-FILES = {"lvm": "debug,runlocal", "tokenizer": "quickstart,runlocal", "unified": "debug,runlocal"}
+FILES = {
+    "lvm": "debug,runlocal",
+    "tokenizer": "quickstart,runlocal",
+    "unified": "debug,runlocal",
+    "vary": "tiny,runlocal",
+}
 
 
 def experiment(name, argument="", **changes):
@@ -49,7 +54,8 @@ def test_the_step_of_a_recipe_is_lowered_without_its_data(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("lvm", "shards"), ("tokenizer", "images"), ("unified", "shards")]
+    ("name", "key"),
+    [("lvm", "shards"), ("tokenizer", "images"), ("unified", "shards"), ("vary", "tokenizer")],
 )
 def test_data_that_is_not_named_is_asked_for(name, key, tmp_path):
     with pytest.raises(UserError, match=rf"config\.data\.{key} is empty"):

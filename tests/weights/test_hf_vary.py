@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from lvm_jax.errors import UserError
 from lvm_jax.models import VisionLanguage, VitDet, presets
+from lvm_jax.models.decoder.resized import load_resized
 from lvm_jax.models.vision_language import parts
 from lvm_jax.models.vision_language.config import CLIP, VITDET
 from lvm_jax.tasks.image_text import ImageTextTask
@@ -229,7 +230,7 @@ def test_a_decoder_gets_new_ids_and_more_positions(tmp_path):
     source = Decoder(theirs, rngs=nnx.Rngs(0))
     source.save_pretrained(tmp_path)
     ours = dataclasses.replace(theirs, vocab_size=43, max_position_embeddings=16)
-    found = parts.load_decoder(tmp_path, ours, new_ids=(40, 41, 42))
+    found = load_resized(tmp_path, ours, new_ids=(40, 41, 42))
     before, after = np.asarray(source.embedding[...]), np.asarray(found["embedding"][...])
     np.testing.assert_array_equal(after[:40], before[:40])
     np.testing.assert_allclose(after[40:43], np.tile(before[:40].mean(axis=0), (3, 1)), atol=1e-7)
@@ -244,4 +245,4 @@ def test_a_decoder_gets_new_ids_and_more_positions(tmp_path):
     )
     wider = dataclasses.replace(ours, hidden_size=16)
     with pytest.raises(UserError, match=r"has hidden_size=8 and"):
-        parts.load_decoder(tmp_path, wider, new_ids=(40,))
+        load_resized(tmp_path, wider, new_ids=(40,))

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from jaxtyping import Int64
 
 from lvm_jax.data.image_text.conversation import BadConversation
 from lvm_jax.data.image_text.order import RecordOrder
@@ -278,23 +279,34 @@ class ImageTextEvalLoader:
         process_index: int = 0,
         process_count: int = 1,
         *,
+        max_records: int = 0,
         max_corrupt: int = 16,
     ):
-        """Opens the shards; arguments and errors as in `ImageTextLoader`."""
+        """Opens the shards; arguments and errors as in `ImageTextLoader`.
+
+        `max_records`: reads the first records only, which a recipe has shuffled; 0: all.
+        """
         self._slice = slice_of_batch(global_batch, process_index, process_count)
         self.store = ImageTextStore(shards, split, max_corrupt=max_corrupt)
         self._rows = RowMaker(self.store, tokenizer, shape)
         self._global_batch = global_batch
+        self._records = min(len(self.store), max_records or len(self.store))
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self.store) // self._global_batch)
+        return -(-self._records // self._global_batch)
 
     def __iter__(self) -> Iterator[HostBatch]:
-        for first in range(0, len(self.store), self._global_batch):
+        for batch, _ in self.with_origins():
+            yield batch
+
+    def with_origins(self) -> Iterator[tuple[HostBatch, Int64[np.ndarray, " B"]]]:
+        """Batches, and of each row the number of its origin in `store.origins`; 0 for padding."""
+        for first in range(0, self._records, self._global_batch):
             numbers = range(first + self._slice.start, first + self._slice.stop)
-            rows = [
-                self._rows.make(i, None) if i < len(self.store) else self._rows.empty()
-                for i in numbers
-            ]
-            yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            real = [i for i in numbers if i < self._records]
+            rows = [self._rows.make(i, None) for i in real]
+            rows += [self._rows.empty() for _ in range(len(numbers) - len(real))]
+            origin = np.zeros(len(numbers), np.int64)
+            origin[: len(real)] = self.store.origin[real]
+            yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, origin

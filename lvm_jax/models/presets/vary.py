@@ -22,7 +22,7 @@ _OPT_IDS, _QWEN_IDS, _VICUNA_IDS = (
     (32000, 32001, 32002),
 )
 _OWN_OPT_IDS, _OWN_MPT_IDS = (2, 3, 4), (3, 4, 5)
-_CLIP_COLOURS = {"mean": CLIP_MEAN, "deviation": CLIP_DEVIATION}
+_CLIP_COLOURS: dict[str, Any] = {"mean": CLIP_MEAN, "deviation": CLIP_DEVIATION}
 # Paper is 0 and ink 4 deviations away. White paper as the usual 2.6 would be one huge constant, and training switches
 # the picture off before it has learnt to read.
 _INK = {"mean": (1.0, 1.0, 1.0), "deviation": (0.25, 0.25, 0.25)}

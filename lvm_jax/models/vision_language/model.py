@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.mlp import Losses
+from lvm_jax.models.towers import folders
 from lvm_jax.models.towers.clip import ClipVision
 from lvm_jax.models.towers.clip_config import ClipVisionConfig
 from lvm_jax.models.towers.projectors import Projector, ProjectorConfig
@@ -235,7 +236,7 @@ class VisionLanguage(nnx.Module):
             model.decoder = nnx.merge(nnx.graphdef(model.decoder), parts.decoder)
             return model
         config = own_folder.load_config(directory, **overrides)
-        model = own_folder.load(directory, cls.abstract(config))
+        model = folders.load(cls.abstract(config), directory)
         model.tokenizer_fingerprint = own_folder.load_fingerprint(directory)
         return model
 

@@ -12,7 +12,6 @@ from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import LoRAConfig
 from lvm_jax.models.decoder.hf_config import COMPUTE, TOKENIZER
 from lvm_jax.models.towers import folders
-from lvm_jax.models.towers.folders import Module
 from lvm_jax.models.vision_language.config import VisionLanguageConfig
 from lvm_jax.weights.model_folder import CONFIG_FILE, read_config, save_folder
 
@@ -93,15 +92,6 @@ def check_fits(directory: epath.PathLike, config: VisionLanguageConfig) -> None:
         raise UserError(
             f"{directory} holds another model ({found[0]}): choose the size that it was trained with"
         )
-
-
-def load(directory: epath.PathLike, abstract: Module) -> Module:
-    """The model with the folder's weights, streamed into their shards.
-
-    Raises:
-      UserError: a file is missing or damaged; or it names every tensor that is missing, unexpected or misshapen.
-    """
-    return folders.load(abstract, directory)
 
 
 def without_adapters(config: VisionLanguageConfig) -> VisionLanguageConfig:

@@ -1,10 +1,8 @@
-"""Weights of one part of a vision-language model, to begin a training from: a tower, or the decoder.
+"""A tower's weights to begin a training from: out of a folder or file of its own, or out of a whole model.
 
-A tower comes out of a folder or file of its own, or out of a whole vision-language model, such as Vary-tiny's into
-Vary-base.
+So Vary-tiny's tower comes into Vary-base. For a decoder see `lvm_jax.models.decoder.resized`.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 from etils import epath
@@ -12,8 +10,6 @@ from flax import nnx
 
 from lvm_jax.config import differences, to_dict
 from lvm_jax.errors import UserError
-from lvm_jax.models.decoder.config import DecoderConfig
-from lvm_jax.models.decoder.resized import load_resized
 from lvm_jax.models.towers import folders
 from lvm_jax.models.towers.clip import ClipVision
 from lvm_jax.models.towers.clip_config import ClipVisionConfig
@@ -55,13 +51,6 @@ def load_clip(path: epath.PathLike, config: ClipVisionConfig) -> nnx.State:
     tower = ClipVision.from_pretrained(path)
     _check_same(path, tower.config, config)
     return nnx.state(tower, nnx.Param)
-
-
-def load_decoder(
-    directory: epath.PathLike, config: DecoderConfig, new_ids: Collection[int]
-) -> nnx.State:
-    """A decoder's parameters out of a folder of its own; see `load_resized`."""
-    return load_resized(directory, config, new_ids)
 
 
 def _is_whole(path: epath.PathLike) -> bool:

@@ -64,7 +64,7 @@ def read(
     Raises:
       UserError: a kind of model that is not known, a setting that is not supported, or tensors that do not fit.
     """
-    kind = fields.get("model_type")
+    kind = str(fields.get("model_type"))
     if kind not in READERS:
         raise UserError(
             f"{directory}/config.json has model_type={kind!r}: VisionLanguage reads 'vision_language', "
