@@ -162,6 +162,10 @@ def answer_in_context() -> None:
         )
     if _ANSWER.value:
         raise UserError(f"--answer={_ANSWER.value} is for visual prompts: leave it out")
+    if not _TOKENIZER.value:
+        raise UserError(
+            f"{_MODEL.value} reads pictures as codes: name --tokenizer, the VQGAN it was trained with"
+        )
     drawing = _drawing()  # fails on a value out of range before any model is loaded
     question = Question[_QUESTION.value.upper()] if _QUESTION.value else None
     questions = read_folder(_PROMPT.value, question)

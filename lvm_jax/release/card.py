@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.models.decoder.decoder import Decoder
+from lvm_jax.models.decoder.hf_folder import family_of
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.reporting import answers, controls, demands, markdown
 from lvm_jax.reporting.inputs import RunFiles
@@ -37,7 +38,7 @@ def model_card(
         _what(models, stored),
         *_demands(files),
         "## Load\n",
-        _LOAD,
+        _LOAD.format(layout=_THEIRS if family_of(models[1].config) else _OURS),
         "## Data\n",
         *_data(files),
         "## Recipe\n",
@@ -70,8 +71,10 @@ vqgan, model = VQGAN.from_pretrained("release/tokenizer"), Llama.from_pretrained
 images = generate_images(model, vqgan, VisualPrompt.sequential(["1.png", "2.png"]))
 ```
 
-`release/decoder` is in Hugging Face's LLaMA layout. `sha256sum -c SHA256SUMS` inside the folder checks the files.
+`sha256sum -c SHA256SUMS` inside the folder checks the files. {layout}
 """
+_THEIRS = "`release/decoder` is in Hugging Face's layout, which transformers opens."
+_OURS = "`release/decoder` is in this project's layout: no other library has such a decoder."
 
 
 def _what(models: tuple[VQGAN, Decoder], stored: Mapping[str, str]) -> str:

@@ -185,6 +185,7 @@ class KVCache:
 
     def with_inputs(self, x_BTD: Float[Array, "B T D"]) -> "KVCache":
         """The cache with the embeddings of T new tokens; it must keep inputs."""
+        assert self.inputs_BSD is not None
         slots = jax.lax.dynamic_update_slice(self.inputs_BSD, x_BTD, (0, self.length, 0))
         return dataclasses.replace(self, inputs_BSD=slots)
 
