@@ -136,6 +136,8 @@ def _model(config: Any, size: str, experts: str) -> None:
     config.model.tokens_per_image = shape.tokens_per_image
     # A learned vector for each place in an image, added to the embeddings.
     config.model.place_embeddings = shape.place_embeddings
+    # Add to each embedding what stood so many tokens before, or 0.
+    config.model.look_back = shape.look_back
     config.model.qk_norm = shape.qk_norm  # normalise queries and keys, as in Qwen3
     # Of consecutive blocks, repeated: "gelu_tanh" is GPT-2's, "moe" has experts.
     config.model.mlps = ("gelu_tanh",) if experts == "dense" else ("gelu_tanh", "moe")

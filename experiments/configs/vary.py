@@ -171,6 +171,7 @@ def _decoder(config: Any, shape: Any) -> None:
     config.model.decoder.position_offset = shape.position_offset
     config.model.decoder.tokens_per_image = 0  # of visual sentences only
     config.model.decoder.place_embeddings = False  # of visual sentences only
+    config.model.decoder.look_back = 0  # of visual sentences only
     config.model.decoder.qk_norm = shape.qk_norm  # normalise queries and keys
     config.model.decoder.mlps = shape.mlps  # of consecutive blocks, repeated
     config.model.decoder.dropout = shape.dropout  # of what blocks add to the residual stream

@@ -203,6 +203,7 @@ def test_the_loss_is_that_of_the_answer_to_the_query():
     assert found["uses_no_examples/loss"] == pytest.approx(1000 / n)
 
 
+@pytest.mark.slow
 def test_norms_and_cosines_of_the_questions_gradients():
     config = decoder(num_hidden_layers=2, mlps=("gelu_tanh",), hidden_size=16)
     task = InContextTask(config, optax.sgd(0.0), seq_len=FORMAT.pair_length * PAIRS - 1)
@@ -223,6 +224,7 @@ def test_norms_and_cosines_of_the_questions_gradients():
     assert found["a/attention/1"] == pytest.approx(by_hand, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_finished_decoder_is_scored_on_pools(vqgan, tmp_path):
     """Drawn answers, losses and gradients, from shards on."""
     words = WordsFormat(Vocabulary.unified(128, VQGAN_CODES, 11), Letters())

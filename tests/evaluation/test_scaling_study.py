@@ -80,8 +80,9 @@ def test_a_run_is_read_from_its_own_files(tmp_path):
     assert found["tokens"] == 500 * BATCH
     # 6 FLOPs a weight of a product, and causal attention
     weights = 4 * (4 * 128**2 + 3 * 128 * 256)
-    assert found["parameters"] == weights + (2 * 4 + 1) * 128
-    products = weights + 612 * 128 + 4 * 128 * 512
+    looking_back, of_heads = 2 * 128**2, 2 * 4 * 64
+    assert found["parameters"] == weights + looking_back + (2 * 4 + 1) * 128 + of_heads
+    products = weights + looking_back + 612 * 128 + 4 * 128 * 512
     assert found["flops"] == 6 * products * found["tokens"]
     assert found["loss"] == loss_of("d128", 500)
     assert list(found["frames"]) == ["0", "1", "2", "10"]  # as numbers, not as texts

@@ -63,6 +63,7 @@ def run(config, workdir):
     return made, state
 
 
+@pytest.mark.slow
 def test_from_pools_to_answers_with_a_stop_between(pools, tmp_path):
     config = configured(pools)
     short = {"log_every": 1, "eval_every": 0, "checkpoint_every": 2, "steps": 4}

@@ -99,6 +99,7 @@ def run_of(config, workdir):
     return state
 
 
+@pytest.mark.slow
 def test_both_stages(shards, tokenizers, tmp_path):
     data = {"shards": shards, "tokenizer": tokenizers["opt"]}
     config = experiment("tiny,runlocal", data)

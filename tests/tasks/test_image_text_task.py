@@ -150,6 +150,7 @@ def run(workdir, steps):
     )
 
 
+@pytest.mark.slow
 def test_frozen_towers_stay_bit_for_bit_and_a_run_resumes(tmp_path):
     whole = run(tmp_path / "whole", 3)
     run(tmp_path / "cut", 2)
@@ -170,6 +171,7 @@ def test_frozen_towers_stay_bit_for_bit_and_a_run_resumes(tmp_path):
     assert moments == 2 * sum(leaf.size for leaf in jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_microbatches_give_the_gradient_of_the_batch():
     key, moved = jax.random.key(0), []
     for accumulation in (1, 2):

@@ -4,6 +4,7 @@ Queries, keys and values are one tensor, and of the MLP's two halves w2 is the g
 scales rotary wavelengths and attention in evaluation; up to there it is Qwen2.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,10 +20,12 @@ def _read(fields: Mapping[str, Any], values: Mapping[str, Any], where: str) -> d
         raise UserError(
             f"{where} has intermediate_size={both!r}: it must be an even number, of both halves of the MLP"
         )
-    if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
         raise UserError(f"{where} has rotary_emb_base={theta!r}: it must be a number above 0")
     heads, hidden = values.get("num_attention_heads"), values.get("hidden_size")
     channels = fields.get("kv_channels")
+    if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int)):
+        raise UserError(f"{where} has kv_channels={channels!r}: it must be a whole number")
     if channels is not None and heads and hidden and channels * heads != hidden:
         raise UserError(
             f"{where} has kv_channels={channels}, {heads} heads and hidden_size={hidden}: heads must make up the width"
