@@ -83,6 +83,7 @@ def test_a_mesh_gives_the_numbers_of_one_device(one_device, mesh):
     assert kernel.get_value().sharding.spec == P(None, "fsdp")
 
 
+@pytest.mark.slow
 def test_a_tower_is_read_into_its_shards(tmp_path):
     model = VisionLanguage(config(), rngs=nnx.Rngs(0))
     model.save_pretrained(tmp_path)

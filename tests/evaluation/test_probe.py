@@ -46,6 +46,7 @@ def test_a_rule_is_learnt_and_chance_is_not(tokenizer, monkeypatch):
     assert result["tokens"] == 300 * 8 * 4 * 4
 
 
+@pytest.mark.slow
 def test_seeds_are_averaged_and_a_run_repeats(tokenizer):
     made = [
         ProbeEvaluator(pictures(9, 0), pictures(3, 1), steps=3, seeds=seeds).run(tokenizer)

@@ -199,6 +199,7 @@ def test_adapters_are_the_decoders_and_the_rest_trains_as_ever():
     }
 
 
+@pytest.mark.slow
 def test_a_rate_for_each_group_of_parameters():
     """The towers move a tenth, the projector not at all, as they would at that learning rate."""
     key, moves = jax.random.key(0), {}
