@@ -211,12 +211,13 @@ def _check_vocabulary(model: DecoderConfig, manifest: Manifest) -> None:
 
 def _check_images(model: DecoderConfig, manifest: Manifest, packing: str) -> None:
     given = {"tokens_per_image": model.tokens_per_image, "look_back": model.look_back}
-    for name, tokens in given.items():
-        if tokens and tokens != manifest.tokens_per_image:
-            raise UserError(
-                f"config.model.{name} is {tokens} and the images of the shards have {manifest.tokens_per_image} codes: "
-                f"set --config.model.{name}={manifest.tokens_per_image}"
-            )
+    needed = manifest.tokens_per_image
+    wrong = [name for name, tokens in given.items() if tokens and tokens != needed]
+    if wrong:
+        raise UserError(
+            f"config.model.{wrong[0]} is {given[wrong[0]]} and the images of the shards have {needed} codes: set "
+            + " ".join(f"--config.model.{name}={needed}" for name in wrong)
+        )
     if any(given.values()) and packing == "concat":
         raise UserError(
             "config.data.packing is 'concat', whose positions run through all sentences of a row: place_embeddings, "

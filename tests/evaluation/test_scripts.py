@@ -245,7 +245,8 @@ def get_config(arg=None):
     config = scaling.get_config("quickstart,runlocal")
     config.steps = (2,)
     ids = {{"bos_token_id": {CODES}, "eos_token_id": {CODES + 1}, "pad_token_id": {CODES + 2}}}
-    config.common.model = ConfigDict({{"vocab_size": {CODES + 100}, **ids}})
+    images = {{"tokens_per_image": 4, "look_back": 4}}
+    config.common.model = ConfigDict({{"vocab_size": {CODES + 100}, **ids, **images}})
     config.common.data = ConfigDict({{"seq_len": 32}})
     return config
 """
