@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from etils import epath
 from jax.sharding import Mesh
 
+from lvm_jax.errors import UserError
 from lvm_jax.parallel.mesh import MeshConfig
 from lvm_jax.tasks.base import State, Task
 from lvm_jax.training.loop import Batches, Evaluation, Every, TrainConfig
@@ -29,6 +30,21 @@ class Experiment(Protocol):
     def mesh(self) -> MeshConfig:
         """The device mesh."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """How a decoder's loss is computed; see `DecoderTask`."""
+
+    z_loss: float = 0.0
+    chunk: int = 0
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.accumulation < 1:
+            raise UserError(
+                f"config.loss.accumulation is {self.accumulation}: it must be at least 1"
+            )
 
 
 E = TypeVar("E", bound=Experiment)

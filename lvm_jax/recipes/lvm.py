@@ -19,7 +19,7 @@ from lvm_jax.models.attention.attend import check_backend, choose
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
-from lvm_jax.recipes.base import Recipe, Run
+from lvm_jax.recipes.base import LossConfig, Recipe, Run
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.decoder_optimizer import DecoderOptimizerConfig, make_decoder_optimizer
@@ -45,21 +45,6 @@ class DataConfig:
     weights: str | dict[str, float] = ""
     packing: Literal["packed", "concat"] = "packed"
     question_weight: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """How the loss is computed; see `DecoderTask`."""
-
-    z_loss: float = 0.0
-    chunk: int = 0
-    accumulation: int = 1
-
-    def __post_init__(self) -> None:
-        if self.accumulation < 1:
-            raise UserError(
-                f"config.loss.accumulation is {self.accumulation}: it must be at least 1"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from lvm_jax.models.attention.attend import check_backend, choose
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
-from lvm_jax.recipes.base import Recipe, Run
+from lvm_jax.recipes.base import LossConfig, Recipe, Run
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.in_context import InContextTask, name_of
 from lvm_jax.training.loop import Evaluation, Every, TrainConfig
@@ -103,21 +103,6 @@ class UnifiedOptimizerConfig(OptimizerConfig):
 
     kind: Literal["task_balanced", "adamw"] = "task_balanced"
     weights: tuple[float, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """How the loss is computed; see `DecoderTask`."""
-
-    z_loss: float = 0.0
-    chunk: int = 0
-    accumulation: int = 1
-
-    def __post_init__(self) -> None:
-        if self.accumulation < 1:
-            raise UserError(
-                f"config.loss.accumulation is {self.accumulation}: it must be at least 1"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

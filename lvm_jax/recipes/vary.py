@@ -30,8 +30,7 @@ from lvm_jax.models.vision_language.config import CLIP, VITDET, VisionLanguageCo
 from lvm_jax.models.vision_language.own_folder import without_adapters
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
-from lvm_jax.recipes.base import Recipe, Run
-from lvm_jax.recipes.lvm import LossConfig
+from lvm_jax.recipes.base import LossConfig, Recipe, Run
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.image_text import ImageTextTask
 from lvm_jax.training.decoder_optimizer import DecoderOptimizerConfig, make_decoder_optimizer

@@ -237,3 +237,9 @@ def test_an_index_of_other_records_in_the_same_places(tmp_path):
         SentenceStore(folder, "train").sentence(0)
     build_index(folder / shard, SENTENCES)
     assert len(SentenceStore(folder, "train").sentence(0).codes) == 2
+
+
+def test_shards_of_another_encoding_are_refused_in_one_line(tmp_path):
+    folder, _ = write_dataset(tmp_path, encoding="pool")
+    with pytest.raises(UserError, match="is in the encoding 'pool': this loader reads 'vqgan'"):
+        SentenceStore(str(folder), "train")

@@ -3,21 +3,16 @@
 Shape legend: N records.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import UInt16, UInt32
 
 from lvm_jax.data.image_text.record import IMAGE_TEXT, ImageText, decode_image_text
-from lvm_jax.data.mixture import Origin
+from lvm_jax.data.origins import origins_of
 from lvm_jax.data.records import manifest as manifests
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.framing import DATA_AT, TAIL_BYTES
-from lvm_jax.data.records.manifest import Manifest
-from lvm_jax.data.records.record_file import RecordFile
 from lvm_jax.data.records.record_store import RecordStore, open_all
-from lvm_jax.data.records.shards import SHARD_NAME, Shards, find_shards
-from lvm_jax.errors import UserError
+from lvm_jax.data.records.shards import Shards, find_shards
 
 ENCODING = "image_text"  # of a manifest
 
@@ -51,21 +46,14 @@ class ImageTextStore:
           UserError: no shards, or they hold records of another encoding.
         """
         found = find_shards(shards, split)
-        read = {str(folder): Manifest.load(folder) for folder in found}
-        for folder, manifest in read.items():
-            if manifest.encoding != ENCODING:
-                raise UserError(
-                    f"{folder} is in the encoding {manifest.encoding!r}: this loader reads {ENCODING!r}; build the "
-                    "shards with a recipe of that encoding"
-                )
-        self.manifest = manifests.merge(read)
+        self.manifest = manifests.read_merged(found, ENCODING)
         files = open_all([path for paths in found.values() for path in paths], IMAGE_TEXT)
         self._records = RecordStore(files, max_corrupt=max_corrupt)
         self.turns, self.pictures, self.characters = (
             np.concatenate([file.index[name] for file in files])
             for name in ("turns", "pictures", "characters")
         )
-        self.origins, self.origin = _origins(files)
+        self.origins, self.origin = origins_of(files, lambda category, _: str(category))
         for i in np.flatnonzero(self.turns == 0).tolist():
             self.count_corrupt(i, "it is no image-text record")
 
@@ -95,20 +83,3 @@ class ImageTextStore:
     def count_corrupt(self, i: int, why: str) -> None:
         """Counts record `i` as bad, once; see `RecordStore.count_corrupt`."""
         self._records.count_corrupt(i, why)
-
-
-def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarray, " N"]]:
-    """The origins of all files, and the number of each record's origin."""
-    numbers: dict[Origin, int] = {}
-    columns = []
-    for file in files:
-        match = SHARD_NAME.fullmatch(file.path.name)
-        assert match is not None  # find_shards matched it
-        # Each index numbers its own origins: give them numbers over all files.
-        renumbered = [
-            numbers.setdefault(Origin(match["name"], source, str(category)), len(numbers))
-            for source, category in file.index.origins
-        ]
-        # The extra 0 is for a file of bad records only: it has no origins, but its records all say origin 0.
-        columns.append(np.array([*renumbered, 0], np.uint16)[file.index.origin])
-    return list(numbers), np.concatenate(columns)

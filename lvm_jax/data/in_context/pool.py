@@ -23,7 +23,6 @@ from lvm_jax.data.in_context.sequences import Question
 from lvm_jax.data.records import manifest as manifests
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.framing import DATA_AT, TAIL_BYTES
-from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.records.record_store import RecordStore, open_all
 from lvm_jax.data.records.shards import Shards, find_shards
 from lvm_jax.errors import UserError
@@ -58,14 +57,7 @@ class PoolStore:
           UserError: no shards, or they hold records of another encoding.
         """
         found = find_shards(shards, split)
-        read = {str(folder): Manifest.load(folder) for folder in found}
-        for folder, manifest in read.items():
-            if manifest.encoding != ENCODING:
-                raise UserError(
-                    f"{folder} is in the encoding {manifest.encoding!r}: this loader reads {ENCODING!r}; build the "
-                    "shards with a recipe of that encoding"
-                )
-        self.manifest = manifests.merge(read)
+        self.manifest = manifests.read_merged(found, ENCODING)
         self.split = split
         files = open_all([path for paths in found.values() for path in paths], POOL)
         self._records = RecordStore(files, max_corrupt=max_corrupt)

@@ -7,7 +7,7 @@ A data set is a folder `OUT/NAME/VERSION/` of shards `uvd_NAME-SPLIT.tfrecord-00
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
 from etils import epath
@@ -113,6 +113,26 @@ def check_compatible(
         raise UserError(
             f"{'; '.join(differences)}: use the tokenizer that wrote the shards, or build them again with this one"
         )
+
+
+def read_merged(folders: Iterable[epath.Path], encoding: str) -> Manifest:
+    """The manifests of data sets that are read together, merged.
+
+    Args:
+      folders: of the data sets.
+      encoding: that the reader knows.
+
+    Raises:
+      UserError: see `merge`; or a data set is in another encoding.
+    """
+    read = {str(folder): Manifest.load(folder) for folder in folders}
+    for folder, manifest in read.items():
+        if manifest.encoding != encoding:
+            raise UserError(
+                f"{folder} is in the encoding {manifest.encoding!r}: this loader reads {encoding!r}; build the shards "
+                "with a recipe of that encoding"
+            )
+    return merge(read)
 
 
 def merge(manifests: Mapping[str, Manifest]) -> Manifest:

@@ -4,19 +4,18 @@ Shape legend: N sentences, O origins, M sentences that are read together.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int64, UInt16, UInt32
 
 from lvm_jax.data.mixture import Origin
+from lvm_jax.data.origins import origins_of
 from lvm_jax.data.records import manifest as manifests
 from lvm_jax.data.records.example import CorruptRecord
 from lvm_jax.data.records.framing import DATA_AT, TAIL_BYTES
 from lvm_jax.data.records.record_file import RecordFile
-from lvm_jax.data.records.record_index import MAX_ORIGINS
 from lvm_jax.data.records.record_store import RecordStore, open_all
-from lvm_jax.data.records.shards import SHARD_NAME, Shards, find_shards, listed
+from lvm_jax.data.records.shards import Shards, find_shards, listed
 from lvm_jax.data.sentences.sentence_record import decode_example, schema_of
 from lvm_jax.data.sentences.visual_sentence import CATEGORIES, Category, VisualSentence
 from lvm_jax.errors import UserError
@@ -59,7 +58,7 @@ class SentenceStore:
             different tokenizers.
         """
         folders = find_shards(shards, split)
-        self.manifest = manifests.merge({str(f): manifests.Manifest.load(f) for f in folders})
+        self.manifest = manifests.read_merged(folders, manifests.SENTENCE_ENCODING)
         self.schema = schema_of(self.manifest.codebook_size)
         needed = dataclasses.replace(self.schema, optional=()) if with_periods else self.schema
         files = open_all([file for files in folders.values() for file in files], needed)
@@ -78,7 +77,7 @@ class SentenceStore:
         self.periods = columns.get("period")
         self._codes_at = columns[f"{self.schema.feature}_at"]
         self.lengths = columns[f"{self.schema.feature}_bytes"] // self.schema.id_bytes
-        self.origins, self.origin = _origins(files)
+        self.origins, self.origin = origins_of(files, _category)
         self._leave_out_bad(columns["largest"])
         if not self.lengths.any():
             raise UserError(
@@ -152,29 +151,6 @@ class SentenceStore:
             else:
                 why = f"it holds no whole image of {self.schema.id_bytes * per_image} bytes"
             self._records.count_corrupt(i, why)
-
-
-def _origins(files: Sequence[RecordFile]) -> tuple[list[Origin], UInt16[np.ndarray, " N"]]:
-    """The origins of all files, and the number of each sentence's origin."""
-    numbers: dict[Origin, int] = {}
-    columns = []
-    for file in files:
-        match = SHARD_NAME.fullmatch(file.path.name)
-        assert match is not None  # find_shards matched it
-        # Each index numbers its own origins: give them numbers over all files.
-        renumbered = [
-            numbers.setdefault(
-                Origin(match["name"], source, _category(category, file)), len(numbers)
-            )
-            for source, category in file.index.origins
-        ]
-        if len(numbers) > MAX_ORIGINS:
-            raise UserError(
-                f"more than {MAX_ORIGINS} sources: `source` names a data set, `key` the item"
-            )
-        # The extra 0 is for a file of bad records only: it has no origins, but its records all say origin 0.
-        columns.append(np.array([*renumbered, 0], np.uint16)[file.index.origin])
-    return list(numbers), np.concatenate(columns)
 
 
 def _category(number: int, file: RecordFile) -> str:

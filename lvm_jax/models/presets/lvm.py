@@ -6,14 +6,16 @@ from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.presets.overrides import entry
 from lvm_jax.vocabulary import Vocabulary
 
-# The sizes of the official LVM code (EasyLM/models/llama/llama_model.py); 300m, 600m, 1b and 3b are the paper's
-# Table 2. `quickstart` and `small` are this project's own: they train on two CPU cores.
-_FOR_CODES_OF_64 = {
+# What a small decoder needs to find the same place of another image, with 64 codes in each (docs/notes.md).
+_FOR_64_CODES = {
     "qk_norm": True,
     "place_embeddings": True,
     "look_back": 64,
     "tokens_per_image": 64,
 }
+
+# The sizes of the official LVM code (EasyLM/models/llama/llama_model.py); 300m, 600m, 1b and 3b are the paper's
+# Table 2. `quickstart` and `small` are this project's own: they train on two CPU cores.
 _LLAMA: dict[str, dict[str, Any]] = {
     "debug": {
         "hidden_size": 128,
@@ -85,7 +87,7 @@ _LLAMA: dict[str, dict[str, Any]] = {
         # 0.02 suits thousands of columns. With about 1/sqrt(128), so narrow a model attends from the first steps on.
         "initializer_range": 0.08,
         "rope_theta": 1000.0,  # wavelengths for rows of 512 tokens, not of thousands
-        **_FOR_CODES_OF_64,
+        **_FOR_64_CODES,
     },
     "small": {
         "vocab_size": Vocabulary.lvm(1024).size,
@@ -96,7 +98,7 @@ _LLAMA: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 1024,
         "initializer_range": 0.06,
         "rope_theta": 1000.0,
-        **_FOR_CODES_OF_64,
+        **_FOR_64_CODES,
     },
 }
 
