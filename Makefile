@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKDIR ?= runs/quickstart
+SYSTEM ?= lvm
+WORKDIR ?= runs/quickstart$(if $(filter-out lvm,$(SYSTEM)),_$(SYSTEM))
 EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
 
 .PHONY: help quickstart demo test test-slow lint docs clean
@@ -18,7 +19,7 @@ help:
 	@echo "make clean        removes $(WORKDIR); the environment in $(VENV) stays"
 
 quickstart: $(VENV)/.installed-quickstart
-	$(BIN)/python experiments/quickstart.py --workdir=$(WORKDIR)
+	$(BIN)/python experiments/quickstart.py --system=$(SYSTEM) --workdir=$(WORKDIR)
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python experiments/demo.py --workdir=$(WORKDIR)

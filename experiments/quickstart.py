@@ -8,13 +8,16 @@ It prints every command; the README explains them. Stop it whenever you like: th
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
 
 from lvm_jax import cli, files
+from lvm_jax.errors import UserError
 from lvm_jax.release import folder as release_folder
 
+_SYSTEM = flags.DEFINE_string("system", "lvm", "what to build: one of the names of CHAINS")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "where everything goes")
 _RELEASE = flags.DEFINE_string(
     "release", "release", "folder of released models; where it exists they are asked too"
@@ -35,8 +38,8 @@ class Command:
     line: str
 
 
-def commands(w: str, tiny: bool, release: str | None = None) -> list[Command]:
-    """All commands in order. `w` is the workdir, `release` the folder of released models, if any."""
+def lvm_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
+    """LVM's commands in order. `w` is the workdir, `release` the folder of released models, if any."""
     few = " --scenes=24 --clips=8 --turntables=8" if tiny else ""
     local = ",runlocal" if tiny else ""
     held_out = " --max_sentences=12" if tiny else ""
@@ -101,14 +104,20 @@ def _compared(w: str, release: str) -> list[Command]:
     ]
 
 
+# system -> its commands, of (workdir, tiny, release)
+CHAINS: dict[str, Callable[[str, bool, str | None], list[Command]]] = {"lvm": lvm_commands}
+
+
 def main() -> None:
     """Runs the commands that are not finished."""
+    if _SYSTEM.value not in CHAINS:
+        raise UserError(f"--system={_SYSTEM.value} is unknown: choose from {', '.join(CHAINS)}")
     workdir = Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
     record = workdir / "stages.json"  # what ran and for how long, also for the report
     finished = json.loads(record.read_text()) if record.exists() else {}
     with cli.only_one_run(workdir) as lock:
-        todo = commands(str(workdir), _TINY.value, _release())
+        todo = CHAINS[_SYSTEM.value](str(workdir), _TINY.value, _release())
         ran = False  # if any command runs, the report must be written again
         for number, command in enumerate(todo, 1):
             title = f"[{number}/{len(todo)}] {command.name}: {command.purpose}"

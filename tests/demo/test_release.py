@@ -231,7 +231,7 @@ def test_the_quickstart_asks_the_released_models_too(packed, tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'experiments'); import quickstart; from absl import flags; "
         f"flags.FLAGS(['x', '--release={output}', *sys.argv[1:]]); "
-        "print(*[s.name for s in quickstart.commands('W', False, quickstart._release())])"
+        "print(*[s.name for s in quickstart.lvm_commands('W', False, quickstart._release())])"
     )
 
     def names(*arguments):
