@@ -45,6 +45,7 @@ from lvm_jax.pictures.pixels import to_uint8
 
 LABEL_HEIGHT = 14
 GAP = 4
+SMALLEST_SIDE = 96  # of a picture on the page, pixels: the longest role fits above it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,22 +123,28 @@ def split_shards(folder: epath.Path, manifest: Manifest, split: str) -> list[Rec
 
 def render_page(sentences: list[VisualSentence], tokenizer: VQGAN) -> UInt8[np.ndarray, "H W 3"]:
     """Decoded sentences, one per row, under their source and key; each image under its role."""
-    size = tokenizer.config.resolution
+    enlarged = -(-SMALLEST_SIDE // tokenizer.config.resolution)  # small pictures, whole pixels
+    size = enlarged * tokenizer.config.resolution
     font = ImageFont.load_default(LABEL_HEIGHT - 4)
-    longest = max(len(sentence.codes) for sentence in sentences)
+    titles = [f"{sentence.source}: {sentence.key}" for sentence in sentences]
+    width = max(len(sentence.codes) for sentence in sentences) * (size + GAP)
+    width = max(width, *(4 + int(font.getlength(title)) for title in titles))
     row_height = size + 2 * LABEL_HEIGHT + GAP
-    page = Image.new("RGB", (longest * (size + GAP), row_height * len(sentences)), "white")
+    page = Image.new("RGB", (width, row_height * len(sentences)), "white")
     draw = ImageDraw.Draw(page)
     # One call for all sentences: one by one, each batch size would compile a program of its own.
     codes_MN = np.concatenate([sentence.codes for sentence in sentences])
     pictures = iter(to_uint8(decode_codes(tokenizer, codes_MN)))
     for row, sentence in enumerate(sentences):
         top = row * row_height
-        draw.text((2, top), f"{sentence.source}: {sentence.key}", fill="black", font=font)
+        draw.text((2, top), titles[row], fill="black", font=font)
         for column, role in enumerate(sentence.roles):
             left = column * (size + GAP)
             draw.text((left + 2, top + LABEL_HEIGHT), role, fill="dimgray", font=font)
-            page.paste(Image.fromarray(next(pictures)), (left, top + 2 * LABEL_HEIGHT))
+            picture = Image.fromarray(
+                np.kron(next(pictures), np.ones((enlarged, enlarged, 1), np.uint8))
+            )
+            page.paste(picture, (left, top + 2 * LABEL_HEIGHT))
     return np.asarray(page)
 
 

@@ -172,14 +172,14 @@ def test_the_page_shows_the_decoded_images_under_their_labels(dataset, encoder):
     assert [s.key for s in sentences] != [s.key for s in sample(dataset, 5, seed=1)]
     page = render_page(sentences, encoder.vqgan)
     longest = max(len(sentence.codes) for sentence in sentences)
-    assert page.shape == (5 * (16 + 28 + 4), longest * (16 + 4), 3)
+    assert page.shape == (5 * (96 + 28 + 4), longest * (96 + 4), 3), "16 pixels are shown as 96"
     codes = np.concatenate([sentence.codes for sentence in sentences]).astype(np.int32)
     decoded = iter(np.asarray(jax.jit(lambda model, ids: model.decode(ids))(encoder.vqgan, codes)))
     for row, sentence in enumerate(sentences):
         for column in range(len(sentence.codes)):
-            image = next(decoded)
-            top, left = row * 48 + 28, column * 20
-            drawn = page[top : top + 16, left : left + 16]
+            image = next(decoded).repeat(6, 0).repeat(6, 1)
+            top, left = row * 128 + 28, column * 100
+            drawn = page[top : top + 96, left : left + 96]
             assert np.abs(drawn.astype(int) - np.round(image * 255)).max() <= 1
-        label = page[row * 48 + 14 : row * 48 + 28, :20]
+        label = page[row * 128 + 14 : row * 128 + 28, :100]
         assert label.min() < 200, "the role is written above the first image"
