@@ -22,7 +22,7 @@ SOURCES = {**sources.SOURCES, **documents.SOURCES, **in_context.SOURCES}
 COMPOSERS = {**sentences.COMPOSERS, **documents.COMPOSERS, **in_context.COMPOSERS}
 SPLITS = ("train", "validation")
 DEFAULT_ENCODING = "vqgan"
-# The folders that a config file may ask the user for.
+# The folders that a config file may ask the user for; beside `images` it may ask for `images_licence`.
 FOLDERS = ("root", "images", "videos", "pairs", "cutouts", "backgrounds", "meshes")
 
 
@@ -155,8 +155,8 @@ def from_config(config: Any) -> Recipe:
 
     `entries` maps names to `{source: {kind, ...}, annotators: {role: {kind, ...}}, composer: {kind, ...}}` with
     optional `epochs`, `items`, `together` and `never_train`. Kinds are looked up in `SOURCES`, `ANNOTATORS` and
-    `COMPOSERS`. The top-level keys in `FOLDERS` are the config file's own: it has built its entries from them. An entry
-    whose source has `root=""` is dropped, as the user gave no folder for it.
+    `COMPOSERS`. The top-level keys in `FOLDERS`, and their licences, are the config file's own: it has built its entries
+    from them. An entry whose source has `root=""` is dropped, as the user gave no folder for it.
 
     Raises:
       UserError: an unknown key or kind (the message suggests the nearest), a value of the wrong type, or no entry left.
@@ -175,7 +175,7 @@ def from_config(config: Any) -> Recipe:
             "the recipe has no entry with a folder: give one, such as "
             + " or ".join(f"--config.{key}=DIR" for key in folders or ["entries.NAME.source.root"])
         )
-    kept = {key: value for key, value in fields.items() if key not in folders}
+    kept = {k: v for k, v in fields.items() if k.removesuffix("_licence") not in FOLDERS}
     return config_lib.from_mapping(Recipe, {**kept, "entries": entries})
 
 

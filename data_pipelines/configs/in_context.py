@@ -10,7 +10,7 @@ by heart. `SHARES` says how the sentences are divided. Almost half follow a rule
   --config.cutouts=OBJECTS                    with backgrounds: adds masks and boxes of objects with alpha, `cutouts=24`
                                               composites of each object and task
   --config.backgrounds=PHOTOGRAPHS            half of the scenes stand on pieces of these; keep them apart from images
-  --config=...in_context.py:runlocal          160 sentences
+  --config=...in_context.py:runlocal          400 sentences
 """
 
 import ml_collections
@@ -56,7 +56,6 @@ SAME_SET = r"(\d+)/.*"  # what mosaics with the same tiles have in common in the
 # What drawn scenes with a class, or with a colour, in common have in common in their keys.
 SAME_KIND, SAME_HUE = r"([a-z]+)-.*", r"[a-z]+-([a-z]+)/.*"
 _ALONE = 6  # times as many passes
-PHOTOGRAPHS = {"licence": "unknown", "origin": "the folder given as --config.images"}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -70,6 +69,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.images = ""
     config.backgrounds = ""
     config.cutouts = ""
+    config.images_licence = "unknown"  # goes into the manifest and onto a model's card
+    config.cutouts_licence = "unknown"  # of the objects and their backgrounds
     config.image_size = 64
     config.encoding = "vqgan"  # how pictures become records, see `build.encoding`
     config.resize = "center"
@@ -83,10 +84,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.entries = {
         **_mosaics(size, sentences, small),
         **_drawn(backgrounds, size, sentences, small),
-        **_photographs(config.get_ref("images"), 1 if small else args["photographs"], small),
-        **_cutouts(
-            config.get_ref("cutouts"), backgrounds, size, 2 if small else args["cutouts"], small
-        ),
+        **_photographs(config, 1 if small else args["photographs"], small),
+        **_cutouts(config, 2 if small else args["cutouts"], small),
     }
     return config
 
@@ -219,25 +218,19 @@ def _clips(
     }
 
 
-def _cutouts(
-    root: ml_collections.FieldReference,
-    backgrounds: ml_collections.FieldReference,
-    size: ml_collections.FieldReference,
-    variants: int,
-    small: bool,
-) -> dict:
+def _cutouts(config: ml_collections.ConfigDict, variants: int, small: bool) -> dict:
     """Masks and boxes of real objects on photographs; whole objects are held out."""
     return {
         f"cutouts_{role}": {
             "source": {
                 "kind": "cutouts",
                 "name": f"cutouts_{role}",
-                "root": root,
-                "backgrounds": backgrounds,
+                "root": config.get_ref("cutouts"),
+                "backgrounds": config.get_ref("backgrounds"),
                 "variants": variants,
-                "size": size,
+                "size": config.get_ref("image_size"),
                 "seed": seed,
-                "licence": "unknown",
+                "licence": config.get_ref("cutouts_licence"),
                 "origin": "the folders given as --config.cutouts and --config.backgrounds",
             },
             "composer": {"kind": "pairs", "annotation": role, "n_pairs": 2 if small else 8},
@@ -248,7 +241,7 @@ def _cutouts(
     }
 
 
-def _photographs(root: ml_collections.FieldReference, passes: int, small: bool) -> dict:
+def _photographs(config: ml_collections.ConfigDict, passes: int, small: bool) -> dict:
     """The same tasks on photographs, and photographs alone, whose sentences are one picture long."""
     n_pairs = 2 if small else 8
 
@@ -256,10 +249,11 @@ def _photographs(root: ml_collections.FieldReference, passes: int, small: bool) 
         return {
             "source": {
                 "kind": "image_folder",
-                "root": root,
+                "root": config.get_ref("images"),
                 "short_side": 128,
                 "name": f"photographs_{name}",
-                **PHOTOGRAPHS,
+                "licence": config.get_ref("images_licence"),
+                "origin": "the folder given as --config.images",
             },
             "annotators": annotators or {},
             "composer": composer,

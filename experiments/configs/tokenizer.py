@@ -4,7 +4,8 @@ python experiments/train.py --config=experiments/configs/tokenizer.py:lvm-f16-81
     --config.data.images=FOLDER
 
 The argument is a preset (lvm-f16-8192, maskgit-f16-8192, taming-f16-1024, debug, quickstart, small, patches);
-`NAME,runlocal` shrinks it to seconds on a laptop, `NAME,embedded` is for the embedded corpus. LVM's own tokenizer
+`NAME,runlocal` shrinks it to seconds on a laptop, `NAME,embedded` is for the embedded corpus, `NAME,in_context` for
+the pictures that `sample_images` writes of `in_context.py`. `patches` is the released tokenizer. LVM's own tokenizer
 recipe is unpublished: the full-size defaults are those of open-muse's fine-tuning branch, whose f16 tokenizer has the
 released one's architecture.
 
@@ -26,7 +27,13 @@ from lvm_jax.tasks.tokenizer import TokenizerLoss
 def get_config(arg: str | None = None) -> ConfigDict:
     """The configuration of one preset."""
     args = parse_arg(
-        arg, preset="lvm-f16-8192", recipe="", l2_codes=False, embedded=False, runlocal=False
+        arg,
+        preset="lvm-f16-8192",
+        recipe="",
+        l2_codes=False,
+        embedded=False,
+        in_context=False,
+        runlocal=False,
     )
     config: Any = ConfigDict()
     config.recipe = "tokenizer"  # what is built from these keys: lvm_jax/recipes/tokenizer.py
@@ -54,6 +61,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
         _l2_codes(config)
     if args["embedded"]:
         config.data.repeats.photos = 30  # without it, 99% of the images would be rendered
+    if args["in_context"]:  # lines and areas of one colour are what a small network draws last
+        config.data.repeats.update(
+            {"train/edges": 5, "train/segmentation": 2, "train/photographs": 2}
+        )
     if args["runlocal"]:
         _runlocal(config)
     return config
@@ -210,10 +221,12 @@ def _adamw(optimizer: Any, learning_rate: float, warmup: int, steps: int) -> Non
 
 def _patches(config: Any) -> None:
     """Codes from k-means over patches, and a decoder that hides their edges: 40 minutes of two CPU cores."""
-    config.kmeans.images = 3000
+    config.kmeans.images = 5000
     config.loss.update({"reconstruction": "l2", "reconstruction_weight": 4.0})
     config.loss.update({"perceptual": "none", "adversarial_weight": 0.0})
-    config.step.update({"ema_decay": 0.998, "revive_after": 200})
+    # The codes stay where k-means put them: only the decoder learns.
+    config.loss.quantization_weight = 0.0
+    config.step.update({"ema_decay": 0.998, "revive_after": 0})
     config.train.update({"steps": 5000, "batch_size": 32, "log_every": 20})
     config.train.update({"eval_every": 1000, "checkpoint_every": 500, "print_config": False})
     _adamw(config.generator, 2e-3, warmup=100, steps=5000)
@@ -223,8 +236,9 @@ def _patches(config: Any) -> None:
 def _quickstart(config: Any) -> None:
     """About a minute on two CPU cores: 32 x 32 images, 64 codes each, a codebook of 512."""
     config.kmeans.images = 2048
+    config.loss.quantization_weight = 1.0
     config.data.flip = False  # the light tells left from right in a rendered scene
-    config.step.ema_decay = 0.99
+    config.step.update({"ema_decay": 0.99, "revive_after": 200})
     config.train.update({"steps": 500, "eval_every": 250, "checkpoint_every": 100})
     config.generator.update({"warmup_steps": 20, "decay_steps": 500})
 

@@ -136,10 +136,16 @@ def test_photographs_and_objects_come_on_top(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((80, 80, 4), 200, np.uint8)).save(path)
     folders = {"backgrounds": str(tmp_path / "photos"), "cutouts": str(tmp_path / "objects")}
+    licences = {"images_licence": "CC0-1.0", "cutouts_licence": "GPL-2.0"}
     recipe = recipe_of(
-        "sentences=400,photographs=3,cutouts=5", images=folders["backgrounds"], **folders
+        "sentences=400,photographs=3,cutouts=5",
+        images=folders["backgrounds"],
+        **folders,
+        **licences,
     )
     entries = {entry.name: entry for entry in recipe.entries}
     assert set(entries) > {"cutouts_mask", "cutouts_box", "photographs", "photographs_colorization"}
     assert (entries["photographs"].epochs, entries["photographs_colorization"].epochs) == (18, 3)
+    assert entries["photographs_inpainting"].source.licence == "CC0-1.0"
+    assert entries["cutouts_box"].source.licence == "GPL-2.0"
     assert entries["cutouts_mask"].source.keys() == [f"animals/cat.png#{i}" for i in range(5)]

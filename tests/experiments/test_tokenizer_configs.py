@@ -73,3 +73,11 @@ def test_an_unknown_recipe_is_named():
         UserError, match="recipe 'best' does not exist; known: taming, maskgit, lvm"
     ):
         get_config("debug,recipe=best")
+
+
+def test_pictures_of_in_context_sentences_have_shares_of_their_own():
+    config = get_config("patches,in_context")
+    assert config.data.repeats["train/edges"] == 5
+    assert not get_config("patches").data.repeats
+    assert config.loss.quantization_weight == 0, "the codes of k-means stay"
+    assert get_config("quickstart").loss.quantization_weight == 1

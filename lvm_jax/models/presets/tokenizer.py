@@ -76,7 +76,7 @@ _VQGAN: dict[str, dict[str, Any]] = {
         **_NO_ATTENTION,
         "architecture": "patches",
         "resolution": 64,
-        "hidden_channels": 128,
+        "hidden_channels": 192,
         "channel_mult": (1, 1, 1, 1),
         "num_res_blocks": 4,
         "z_channels": 192,
