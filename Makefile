@@ -29,7 +29,7 @@ test: $(VENV)/.installed-dev
 	$(EIGHT_DEVICES) $(BIN)/python -m pytest -q -m "not slow" tests/devices8
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m slow --ignore=tests/devices8
+	$(BIN)/python -m pytest -q -n 2 -m slow --ignore=tests/devices8
 	$(EIGHT_DEVICES) $(BIN)/python -m pytest -q -m slow tests/devices8
 
 lint: $(VENV)/.installed-dev

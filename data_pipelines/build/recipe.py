@@ -155,8 +155,8 @@ def from_config(config: Any) -> Recipe:
 
     `entries` maps names to `{source: {kind, ...}, annotators: {role: {kind, ...}}, composer: {kind, ...}}` with
     optional `epochs`, `items`, `together` and `never_train`. Kinds are looked up in `SOURCES`, `ANNOTATORS` and
-    `COMPOSERS`. The top-level keys in `FOLDERS`, and their licences, are the config file's own: it has built its entries
-    from them. An entry whose source has `root=""` is dropped, as the user gave no folder for it.
+    `COMPOSERS`. The top-level keys in `FOLDERS`, and their licences, are the config file's own: it has built its
+    entries from them. An entry whose source has `root=""` is dropped, as the user gave no folder for it.
 
     Raises:
       UserError: an unknown key or kind (the message suggests the nearest), a value of the wrong type, or no entry left.

@@ -123,7 +123,12 @@ def _recipe(files: RunFiles) -> list[str]:
         train, optimizer = config["train"], config.get("optimizer") or config.get("generator", {})
         settings = "".join(f", {key} {value}" for key, value in optimizer.items())
         title = f"{title[0].upper()}{title[1:]}"
-        parts.append(f"{title}: {train['steps']} steps of {train['batch_size']}{settings}.\n")
+        begun = ", begins from the first stage" if config.get("init_from") else ""
+        shares = config["data"].get("weights", "")
+        parts.append(
+            f"{title}: {train['steps']} steps of {train['batch_size']}{begun}{settings}"
+            f"{f'; shares of the sources {shares}' if shares else ''}.\n"
+        )
     if files.stages:
         rows = [
             (stage, n(done["seconds"]), f"`{done['command']}`")

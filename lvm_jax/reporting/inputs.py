@@ -32,7 +32,7 @@ class RunFiles:
     Attributes:
       workdir: W.
       tokenizer, decoder: the lines of W/tokenizer/metrics.jsonl and W/lvm/metrics.jsonl.
-      configs: title -> config.json of a training, if it exists.
+      configs: title -> config.json of a training, if it exists; also of the one whose model the decoder began from.
       results: W/evaluation/results.json.
       prompts: W/prompts/prompts.json.
       manifests: data set -> its manifest.json below W/shards.
@@ -70,12 +70,16 @@ class RunFiles:
         ]
         if not found:
             raise UserError(f"{shards} has no manifest.json: run {_WRITERS['shards']} first")
-        configs = {"tokenizer": root / "tokenizer/config.json", "decoder": root / "lvm/config.json"}
+        paths = {"tokenizer": root / "tokenizer/config.json", "decoder": root / "lvm/config.json"}
+        configs = {name: _read(path) for name, path in paths.items() if path.exists()}
+        if begun := configs.get("decoder", {}).get("init_from"):
+            first = epath.Path(begun).parent / "config.json"
+            configs |= {"decoder's first stage": _read(first)} if first.exists() else {}
         return cls(
             workdir=root,
             tokenizer=_read_lines(root / "tokenizer/metrics.jsonl"),
             decoder=_read_lines(root / "lvm/metrics.jsonl"),
-            configs={name: _read(path) for name, path in configs.items() if path.exists()},
+            configs=configs,
             results=_read(root / "evaluation/results.json"),
             prompts=_read(root / "prompts/prompts.json"),
             manifests={_name(path, shards): _read(path) for path in sorted(found)},
