@@ -124,7 +124,7 @@ def _recipe(files: RunFiles) -> list[str]:
         settings = "".join(f", {key} {value}" for key, value in optimizer.items())
         title = f"{title[0].upper()}{title[1:]}"
         begun = ", begins from the first stage" if config.get("init_from") else ""
-        shares = config["data"].get("weights", "")
+        shares = config.get("data", {}).get("weights")
         parts.append(
             f"{title}: {train['steps']} steps of {train['batch_size']}{begun}{settings}"
             f"{f'; shares of the sources {shares}' if shares else ''}.\n"

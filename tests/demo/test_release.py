@@ -78,6 +78,13 @@ def finished(workdir, picture, tmp_path_factory):
     for part in ("tokenizer", "lvm"):
         (run / part / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
         (run / part / "config.json").write_text('{"train": {"steps": 7, "batch_size": 3}}')
+    first = run / "lvm_first"
+    first.mkdir()
+    (first / "config.json").write_text('{"train": {"steps": 9, "batch_size": 2}}')
+    begun = {"init_from": str(first / "model"), "data": {"weights": "clips=2,x=1"}}
+    (run / "lvm/config.json").write_text(
+        json.dumps({"train": {"steps": 7, "batch_size": 3}} | begun)
+    )
     (run / "evaluation").mkdir()
     (run / "evaluation/results.json").write_text(json.dumps(RESULTS))
     folder = run / "prompts" / "000-analogy-x"
@@ -149,7 +156,8 @@ def test_the_card_is_written_from_the_run(packed):
     for words in (
         "# Tiny",
         "| clips | unlabelled videos | 2 | 6 | CC0-1.0 | made up |",
-        "Decoder: 7 steps of 3",
+        "Decoder: 7 steps of 3, begins from the first stage; shares of the sources clips=2,x=1.",
+        "Decoder's first stage: 9 steps of 2.",
         "| this decoder | 3.25 |",
         "| copying the previous image | 4.25 |",
         "20.5 dB PSNR",
