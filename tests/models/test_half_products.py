@@ -51,6 +51,8 @@ def test_only_bf16_on_a_single_cpu_device_is_served():
     half, full = (jnp.zeros((2, 2), dtype) for dtype in (jnp.bfloat16, jnp.float32))
     assert half_products.serves(half)
     assert not half_products.serves(full)
-    for devices in (1, 2):
-        with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((devices,), ("data",))):
-            assert half_products.serves(half) == (devices == 1)
+    tpu = jax.sharding.AbstractDevice(device_kind="TPU v5p", num_cores=1, platform="tpu")
+    for devices, kind, served in ((1, None, True), (2, None, False), (1, tpu, False)):
+        mesh = jax.sharding.AbstractMesh((devices,), ("data",), abstract_device=kind)
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert half_products.serves(half) == served, (devices, kind)
