@@ -3,15 +3,17 @@ r"""The decoder's training step: tokens/s against PyTorch + transformers and the
     python benchmarks/train_step.py --peer_python=OTHER_ENVIRONMENT/bin/python
     python benchmarks/train_step.py --preset=100m --batch=2 --seq_len=1024 --steps=1 --peer_python=...
 
-A step is forward, backward, clipping to norm 1 and AdamW, in fp32, on rows of seq_len + 1 tokens. OTHER_ENVIRONMENT has
-torch and transformers (`pip install torch transformers`, apart from this project's). This side saves a folder that all
-sides open, so they train the same weights on the same batch. Before any timing, the losses of the first steps must
-agree. "published settings" is a JAX program with the remat and attention of the published LVM code
-(benchmarks/peers/published_settings.py). FLOPs are the compiler's count for the step (ours unrolled and without remat)
-over the model's. Memory is the compiler's temporaries (ours as timed). Run it on an idle machine: PyTorch's threads
-wait for each other, so one that loses its core delays all.
+The decoder is a plain LLaMA of the preset's size, because transformers' knows no more. A step is forward, backward,
+clipping to norm 1 and AdamW, in fp32, on rows of seq_len + 1 tokens. OTHER_ENVIRONMENT has torch and transformers (`pip
+install torch transformers`, apart from this project's). This side saves a folder that all sides open, so they train the
+same weights on the same batch. Before any timing, the losses of the first steps must agree. "published settings" is a
+JAX program with the remat and attention of the published LVM code (benchmarks/peers/published_settings.py);
+--nopublished leaves it out, and the compiler's counts too. FLOPs are the compiler's count for the step (ours unrolled
+and without remat) over the model's. Memory is the compiler's temporaries (ours as timed). Run it on an idle machine:
+PyTorch's threads wait for each other, so one that loses its core delays all.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -26,14 +28,18 @@ import jax
 import numpy as np
 import optax
 from absl import flags
-from peers import published_settings  # benchmarks/ is the script's own folder
+from decoder_sizes import decoder  # benchmarks/ is the script's own folder
+from peers import published_settings
 from peers.driver import Peer
 from turns import in_turns
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
-from lvm_jax.models import presets
-from lvm_jax.models.decoder.config import count_parameters, train_flops_per_token
+from lvm_jax.models.decoder.config import (
+    DecoderConfig,
+    count_parameters,
+    train_flops_per_token,
+)
 from lvm_jax.parallel import runtime
 from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.weights import model_folder
@@ -61,10 +67,10 @@ def costs(compiled: jax.stages.Compiled) -> dict[str, float]:
 
 
 def start_ours(
-    preset: str, batch: int, seq_len: int, folder: pathlib.Path
-) -> tuple[Turn, dict[str, float]]:
-    """Saves a fresh model and a batch in `folder`; returns a function that trains some steps, and its costs."""
-    task = DecoderTask(presets.llama(preset), make_tx(), seq_len=seq_len)
+    config: DecoderConfig, batch: int, seq_len: int, folder: pathlib.Path
+) -> tuple[Turn, Callable[[], dict[str, float]]]:
+    """Saves a fresh model and a batch in `folder`; returns a function that trains some steps, and one for its costs."""
+    task = DecoderTask(config, make_tx(), seq_len=seq_len)
     state, key = jax.jit(task.init)(jax.random.key(0)), jax.random.key(1)
     task.model(state).save_pretrained(folder)
     tokens = (
@@ -93,10 +99,13 @@ def start_ours(
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
 
-    plain = presets.llama(preset, remat="none", scan_layers=False)
-    unrolled = DecoderTask(plain, make_tx(), seq_len=seq_len)
-    flops = costs(jax.jit(unrolled.step, donate_argnums=0).lower(state, rows, key).compile())
-    return train, {**costs(step), "flops": flops["flops"]}
+    def counted() -> dict[str, float]:
+        plain = dataclasses.replace(config, remat="none", scan_layers=False)
+        unrolled = DecoderTask(plain, make_tx(), seq_len=seq_len)
+        flops = costs(jax.jit(unrolled.step, donate_argnums=0).lower(state, rows, key).compile())
+        return {**costs(step), "flops": flops["flops"]}
+
+    return train, counted
 
 
 def start_published(config: Any, folder: pathlib.Path) -> tuple[Turn, dict[str, float]]:
@@ -149,19 +158,27 @@ def main() -> None:
     threads = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    config = presets.llama(args.preset)
+    config = decoder(
+        args.preset, plain=True, remat=args.remat, scan_layers=args.scan_layers, dtype="float32"
+    )
     print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
-        ours, our_costs = start_ours(args.preset, args.batch, args.seq_len, path)
-        published, published_costs = start_published(config, path)
+        ours, count_costs = start_ours(config, args.batch, args.seq_len, path)
+        published: dict[str, Turn] = {}
+        all_costs: dict[str, dict[str, float]] = {}
+        if args.published:
+            name = "published settings"
+            published[name], published_costs = start_published(config, path)
+            all_costs = {"lvm_jax": count_costs(), name: published_costs}
         arguments = (path, path / "tokens.npy", threads, LEARNING_RATE, WEIGHT_DECAY)
+        arguments += (int(args.compile_peer),)
         keep = args.keep_freed_memory
         with Peer(args.peer_python, "torch_llama.py", *arguments, keep_freed_memory=keep) as peer:
             turns: dict[str, Turn] = {
                 "lvm_jax": ours,
                 "PyTorch": lambda steps: peer.ask({"steps": steps}),
-                "published settings": published,
+                **published,
             }
             check_losses({name: turn(GATE_STEPS)["losses"] for name, turn in turns.items()})
 
@@ -180,7 +197,7 @@ def main() -> None:
     model_flops = flops * args.batch * args.seq_len
     print(
         f"{args.preset}: {count_parameters(config) / 1e6:.2f}M parameters, {args.batch} x {args.seq_len} tokens, "
-        f"fp32, {threads} threads, {versions}"
+        f"fp32, remat {args.remat}, {threads} threads, {versions}"
     )
     rate, cpu = medians["lvm_jax"].values()
     for name, median in medians.items():
@@ -190,19 +207,17 @@ def main() -> None:
             f"ratio {rate / median['tokens_per_second']:.2f}; CPU seconds a step "
             f"{median['cpu_seconds_per_step']:.3f}, ratio {median['cpu_seconds_per_step'] / cpu:.2f}"
         )
-    memory = our_costs["temporary_bytes"] / published_costs["temporary_bytes"]
-    for name, cost in (("lvm_jax", our_costs), ("published settings", published_costs)):
+    for name, cost in all_costs.items():
         print(
             f"{name}: compiled FLOPs over model FLOPs {cost['flops'] / model_flops:.3f}, temporary memory "
             f"{cost['temporary_bytes'] / 2**20:,.0f} MiB"
         )
-    print(f"temporary memory of lvm_jax over the published settings': {memory:.2f}")
     if args.output:
         record = {
             "threads": threads,
             "versions": versions,
             "medians": medians,
-            "costs": {"lvm_jax": our_costs, "published settings": published_costs},
+            "costs": all_costs,
             "model_flops": model_flops,
         }
         pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
@@ -216,7 +231,11 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
     flags.DEFINE_alias("peer-python", "peer_python")
-    flags.DEFINE_string("preset", "quickstart", "decoder of lvm_jax.models.presets")
+    flags.DEFINE_bool("published", True, "measure the published settings too")
+    flags.DEFINE_bool("compile_peer", False, "PyTorch under torch.compile; needs a C++ compiler")
+    flags.DEFINE_string("preset", "quickstart", "size of the decoder: a preset, or 15m")
+    flags.DEFINE_string("remat", "dots", "of our side")
+    flags.DEFINE_bool("scan_layers", True, "of our side")
     flags.DEFINE_integer("batch", 8, "rows of a step", lower_bound=1)
     flags.DEFINE_integer("seq_len", 512, "tokens of a row", lower_bound=1)
     flags.DEFINE_integer("rounds", 6, "turns of each side", lower_bound=1)

@@ -241,7 +241,6 @@ def _quickstart(config: Any) -> None:
 def _small(config: Any) -> None:
     """The released model, in hours of two CPU cores: 16 images of 64 tokens a row."""
     config.data.seq_len = 1024
-    config.model.remat = "none"
     config.train.update({"steps": 6000, "eval_every": 1000})
     config.optimizer.update({"warmup_steps": 60, "decay_steps": 6000, "schedule": "wsd"})
     config.optimizer.wsd.decay_fraction = 0.3

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lvm_jax.models.decoder import quantized
+from lvm_jax.models.decoder import half_products, quantized
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.parallel.sharding import partition_spec
 
@@ -53,9 +53,9 @@ def linear(
       result: dtype of the product; None: x's.
       quantization: "none", or as in `quantized.dot_general`.
     """
-    kernel = kernel.astype(x_BTD.dtype)
     # Folding a split sequence into the batch would gather it first, so this product keeps all dimensions.
     if not sequence_is_whole(x_BTD.shape[1]):
+        kernel = kernel.astype(x_BTD.dtype)
         if quantization != "none":
             dims = (tuple(range(2, 2 + inputs)), tuple(range(inputs)))
             return quantized.dot_general(x_BTD, kernel, (dims, ((), ())), quantization)
@@ -65,9 +65,12 @@ def linear(
     rows, columns = math.prod(kernel.shape[:inputs]), kernel.shape[inputs:]
     x, kernel = x_BTD.reshape(-1, rows), kernel.reshape(rows, -1)
     if quantization != "none":
+        kernel = kernel.astype(x.dtype)
         y = quantized.dot_general(x, kernel, (((1,), (0,)), ((), ())), quantization)
+    elif result is None and half_products.serves(x):
+        y = half_products.product(x, kernel)
     else:
-        y = jnp.matmul(x, kernel, preferred_element_type=result)
+        y = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=result)
     return y.reshape(*x_BTD.shape[:2], *columns)
 
 
