@@ -30,6 +30,7 @@ LOSS = TokenizerLoss(
     entropy_temperature=0.5,
     discriminator_start=0,
     lecam_weight=0.1,
+    causal_weight=0.1,
 )
 HOW = TokenizerStep(accumulation=2, ema_decay=0.9, revive_after=1)
 
