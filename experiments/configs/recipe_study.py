@@ -225,10 +225,10 @@ def _runlocal(config: Any) -> None:
     config.common.train.update({"batch_size": 2, "log_every": 1})
     if config.exported == "model":
         config.items = 4 * 2 * config.common.data.seq_len
-        config.common.optimizer.warmup_steps = 1
+        config.common.optimizer.warmup_steps = 0
         config.common.evaluation.update({"max_sentences": 48, "control_sentences": 4})
     else:
         config.items = 4 * 2
-        config.common.generator = ConfigDict({"warmup_steps": 1})
-        config.common.critic = ConfigDict({"warmup_steps": 1})
+        config.common.generator = ConfigDict({"warmup_steps": 0})
+        config.common.critic = ConfigDict({"warmup_steps": 0})
         config.evaluate.update({"probe_steps": 2, "max_images": 8})

@@ -205,7 +205,7 @@ def _training(
     study: Study, variant: str, workdir: Path, name: str, more: Mapping[str, Any]
 ) -> Command:
     """The training NAME of a variant, with settings of its own."""
-    settings = study.settings(variant) | more
+    settings = {**study.settings(variant), **more}
     return training(workdir, name, settings.pop("config.recipe"), settings)
 
 
