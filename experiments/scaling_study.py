@@ -5,7 +5,8 @@ r"""A scaling study on one set of shards: how the loss falls with size, tokens a
 It trains every size for every length, and one size on some categories only, with experiments/train.py in DIR/runs/NAME.
 Finished runs are not repeated, and stopped ones resume. Then it writes the numbers and fitted power laws to
 DIR/scaling.json, a page to DIR/scaling.html (the paper's Figures 3, 4, 5 and 7) and the figures as PNG to DIR/figures/.
---dry_run prints the commands, to run them on several machines that share DIR; afterwards this command only collects.
+--dry_run prints the commands, to run them on several machines that share DIR; afterwards this command looks at each run
+once, and collects.
 """
 
 from pathlib import Path
@@ -16,7 +17,14 @@ from ml_collections import config_flags
 from lvm_jax import cli, files
 from lvm_jax.config import from_mapping
 from lvm_jax.data.sentences.sentence_store import SentenceStore
-from lvm_jax.evaluation.lvm.scaling_runs import Study, collect, images_by_category, study_runs
+from lvm_jax.evaluation.lvm.scaling_runs import (
+    Study,
+    collect,
+    images_by_category,
+    run_command,
+    study_runs,
+)
+from lvm_jax.evaluation.study_commands import run_missing
 from lvm_jax.reporting.scaling_page import write_page
 
 _CONFIG = config_flags.DEFINE_config_file("config", "experiments/configs/scaling_study.py", "study")
@@ -30,18 +38,14 @@ def main() -> None:
     study, workdir = from_mapping(Study, _CONFIG.value), Path(_WORKDIR.value)
     store = SentenceStore(_SHARDS.value, "train")
     images = images_by_category(store)
-    runs = list(study_runs(study, _SHARDS.value, workdir, images))
+    runs = study_runs(study)
+    commands = [run_command(study, run, _SHARDS.value, workdir, images) for run in runs]
     if _DRY_RUN.value:
-        print("\n".join(f"python {run.command}" for run in runs))
+        print("\n".join(f"python {command.line}" for command in commands))
         return
     workdir.mkdir(parents=True, exist_ok=True)
     with cli.only_one_run(workdir) as lock:
-        for number, run in enumerate(runs, 1):
-            done = workdir / "runs" / run.name / "model" / "config.json"
-            print(f"[{number}/{len(runs)}] {run.name}{' (done)' if done.exists() else ''}")
-            if not done.exists():
-                print(f"$ python {run.command}", flush=True)
-                cli.run_python(run.command, lock)
+        run_missing(commands, workdir, lock)
     result = collect(study, runs, workdir, images, store.manifest.tokens_per_image)
     files.write_json(workdir / "scaling.json", result)
     print(f"open {write_page(workdir)}")

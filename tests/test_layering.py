@@ -59,7 +59,7 @@ SUBRANKS = {
         {"html"},
         {"inputs"},
         {"words"},
-        {"sections", "benchmark_page", "scaling_page"},
+        {"sections", "benchmark_page", "scaling_page", "recipe_page"},
         {"report"},
     ],
 }

@@ -24,7 +24,7 @@ from generated import GeneratedPage
 _LOG = logging.getLogger("mkdocs.plugins.config_pages")  # a warning here fails a strict build
 _FOLDER = "experiments/configs"
 # Keys that name a setting of an open set; their children are the reader's own and are not listed one by one.
-_OPEN = {"sizes", "mixtures", "repeats"}
+_OPEN = {"sizes", "mixtures", "repeats", "variants"}
 
 
 @dataclasses.dataclass(frozen=True)

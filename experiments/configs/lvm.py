@@ -135,6 +135,8 @@ def _data(config: Any) -> None:
     # Loss weight of codes that only ask: of images that are not the last of a repeated group such as
     # (image, depth). 1: all codes weigh alike.
     config.data.question_weight = 1.0
+    # Share of the codes that a step reads which are replaced by random ones; labels stay. 0: none.
+    config.data.code_noise = 0.0
 
 
 def _train(config: Any) -> None:

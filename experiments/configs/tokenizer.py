@@ -40,6 +40,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     _model(config, args["preset"])
     _discriminator(config)
     _loss(config)
+    _prior(config)
     _step(config)
     _data(config)
     _train(config)
@@ -125,6 +126,16 @@ def _loss(config: Any) -> None:
     config.loss.r1_weight = 0.0  # of the penalty on its gradient at real images; 0: none
     config.loss.lecam_weight = 0.0  # of LeCam regularisation; 0: none
     config.loss.lecam_decay = 0.999  # of the moving averages of its logits
+    # Of the share of the codes' variance that a small decoder cannot foretell; 0: no such decoder.
+    config.loss.causal_weight = 0.0
+
+
+def _prior(config: Any) -> None:
+    """The decoder of `loss.causal_weight`, which trains beside the tokenizer and is thrown away."""
+    config.prior = ConfigDict()
+    config.prior.hidden_size = 128  # its width
+    config.prior.num_layers = 2  # its blocks
+    config.prior.num_heads = 2  # of its attention
 
 
 def _step(config: Any) -> None:

@@ -81,6 +81,17 @@ def vector_quantization(
     return jnp.sum(loss), jnp.float32(loss.size)
 
 
+def unforetold(expected_BND: Float[Array, "B N D"], codes_BND: Float[Array, "B N D"]) -> SumWeight:
+    """Squared error of expected codes, summed; weight: the codes' squared distances from their mean, summed.
+
+    So it is the share of their variance that nobody foretold: 1 for guessing the mean, whatever the codes' scale. Both
+    have a gradient: codes that shrink or become equal gain nothing. The 1e-12 is for codes that are all equal.
+    """
+    mean_11D = jnp.mean(codes_BND, axis=(0, 1), keepdims=True)
+    variance = jnp.sum(jnp.square(codes_BND - mean_11D))
+    return jnp.sum(jnp.square(codes_BND - expected_BND)), variance + 1e-12
+
+
 def soft_assignment(
     affinities_TK: Float[Array, "T K"], *, temperature: float
 ) -> tuple[Float[Array, " T"], Float[Array, "T K"]]:

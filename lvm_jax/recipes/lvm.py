@@ -21,6 +21,7 @@ from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.recipes.base import LossConfig, Recipe, Run
 from lvm_jax.tasks.base import State
+from lvm_jax.tasks.code_noise import CodeNoise
 from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.decoder_optimizer import DecoderOptimizerConfig, make_decoder_optimizer
 from lvm_jax.training.loop import Evaluation, Every, TrainConfig
@@ -38,6 +39,7 @@ class DataConfig:
       packing: "packed" keeps sentences whole and apart; "concat" is the paper's stream, cut into rows.
       question_weight: loss weight of the codes of images that are not the last of their sentence's period, such as the
         images of (image, depth) pairs.
+      code_noise: share of the codes that a step reads which are replaced by random ones; labels stay.
     """
 
     shards: str
@@ -45,6 +47,7 @@ class DataConfig:
     weights: str | dict[str, float] = ""
     packing: Literal["packed", "concat"] = "packed"
     question_weight: float = 1.0
+    code_noise: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,9 @@ def make_task(config: Experiment) -> DecoderTask:
         loss_chunk=config.loss.chunk,
         accumulation=config.loss.accumulation,
         frozen=config.frozen,
+        noise=CodeNoise(
+            config.data.code_noise, len(Vocabulary.lvm_of_size(config.model.vocab_size)["codes"])
+        ),
     )
 
 

@@ -26,7 +26,12 @@ from lvm_jax.pictures.pixels import to_float
 from lvm_jax.pictures.resize import Crop
 from lvm_jax.recipes.base import Recipe, Run
 from lvm_jax.tasks.base import State
-from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
+from lvm_jax.tasks.tokenizer import (
+    CausalPriorConfig,
+    TokenizerLoss,
+    TokenizerStep,
+    TokenizerTask,
+)
 from lvm_jax.tasks.upkeep import flat
 from lvm_jax.training.loop import TrainConfig
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -95,6 +100,7 @@ class Experiment:
       critic: the discriminator's optimizer.
       mesh: sizes of the device mesh.
       kmeans: how a fresh codebook starts.
+      prior: what foretells codes, if the loss has a `causal_weight`.
       recipe: the name of this module.
     """
 
@@ -108,6 +114,7 @@ class Experiment:
     critic: OptimizerConfig
     mesh: MeshConfig
     kmeans: KMeansConfig = dataclasses.field(default_factory=KMeansConfig)
+    prior: CausalPriorConfig = dataclasses.field(default_factory=CausalPriorConfig)
     recipe: Literal["tokenizer"] = "tokenizer"
 
 
@@ -120,6 +127,7 @@ def make_task(config: Experiment) -> TokenizerTask:
         loss=config.loss,
         discriminator=config.discriminator,
         how=config.step,
+        prior=config.prior,
     )
 
 

@@ -22,6 +22,7 @@ from lvm_jax.models.decoder.mlp import Losses
 from lvm_jax.tasks import trained
 from lvm_jax.tasks.accumulation import cut
 from lvm_jax.tasks.base import Batch, State
+from lvm_jax.tasks.code_noise import CodeNoise
 
 # The arrays of a batch, each (B, T + 1); only decoders that choose experts by attributes need the last one.
 ROWS = ("tokens", "segment_ids", "positions", "loss_weights", "attributes")
@@ -64,6 +65,7 @@ class DecoderTask:
       optimizer_args: called with the whole batch in every step; its result is passed to `tx.update` as keyword
         arguments. `lambda batch: {"task_id": batch["task_id"][0]}` hands over a task id from the batch.
       row_names: names rows of a batch, of which it sees the arrays of `ROWS`; their loss is shown as loss/NAME.
+      noise: replaces codes that a step reads, not its labels; default: none.
 
     The state's parameters are one `nnx.State` if all are trained, else `{"frozen": ..., "trained": ...}`, or with
     adapters `{"base": ..., "lora": ...}`.
@@ -87,10 +89,11 @@ class DecoderTask:
         frozen: Sequence[str] = (),
         optimizer_args: OptimizerArgs = no_args,
         row_names: RowNames = no_names,
+        noise: CodeNoise = CodeNoise(),  # noqa: B008 - frozen
     ) -> None:
         self.config, self.tx, self.seq_len = config, optax.with_extra_args_support(tx), seq_len
         self.z_loss, self.loss_chunk, self.accumulation = z_loss, loss_chunk, accumulation
-        self.optimizer_args, self.row_names = optimizer_args, row_names
+        self.optimizer_args, self.row_names, self.noise = optimizer_args, row_names, noise
         self.constants: dict[str, jax.Array] = {}
         # Blocks with experts: what these hand up is summed over them, and shown as their mean.
         repeats = config.num_hidden_layers // len(config.mlps)
@@ -199,12 +202,20 @@ class DecoderTask:
     ) -> tuple[Sums, Losses]:
         """The loss and those of named rows, and the auxiliary losses of the decoder's MLPs."""
         model = self._merge(params)
-        hidden_BTD, beside = self._read(model, batch, dropout_key)
+        hidden_BTD, beside = self._read(model, self._with_noise(batch, dropout_key), dropout_key)
         weights, named = batch["loss_weights"], self.row_names(batch)
         shares = [weights, *(weights * rows_B[:, None] for rows_B in named.values())]
         totals_G, counted_G = self._cross_entropy(model, hidden_BTD, batch, jnp.stack(shares))
         names = ["loss", *(f"loss/{name}" for name in named)]
         return {name: (totals_G[g], counted_G[g]) for g, name in enumerate(names)}, beside
+
+    def _with_noise(self, batch: Batch, key: jax.Array | None) -> Batch:
+        """What the decoder reads of a batch; without a key, as in evaluation, the batch itself."""
+        if not self.noise.share or key is None:
+            return batch
+        # Another key than dropout's: both would draw from the same bits.
+        tokens = self.noise(batch["tokens"], jax.random.fold_in(key, 1))
+        return {**batch, "tokens": tokens}
 
     def _cross_entropy(
         self, model: Any, hidden_BTD: jax.Array, batch: Batch, weights: jax.Array

@@ -23,12 +23,13 @@ from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.pictures.pixels import to_float
 from lvm_jax.tasks.accumulation import in_microbatches
 from lvm_jax.tasks.base import Batch, State
+from lvm_jax.tasks.causal_prior import CausalRegularizer
 from lvm_jax.tasks.critic import Critic, CriticState
 from lvm_jax.tasks.likeness import Likeness
-from lvm_jax.tasks.tokenizer_config import TokenizerLoss, TokenizerStep
+from lvm_jax.tasks.tokenizer_config import CausalPriorConfig, TokenizerLoss, TokenizerStep
 from lvm_jax.tasks.upkeep import Upkeep, flat, with_codebook
 
-__all__ = ["TokenizerLoss", "TokenizerStep", "TokenizerTask"]
+__all__ = ["CausalPriorConfig", "TokenizerLoss", "TokenizerStep", "TokenizerTask"]
 
 Scalars = dict[str, jax.Array]
 
@@ -46,6 +47,7 @@ class TokenizerTask:
       loss: what it minimises; default: `TokenizerLoss()`.
       discriminator: the discriminator's shape; default: `DiscriminatorConfig()`.
       how: accumulation, weight averaging and code revival; default: `TokenizerStep()`, none of them.
+      prior: the shape of what foretells codes, if the loss has a `causal_weight`. It learns by `generator_tx`.
 
     Attributes:
       constants: arrays that a step reads but does not train: LPIPS weights, or none. Pass them as `batch["constants"]`;
@@ -63,6 +65,7 @@ class TokenizerTask:
         loss: TokenizerLoss | None = None,
         discriminator: DiscriminatorConfig | None = None,
         how: TokenizerStep | None = None,
+        prior: CausalPriorConfig = CausalPriorConfig(),  # noqa: B008 - frozen
     ) -> None:
         self.config = config
         self.loss = loss = loss or TokenizerLoss()
@@ -75,6 +78,9 @@ class TokenizerTask:
             loss,
             how.accumulation,
         )
+        self._causal = CausalRegularizer(
+            prior, config, generator_tx, loss.causal_weight, how.accumulation
+        )
         self._likeness = Likeness(loss, how.accumulation)
         self._upkeep = Upkeep(how, config.num_embeddings)
         self.constants: dict[str, Any] = self._likeness.constants
@@ -83,11 +89,12 @@ class TokenizerTask:
     def init(self, key: jax.Array) -> State:
         """Fresh parameters and moments of both networks at step 0; no discriminator if no loss uses it.
 
-        If configured, also `ema` (averaged weights), `idle` (steps since each code was chosen) and `lecam`.
+        If configured, also a `prior` among them, `ema` (averaged weights), `idle` (steps since each code was chosen)
+        and `lecam`.
         """
         generator_key, discriminator_key = jax.random.split(key)
         generator = nnx.state(VQGAN(self.config, rngs=nnx.Rngs(generator_key)))
-        return self.critic.init(discriminator_key).into(
+        state = self.critic.init(discriminator_key).into(
             {
                 "step": jnp.zeros((), jnp.int32),
                 "params": {"generator": generator},
@@ -95,6 +102,7 @@ class TokenizerTask:
                 **self._upkeep.init(generator),
             }
         )
+        return self._causal.init(jax.random.fold_in(key, 2), state)
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
         """One update of the generator and, from `discriminator_start` on, of the discriminator.
@@ -112,7 +120,10 @@ class TokenizerTask:
         # `pull_back` is the VQGAN's backward pass. It runs once for all parameters, and with the adaptive weight twice
         # more for the last kernel alone.
         (outputs_BHWC, quantization), pull_back, (report, latents) = jax.vjp(
-            lambda p: self._forward(p, images_BHWC), params, has_aux=True
+            lambda p, prior: self._forward(p, prior, images_BHWC),
+            params,
+            self._causal.params(state),
+            has_aux=True,
         )
         (likeness, parts), likeness_gradient = jax.value_and_grad(self._likeness, has_aux=True)(
             outputs_BHWC, images_BHWC, batch.get("constants", self.constants)
@@ -122,7 +133,7 @@ class TokenizerTask:
         weight = self._adversarial_weight(
             state["step"], pull_back, likeness_gradient, verdict.pixel_gradient
         )
-        (gradients,) = pull_back(
+        gradients, of_prior = pull_back(
             (likeness_gradient + weight * verdict.pixel_gradient, jnp.ones_like(quantization))
         )
         updates, opt = self.generator_tx.update(gradients, opt, params)
@@ -136,6 +147,7 @@ class TokenizerTask:
                 **kept.beside,
             }
         )
+        new_state = self._causal.learn(state, of_prior, new_state)
         scalars = {
             "loss": likeness + quantization + weight * verdict.report.get("adversarial", 0.0),
             **parts,
@@ -184,9 +196,9 @@ class TokenizerTask:
     def flops_per_batch(self, global_batch: int) -> float:
         """FLOPs of a step with the discriminator running, in forward passes.
 
-        VQGAN: 3 (backward costs 2). LPIPS: 3 (both images forward, one backward to the pixels). Discriminator: 8 (2 for
-        the generator's loss, 6 for its own on two batches), and with R1 another 6 (2 for the gradient by the pixels, 4
-        for the gradient of that). What accumulation recomputes does not count.
+        VQGAN and prior: 3 (backward costs 2). LPIPS: 3 (both images forward, one backward to the pixels).
+        Discriminator: 8 (2 for the generator's loss, 6 for its own on two batches), and with R1 another 6 (2 for the
+        gradient by the pixels, 4 for the gradient of that). What accumulation recomputes does not count.
         """
         side, channels = self.config.resolution, self.config.num_channels
         images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
@@ -194,7 +206,7 @@ class TokenizerTask:
         total = 3 * count_flops(
             lambda p, x: self._reconstruction(p, x)[0], nnx.state(vqgan), images
         )
-        total += 3 * self._likeness.flops(images)
+        total += 3 * (self._likeness.flops(images) + self._causal.flops())
         if self.loss.adversarial_weight:
             critic = jax.eval_shape(self.critic.init, jax.random.key(0)).params
             times = 14 if self.loss.r1_weight else 8
@@ -222,13 +234,16 @@ class TokenizerTask:
         return vqgan.decode_features(codes_BhwD), quantized
 
     def _forward(
-        self, params: nnx.State, images_BHWC: jax.Array
+        self, params: nnx.State, prior: nnx.State, images_BHWC: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[Scalars, Quantized]]:
-        """((reconstructions, weighted quantisation loss), (scalars to report, latents))."""
+        """((reconstructions, weighted losses of quantisation and prior), (scalars to report, latents))."""
         network = in_microbatches(lambda x: self._reconstruction(params, x), self.how.accumulation)
         outputs_BHWC, quantized = network(images_BHWC)
         # Outside of the microbatches: it is a loss of the whole batch, computed from rows that they returned.
         quantization, report = self._quantization(params, quantized)
+        if self.loss.causal_weight:
+            causal, of_prior = self._causal(prior, quantized.straight_through_BhwD)
+            quantization, report = quantization + causal, report | of_prior
         return (outputs_BHWC, quantization), (report, jax.lax.stop_gradient(quantized))
 
     def _quantization(self, params: nnx.State, quantized: Quantized) -> tuple[jax.Array, Scalars]:
@@ -279,7 +294,7 @@ class TokenizerTask:
         weight = jnp.float32(self.loss.adversarial_weight)
 
         def last_kernel(gradient: jax.Array) -> jax.Array:
-            (gradients,) = pull_back((gradient, jnp.zeros(())))
+            gradients, _ = pull_back((gradient, jnp.zeros(())))
             # XLA removes the rest as dead code.
             return gradients["decoder"]["conv_out"]["kernel"][...]
 

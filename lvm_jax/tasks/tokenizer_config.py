@@ -33,6 +33,8 @@ class TokenizerLoss:
       r1_weight: gamma of the penalty on the discriminator's gradient at real images; 0: none.
       lecam_weight: of LeCam regularisation of the discriminator; 0: none.
       lecam_decay: of the moving averages of its logits.
+      causal_weight: of causal regularisation, see `lvm_jax.tasks.causal_prior`; 0: none. The loss is a share of
+        variance, between 0 and about 1.
     """
 
     reconstruction: Literal["l1", "l2"] = "l1"
@@ -52,6 +54,28 @@ class TokenizerLoss:
     r1_weight: float = 0.0
     lecam_weight: float = 0.0
     lecam_decay: float = 0.999
+    causal_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.causal_weight < 0:
+            raise UserError(
+                f"config.loss.causal_weight is {self.causal_weight}: it must be 0 (none) or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalPriorConfig:
+    """The shape of the decoder that foretells codes in causal regularisation; read only with a `causal_weight`.
+
+    Attributes:
+      hidden_size: its width.
+      num_layers: its blocks.
+      num_heads: of attention; each has an even number of dimensions.
+    """
+
+    hidden_size: int = 128
+    num_layers: int = 2
+    num_heads: int = 2
 
 
 @dataclasses.dataclass(frozen=True)

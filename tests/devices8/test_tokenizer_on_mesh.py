@@ -10,7 +10,12 @@ from lvm_jax.models import presets
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
-from lvm_jax.tasks.tokenizer import TokenizerLoss, TokenizerStep, TokenizerTask
+from lvm_jax.tasks.tokenizer import (
+    CausalPriorConfig,
+    TokenizerLoss,
+    TokenizerStep,
+    TokenizerTask,
+)
 from lvm_jax.training.step import compile_step, init_state
 
 CONFIG = presets.vqgan(
@@ -30,6 +35,7 @@ LOSS = TokenizerLoss(
     entropy_temperature=0.5,
     discriminator_start=0,
     lecam_weight=0.1,
+    causal_weight=0.1,
 )
 HOW = TokenizerStep(accumulation=2, ema_decay=0.9, revive_after=1)
 
@@ -42,6 +48,7 @@ def two_steps(mesh) -> dict:
         loss=LOSS,
         discriminator=DiscriminatorConfig(hidden_channels=4, n_layers=1, norm_groups=4),
         how=HOW,
+        prior=CausalPriorConfig(hidden_size=16, num_layers=1),
     )
     placement = BatchPlacement(mesh, 16)
     with jax.set_mesh(mesh):

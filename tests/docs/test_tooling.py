@@ -85,7 +85,7 @@ def test_attributes_of_a_docstring_are_read(tooling):
     }
 
 
-@pytest.mark.parametrize("name", ["lvm", "tokenizer", "scaling_study"])
+@pytest.mark.parametrize("name", ["lvm", "tokenizer", "scaling_study", "recipe_study"])
 def test_every_key_of_a_configuration_is_on_its_page(tooling, name):
     pages = tooling("config_pages")
     keys = pages.keys_of(ROOT / f"experiments/configs/{name}.py")

@@ -294,6 +294,49 @@ def test_a_scaling_study(workdir, tmp_path):
     assert "config.ablation_size is 'd17': the sizes are d16, d32, d64" in done.stderr
 
 
+RECIPES = f"""
+from ml_collections import ConfigDict
+from experiments.configs import recipe_study as recipes
+
+def get_config(arg=None):
+    config = recipes.get_config("decoder,runlocal")
+    config.items = 2 * 2 * 32
+    ids = {{"bos_token_id": {CODES}, "eos_token_id": {CODES + 1}, "pad_token_id": {CODES + 2}}}
+    config.common.model.update({{"vocab_size": {CODES + 100}, **ids}})
+    config.common.data.seq_len = 32
+    config.variants.together.model.update({{"look_back": 4, "tokens_per_image": 4}})
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_a_recipe_study(workdir, tmp_path):
+    config = tmp_path / "study.py"
+    config.write_text(RECIPES)
+    ask = ["recipe_study.py", f"--config={config}", f"--workdir={tmp_path}"]
+    done = run(*ask)
+    assert done.returncode == 2
+    assert "config.common.data.shards is empty" in done.stderr
+    ask += [f"--config.common.data.shards={workdir}/shards"]
+    done = run(*ask)
+    assert done.returncode == 0, done.stderr
+    study = json.loads((tmp_path / "study.json").read_text())
+    plain, together = study["variants"]
+    assert (plain["variant"], together["variant"]) == ("plain", "together")
+    assert (plain["steps"], plain["items"]) == (together["steps"], together["items"]) == (2, 128)
+    assert "controls/depth: image -> depth/uses_query" in plain["numbers"]
+    assert together["beside"]["next_token/after_first_image/code_loss"]["error"] is None
+    assert "Difference to plain" in (tmp_path / "study.html").read_text()
+    model = tmp_path / "runs" / "plain-s0" / "model" / "config.json"
+    trained = model.stat().st_mtime_ns
+    (tmp_path / "study.md").unlink()
+    assert run(*ask).returncode == 0
+    assert (tmp_path / "study.md").exists()
+    assert model.stat().st_mtime_ns == trained  # what is done is not done again
+    done = run(*ask, "--dry_run")
+    assert done.stdout.count("python experiments/train.py") == 2
+
+
 def write_video(path: Path, frames: int) -> None:
     """Frame n is grey 4 n; a key frame every 12, so that strides seek."""
     path.parent.mkdir(parents=True, exist_ok=True)

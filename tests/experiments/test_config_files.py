@@ -25,7 +25,7 @@ ARGUMENTS = {
     "vary": ("", "base,stage=sft", "quickstart", "toy,runlocal"),
 }
 # Tables whose keys are the user's own: names, not settings.
-OPEN = ("data.repeats", "learning_rates", "mixtures", "common", "sizes")
+OPEN = ("data.repeats", "learning_rates", "mixtures", "common", "sizes", "variants", "evaluate")
 
 
 def get_config(name, arg):
@@ -66,7 +66,7 @@ def without_comment(text, name):
     return missing
 
 
-@pytest.mark.parametrize("name", [*ARGUMENTS, "scaling_study"])
+@pytest.mark.parametrize("name", [*ARGUMENTS, "scaling_study", "recipe_study"])
 def test_every_key_is_written_out_with_a_comment(name):
     text = (CONFIGS / f"{name}.py").read_text()
     assert not without_comment(text, name)

@@ -1,4 +1,4 @@
-"""What the recipes add to a step: accumulation, averages, LeCam, R1, all-code gradients, revival, exact resume."""
+"""What the recipes add to a step: accumulation, averages, LeCam, R1, all-code gradients, a prior, revival, resume."""
 
 import functools
 
@@ -37,6 +37,7 @@ EVERYTHING = TokenizerLoss(
     r1_weight=10.0,
     lecam_weight=0.1,
     lecam_decay=0.9,
+    causal_weight=0.1,
 )
 
 
@@ -199,6 +200,7 @@ def test_resume_is_bit_exact_discriminator_averages_and_idle_codes_included(tmp_
     train_to(3, tmp_path / "parts", mesh)
     resumed = train_to(6, tmp_path / "parts", mesh)
     assert {"ema", "idle", "lecam"} < whole.keys()
+    assert "prior" in whole["params"]
     named = jax.tree_util.tree_leaves_with_path(whole)
     for (path, a), b in zip(named, jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))

@@ -1,7 +1,7 @@
 """The runs of a scaling study: which sizes train, for how long and on what data, and what they found."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.scaling_study import EVERYTHING, fits, mean_over_seeds, read_run
+from lvm_jax.evaluation.study_commands import Command, flags_of, run_folder, training
 
 _EVALUATORS = ("next_token", "in_context", "annotations")  # what `read_run` reads
 
@@ -48,13 +49,12 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training, and its command without the leading `python`."""
+    """One training."""
 
     size: str
     steps: int
     mixture: str
     seed: int
-    command: str
 
     @property
     def name(self) -> str:
@@ -70,13 +70,22 @@ def images_by_category(store: SentenceStore) -> dict[str, int]:
     return images
 
 
-def study_runs(
-    study: Study, shards: str, workdir: Path, images: Mapping[str, int]
-) -> Iterator[Run]:
-    """All runs of a study, cheap ones first.
+def study_runs(study: Study) -> list[Run]:
+    """All runs of a study, cheap ones first."""
+    asked = [(size, steps, EVERYTHING) for steps in sorted(study.steps) for size in study.sizes] + [
+        (study.ablation_size, max(study.steps), mixture) for mixture in study.mixtures
+    ]
+    return [Run(*what, seed) for seed in study.seeds for what in asked]
+
+
+def run_command(
+    study: Study, run: Run, shards: str, workdir: Path, images: Mapping[str, int]
+) -> Command:
+    """The command of a run.
 
     Args:
       study: its settings.
+      run: one of `study_runs`.
       shards: to train on.
       workdir: of the study.
       images: category -> images in the training split.
@@ -84,19 +93,12 @@ def study_runs(
     Raises:
       UserError: the shards have none of a mixture's categories.
     """
-    asked = [(steps, size, EVERYTHING) for steps in sorted(study.steps) for size in study.sizes] + [
-        (max(study.steps), study.ablation_size, mixture) for mixture in study.mixtures
-    ]
-    for seed in study.seeds:
-        for steps, size, mixture in asked:
-            settings = _settings(study, size, steps, seed) | {"config.data.shards": shards}
-            if mixture != EVERYTHING:
-                settings["config.data.weights"] = _weights(mixture, study.mixtures[mixture], images)
-            recipe = settings.pop("config.recipe")
-            run = Run(size, steps, mixture, seed, "")
-            words = " ".join(f"--{name}={value}" for name, value in settings.items())
-            command = f"experiments/train.py --config={recipe} --workdir={workdir / 'runs' / run.name} {words}"
-            yield dataclasses.replace(run, command=command)
+    settings = _settings(study, run.size, run.steps, run.seed) | {"config.data.shards": shards}
+    if run.mixture != EVERYTHING:
+        kept = study.mixtures[run.mixture]
+        settings["config.data.weights"] = _weights(run.mixture, kept, images)
+    recipe = settings.pop("config.recipe")
+    return training(workdir, run.name, recipe, settings)
 
 
 def _settings(study: Study, size: str, steps: int, seed: int) -> dict[str, Any]:
@@ -105,8 +107,8 @@ def _settings(study: Study, size: str, steps: int, seed: int) -> dict[str, Any]:
     A shorter training is therefore a run of its own, with its own schedule, and not a checkpoint of a longer one.
     """
     return {
-        **dict(_flags("config", study.common)),
-        **dict(_flags("config", study.sizes[size])),
+        **flags_of(study.common, "config"),
+        **flags_of(study.sizes[size], "config"),
         "config.train.steps": steps,
         "config.train.seed": seed,
         "config.train.eval_every": steps,
@@ -125,15 +127,6 @@ def _weights(mixture: str, kept: tuple[str, ...], images: Mapping[str, int]) -> 
     return ",".join(
         f"category/{name}={count if name in kept else 0}" for name, count in images.items() if count
     )
-
-
-def _flags(prefix: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Nested settings as (flag name, value)."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flags(f"{prefix}.{name}", value)
-        else:
-            yield f"{prefix}.{name}", value
 
 
 def collect(
@@ -156,7 +149,7 @@ def collect(
     """
     records = []
     for run in runs:
-        record = dataclasses.asdict(run) | read_run(workdir / "runs" / run.name)
+        record = dataclasses.asdict(run) | read_run(run_folder(workdir, run.name))
         kept = study.mixtures.get(run.mixture, tuple(images))
         given = tokens_per_image * sum(images.get(category, 0) for category in kept)
         records.append(record | {"passes": record["tokens"] / given})

@@ -1,0 +1,234 @@
+r"""Recipe studies: what is varied, and what it is judged by.
+
+python experiments/recipe_study.py --config=experiments/configs/recipe_study.py:decoder --workdir=DIR \
+    --config.common.data.shards=SHARDS
+
+The argument is what is studied: `decoder` (the quickstart's, on shards of 64 codes an image) or `tokenizer` (64 codes
+of 1,024 for 64 pixels). `decoder,leave_out` also takes each change out of all together, `decoder,answers` scores the
+answers too (name --config.evaluate.tokenizer and .images), `tokenizer,maps` also trains on a folder with annotation
+maps in it (name --config.variants.maps.data.images). `runlocal` shrinks any of them to seconds.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lvm_jax.config import parse_arg
+from lvm_jax.errors import UserError
+
+_CODES = 64  # of an image of the shards
+
+# ------------------------------------------------------------------------------------------------------- decoders
+
+# The decoder of LLaMA, under AdamW and a cosine: where every change begins.
+_PLAIN = {
+    "model": {"look_back": 0, "place_embeddings": False, "tokens_per_image": 0, "qk_norm": False},
+    "optimizer": {"kind": "adamw", "schedule": "cosine"},
+    "data": {"question_weight": 1.0},
+}
+# One change each, and all of these together.
+_CHANGES = {
+    "look_back": {"model": {"look_back": _CODES}},
+    "places": {"model": {"place_embeddings": True, "tokens_per_image": _CODES}},
+    "qk_norm": {"model": {"qk_norm": True}},
+    "muon": {"optimizer": {"kind": "muon"}},
+    "wsd": {"optimizer": {"schedule": "wsd", "wsd": {"decay_fraction": 0.3}}},
+    "questions": {"data": {"question_weight": 0.1}},
+}
+# Others by themselves: instead of places, against learning by heart, and shapes of batch and network.
+_OTHERS = {
+    "rotary_2d": {"model": {"positions": "rotary_2d", "tokens_per_image": _CODES}},
+    "noise": {"data": {"code_noise": 0.1}},
+    "batch_2": {"train": {"batch_size": 2}},
+    "batch_8": {"train": {"batch_size": 8}},
+    "row_1024": {
+        "train": {"batch_size": 2},
+        "data": {"seq_len": 1024},
+        "model": {"max_position_embeddings": 1024},
+    },
+    # About as many parameters as 128 wide and 4 deep; matrices start at 1/sqrt(width), as there.
+    "wide": {
+        "model": {
+            "hidden_size": 192,
+            "intermediate_size": 384,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "initializer_range": 0.072,
+        }
+    },
+    "deep": {
+        "model": {
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_hidden_layers": 7,
+            "initializer_range": 0.102,
+        }
+    },
+}
+
+# ----------------------------------------------------------------------------------------------------- tokenizers
+
+_ENCODER = {"encoder_blocks": 2, "encoder_reach": 2}
+_TOKENIZERS = {
+    # Codes from k-means over patches, which move in training, and a decoder that hides their edges.
+    "patches": {},
+    # Codes stay where k-means has put them: only the decoder learns.
+    "kmeans": {"loss": {"quantization_weight": 0.0}, "step": {"revive_after": 0}},
+    # The released VQGAN. Its discriminator runs from the first step, or its speed would be measured without it.
+    "vqgan": {
+        "recipe": "experiments/configs/tokenizer.py:small",
+        "train": {"batch_size": 8},
+        "loss": {"discriminator_start": 0},
+    },
+    "vqgan_causal": {
+        "recipe": "experiments/configs/tokenizer.py:small",
+        "train": {"batch_size": 8},
+        "loss": {"discriminator_start": 0, "causal_weight": 0.1},
+    },
+    # An encoder that corrects patches, and how many cells away it looks.
+    "encoder_reach_0": {"model": {"encoder_blocks": 2, "encoder_reach": 0}},
+    "encoder_reach_1": {"model": {"encoder_blocks": 2, "encoder_reach": 1}},
+    "encoder_reach_2": {"model": _ENCODER},
+    # The same, made to be foretold.
+    "causal_light": {"model": _ENCODER, "loss": {"causal_weight": 0.02}},
+    "causal": {"model": _ENCODER, "loss": {"causal_weight": 0.1}},
+}
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The study of decoders or of tokenizers."""
+    args = parse_arg(
+        arg, study="decoder", leave_out=False, answers=False, maps=False, runlocal=False
+    )
+    config: Any = ConfigDict()
+    config.seeds = (0, 1, 2)  # of every variant
+    # What all trainings have the same of: "items" (tokens, or images of a tokenizer), or "time".
+    config.equal = "items"
+    config.items = 3_072_000  # that each training reads; with equal="items"
+    config.seconds = 600.0  # of training; with equal="time", on a machine that does nothing else
+    config.speed_steps = 50  # of the short training that measures a variant's speed; "time"
+    # Settings whose product is the items of a step; they are in `common`.
+    config.items_per_step = ("train.batch_size", "data.seq_len")
+    # Settings that are given the number of steps: the learning rate's end, evaluations after it.
+    config.follow_steps = ("train.eval_every", "optimizer.decay_steps")
+    # Settings of every training; `recipe` is its configuration file and argument.
+    config.common = ConfigDict()
+    # Name of a variant -> settings that override the common ones.
+    config.variants = ConfigDict()
+    config.base = ""  # the variant that the others are compared with
+    config.exported = "model"  # flag of experiments/evaluate.py that takes the trained model
+    # Its other flags; empty: it does not run, and the training's own evaluators tell.
+    config.evaluate = ConfigDict()
+    # Heading -> name of a number; a * stands for any task, and means the mean over all of them.
+    config.columns = ()
+    # Heading -> name with a *: a table with a column for each task.
+    config.tables = ()
+    studies = {"decoder": _decoder, "tokenizer": _tokenizer}
+    if args["study"] not in studies:
+        raise UserError(f"there is no study {args['study']!r}: name one of {', '.join(studies)}")
+    studies[args["study"]](config, args)
+    if args["runlocal"]:
+        _runlocal(config)
+    return config
+
+
+def _decoder(config: Any, args: Mapping[str, Any]) -> None:
+    """Each change to a plain decoder by itself, and together."""
+    common = {
+        "recipe": "experiments/configs/lvm.py:quickstart",
+        "train": {"batch_size": 4},
+        "data": {"shards": "", "seq_len": 512},
+        "evaluation": {"max_sentences": 0, "control_sentences": 64},
+    }
+    config.common.update(_merged(_PLAIN, common))
+    config.follow_steps += ("evaluators.next_token", "evaluators.controls")
+    variants = {"plain": {}, **_CHANGES, **_OTHERS, "together": _merged(*_CHANGES.values())}
+    if args["leave_out"]:
+        for name in _CHANGES:
+            kept = (change for other, change in _CHANGES.items() if other != name)
+            variants[f"together_without_{name}"] = _merged(*kept)
+    config.variants.update(variants)
+    config.base = "plain"
+    config.columns = (
+        ("loss after the first image", "next_token/after_first_image/code_loss"),
+        ("uses_query, mean", "controls/*/uses_query"),
+        ("uses_pairs, mean", "controls/*/uses_pairs"),
+        ("true answer, mean", "controls/*/right"),
+    )
+    config.tables = (
+        ("What the query is worth, nats a code", "controls/*/uses_query"),
+        ("What the pairs are worth, nats a code", "controls/*/uses_pairs"),
+        ("The true answer, nats a code", "controls/*/right"),
+    )
+    if args["answers"]:
+        flags = {"tokenizer": "", "images": "", "answer_sentences": 16, "probe_steps": 0}
+        config.evaluate.update({"shards": config.common.data.get_ref("shards"), **flags})
+        config.tables += (("Scores of the answers", "answers/*/model"),)
+
+
+def _tokenizer(config: Any, args: Mapping[str, Any]) -> None:
+    """Tokenizers, judged by what they keep and by what a small decoder can learn of their codes."""
+    config.equal = "time"
+    config.items = 64_000
+    config.items_per_step = ("train.batch_size",)
+    config.follow_steps = ("train.eval_every", "generator.decay_steps", "critic.decay_steps")
+    common = {
+        "recipe": "experiments/configs/tokenizer.py:patches",
+        "train": {"batch_size": 32},
+        "data": {"images": "", "held_out": ""},
+    }
+    config.common.update(common)
+    config.variants.update(_TOKENIZERS)
+    config.base = "patches"
+    if args["maps"]:
+        config.variants.maps = ConfigDict({"data": {"images": "", "held_out": ""}})
+    config.exported = "tokenizer"
+    config.evaluate.update({"images": "", "held_out": "", "maps": "", "probe_steps": 500})
+    config.columns = (
+        ("PSNR", "reconstruction/psnr"),
+        ("segmentation, mIoU", "ceilings/segmentation/miou"),
+        ("edges, F1", "ceilings/edges/f1"),
+        ("depth, AbsRel", "ceilings/depth/absrel"),
+        ("probe, nats a code", "probe/answers/code_loss"),
+        ("probe, bits an image", "probe/answers/bits_per_image"),
+        ("probe, uses_query", "probe/answers/uses_query"),
+        ("local", "codes/local/cell"),
+        ("codes of a flat colour", "codes/flat/codes"),
+        ("nats a code beside neighbours", "codes/entropy/left_and_upper"),
+    )
+    config.tables = (
+        ("Ceilings", "ceilings/*"),
+        ("The probe's answers, nats a code", "probe/*/code_loss"),
+    )
+
+
+def _merged(*changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Several settings in one, nested ones too."""
+    merged: dict[str, Any] = {}
+    for change in changes:
+        for name, value in change.items():
+            nested = isinstance(value, Mapping)
+            merged[name] = _merged(merged.get(name, {}), value) if nested else value
+    return merged
+
+
+def _runlocal(config: Any) -> None:
+    """Shows that it runs, and learns nothing: two variants, one seed, four steps."""
+    config.seeds = (0,)
+    config.speed_steps = 3
+    config.seconds = 0.5
+    kept = (config.base, "together" if config.exported == "model" else "causal")
+    config.variants = ConfigDict({name: config.variants[name] for name in kept})
+    config.common.recipe = f"{config.common.recipe},runlocal"
+    config.common.train.update({"batch_size": 2, "log_every": 1})
+    if config.exported == "model":
+        config.items = 4 * 2 * config.common.data.seq_len
+        config.common.optimizer.warmup_steps = 0
+        config.common.evaluation.update({"max_sentences": 48, "control_sentences": 4})
+    else:
+        config.items = 4 * 2
+        config.common.generator = ConfigDict({"warmup_steps": 0})
+        config.common.critic = ConfigDict({"warmup_steps": 0})
+        config.evaluate.update({"probe_steps": 2, "max_images": 8})

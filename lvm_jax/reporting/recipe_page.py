@@ -1,0 +1,120 @@
+"""The page and the tables of a recipe study, from its study.json alone."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from lvm_jax import files
+from lvm_jax.reporting import markdown
+from lvm_jax.reporting.html import Bullets, Folded, Section, Table, page
+from lvm_jax.reporting.numbers import number, short
+
+Study = Mapping[str, Any]
+Grid = tuple[tuple[str, ...], list[tuple[Any, ...]]]
+
+
+def write_page(workdir: epath.PathLike) -> epath.Path:
+    """Writes DIR/study.html, a self-contained page, and the same tables as DIR/study.md.
+
+    Args:
+      workdir: of the study, with its study.json.
+
+    Returns:
+      the path of the page.
+    """
+    folder = epath.Path(workdir)
+    study = json.loads((folder / "study.json").read_text())
+    tables = grids(study)
+    text = [f"- {sentence}\n" for sentence in limits(study)]
+    text += [f"\n## {title}\n\n{_as_markdown(grid)}" for title, grid in tables.items()]
+    files.write(folder / "study.md", "# Recipe study\n\n" + "".join(text))
+    blocks = [
+        Section("How to read it", [Bullets(limits(study))]),
+        *(Section(title, [Table(*grid)]) for title, grid in tables.items()),
+        Folded("Settings of the variants", study["settings"]),
+    ]
+    path = folder / "study.html"
+    subtitle = f"Every number is from {folder}/study.json."
+    files.write(path, page("Recipe study", subtitle, blocks))
+    return path
+
+
+def limits(study: Study) -> list[str]:
+    """What was equal, how many seeds there are, and what follows from that."""
+    variants = study["variants"]
+    items = [variant["items"] for variant in variants]
+    seconds = [variant["seconds"] for variant in variants]
+    seeds = min(variant["seeds"] for variant in variants)
+    if study["equal"] == "items":
+        equal = (
+            f"Every training read {short(items[0])} items; they took {number(min(seconds))} to "
+            f"{number(max(seconds))} seconds, which mean little unless the machine was idle."
+        )
+    else:
+        equal = (
+            f"Every training was given equal time by its measured speed: {number(min(seconds))} to "
+            f"{number(max(seconds))} seconds, in which {short(min(items))} to {short(max(items))} items were read."
+        )
+    spread = (
+        f"{seeds} seeds each; ± is one standard error over them, and differences are of equal seeds."
+        if seeds > 1
+        else "One seed each: how much another would change is not known."
+    )
+    return [
+        equal,
+        spread,
+        f"All variants but the first are beside {variants[0]['variant']!r}: what is in its settings and in no other's "
+        "was not varied.",
+    ]
+
+
+def grids(study: Study) -> dict[str, Grid]:
+    """Title -> (header, a row for each variant): the columns, their differences to the first variant, each table."""
+    variants, columns = study["variants"], study["columns"]
+    names = [name for _, name in columns]
+    sizes = ("seeds", "steps", "items", "seconds")
+    rows = [
+        (
+            *(variant["variant"], variant["seeds"], variant["steps"]),
+            *(short(variant["items"]), round(variant["seconds"])),
+            *_cells(variant["numbers"], names, _value),
+        )
+        for variant in variants
+    ]
+    header = ("variant", *sizes, *(heading for heading, _ in columns))
+    found: dict[str, Grid] = {"Variants": (header, rows)}
+    first, *others = variants
+    if others:
+        differences = [(v["variant"], *_cells(v["beside"], names, _difference)) for v in others]
+        found[f"Difference to {first['variant']}"] = (
+            ("variant", *(heading for heading, _ in columns)),
+            differences,
+        )
+    for title, tasks in study["tables"]:
+        if tasks:
+            of_task = list(tasks.values())
+            rows = [(v["variant"], *_cells(v["numbers"], of_task, _value)) for v in variants]
+            found[title] = (("variant", *tasks), rows)
+    return found
+
+
+def _cells(
+    numbers: Mapping[str, Any], names: Sequence[str], shown: Callable[[Mapping[str, Any]], str]
+) -> list[str]:
+    return [shown(numbers[name]) if name in numbers else "–" for name in names]
+
+
+def _value(measured: Mapping[str, Any]) -> str:
+    error = measured["error"]
+    return number(measured["mean"]) + (f" ± {number(error, 2)}" if error is not None else "")
+
+
+def _difference(measured: Mapping[str, Any]) -> str:
+    return ("+" if measured["mean"] > 0 else "") + _value(measured)
+
+
+def _as_markdown(grid: Grid) -> str:
+    header, rows = grid
+    return markdown.table(header, [tuple(map(number, row)) for row in rows])

@@ -1,0 +1,234 @@
+"""A recipe study gives all its variants equally much, does nothing twice, and its numbers are those of its runs."""
+
+import contextlib
+import dataclasses
+import json
+import shlex
+import statistics
+
+import pytest
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.recipe_study import (
+    Run,
+    Study,
+    collect,
+    run_commands,
+    speed_commands,
+    study_runs,
+)
+from lvm_jax.evaluation.study_commands import Command, is_done, run_missing
+from lvm_jax.reporting.recipe_page import write_page
+
+STUDY = Study(
+    seeds=(0, 1, 2),
+    equal="items",
+    items=4096,
+    seconds=30.0,
+    speed_steps=11,
+    items_per_step=("train.batch_size", "data.seq_len"),
+    follow_steps=("optimizer.decay_steps",),
+    common={
+        "recipe": "lvm.py:quickstart",
+        "train": {"batch_size": 4},
+        "data": {"seq_len": 64, "shards": "a folder"},
+    },
+    variants={
+        "muon": {"optimizer": {"kind": "muon"}},
+        "plain": {},
+        "rows": {"recipe": "lvm.py:small", "data": {"seq_len": 128}},
+    },
+    base="plain",
+    exported="model",
+    evaluate={"images": "b folder"},
+    columns=(("loss", "next_token/loss"), ("uses_query", "controls/*/uses_query")),
+    tables=(("By task", "controls/*/uses_query"),),
+)
+
+
+def test_all_variants_read_equally_much_and_a_run_says_how(tmp_path):
+    runs = study_runs(STUDY, tmp_path)
+    assert [run.variant for run in runs] == ["plain", "muon", "rows"] * 3
+    assert [run.seed for run in runs] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert {run.variant: run.steps for run in runs} == {"plain": 16, "muon": 16, "rows": 8}
+    alone = dataclasses.replace(STUDY, evaluate={})
+    (command,) = run_commands(alone, Run("rows", 2, 8), tmp_path)
+    assert shlex.split(command.line) == [
+        "experiments/train.py",
+        "--config=lvm.py:small",
+        f"--workdir={tmp_path}/runs/rows-s2",
+        "--config.train.batch_size=4",
+        "--config.data.seq_len=128",
+        "--config.data.shards=a folder",
+        "--config.train.steps=8",
+        "--config.train.seed=2",
+        "--config.optimizer.decay_steps=8",
+    ]
+    assert not speed_commands(STUDY, tmp_path)
+
+
+def test_an_evaluation_follows_a_training(tmp_path):
+    study = dataclasses.replace(STUDY, exported="tokenizer")
+    train, evaluate = run_commands(study, Run("plain", 0, 16), tmp_path)
+    folder = f"{tmp_path}/runs/plain-s0"
+    assert train.name != evaluate.name
+    assert evaluate.words == (
+        "experiments/evaluate.py",
+        f"--tokenizer={folder}/model",
+        f"--output={folder}/evaluation",
+        "--images=b folder",
+    )
+
+
+def test_equal_time_follows_from_the_measured_speed(tmp_path):
+    study = dataclasses.replace(STUDY, equal="time")
+    commands = speed_commands(study, tmp_path)
+    assert [command.name for command in commands] == ["plain-speed", "muon-speed", "rows-speed"]
+    assert "--config.train.steps=11" in commands[0].words
+    assert not any("decay_steps" in word for word in commands[0].words)
+    with pytest.raises(UserError, match="plain-speed has no timed training"):
+        study_runs(study, tmp_path)
+    for name, seconds in {"plain": 5.0, "muon": 10.0, "rows": 20.0}.items():
+        folder = tmp_path / "runs" / f"{name}-speed"
+        folder.mkdir(parents=True)
+        (folder / "goodput.json").write_text(json.dumps({"training": seconds, "compile": 99.0}))
+        (folder / "config.json").write_text('{"train": {"steps": 11}}')
+    steps = {run.variant: run.steps for run in study_runs(study, tmp_path)}
+    assert steps == {"plain": 60, "muon": 30, "rows": 15}  # 30 s at 0.5, 1 and 2 s a step
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"base": "none"}, "config.base is 'none'"),
+        ({"common": {"train": {"batch_size": 4}}}, r"config\.common\.recipe is missing"),
+        ({"tables": (("t", "controls/uses_query"),)}, "one \\* stands for the task"),
+        ({"evaluate": {"images": ""}}, r"config\.evaluate\.images is empty"),
+        ({"speed_steps": 2}, "speed_steps at least 3"),
+    ],
+)
+def test_a_study_that_cannot_be_made_is_refused(changed, words):
+    with pytest.raises(UserError, match=words):
+        dataclasses.replace(STUDY, **changed)
+
+
+def test_items_that_a_step_does_not_divide_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"of 'rows' has 512: .* the next that it does is 4608"):
+        study_runs(dataclasses.replace(STUDY, items=4352), tmp_path)
+    common = {**STUDY.common, "train": {}}
+    with pytest.raises(UserError, match=r"config\.common\.train\.batch_size is missing"):
+        study_runs(dataclasses.replace(STUDY, common=common), tmp_path)
+
+
+def loss_of(run: Run) -> float:
+    return {"plain": 4.0, "muon": 3.5, "rows": 4.25}[run.variant] + (0.125, 0.375, 0.25)[run.seed]
+
+
+def write_runs(workdir) -> list[Run]:
+    """What trainings and evaluations leave behind."""
+    runs = study_runs(STUDY, workdir)
+    for run in runs:
+        folder = workdir / "runs" / run.name
+        (folder / "model").mkdir(parents=True)
+        (folder / "evaluation").mkdir()
+        (folder / "model" / "config.json").write_text("{}")
+        (folder / "goodput.json").write_text(json.dumps({"training": 10.0 + run.seed}))
+        lines = [
+            {"step": 1, "evaluation/next_token/loss": 9.0},
+            {"step": 16, "evaluation/next_token/loss": 8.0},
+            {"step": 16, "evaluation/controls/s: image -> depth/uses_query": 0.5 * run.seed},
+        ]
+        (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        results = {
+            "next_token": {"loss": loss_of(run)},
+            "controls": {"s: image -> edges/uses_query": 1.0, "note": "text"},
+        }
+        (folder / "evaluation" / "results.json").write_text(json.dumps(results))
+    return runs
+
+
+def test_means_errors_and_differences_are_over_seeds(tmp_path):
+    found = collect(STUDY, write_runs(tmp_path), tmp_path)
+    plain, muon, rows = found["variants"]
+    assert [v["variant"] for v in (plain, muon, rows)] == ["plain", "muon", "rows"]
+    losses = [loss_of(Run("muon", seed, 16)) for seed in range(3)]
+    error = statistics.stdev(losses) / 3**0.5
+    assert muon["numbers"]["next_token/loss"] == pytest.approx({"mean": 3.75, "error": error})
+    # Seeds move both alike: their difference has no error.
+    difference = muon["beside"]["next_token/loss"]
+    assert difference == {"mean": -0.5, "error": 0.0}
+    assert (muon["seeds"], muon["steps"], muon["items"]) == (3, 16, 4096)
+    assert (rows["steps"], rows["items"], rows["seconds"]) == (8, 4096, 11.0)
+    tasks = {t: f"controls/{t}/uses_query" for t in ("s: image -> depth", "s: image -> edges")}
+    assert found["tables"] == [("By task", tasks)]
+    # The mean over both tasks, 0, .5 and 1 by seed, and 1: the older file of a number loses.
+    assert plain["numbers"]["controls/*/uses_query"]["mean"] == pytest.approx(0.75)
+
+
+def test_one_seed_has_no_error_and_an_unfinished_run_is_named(tmp_path):
+    runs = write_runs(tmp_path)[:3]
+    found = collect(STUDY, runs, tmp_path)
+    assert found["variants"][0]["numbers"]["next_token/loss"]["error"] is None
+    missing = dataclasses.replace(STUDY, columns=(("PSNR", "reconstruction/psnr"),))
+    with pytest.raises(UserError, match="no run has the number 'reconstruction/psnr'"):
+        collect(missing, runs, tmp_path)
+    (tmp_path / "runs" / "muon-s0" / "evaluation" / "results.json").unlink()
+    with pytest.raises(UserError, match="muon-s0 is not evaluated"):
+        collect(STUDY, runs, tmp_path)
+    training_alone = collect(dataclasses.replace(STUDY, evaluate={}), runs, tmp_path)
+    assert training_alone["variants"][1]["numbers"]["next_token/loss"]["mean"] == 8.0
+    (tmp_path / "runs" / "muon-s0" / "model" / "config.json").unlink()
+    with pytest.raises(UserError, match="muon-s0 has no finished training"):
+        collect(STUDY, runs, tmp_path)
+
+
+def test_the_page_and_the_tables_show_the_numbers(tmp_path):
+    found = collect(STUDY, write_runs(tmp_path), tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps(found))
+    page, text = write_page(tmp_path).read_text(), (tmp_path / "study.md").read_text()
+    assert "| muon | 3 | 16 | 4.1k | 11 | 3.75 ± 0.072 | 0.750 ± 0.14 |" in text
+    assert "| muon | -0.500 ± 0 | 0 ± 0 |" in text
+    assert "| variant | s: image -> depth | s: image -> edges |" in text
+    assert "3 seeds each" in text
+    assert "Every training read 4.1k items" in text
+    for words in ("3.75 ± 0.072", "Difference to plain", "By task"):
+        assert words in page
+    assert not any(word in page for word in ("<script", 'src="h', 'href="h'))
+    found["equal"] = "time"
+    (tmp_path / "study.json").write_text(json.dumps(found))
+    assert (
+        "equal time by its measured speed: 11.0 to 11.0 seconds" in write_page(tmp_path).read_text()
+    )
+
+
+def test_a_command_is_done_once_and_a_stopped_one_again(tmp_path, monkeypatch):
+    seen, stopped = [], []
+
+    def run_python(line, lock):
+        del lock
+        seen.append(line)
+        if stopped:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_python", run_python)
+    commands = [Command(name, ("do.py", f"--in={tmp_path}/{name}")) for name in "ab"]
+
+    def run():
+        seen.clear()
+        with cli.only_one_run(tmp_path) as lock, contextlib.suppress(KeyboardInterrupt):
+            run_missing(commands, tmp_path, lock)
+        return list(seen)
+
+    stopped.append("now")
+    assert run() == [f"do.py --in={tmp_path}/a"]
+    assert not is_done(commands[0], tmp_path)
+    stopped.clear()
+    assert run() == [command.line for command in commands]
+    assert run() == []
+    commands[1] = Command("b", (*commands[1].words, "--more"))
+    assert run() == [f"do.py --in={tmp_path}/b --more"]
+    # The study's folder may move.
+    there = tmp_path.rename(tmp_path.with_name("moved"))
+    assert is_done(Command("a", ("do.py", f"--in={there}/a")), there)
+    there.rename(tmp_path)
