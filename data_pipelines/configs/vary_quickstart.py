@@ -14,9 +14,10 @@ READ = "Read the text."
 DICT = "Write the chart as a Python dict."
 DESCRIBE = "Describe the picture."
 QUESTIONS = (READ, DICT, DESCRIBE)
+INDENT = (2, 10)  # pixels to the left of a line: one patch more or less
 # Source -> seen records and held-out ones.
-_COUNTS = {"lines": (24_000, 256), "charts": (8_000, 128), "shapes": (3_000, 128)}
-_HAN = (5_000, 128)
+_COUNTS = {"lines": (10_000, 256), "charts": (3_500, 128), "shapes": (1_500, 128)}
+_HAN = (3_000, 128)
 _PHOTO_PASSES = 3  # over 128 photographs
 
 
@@ -48,7 +49,7 @@ def _entries(small: bool, han_font: str) -> dict:
         }
 
     entries = {
-        "lines": drawn("lines", READ, _COUNTS["lines"], height=32, sizes=(17, 19)),
+        "lines": drawn("lines", READ, _COUNTS["lines"], height=32, sizes=(17, 19), indent=INDENT),
         "charts": drawn("small_charts", DICT, _COUNTS["charts"], name="charts", bars=(1, 3)),
         "shapes": drawn("shapes", DESCRIBE, _COUNTS["shapes"]),
         "photos": {
@@ -67,5 +68,5 @@ def _entries(small: bool, han_font: str) -> dict:
     }
     if han_font:
         han = {"texts": "han", "fonts": (han_font,), "sizes": (16, 17), "max_characters": 7}
-        entries["han"] = drawn("lines", READ, _HAN, name="han", height=32, **han)
+        entries["han"] = drawn("lines", READ, _HAN, name="han", height=32, indent=INDENT, **han)
     return entries

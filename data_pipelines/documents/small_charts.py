@@ -102,17 +102,14 @@ class SmallCharts:
     def _drawn(
         self, values: dict[str, int], rng: np.random.Generator
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """The bars side by side, each anywhere in its share of the width."""
+        """The bars side by side, each in the middle of its share of the width."""
         face = load_font(self.font, self.size)
         picture = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(picture)
-        share = self.width // len(values)
-        wide = 3 * self.size // 2
+        share, wide = self.width // len(values), 3 * self.size // 2
         foot = self.height - self.size - _GAP
-        most = min(share, 3 * wide)  # few bars stand together, as in a chart, and not a sheet apart
-        left = int(rng.integers(0, self.width - most * len(values) + 1))
         for place, (letter, value) in enumerate(values.items()):
-            x = left + place * most + (most - wide) // 2
+            x = place * share + (share - wide) // 2
             top = foot - max(1, round(self._room * value / self.largest))
             draw.rectangle(
                 (x, top, x + wide - 1, foot - 1), fill=COLOURS[int(rng.integers(len(COLOURS)))]

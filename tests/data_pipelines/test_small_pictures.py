@@ -26,7 +26,8 @@ def test_an_item_follows_from_its_key(name):
     assert one["image"][0].shape == (32, 128, 3)
     assert truth(one) == truth(again)
     texts = {side: set() for side in ("seen", "held_out")}
-    for key in source.keys():
+    keys = source.keys()
+    for key in keys:
         texts[key.split("/")[0]].add(truth(source.load(key)))
     assert len(texts["seen"]) > 15
     assert not texts["seen"] & texts["held_out"]
@@ -50,8 +51,8 @@ def test_bars_are_as_high_as_their_numbers():
 
 
 def test_shapes_have_the_colours_that_are_named():
-    for key in SOURCES["shapes"].keys():
-        item = SOURCES["shapes"].load(key)
+    source = SOURCES["shapes"]
+    for item in map(source.load, source.keys()):
         picture, named = item["image"][0].astype(int), truth(item).split(", ")
         share = 128 // len(named)
         for place, (colour, _) in enumerate(name.split() for name in named):
