@@ -73,18 +73,18 @@ class RunFiles:
         configs = {"tokenizer": root / "tokenizer/config.json", "decoder": root / "lvm/config.json"}
         return cls(
             workdir=root,
-            tokenizer=_read_lines(root / "tokenizer/metrics.jsonl"),
-            decoder=_read_lines(root / "lvm/metrics.jsonl"),
-            configs={name: _read(path) for name, path in configs.items() if path.exists()},
-            results=_read(root / "evaluation/results.json"),
-            prompts=_read(root / "prompts/prompts.json"),
-            manifests={_name(path, shards): _read(path) for path in sorted(found)},
+            tokenizer=read_metrics(root / "tokenizer/metrics.jsonl"),
+            decoder=read_metrics(root / "lvm/metrics.jsonl"),
+            configs={name: read_json(path) for name, path in configs.items() if path.exists()},
+            results=read_json(root / "evaluation/results.json"),
+            prompts=read_json(root / "prompts/prompts.json"),
+            manifests={_name(path, shards): read_json(path) for path in sorted(found)},
             compared={
-                title: _read(root / folder / "prompts.json")
+                title: read_json(root / folder / "prompts.json")
                 for title, folder in COMPARED.items()
                 if (root / folder / "prompts.json").exists()
             },
-            stages=_read(root / "stages.json") if (root / "stages.json").exists() else {},
+            stages=read_json(root / "stages.json") if (root / "stages.json").exists() else {},
         )
 
 
@@ -104,7 +104,12 @@ def _name(manifest: epath.Path, shards: epath.Path) -> str:
     return "/".join(manifest.parent.parts[len(shards.parts) :]) or shards.name
 
 
-def _read(path: epath.Path) -> Any:
+def read_json(path: epath.Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+      UserError: it is damaged.
+    """
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -113,7 +118,12 @@ def _read(path: epath.Path) -> Any:
         ) from error
 
 
-def _read_lines(path: epath.Path) -> Metrics:
+def read_metrics(path: epath.Path) -> Metrics:
+    """The lines of a training's metrics.jsonl.
+
+    Raises:
+      UserError: a line is damaged, or there is none.
+    """
     lines = path.read_text().splitlines()
     parsed = []
     for number, line in enumerate(lines):
