@@ -26,7 +26,7 @@ def test_every_command_runs_once_and_the_page_shows_what_was_read(tmp_path):
         "pictures of lines, charts, shapes, photographs"
     )
     assert "bit for bit as the first stage left it" in page
-    assert "0 of 53 tensors changed" in page
+    assert "0 of 47 tensors changed" in page
     scores = json.loads((tmp_path / "evaluation" / "two" / "results.json").read_text())
     assert {"lines", "charts", "shapes"} <= set(scores)
     before = (tmp_path / "two" / "metrics.jsonl").read_bytes()

@@ -33,6 +33,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.max_images = 1
     config.train_shards = 2 if small else 8
     config.validation_shards = 1
+    config.validation_fraction = 0.05  # of the photographs; what is drawn has keys for it
     config.seed = 0
     config.max_bad_items = 0  # all is drawn: what a font cannot write is a mistake here
     config.entries = _entries(small, args["han_font"])

@@ -374,13 +374,14 @@ def _quickstart(config: Any, steps: int, seq_len: int) -> None:
     config.train.update({"steps": steps, "batch_size": 16, "log_every": 20})
     config.train.update({"eval_every": 400, "checkpoint_every": 400, "print_config": False})
     config.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 20, "decay_steps": steps})
-    # At the decoder's rate a fresh tower ends as a constant before anything is read: the same token for every picture.
-    if config.model.vitdet is not None:
-        config.learning_rates["vitdet/tower"] = 0.15
     config.loss.chunk = 0
     config.evaluators.image_use = 400
     # There is no published old vocabulary of this size: it learns in the second stage.
     config.frozen = tuple(path for path in config.frozen if path != "clip/tower")
+    # At the decoder's rate a fresh tower ends as a constant before anything is read: the same token for every picture.
+    for path, branch in (("vitdet/tower", config.model.vitdet), ("clip/tower", config.model.clip)):
+        if branch is not None and path not in config.frozen:
+            config.learning_rates[path] = 0.15
 
 
 def _debug(config: Any) -> None:
