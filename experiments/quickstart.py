@@ -30,9 +30,6 @@ _TINY = flags.DEFINE_bool(
 # What experiments/sampling_study.py found best for these models.
 _DRAWN = "--temperature=0.8 --top_p=0.95 --candidates=8 --answer=likeliest"
 
-# Where apt puts fonts-wqy-microhei (Apache-2.0): with it Vary also reads Han.
-_HAN_FONT = "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"
-
 
 @dataclasses.dataclass(frozen=True)
 class Command:
@@ -112,7 +109,6 @@ def _compared(w: str, release: str) -> list[Command]:
 def vary_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
     """Vary's commands in order; arguments as in `lvm_commands`."""
     del release  # no model of Vary is released
-    recipe = ["runlocal"] if tiny else _han()
     whole = " ".join(
         f'--whole="{text}"' for text in (*vary_quickstart.QUESTIONS, "user", "assistant")
     )
@@ -135,8 +131,8 @@ def vary_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
         Command(
             "shards",
             "lines, small charts, shapes and photographs with what they say (Apache Beam)",
-            f"-m data_pipelines.build_uvd --config=data_pipelines/configs/vary_quickstart.py:{','.join(recipe)} "
-            f"--output={w}/shards",
+            f"-m data_pipelines.build_uvd --output={w}/shards "
+            f"--config=data_pipelines/configs/vary_quickstart.py{':runlocal' if tiny else ''}",
         ),
         Command(
             "tokenizer",
@@ -168,11 +164,6 @@ def vary_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
         Command("read_old", "the same by the old vocabulary", f"{reading('old')} --nocontrols"),
         Command("report", "one page with all of it", f"experiments/report.py --workdir={w}"),
     ]
-
-
-def _han() -> list[str]:
-    """The argument of the recipe that adds lines of Han, where there is a font for them."""
-    return [f"han_font={_HAN_FONT}"] if Path(_HAN_FONT).exists() else []
 
 
 # system -> its commands, of (workdir, tiny, release)

@@ -1,7 +1,8 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/vary_quickstart.py --output=W/shards
 
 Pictures of 32 pixels in height with their words, for Vary's quickstart: lines of text, bar charts, shapes, photographs.
-No download, no model. `:runlocal` writes a few of each, and `:han_font=FILE` adds lines of Han.
+No download, no model. `:runlocal` writes a few of each, and `:han_font=FILE` adds lines of Han, which take a tower
+several times as long as the rest.
 """
 
 import ml_collections
@@ -16,7 +17,7 @@ DESCRIBE = "Describe the picture."
 QUESTIONS = (READ, DICT, DESCRIBE)
 INDENT = (2, 10)  # pixels to the left of a line: one patch more or less
 # Source -> seen records and held-out ones.
-_COUNTS = {"lines": (10_000, 256), "charts": (3_500, 128), "shapes": (1_500, 128)}
+_COUNTS = {"lines": (10_000, 256), "charts": (4_000, 128), "shapes": (2_500, 128)}
 _HAN = (3_000, 128)
 _PHOTO_PASSES = 3  # over 128 photographs
 
@@ -51,8 +52,11 @@ def _entries(small: bool, han_font: str) -> dict:
 
     entries = {
         "lines": drawn("lines", READ, _COUNTS["lines"], height=32, sizes=(17, 19), indent=INDENT),
-        "charts": drawn("small_charts", DICT, _COUNTS["charts"], name="charts", bars=(1, 3)),
-        "shapes": drawn("shapes", DESCRIBE, _COUNTS["shapes"]),
+        "charts": drawn(
+            "small_charts", DICT, _COUNTS["charts"], name="charts", bars=(1, 3), letters=10
+        ),
+        # Two each, so that the parts of a held-out description are known from others.
+        "shapes": drawn("shapes", DESCRIBE, _COUNTS["shapes"], shapes=(2, 2)),
         "photos": {
             "source": {
                 "kind": "negatives",

@@ -33,6 +33,7 @@ class SmallCharts:
       count, held_out: number of seen and of held-out charts.
       height, width: of the picture in pixels.
       bars: fewest and most bars.
+      letters: how many of the alphabet, from A on.
       largest: the largest number; all are whole, from 1 on.
       font: see `fonts.font_path`.
       size: of the type in pixels.
@@ -45,6 +46,7 @@ class SmallCharts:
     height: int = 32
     width: int = 128
     bars: tuple[int, ...] = (1, 4)
+    letters: int = 26
     largest: int = 9
     font: str = "DejaVuSansMono"
     size: int = 10
@@ -57,7 +59,9 @@ class SmallCharts:
 
     def __post_init__(self) -> None:
         sides.check_fraction(self.held_out_texts)
-        check_range("bars", self.bars, min(len(_LETTERS), self.width // (2 * self.size)))
+        if not 1 <= self.letters <= len(_LETTERS):
+            raise UserError(f"letters is {self.letters}: from 1 to {len(_LETTERS)}")
+        check_range("bars", self.bars, min(self.letters, self.width // (2 * self.size)))
         if self.bars[0] < 1 or self.largest < 1:
             raise UserError(
                 f"bars are from {self.bars[0]} and largest is {self.largest}: both at least 1"
@@ -85,7 +89,7 @@ class SmallCharts:
 
         def draw() -> str:
             nonlocal drawn
-            letters = rng.permutation(list(_LETTERS))[
+            letters = rng.permutation(list(_LETTERS[: self.letters]))[
                 : int(rng.integers(self.bars[0], self.bars[1] + 1))
             ]
             drawn = {str(letter): int(rng.integers(1, self.largest + 1)) for letter in letters}

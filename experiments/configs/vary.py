@@ -51,8 +51,8 @@ _RECIPES = {
 # Steps and inputs of a row.
 _SMALL = {
     "quickstart": (2400, 47),
-    "quickstart-two": (1200, 54),
-    "quickstart-old": (1200, 54),
+    "quickstart-two": (1000, 54),
+    "quickstart-old": (1000, 54),
     "debug": (6, 24),
     "debug-two": (6, 24),
     "debug-old": (6, 24),
@@ -369,7 +369,7 @@ def _quickstart(config: Any, steps: int, seq_len: int) -> None:
     config.model.decoder.update({"remat": "none", "dropout": 0.0})
     config.data.update({"seq_len": seq_len, "augment": False})
     # A small model first learns which token to look at.
-    shares = ((0.0, 1), (0.07, 2), (0.13, 4), (0.2, 8), (0.3, 0))
+    shares = ((0.0, 1), (0.1, 2), (0.16, 4), (0.22, 8), (0.3, 0))
     config.data.stages = tuple((int(share * steps), longest) for share, longest in shares)
     config.train.update({"steps": steps, "batch_size": 16, "log_every": 20})
     config.train.update({"eval_every": 400, "checkpoint_every": 400, "print_config": False})
@@ -379,9 +379,11 @@ def _quickstart(config: Any, steps: int, seq_len: int) -> None:
     # There is no published old vocabulary of this size: it learns in the second stage.
     config.frozen = tuple(path for path in config.frozen if path != "clip/tower")
     # At the decoder's rate a fresh tower ends as a constant before anything is read: the same token for every picture.
-    for path, branch in (("vitdet/tower", config.model.vitdet), ("clip/tower", config.model.clip)):
-        if branch is not None and path not in config.frozen:
-            config.learning_rates[path] = 0.15
+    if config.model.clip is None:
+        config.learning_rates["vitdet/tower"] = 0.4
+        config.optimizer.warmup_steps = steps // 6
+    else:
+        config.learning_rates["clip/tower"] = 0.15
 
 
 def _debug(config: Any) -> None:

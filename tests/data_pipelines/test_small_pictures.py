@@ -80,6 +80,8 @@ def _colours():
     ("make", "message"),
     [
         (lambda: SmallCharts(bars=(0, 2)), "bars are from 0"),
+        (lambda: SmallCharts(letters=27), "letters is 27: from 1 to 26"),
+        (lambda: SmallCharts(letters=2), r"bars is \(1, 4\)"),
         (lambda: SmallCharts(bars=(1, 99)), r"bars is \(1, 99\)"),
         (lambda: SmallCharts(height=20), "height is 20 and size 10: 24 pixels at least"),
         (lambda: SmallCharts(held_out=0).keys(), "held_out is 0"),
