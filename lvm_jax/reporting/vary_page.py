@@ -182,14 +182,13 @@ def _scores(run: VaryFiles) -> Section:
 
 
 def _losses(run: VaryFiles) -> Chart:
-    lines = [
-        Series(f"{training}, {words}", *column(run.metrics[training], name), line=line, colour=i)
-        for i, training in enumerate(TRAININGS)
-        for words, name, line in (
-            ("training", "train/loss", "-"),
-            ("held out", "validation/loss", "--"),
+    lines: list[Series] = []
+    for i, training in enumerate(TRAININGS):
+        ours, held_out = (
+            column(run.metrics[training], name) for name in ("train/loss", "validation/loss")
         )
-    ]
+        lines.append(Series(f"{training}, training", *ours, colour=i))
+        lines.append(Series(f"{training}, held out", *held_out, line="--", colour=i))
     return Chart("step", "nats a token", [line for line in lines if line.x])
 
 
