@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SYSTEM ?= lvm
 WORKDIR ?= runs/quickstart$(if $(filter-out lvm,$(SYSTEM)),_$(SYSTEM))
+# What a system's quickstart needs: the extra quickstart, or one of its own.
+EXTRA := quickstart$(if $(filter vary,$(SYSTEM)),-vary)
 EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
 
 .PHONY: help quickstart demo test test-slow lint docs clean
@@ -18,7 +20,7 @@ help:
 	@echo "make docs         this project's documentation as a site: site/index.html"
 	@echo "make clean        removes $(WORKDIR); the environment in $(VENV) stays"
 
-quickstart: $(VENV)/.installed-quickstart
+quickstart: $(VENV)/.installed-$(EXTRA)
 	$(BIN)/python experiments/quickstart.py --system=$(SYSTEM) --workdir=$(WORKDIR)
 
 demo: $(VENV)/.installed-demo

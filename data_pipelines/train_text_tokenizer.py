@@ -3,16 +3,20 @@ r"""Makes a small text tokenizer out of texts.
     python -m data_pipelines.train_text_tokenizer --texts=texts.txt --output=TOKENIZER --kind=characters
 
 writes a folder that `lvm_jax.data.text_tokenizer.TextTokenizer` reads. `characters` gives every character of the texts
-a token, which small models learn fastest. `bytes` trains a byte-level BPE of `--vocab_size` tokens, in which digits
-stand alone; it can spell any text.
+a token, which small models learn fastest; texts of `--whole`, such as the questions that are asked, have one each too.
+`bytes` trains a byte-level BPE of `--vocab_size` tokens, in which digits stand alone; it can spell any text. With
+`--shards` the texts are the conversations of image-text shards.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from absl import flags
 from etils import epath
 
 from lvm_jax import cli
+from lvm_jax.data.image_text.conversation import PLACEHOLDER
+from lvm_jax.data.image_text.store import ImageTextStore
 from lvm_jax.data.image_text.templates import template_named
 from lvm_jax.data.text_tokenizer import Settings, TextTokenizer, save_folder
 from lvm_jax.errors import UserError
@@ -34,24 +38,36 @@ def small_settings(template: str) -> Settings:
     return Settings(**SPECIALS[template], **PICTURE, template=template)
 
 
-def character_table(texts: Iterable[str], settings: Settings) -> str:
+def character_table(texts: Iterable[str], settings: Settings, *, whole: Sequence[str] = ()) -> str:
     """`tokenizer.json` of a table with one token a character: special tokens, then the characters in order of code.
 
     What the template writes has its characters too.
 
+    Args:
+      texts: whose characters get a token each.
+      settings: name the special tokens and the template.
+      whole: texts that are one token wherever they occur, the longest first; behind the characters.
+
     Raises:
-      UserError: the texts are empty.
+      UserError: the texts are empty, or one of `whole` is no longer than a character.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     characters = {character for text in texts for character in text}
     if not characters:
         raise UserError("the texts are empty: give some")
+    for text in whole:
+        if len(text) < 2:
+            raise UserError(f"{text!r} is to be one token, and is one: name longer texts")
     characters = sorted({*characters, *template_named(settings.template).words, *settings.system})
     specials = _specials(settings)
-    table = {token: id for id, token in enumerate((*specials, UNKNOWN, *characters))}
+    longest_first = sorted(set(whole), key=lambda text: (-len(text), text))
+    table = {
+        token: id for id, token in enumerate((*specials, UNKNOWN, *characters, *longest_first))
+    }
     tokenizer = Tokenizer(models.WordLevel(table, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    pieces = "|".join([*map(re.escape, longest_first), r"[\s\S]"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pieces), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(specials)
     return tokenizer.to_str()
@@ -92,15 +108,38 @@ def byte_level(texts: Iterable[str], vocab_size: int, settings: Settings) -> str
 def main() -> None:
     """The command line."""
     args = flags.FLAGS
-    texts = [line for path in args.texts for line in _lines(path)]
+    if bool(args.texts) == bool(args.shards):
+        raise UserError("give one of --texts and --shards: where the texts are")
+    texts = [line for path in args.texts or () for line in _lines(path)]
+    if args.shards:
+        texts = list(conversations_of(args.shards))
     settings = small_settings(args.template)
     if args.kind == "characters":
-        content = character_table(texts, settings)
+        content = character_table(texts, settings, whole=args.whole)
+    elif args.whole:
+        raise UserError("--whole goes with --kind=characters: byte pairs are learnt")
     else:
         content = byte_level(texts, args.vocab_size, settings)
     save_folder(args.output, content, settings)
     tokenizer = TextTokenizer(args.output)
     print(f"{args.output}: {tokenizer.size} tokens, fingerprint {tokenizer.fingerprint}")
+
+
+def conversations_of(shards: str) -> Iterator[str]:
+    """All questions and answers of image-text shards, of every split, without placeholders.
+
+    Raises:
+      UserError: no shards, or a damaged record.
+    """
+    for split in ("train", "validation"):
+        store = ImageTextStore(shards, split)
+        for i in range(len(store)):
+            record = store.record(i)
+            if record is None:
+                raise UserError(f"record {i} of the split {split!r} is damaged: build it again")
+            for turn in record.conversation.turns:
+                yield turn.question.replace(PLACEHOLDER, "")
+                yield turn.answer or ""
 
 
 def _specials(settings: Settings) -> list[str]:
@@ -120,6 +159,8 @@ def _lines(path: str) -> list[str]:
 
 def _define_flags() -> None:
     flags.DEFINE_list("texts", None, "text files in UTF-8")
+    flags.DEFINE_string("shards", None, "image-text shards, in place of texts")
+    flags.DEFINE_multi_string("whole", [], "of the kind `characters`: a text that is one token")
     flags.DEFINE_string("output", None, "folder of the tokenizer")
     flags.DEFINE_enum("kind", "characters", ["characters", "bytes"], "see above")
     flags.DEFINE_enum("template", "opt", sorted(SPECIALS), "of the rows, see docs/vary_data.md")
@@ -128,4 +169,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main, required_flags=("texts", "output"))
+    cli.run(main, required_flags=("output",))

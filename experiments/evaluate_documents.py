@@ -12,7 +12,8 @@ r"""Scores a model that reads pages on a set of pages, each score beside what it
 Every question is asked with its page, with another question's page, with a blank page and without any. With --peers
 Tesseract and RapidOCR read the pages too, where they are installed.
 
-OUT/results.json and OUT/results.md have the scores, OUT/SET.jsonl every answer. See docs/vary_answers.md.
+OUT/results.json and OUT/results.md have the scores, OUT/SET.jsonl every answer, and with --pictures OUT/SET/NUMBER.png
+the page of each. See docs/vary_answers.md.
 """
 
 import json
@@ -41,6 +42,7 @@ from lvm_jax.evaluation.documents.readers import (
 from lvm_jax.inference.text_generator import Asked, TextGenerator, Writing, views_of
 from lvm_jax.models.vision_language.model import VisionLanguage
 from lvm_jax.parallel import runtime
+from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.markdown import as_markdown
 
 _MODEL = flags.DEFINE_string("model", None, "folder of the model", required=True)
@@ -62,6 +64,7 @@ _CONTROLS = flags.DEFINE_bool(
     "controls", True, "ask with other pages, blank and none; 4 times the time"
 )
 _PEERS = flags.DEFINE_bool("peers", False, "let OCR engines read the same pages")
+_PICTURES = flags.DEFINE_bool("pictures", False, "write the pages beside the answers")
 _MAX_NEW = flags.DEFINE_integer("max_new", 0, "tokens of an answer; 0: as the context holds")
 _BEAMS = flags.DEFINE_integer("beams", 1, "of a beam search; 1: greedy")
 _NO_REPEAT = flags.DEFINE_integer(
@@ -98,6 +101,9 @@ def main() -> None:
         if _PEERS.value and pages.kind is Kind.TEXT:
             results[pages.name] |= score_peers(pages)
         files.write(output / f"{pages.name}.jsonl", _lines(pages, answers))
+        if _PICTURES.value:
+            for number, question in enumerate(pages.questions):
+                save_png(output / pages.name / f"{number}.png", question.picture())
     (output / "results.md").write_text(as_markdown(results))
     files.write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     print(f"the results are in {output / 'results.md'}")

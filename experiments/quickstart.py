@@ -1,6 +1,7 @@
-"""From pixels to a visual prompt on two CPU cores: runs the project's commands one after the other.
+"""A whole system on two CPU cores, from its data to a report: runs the project's commands one after the other.
 
 python experiments/quickstart.py --workdir=runs/quickstart
+python experiments/quickstart.py --system=vary --workdir=runs/quickstart_vary
 
 It prints every command; the README explains them. Stop it whenever you like: the same line continues.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.configs import vary_quickstart
 from lvm_jax import cli, files
 from lvm_jax.errors import UserError
 from lvm_jax.release import folder as release_folder
@@ -104,8 +106,71 @@ def _compared(w: str, release: str) -> list[Command]:
     ]
 
 
+def vary_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
+    """Vary's commands in order; arguments as in `lvm_commands`."""
+    del release  # no model of Vary is released
+    whole = " ".join(
+        f'--whole="{text}"' for text in (*vary_quickstart.QUESTIONS, "user", "assistant")
+    )
+    tokenizer = f"-m data_pipelines.train_text_tokenizer --shards={w}/shards"
+    few = 2 if tiny else 64
+
+    def training(name: str, size: str, tokenizer: str) -> str:
+        return (
+            f"experiments/train.py --config=experiments/configs/vary.py:{size}{',runlocal' if tiny else ''} "
+            f"--workdir={w}/{name} --config.data.shards={w}/shards --config.data.tokenizer={w}/{tokenizer}"
+        )
+
+    def reading(name: str) -> str:
+        return (
+            f"experiments/evaluate_documents.py --model={w}/{name}/model --benchmark=shards --data={w}/shards "
+            f"--output={w}/evaluation/{name} --max_questions={few} --batch_size=32 --max_new=40"
+        )
+
+    return [
+        Command(
+            "shards",
+            "lines, small charts, shapes and photographs with what they say (Apache Beam)",
+            f"-m data_pipelines.build_uvd --output={w}/shards "
+            f"--config=data_pipelines/configs/vary_quickstart.py{':runlocal' if tiny else ''}",
+        ),
+        Command(
+            "tokenizer",
+            "each character of the texts is a token",
+            f"{tokenizer} --output={w}/tokenizer --template=opt",
+        ),
+        Command(
+            "instructions",
+            "another for the second stage, in which each question is a token too",
+            f"{tokenizer} --output={w}/instructions --template=mpt {whole}",
+        ),
+        Command(
+            "tiny",
+            "a new vision vocabulary learns to read, with a small decoder",
+            training("tiny", "quickstart", "tokenizer"),
+        ),
+        Command(
+            "two",
+            "the new vocabulary, frozen, and an old one in front of another decoder, which gets instructions",
+            f"{training('two', 'quickstart-two', 'instructions')} --config.init_from.tower={w}/tiny/model",
+        ),
+        Command(
+            "old",
+            "the old vocabulary alone, trained the same way",
+            training("old", "quickstart-old", "instructions"),
+        ),
+        Command("read", "held-out pictures, right ones and others", reading("tiny")),
+        Command("read_two", "the same with instructions", f"{reading('two')} --pictures"),
+        Command("read_old", "the same by the old vocabulary", f"{reading('old')} --nocontrols"),
+        Command("report", "one page with all of it", f"experiments/report.py --workdir={w}"),
+    ]
+
+
 # system -> its commands, of (workdir, tiny, release)
-CHAINS: dict[str, Callable[[str, bool, str | None], list[Command]]] = {"lvm": lvm_commands}
+CHAINS: dict[str, Callable[[str, bool, str | None], list[Command]]] = {
+    "lvm": lvm_commands,
+    "vary": vary_commands,
+}
 
 
 def main() -> None:

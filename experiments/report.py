@@ -2,20 +2,28 @@ r"""Writes the results of a run on one self-contained page, report.html, and the
 
   python experiments/report.py --workdir=runs/quickstart
 
-It reads what the other commands left in the workdir: tokenizer/ and lvm/ (trainings), shards/, evaluation/, prompts/.
+It reads what the other commands of a quickstart left in the workdir. Which training is there says whose page it is:
+
+  lvm     LVM: tokenizer/ and lvm/, shards/, evaluation/, prompts/
+  tiny    Vary: tiny/, two/ and old/, shards/, evaluation/
 """
+
+from pathlib import Path
 
 from absl import flags
 
 from lvm_jax import cli
 from lvm_jax.reporting.report import write_report
+from lvm_jax.reporting.vary_page import write_vary_report
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 
 
 def main() -> None:
     """Writes the page."""
-    print(f"open {write_report(_WORKDIR.value)}")
+    workdir = Path(_WORKDIR.value)
+    write = write_vary_report if (workdir / "tiny").is_dir() else write_report
+    print(f"open {write(workdir)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Data engines of pictures with their words: lines, pages, charts, negatives, conversations, and questions about them.
+"""Data engines of pictures with their words: lines, pages, charts, shapes, negatives, conversations; and questions.
 
 A rendered item follows from its source's seed and its key alone. Keys begin with `seen/` or `held_out/`: the text of a
 held-out item is in no seen one, nor are its font and its template if the source was told to keep them apart.
@@ -10,13 +10,17 @@ from data_pipelines.documents.lines import Lines
 from data_pipelines.documents.negatives import Negatives
 from data_pipelines.documents.pages import Pages
 from data_pipelines.documents.questions import Ask, Talk
+from data_pipelines.documents.shapes import Shapes
 from data_pipelines.documents.sides import HELD_OUT
+from data_pipelines.documents.small_charts import SmallCharts
 
 # The names that a recipe's `source.kind` can take beside those of `data_pipelines.sources`.
 SOURCES: dict[str, type] = {
     "lines": Lines,
     "pages": Pages,
     "charts": Charts,
+    "small_charts": SmallCharts,
+    "shapes": Shapes,
     "negatives": Negatives,
     "conversations": Conversations,
 }
@@ -33,5 +37,7 @@ __all__ = [
     "Lines",
     "Negatives",
     "Pages",
+    "Shapes",
+    "SmallCharts",
     "Talk",
 ]

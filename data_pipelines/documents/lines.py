@@ -32,6 +32,8 @@ class Lines:
       min_characters, max_characters: the length of a line is drawn evenly from these.
       fonts, held_out_fonts: see `fonts.font_path`; empty: held-out lines use the seen ones.
       sizes: smallest and largest size of the type in pixels; a line that is too wide takes a smaller one.
+      indent: least and most pixels to the left of the text, as in a line that was cut out of a page; empty: the text
+        stands anywhere. A tower that begins to learn reads texts at the left within some hundred steps.
       paper, ink: ranges of grey, 0 is black.
       held_out_texts: share of all lines that only held-out items show.
       seed: of every draw.
@@ -47,6 +49,7 @@ class Lines:
     fonts: tuple[str, ...] = ("DejaVuSansMono",)
     held_out_fonts: tuple[str, ...] = ()
     sizes: tuple[int, ...] = (14, 16)
+    indent: tuple[int, ...] = ()
     paper: tuple[int, ...] = (255, 255)
     ink: tuple[int, ...] = (0, 0)
     held_out_texts: float = 0.1
@@ -68,6 +71,7 @@ class Lines:
             ("sizes", self.sizes, self.height),
             ("paper", self.paper, 255),
             ("ink", self.ink, 255),
+            ("indent", self.indent or (0, 0), self.width - 1),
         ):
             check_range(what, span, largest)
 
@@ -102,7 +106,9 @@ class Lines:
         """The text at a random place."""
         paper, ink = _drawn_grey(self.paper, rng), _drawn_grey(self.ink, rng)
         face, (left, top, right, bottom) = self._face(text, font, key, rng)
-        x = _MARGIN - left + int(rng.integers(0, self.width - 2 * _MARGIN - (right - left) + 1))
+        room = self.width - 2 * _MARGIN - (right - left)
+        first, last = self.indent or (_MARGIN, _MARGIN + room)
+        x = min(int(rng.integers(first, last + 1)), _MARGIN + room) - left
         # Lines of a size share a baseline, as in print: the place is drawn for the type, not for each text's own ink.
         lowest = self.height - _MARGIN - sum(face.getmetrics())
         y = int(rng.integers(*_span(_MARGIN, lowest)))

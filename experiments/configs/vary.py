@@ -10,8 +10,8 @@ python experiments/train.py --config=experiments/configs/vary.py:base,stage=sft 
     --config.data.shards=CONVERSATIONS --config.data.tokenizer=QWEN --config.init_from.model=W/base/model
 
 The argument is a size of `presets.vary` (tiny, tiny-plus, tiny-600k, base, base-vicuna, toy, got-ocr2, quickstart,
-quickstart-two, debug, debug-two) and, for the second stage, `stage=pretrain` or `stage=sft`; `runlocal` shrinks any of
-them to a laptop.
+quickstart-two, quickstart-old, debug, debug-two, debug-old) and, for the second stage, `stage=pretrain` or `stage=sft`;
+`runlocal` shrinks any of them to a laptop.
 
 | size, stage | batch | passes | learning rate | trained |
 |---|---|---|---|---|
@@ -48,7 +48,15 @@ _RECIPES = {
     ("toy", "sft"): (80_000, 1, 512, 2e-5),
     ("got-ocr2", "pretrain"): (5_000_000, 1, 256, 5e-5),
 }
-_SMALL = ("quickstart", "quickstart-two", "debug", "debug-two")
+# Steps and inputs of a row.
+_SMALL = {
+    "quickstart": (2400, 47),
+    "quickstart-two": (1000, 54),
+    "quickstart-old": (1000, 54),
+    "debug": (6, 24),
+    "debug-two": (6, 24),
+    "debug-old": (6, 24),
+}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -56,7 +64,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     args = parse_arg(arg, size="tiny", stage="pretrain", runlocal=False)
     size, stage = args["size"], args["stage"]
     if args["runlocal"]:
-        size = "debug" if presets.vary(size).clip is None else "debug-two"
+        size = _debug_size(size)
     shape = presets.vary(size)
     config: Any = ConfigDict()
     config.recipe = "vary"  # what is built from these keys: lvm_jax/recipes/vary.py
@@ -84,12 +92,21 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if (args["size"], stage) in _RECIPES:
         _published(config, args["size"], *_RECIPES[args["size"], stage])
     if shape.clip is not None:
-        config.frozen = ("vitdet/tower", "clip/tower")
+        towers = {"vitdet/tower": shape.vitdet, "clip/tower": shape.clip}
+        config.frozen = tuple(path for path, branch in towers.items() if branch is not None)
     if size in _SMALL:
-        _quickstart(config)
-    if size in ("debug", "debug-two"):
+        _quickstart(config, *_SMALL[size])
+    if size.startswith("debug"):
         _debug(config)
     return config
+
+
+def _debug_size(size: str) -> str:
+    """The small model with as many towers."""
+    shape = presets.vary(size)
+    if shape.clip is None:
+        return "debug"
+    return "debug-old" if shape.vitdet is None else "debug-two"
 
 
 def _vitdet(config: Any, shape: VitDetBranch) -> None:
@@ -343,20 +360,30 @@ def _published(
         config.model.decoder.dropout = 0.1  # OPT's own
 
 
-def _quickstart(config: Any) -> None:
-    """Rendered lines on two CPU cores: first single characters, then longer and longer ones."""
+def _quickstart(config: Any, steps: int, seq_len: int) -> None:
+    """Lines, small charts and shapes on two CPU cores: first single characters, then longer and longer answers."""
     config.model.decoder.dtype = "float32"
     for branch in (config.model.vitdet, config.model.clip):
         if branch is not None:
             branch.tower.update({"dtype": "float32", "remat": "none"})
     config.model.decoder.update({"remat": "none", "dropout": 0.0})
-    config.data.update({"seq_len": 31, "weights": "lines=1", "augment": False})
-    config.data.stages = ((0, 1), (200, 2), (300, 4), (450, 8), (650, 0))
-    config.train.update({"steps": 1200, "batch_size": 32, "log_every": 10})
-    config.train.update({"eval_every": 200, "checkpoint_every": 200, "print_config": False})
-    config.optimizer.update({"learning_rate": 5e-4, "warmup_steps": 20, "decay_steps": 1200})
+    config.data.update({"seq_len": seq_len, "augment": False})
+    # A small model first learns which token to look at.
+    shares = ((0.0, 1), (0.1, 2), (0.16, 4), (0.22, 8), (0.3, 0))
+    config.data.stages = tuple((int(share * steps), longest) for share, longest in shares)
+    config.train.update({"steps": steps, "batch_size": 16, "log_every": 20})
+    config.train.update({"eval_every": 400, "checkpoint_every": 400, "print_config": False})
+    config.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 20, "decay_steps": steps})
     config.loss.chunk = 0
-    config.evaluators.image_use = 200
+    config.evaluators.image_use = 400
+    # There is no published old vocabulary of this size: it learns in the second stage.
+    config.frozen = tuple(path for path in config.frozen if path != "clip/tower")
+    # At the decoder's rate a fresh tower ends as a constant before anything is read: the same token for every picture.
+    if config.model.clip is None:
+        config.learning_rates["vitdet/tower"] = 0.4
+        config.optimizer.warmup_steps = steps // 6
+    else:
+        config.learning_rates["clip/tower"] = 0.15
 
 
 def _debug(config: Any) -> None:

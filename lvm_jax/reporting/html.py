@@ -88,6 +88,35 @@ class Picture(Block):
 
 
 @dataclasses.dataclass(frozen=True)
+class Reading:
+    """A picture, copied into the page, and what was read in it.
+
+    Attributes:
+      path: of a PNG file.
+      truth, answer: in words.
+      right: whether the answer counts as true.
+    """
+
+    path: epath.Path
+    truth: str
+    answer: str
+    right: bool
+
+    @property
+    def url(self) -> str:
+        """The file as a data URL."""
+        return png_url(self.path.read_bytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class Readings(Block):
+    """Pictures beside what they say and what was read."""
+
+    template = "readings.html"
+    readings: Sequence[Reading]
+
+
+@dataclasses.dataclass(frozen=True)
 class Drawing(Block):
     """An SVG element from `lvm_jax.reporting.charts`, the only thing that a template inserts unescaped."""
 

@@ -71,24 +71,24 @@ class RunFiles:
         if not found:
             raise UserError(f"{shards} has no manifest.json: run {_WRITERS['shards']} first")
         paths = {"tokenizer": root / "tokenizer/config.json", "decoder": root / "lvm/config.json"}
-        configs = {name: _read(path) for name, path in paths.items() if path.exists()}
+        configs = {name: read_json(path) for name, path in paths.items() if path.exists()}
         if begun := configs.get("decoder", {}).get("init_from"):
             first = epath.Path(begun).parent / "config.json"
-            configs |= {"decoder's first stage": _read(first)} if first.exists() else {}
+            configs |= {"decoder's first stage": read_json(first)} if first.exists() else {}
         return cls(
             workdir=root,
-            tokenizer=_read_lines(root / "tokenizer/metrics.jsonl"),
-            decoder=_read_lines(root / "lvm/metrics.jsonl"),
+            tokenizer=read_metrics(root / "tokenizer/metrics.jsonl"),
+            decoder=read_metrics(root / "lvm/metrics.jsonl"),
             configs=configs,
-            results=_read(root / "evaluation/results.json"),
-            prompts=_read(root / "prompts/prompts.json"),
-            manifests={_name(path, shards): _read(path) for path in sorted(found)},
+            results=read_json(root / "evaluation/results.json"),
+            prompts=read_json(root / "prompts/prompts.json"),
+            manifests={_name(path, shards): read_json(path) for path in sorted(found)},
             compared={
-                title: _read(root / folder / "prompts.json")
+                title: read_json(root / folder / "prompts.json")
                 for title, folder in COMPARED.items()
                 if (root / folder / "prompts.json").exists()
             },
-            stages=_read(root / "stages.json") if (root / "stages.json").exists() else {},
+            stages=read_json(root / "stages.json") if (root / "stages.json").exists() else {},
         )
 
 
@@ -108,7 +108,12 @@ def _name(manifest: epath.Path, shards: epath.Path) -> str:
     return "/".join(manifest.parent.parts[len(shards.parts) :]) or shards.name
 
 
-def _read(path: epath.Path) -> Any:
+def read_json(path: epath.Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+      UserError: it is damaged.
+    """
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -117,7 +122,12 @@ def _read(path: epath.Path) -> Any:
         ) from error
 
 
-def _read_lines(path: epath.Path) -> Metrics:
+def read_metrics(path: epath.Path) -> Metrics:
+    """The lines of a training's metrics.jsonl.
+
+    Raises:
+      UserError: a line is damaged, or there is none.
+    """
     lines = path.read_text().splitlines()
     parsed = []
     for number, line in enumerate(lines):

@@ -161,3 +161,15 @@ def test_a_trained_byte_level_tokenizer_spells_everything_and_digits_alone(tmp_p
     assert tokenizer.decode(tokenizer.encode("naïve 水\t")) == "naïve 水\t"
     with pytest.raises(UserError, match="vocab_size is 200: it must be at least"):
         byte_level(texts, 200, settings)
+
+
+def test_whole_texts_are_one_token_and_the_longest_counts(tmp_path):
+    settings = small_settings("mpt")
+    content = character_table(["axby. Read"], settings, whole=("Read", "Read a.", "by"))
+    tokenizer = with_settings(tmp_path, settings, content)
+    assert len(tokenizer.encode("Read a.")) == 1
+    assert len(tokenizer.encode("Read ax")) == 4
+    assert len(tokenizer.encode("abyx")) == 3
+    assert tokenizer.decode(tokenizer.encode("abyx. Read a.")) == "abyx. Read a."
+    with pytest.raises(UserError, match="'a' is to be one token, and is one"):
+        character_table(["axb"], settings, whole=("a",))

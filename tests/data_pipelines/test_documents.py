@@ -119,6 +119,18 @@ def test_lines_have_all_lengths_and_their_words_follow_in_the_text():
     assert len(inside) > 0.9 * len(found)  # the others run from one sentence into another
 
 
+def test_lines_stand_at_the_left_where_they_are_told_to():
+    source = Lines(count=60, held_out=1, max_characters=8, indent=(3, 11))
+    inked = [
+        np.flatnonzero((source.load(key)["image"][0] < 128).any((0, 2)))[0]
+        for key in source.keys()[1:]
+    ]
+    # Ink may begin up to two pixels inside the box of its glyph.
+    assert 3 <= min(inked) < max(inked) <= 13
+    wide = Lines(count=4, held_out=1, min_characters=12, sizes=(17, 17), height=32, indent=(90, 90))
+    assert (wide.load("seen/0000000")["image"][0][:, -2:] == 255).all(), "it stays in the picture"
+
+
 def test_a_page_says_what_was_drawn(monkeypatch):
     drawn = []
     real = ImageDraw.ImageDraw.text
@@ -317,6 +329,7 @@ def test_questions():
         (lambda: Lines(texts="nowhere.txt").keys(), "nowhere.txt cannot be read"),
         (lambda: Lines(max_characters=0), "max_characters 0"),
         (lambda: Lines(sizes=(9, 8)), r"sizes is \(9, 8\)"),
+        (lambda: Lines(indent=(3, 999)), r"indent is \(3, 999\)"),
         (lambda: Lines(held_out_texts=1.0), "held_out_texts is 1.0"),
         (lambda: Pages(templates=("4",)), "there is no template '4'"),
         (lambda: Charts(kinds=("radar",)), "there is no kind 'radar'"),

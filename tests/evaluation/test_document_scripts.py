@@ -76,12 +76,15 @@ def test_scores_stand_beside_their_controls(workdir):
     done = run(
         "evaluate_documents.py", f"--model={workdir}/model", f"--output={workdir}/scores", "--benchmark=pages",
         f"--data={workdir}/en_page_ocr.json", f"--images={workdir}/scans", "--max_new=8", "--peers",
+        "--pictures",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((workdir / "scores" / "results.json").read_text())["en_page_ocr"]
     for control in ("model", "other_page", "blank", "no_picture"):
         assert 0 <= results[f"{control}/edit_distance"] <= 1
     assert "rapidocr" in results or "rapidocr/exact" in results
+    with Image.open(workdir / "scores" / "en_page_ocr" / "1.png") as page:
+        assert page.size == (16, 20)
     lines = (workdir / "scores" / "en_page_ocr.jsonl").read_text().splitlines()
     assert [json.loads(line)["answers"] for line in lines] == [["abc 0"], ["abc 1"]]
 

@@ -91,16 +91,16 @@ def test_published_sizes():
 
 def test_lines_of_text_are_wider_than_high():
     config = presets.vitdet("lines")
-    assert (config.grid, config.grids[1:], config.period) == ((3, 16), [(2, 16), (1, 8)], 3)
+    assert (config.grid, config.grids[1:], config.period) == ((4, 16), [(2, 16), (1, 16)], 3)
     tower = VitDet.abstract(config)
     shapes = {
         name: value.shape
         for name in ("rows", "columns")
         for value in (getattr(tower.layers.places[1].attention.positions, name),)
     }
-    assert shapes == {"rows": (1, 5, 32), "columns": (1, 31, 32)}
-    assert tower.positions.shape == (3, 16, 128)
-    assert jax.eval_shape(*_forward(VitDet, config)).shape == (1, 8, 128)
+    assert shapes == {"rows": (1, 7, 32), "columns": (1, 31, 32)}
+    assert tower.positions.shape == (4, 16, 128)
+    assert jax.eval_shape(*_forward(VitDet, config)).shape == (1, 16, 128)
 
 
 def test_windows_are_cut_in_order_and_put_back():

@@ -36,6 +36,7 @@ _LINES: dict[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": 0,
     "max_position_embeddings": 128,
+    "intermediate_size": 256,
 }
 
 
@@ -61,23 +62,26 @@ def _got_ocr2() -> dict[str, Any]:
 
 def _debug() -> dict[str, Any]:
     decoder = opt(
-        "debug", **{**_LINES, "vocab_size": 128, "hidden_size": 16, "num_attention_heads": 2}
+        "debug",
+        **{**_LINES, "vocab_size": 128, "hidden_size": 16, "intermediate_size": 64},
+        num_attention_heads=2,
     )
     branch = VitDetBranch(vitdet("debug"), **_INK)
     return {"decoder": decoder, "vitdet": branch, "clip": None, **_ids(_OWN_OPT_IDS)}
 
 
 def _debug_two() -> dict[str, Any]:
+    return {**_debug_old(), "vitdet": VitDetBranch(vitdet("debug"), **_INK)}
+
+
+def _debug_old() -> dict[str, Any]:
     decoder = qwen(
         "debug",
         **{**_LINES, "vocab_size": 128, "hidden_size": 16, "intermediate_size": 24},
         num_attention_heads=2,
     )
-    branches = {
-        "vitdet": VitDetBranch(vitdet("debug"), **_INK),
-        "clip": ClipBranch(clip("debug", image_size=(16, 16))),
-    }
-    return {"decoder": decoder, **branches, **_ids(_OWN_MPT_IDS)}
+    old = ClipBranch(clip("debug", image_size=(16, 16)))
+    return {"decoder": decoder, "vitdet": None, "clip": old, **_ids(_OWN_MPT_IDS)}
 
 
 def _quickstart() -> dict[str, Any]:
@@ -86,17 +90,26 @@ def _quickstart() -> dict[str, Any]:
 
 
 def _quickstart_two() -> dict[str, Any]:
-    # 8 patches, as many as the other tower has tokens.
-    old = clip(
+    return {**_quickstart_old(), "vitdet": VitDetBranch(vitdet("lines"), **_INK)}
+
+
+def _quickstart_old() -> dict[str, Any]:
+    decoder = qwen("debug", **_LINES)
+    return {"decoder": decoder, "vitdet": None, "clip": _old_of_lines(), **_ids(_OWN_MPT_IDS)}
+
+
+def _old_of_lines() -> ClipBranch:
+    """It sees lines at half of their resolution, as a CLIP of 224 pixels sees a page; 16 patches, as many as tokens."""
+    tower = clip(
         "debug",
-        image_size=(32, 64),
-        patch_size=16,
+        image_size=(16, 64),
+        patch_size=8,
         hidden_size=64,
         intermediate_size=128,
         num_attention_heads=4,
+        initializer_range=0.1,
     )
-    branches = {"vitdet": VitDetBranch(vitdet("lines"), **_INK), "clip": ClipBranch(old)}
-    return {"decoder": qwen("debug", **_LINES), **branches, **_ids(_OWN_MPT_IDS)}
+    return ClipBranch(tower, **_INK)
 
 
 def _ids(ids: tuple[int, int, int]) -> dict[str, int]:
@@ -106,8 +119,10 @@ def _ids(ids: tuple[int, int, int]) -> dict[str, int]:
 _VARY: dict[str, Callable[[], dict[str, Any]]] = {
     "debug": _debug,
     "debug-two": _debug_two,
+    "debug-old": _debug_old,
     "quickstart": _quickstart,
     "quickstart-two": _quickstart_two,
+    "quickstart-old": _quickstart_old,
     "tiny": _tiny,
     "tiny-plus": lambda: _tiny(**_CLIP_COLOURS),
     # Texts of at most 1,600 tokens: OPT's own positions are enough.
@@ -131,8 +146,9 @@ def vary(name: str, **overrides: Any) -> VisionLanguageConfig:
     | base-vicuna | the same | Vicuna-7B |
     | toy | the same | Qwen-1.8B (arXiv 2401.12503) |
     | got-ocr2 | ViTDet | Qwen-0.5B |
-    | quickstart, quickstart-two | one of lines of 24 x 128 pixels; and a small CLIP | small, OPT's or Qwen's shape |
-    | debug, debug-two | of 40 x 48 pixels | for tests |
+    | quickstart | ViTDet for lines of 32 x 128 pixels | small, OPT's shape |
+    | quickstart-two, quickstart-old | the same and a small CLIP; the CLIP alone | small, Qwen's shape |
+    | debug, debug-two, debug-old | the same, of 40 x 48 pixels | for tests |
 
     Args:
       name: a key of the table.

@@ -1,0 +1,139 @@
+"""Reads a finished workdir of Vary's quickstart for its report, which uses nothing else."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from lvm_jax import files
+from lvm_jax.errors import UserError
+from lvm_jax.reporting.inputs import Metrics, read_json, read_metrics
+from lvm_jax.weights.model_folder import read_tensors
+
+# The trainings, and the folders of their models: the new vocabulary, both vocabularies, the old one alone.
+TINY, TWO, OLD = "tiny", "two", "old"
+TRAININGS = (TINY, TWO, OLD)
+_TOWER = "vitdet.tower."  # tensors that the second stage leaves as they are
+
+Said = Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """What a model scored and said.
+
+    Attributes:
+      scores: set -> name -> number, such as `model/cer`.
+      said: set -> for each question its answers, as evaluate_documents writes them.
+    """
+
+    scores: Mapping[str, Mapping[str, Any]]
+    said: Mapping[str, Said]
+
+
+@dataclasses.dataclass(frozen=True)
+class VaryFiles:
+    """The files of a workdir W.
+
+    Attributes:
+      workdir: W.
+      metrics: training -> the lines of W/TRAINING/metrics.jsonl.
+      configs: training -> its config.json.
+      evaluated: training -> what W/evaluation/TRAINING holds.
+      environment: what the evaluation ran on.
+      manifest: of the shards.
+      changed: how many tensors of the tower the second stage has changed, and how many there are.
+      stages: name of a command -> {"command", "seconds"} from W/stages.json; empty if commands were run by hand.
+    """
+
+    workdir: epath.Path
+    metrics: Mapping[str, Metrics]
+    configs: Mapping[str, Any]
+    evaluated: Mapping[str, Evaluated]
+    environment: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    changed: tuple[int, int]
+    stages: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, workdir: epath.PathLike) -> "VaryFiles":
+        """Reads a workdir.
+
+        Raises:
+          UserError: a file is missing or damaged; the message says which command writes it.
+        """
+        root = epath.Path(workdir)
+        train = "experiments/train.py"
+        results = {
+            name: read_json(
+                _written(
+                    root / "evaluation" / name / "results.json",
+                    "experiments/evaluate_documents.py",
+                )
+            )
+            for name in TRAININGS
+        }
+        stages = root / "stages.json"
+        return cls(
+            workdir=root,
+            metrics={
+                name: read_metrics(_written(root / name / "metrics.jsonl", train))
+                for name in TRAININGS
+            },
+            configs={
+                name: read_json(_written(root / name / "config.json", train)) for name in TRAININGS
+            },
+            evaluated={
+                name: _evaluated(found, root / "evaluation" / name)
+                for name, found in results.items()
+            },
+            environment=results[TWO]["environment"],
+            manifest=_manifest(root / "shards"),
+            changed=_changed(root / TINY / "model", root / TWO / "model"),
+            stages=read_json(stages) if stages.exists() else {},
+        )
+
+    def picture(self, training: str, part: str, number: int) -> epath.Path:
+        """The page of a question of a set."""
+        return self.workdir / "evaluation" / training / part / f"{number}.png"
+
+    @property
+    def steps_of_an_epoch(self) -> float:
+        """Steps in which the first stage sees as many pictures as the shards hold for training."""
+        records = self.manifest["splits"]["train"]["sentences"]
+        return records / self.configs[TINY]["train"]["batch_size"]
+
+
+def _written(path: epath.Path, script: str) -> epath.Path:
+    if not path.exists():
+        raise UserError(f"{path} does not exist: run {script} first")
+    return path
+
+
+def _evaluated(results: Mapping[str, Any], folder: epath.Path) -> Evaluated:
+    scores = {name: found for name, found in results.items() if name != "environment"}
+    said = {
+        name: [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        for name in scores
+    }
+    return Evaluated(scores, said)
+
+
+def _manifest(shards: epath.Path) -> Mapping[str, Any]:
+    found = sorted(files.expand(shards / "*/*/manifest.json"))
+    if not found:
+        raise UserError(f"{shards} has no manifest.json: run data_pipelines.build_uvd first")
+    return read_json(found[-1])
+
+
+def _changed(before: epath.Path, after: epath.Path) -> tuple[int, int]:
+    first, second = read_tensors(before), read_tensors(after)
+    names = [name for name in first if name.startswith(_TOWER)]
+    changed = [
+        name
+        for name in names
+        if name not in second or first[name].tobytes() != second[name].tobytes()
+    ]
+    return len(changed), len(names)
