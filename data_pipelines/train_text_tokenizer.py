@@ -4,7 +4,8 @@ r"""Makes a small text tokenizer out of texts.
 
 writes a folder that `lvm_jax.data.text_tokenizer.TextTokenizer` reads. `characters` gives every character of the texts
 a token, which small models learn fastest. `bytes` trains a byte-level BPE of `--vocab_size` tokens, in which digits
-stand alone; it can spell any text.
+stand alone; it can spell any text. `--pools=POOLS` reads the words that pools train on, instead
+of files.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from etils import epath
 
 from lvm_jax import cli
 from lvm_jax.data.image_text.templates import template_named
+from lvm_jax.data.in_context.pool import PoolStore
 from lvm_jax.data.text_tokenizer import Settings, TextTokenizer, save_folder
 from lvm_jax.errors import UserError
 
@@ -92,7 +94,9 @@ def byte_level(texts: Iterable[str], vocab_size: int, settings: Settings) -> str
 def main() -> None:
     """The command line."""
     args = flags.FLAGS
-    texts = [line for path in args.texts for line in _lines(path)]
+    if bool(args.texts) == bool(args.pools):
+        raise UserError("give either --texts, files to read, or --pools, whose words to read")
+    texts = words_of_pools(args.pools) if args.pools else [t for p in args.texts for t in _lines(p)]
     settings = small_settings(args.template)
     if args.kind == "characters":
         content = character_table(texts, settings)
@@ -101,6 +105,17 @@ def main() -> None:
     save_folder(args.output, content, settings)
     tokenizer = TextTokenizer(args.output)
     print(f"{args.output}: {tokenizer.size} tokens, fingerprint {tokenizer.fingerprint}")
+
+
+def words_of_pools(pools: str) -> list[str]:
+    """The captions and the classes of the training split, as rows of pairs write them.
+
+    Raises:
+      UserError: no pools.
+    """
+    store = PoolStore(pools, "train")
+    records = [found for found in store.records(range(len(store))) if found is not None]
+    return [text for one in records for text in (one.class_name, one.caption) if text]
 
 
 def _specials(settings: Settings) -> list[str]:
@@ -120,6 +135,7 @@ def _lines(path: str) -> list[str]:
 
 def _define_flags() -> None:
     flags.DEFINE_list("texts", None, "text files in UTF-8")
+    flags.DEFINE_string("pools", None, "pools for in-context pairs, instead of text files")
     flags.DEFINE_string("output", None, "folder of the tokenizer")
     flags.DEFINE_enum("kind", "characters", ["characters", "bytes"], "see above")
     flags.DEFINE_enum("template", "opt", sorted(SPECIALS), "of the rows, see docs/vary_data.md")
@@ -128,4 +144,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main, required_flags=("texts", "output"))
+    cli.run(main, required_flags=("output",))

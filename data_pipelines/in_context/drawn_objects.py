@@ -9,6 +9,7 @@ import itertools
 import math
 
 import numpy as np
+from jaxtyping import UInt8
 
 from data_pipelines.chance import rng_of
 from data_pipelines.hues import HUES, rgb_of
@@ -39,6 +40,8 @@ _GREY = (
     48  # of the ground in one shade: far from all colours, and from the black and white of masks
 )
 _LIGHT = (0.0, 0.3, 0.954)
+_HAZE = 0.6
+_SHADE = (0.9, 0.9)  # saturation and value where each colour has one shade
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +180,7 @@ class DrawnObjects:
             ground[:] = _GREY
         elif self.plain_ground:
             ground[:] = ground[0, 0]
-        return Drawing(things, ground, _LIGHT, haze=0.6, shadows=not self.one_shade)
+        return Drawing(things, ground, _LIGHT, haze=_HAZE, shadows=not self.one_shade)
 
     def _thing(self, name: str, quarter: str, rng: np.random.Generator) -> tuple[Thing, str]:
         """A thing of a class, and what is true of it."""
@@ -187,7 +190,7 @@ class DrawnObjects:
         x, y = (float(c + rng.uniform(-1, 1) * (0.24 - radius)) for c in _QUARTERS[quarter])
         hue, saturation, value, turn, stripes = rng.random(5).tolist()
         if self.one_shade:
-            hue = saturation = value = stripes = 0.5
+            hue = saturation = value = stripes = 0.5  # the middle: HUES with _SHADE
         thing = Thing(
             kind=said["form"],
             colour=rgb_of(
@@ -213,3 +216,14 @@ class DrawnObjects:
         }
         chosen = [word for word in _WORDS if word in self.class_words]
         return drawn | dict(zip(chosen, name.split(), strict=True))
+
+
+def shade_of(colour: str) -> UInt8[np.ndarray, " 3"]:
+    """How a thing of a colour looks in one shade, in the middle of its picture."""
+    size = SUPERSAMPLING * _LEAST_SIZE
+    rgb = rgb_of(HUES[colour], *_SHADE)
+    thing = Thing("disc", rgb, x=0.5, y=0.5, radius=0.4, turn=0.0, depth=_DEPTH)
+    ground = np.full((size, size, 3), _GREY, np.uint8)
+    return draw(Drawing((thing,), ground, _LIGHT, _HAZE, shadows=False), _LEAST_SIZE).image[
+        _LEAST_SIZE // 2, _LEAST_SIZE // 2
+    ]

@@ -238,12 +238,14 @@ def _train(config: Any) -> None:
 def _optimizer(config: Any, mt: bool) -> None:
     """AdamW; with one question a batch on task-balanced gradients (arXiv 2211.09808)."""
     config.optimizer = ConfigDict()
-    config.optimizer.kind = "task_balanced" if mt else "adamw"  # gradients of norm 1, over shares
+    # AdamW on gradients of norm 1 over shares; "adamw", or "muon" for the matrices of blocks.
+    config.optimizer.kind = "task_balanced" if mt else "adamw"
     config.optimizer.weights = ()  # norms of the questions' gradients, in their order; (): 1 each
     config.optimizer.learning_rate = 1e-4  # at the end of the warm-up
     config.optimizer.end_learning_rate = 1e-6  # from decay_steps on
     config.optimizer.warmup_steps = 1_000  # updates of linear rise from 0; not published
     config.optimizer.decay_steps = 63_000  # updates until end_learning_rate, warm-up included
+    config.optimizer.schedule = "cosine"  # from the warm-up to decay_steps; or "wsd"
     config.optimizer.b1 = 0.9  # decay of the mean of gradients; not published
     config.optimizer.b2 = 0.999  # decay of the mean of their squares; not published
     config.optimizer.eps = 1e-8  # added to the root of the second
@@ -251,6 +253,18 @@ def _optimizer(config: Any, mt: bool) -> None:
     config.optimizer.decay = "matrices"  # spares norms and biases; or "all"
     # Longest gradient; 0.5 is published. Balanced gradients have norm 1: clipping would halve all.
     config.optimizer.clip_norm = 1.0 if mt else 0.5
+
+    # Read with kind="muon"; learning_rate and weight_decay serve both optimizers.
+    config.optimizer.muon = ConfigDict()
+    config.optimizer.muon.momentum = 0.95  # decay of the mean of gradients
+    config.optimizer.muon.iterations = 5  # of Newton-Schulz
+    # Root mean square of an update at learning rate 1; AdamW's is about 0.2.
+    config.optimizer.muon.update_rms = 0.2
+
+    # Read with schedule="wsd": warm up, stay at learning_rate, decay at the end.
+    config.optimizer.wsd = ConfigDict()
+    config.optimizer.wsd.decay_fraction = 0.1  # of decay_steps: how long the decay is
+    config.optimizer.wsd.shape = "linear"  # or "sqrt": fast at first, 1 - sqrt(share of the decay)
 
 
 def _loss(config: Any) -> None:
