@@ -1,7 +1,7 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/unified_tiles.py \
     --tokenizer=MODEL --output=W/pools
 
-A pool of squares of tiles with some kinds marked, of which only the examples can say which. Mixed with things of
+A pool of squares of tiles with some colours marked, and only the examples can say which. Mixed with things of
 `unified_shapes.py:plain`, it makes a small decoder read its examples. `:size=64` draws squares of 64 pixels, and
 `:runlocal` few of them.
 """
@@ -32,7 +32,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                 "kind": "marked_tiles",
                 "sets": 10 if args["runlocal"] else args["sets"],
                 "pictures": 6,
-                "kinds": (4, 12),
+                "kinds": (3, 8),
                 "cells": args["size"] // 4,  # a tile is a code of the quickstart's tokenizer
                 "size": args["size"],
             },

@@ -36,9 +36,7 @@ _QUARTERS = {
     "lower right": (0.75, 0.75),
 }
 _DEPTH = 5.0  # of all things: none is in front of another
-_GREY = (
-    48  # of the ground in one shade: far from all colours, and from the black and white of masks
-)
+GREY = 48  # of the ground in one shade: far from all colours, and from the black and white of masks
 _LIGHT = (0.0, 0.3, 0.954)
 _HAZE = 0.6
 _SHADE = (0.9, 0.9)  # saturation and value where each colour has one shade
@@ -177,7 +175,7 @@ class DrawnObjects:
     def _drawing(self, things: tuple[Thing, ...], rng: np.random.Generator) -> Drawing:
         ground = random_ground(rng, SUPERSAMPLING * self.size)
         if self.one_shade:
-            ground[:] = _GREY
+            ground[:] = GREY
         elif self.plain_ground:
             ground[:] = ground[0, 0]
         return Drawing(things, ground, _LIGHT, haze=_HAZE, shadows=not self.one_shade)
@@ -223,7 +221,7 @@ def shade_of(colour: str) -> UInt8[np.ndarray, " 3"]:
     size = SUPERSAMPLING * _LEAST_SIZE
     rgb = rgb_of(HUES[colour], *_SHADE)
     thing = Thing("disc", rgb, x=0.5, y=0.5, radius=0.4, turn=0.0, depth=_DEPTH)
-    ground = np.full((size, size, 3), _GREY, np.uint8)
+    ground = np.full((size, size, 3), GREY, np.uint8)
     return draw(Drawing((thing,), ground, _LIGHT, _HAZE, shadows=False), _LEAST_SIZE).image[
         _LEAST_SIZE // 2, _LEAST_SIZE // 2
     ]

@@ -28,8 +28,8 @@ from lvm_jax.vocabulary import Vocabulary
 # What an argument does not say, by size: ids of text, codes, bins, codes of a picture.
 _SIZES = {
     "debug": (512, 256, 65, 16),
-    "quickstart": (512, 256, 65, 36),
-    "small": (512, 256, 65, 36),
+    "quickstart": (512, 512, 65, 64),
+    "small": (512, 512, 65, 64),
     "published": (50_257, 1_024, 1_001, 256),
 }
 
@@ -132,11 +132,11 @@ def _model(config: Any, size: str, experts: str) -> None:
     # "rotary"; "rotary_2d" by image, row and column; or "learned".
     config.model.positions = shape.positions
     config.model.position_offset = shape.position_offset  # rows before position 0's; 2 in OPT
-    # Codes of an image, the tokenizer's; for place_embeddings and "rotary_2d" only, else 0.
+    # For place_embeddings: after how many tokens places come again, those of a pair; else 0.
     config.model.tokens_per_image = shape.tokens_per_image
-    # A learned vector for each place in an image, added to the embeddings.
+    # A learned vector for each place in a pair, added to the embeddings.
     config.model.place_embeddings = shape.place_embeddings
-    # Add to each embedding what stood so many tokens before, or 0.
+    # Add to each embedding what stood so many tokens before: codes of a picture and 1, or 0.
     config.model.look_back = shape.look_back
     config.model.qk_norm = shape.qk_norm  # normalise queries and keys, as in Qwen3
     # Of consecutive blocks, repeated: "gelu_tanh" is GPT-2's, "moe" has experts.
@@ -302,25 +302,42 @@ def _mesh(config: Any) -> None:
 
 
 def _quickstart(config: Any) -> None:
-    """Drawn shapes on two CPU cores: no or up to three examples, classes in words, no dropout."""
-    config.format.category_room = 8
-    config.rows.shots = (1.0, 1.0, 1.0, 1.0)
-    config.rows.category = ConfigDict({"none": 0.25, "examples": 0.25, "all": 0.5})
+    """Things and tiles on two CPU cores: none to three examples, classes in words or not, no dropout."""
+    config.format.category_room = 4
+    config.rows.shots = (0.1, 0.1, 0.2, 0.6)
+    config.rows.category = ConfigDict({"none": 0.5, "examples": 0.25, "all": 0.25})
+    _pairwise(config)
     if config.model.moe.dispatch == "spans":
         N = config.format.tokens_per_image
         config.model.moe.spans = (config.format.category_room, N + 1, N + 2)
     config.model.moe.experts = 4
     config.model.update({"dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.0})
     config.model.update({"dtype": "float32", "remat": "none"})
-    config.train.update({"steps": 1500, "batch_size": 16, "log_every": 10})
-    config.train.update({"eval_every": 500, "checkpoint_every": 250, "print_config": False})
-    config.optimizer.update({"learning_rate": 3e-3, "end_learning_rate": 1e-4})
-    config.optimizer.update({"warmup_steps": 40, "decay_steps": 1500})
+    config.data.shares = "segmentation=2,captioning=1"
+    config.train.update({"steps": 450, "batch_size": 8, "log_every": 10})
+    config.train.update({"eval_every": 150, "checkpoint_every": 50, "print_config": False})
+    config.optimizer.update({"kind": "muon", "learning_rate": 4e-3, "end_learning_rate": 1e-4})
+    config.optimizer.update({"warmup_steps": 40, "decay_steps": 450, "schedule": "wsd"})
+    config.optimizer.wsd.decay_fraction = 0.3
+    config.optimizer.b2 = 0.95
+    config.evaluation.update({"rows": 64, "episodes": 24})
+
+
+def _pairwise(config: Any) -> None:
+    """Each code of a mask sees its picture's code at the same place; one place of all pairs has one vector."""
+    pair = config.format.category_room + 2 * config.format.tokens_per_image + 3
+    config.model.update({"look_back": config.format.tokens_per_image + 1, "qk_norm": True})
+    config.model.update({"place_embeddings": True, "tokens_per_image": pair})
+    config.model.update({"positions": "rotary", "rope_theta": 1000.0})
+    # About 1/sqrt(128): so narrow a model attends from the first steps on.
+    config.model.initializer_range = 0.08
 
 
 def _small(config: Any) -> None:
     """About five million parameters, for hours on two CPU cores."""
-    config.train.update({"steps": 10_000, "eval_every": 1000, "checkpoint_every": 500})
+    config.train.update({"steps": 10_000, "batch_size": 16})
+    config.train.update({"eval_every": 1000, "checkpoint_every": 500})
+    config.model.initializer_range = 0.07
     config.optimizer.update({"learning_rate": 2e-3, "warmup_steps": 100, "decay_steps": 10_000})
 
 
