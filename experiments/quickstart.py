@@ -26,7 +26,10 @@ _TINY = flags.DEFINE_bool(
     "tiny", False, "a few pictures and steps: shows that the way works, learns nothing"
 )
 # By which captions of drawn things are compared.
-_WORD_SETS = "'colour=red orange yellow green cyan blue purple pink,side=left right,height=upper lower,size=small large'"
+_WORD_SETS = (
+    "'colour=red orange yellow green cyan blue purple pink,side=left right,size=small large,"
+    "form=disc square triangle star ring cross moon arrow heart hourglass'"
+)
 # What experiments/sampling_study.py found best for these models.
 _DRAWN = "--temperature=0.8 --top_p=0.95 --candidates=8 --answer=likeliest"
 
