@@ -4,8 +4,8 @@ r"""Makes a small text tokenizer out of texts.
 
 writes a folder that `lvm_jax.data.text_tokenizer.TextTokenizer` reads. `characters` gives every character of the texts
 a token, which small models learn fastest; texts of `--whole`, such as the questions that are asked, have one each too.
-`bytes` trains a byte-level BPE of `--vocab_size` tokens, in which digits stand alone; it can spell any text. With
-`--shards` the texts are the conversations of image-text shards.
+`bytes` trains a byte-level BPE of `--vocab_size` tokens, in which digits stand alone; it can spell any text. In place
+of `--texts`, `--shards` takes the conversations of image-text shards, and `--pools` the words that pools train on.
 """
 
 import re
@@ -18,6 +18,7 @@ from lvm_jax import cli
 from lvm_jax.data.image_text.conversation import PLACEHOLDER
 from lvm_jax.data.image_text.store import ImageTextStore
 from lvm_jax.data.image_text.templates import template_named
+from lvm_jax.data.in_context.pool import PoolStore
 from lvm_jax.data.text_tokenizer import Settings, TextTokenizer, save_folder
 from lvm_jax.errors import UserError
 
@@ -108,11 +109,13 @@ def byte_level(texts: Iterable[str], vocab_size: int, settings: Settings) -> str
 def main() -> None:
     """The command line."""
     args = flags.FLAGS
-    if bool(args.texts) == bool(args.shards):
-        raise UserError("give one of --texts and --shards: where the texts are")
+    if sum(map(bool, (args.texts, args.shards, args.pools))) != 1:
+        raise UserError("give one of --texts, --shards and --pools: where the texts are")
     texts = [line for path in args.texts or () for line in _lines(path)]
     if args.shards:
         texts = list(conversations_of(args.shards))
+    if args.pools:
+        texts = words_of_pools(args.pools)
     settings = small_settings(args.template)
     if args.kind == "characters":
         content = character_table(texts, settings, whole=args.whole)
@@ -142,6 +145,17 @@ def conversations_of(shards: str) -> Iterator[str]:
                 yield turn.answer or ""
 
 
+def words_of_pools(pools: str) -> list[str]:
+    """The captions and the classes of the training split, as rows of pairs write them.
+
+    Raises:
+      UserError: no pools.
+    """
+    store = PoolStore(pools, "train")
+    records = [found for found in store.records(range(len(store))) if found is not None]
+    return [text for one in records for text in (one.class_name, one.caption) if text]
+
+
 def _specials(settings: Settings) -> list[str]:
     """The special tokens in the order of their ids, the picture's last and as published: patch, start, end."""
     named = (settings.pad, settings.eos, settings.bos, settings.turn_start)
@@ -161,6 +175,7 @@ def _define_flags() -> None:
     flags.DEFINE_list("texts", None, "text files in UTF-8")
     flags.DEFINE_string("shards", None, "image-text shards, in place of texts")
     flags.DEFINE_multi_string("whole", [], "of the kind `characters`: a text that is one token")
+    flags.DEFINE_string("pools", None, "pools for in-context pairs, in place of texts")
     flags.DEFINE_string("output", None, "folder of the tokenizer")
     flags.DEFINE_enum("kind", "characters", ["characters", "bytes"], "see above")
     flags.DEFINE_enum("template", "opt", sorted(SPECIALS), "of the rows, see docs/vary_data.md")

@@ -19,7 +19,8 @@ and a bad answer to each task. For benchmarks on public data sets see
 experiments/evaluate_benchmarks.py.
 
 Of a decoder that answers from examples (recipe "unified") it has the scores of drawn masks and words and the losses of
-the true ones, beside baselines and controls; see docs/unified.md.
+the true ones, beside baselines and controls, and OUT/answers a good, a middling and a bad answer to each question; see
+docs/unified.md.
 """
 
 import json
@@ -155,7 +156,7 @@ def main() -> None:
     runtime.initialize()
     output = epath.Path(_OUTPUT.value)
     if _MODEL.value and _SHARDS.value and has_format(_MODEL.value):
-        found = answers_from_examples(_MODEL.value, _SHARDS.value)
+        found = answers_from_examples(_MODEL.value, _SHARDS.value, output / "answers")
         save_results(found, as_markdown(found), output)
         return
     if not _IMAGES.value:
@@ -209,8 +210,8 @@ def main() -> None:
     save_results(results, _as_markdown(results), output)
 
 
-def answers_from_examples(model: str, pools: str) -> dict[str, Any]:
-    """The scores of a decoder that answers from examples."""
+def answers_from_examples(model: str, pools: str, shown: epath.Path) -> dict[str, Any]:
+    """The scores of a decoder that answers from examples; pictures of some answers go to `shown`."""
     style = RowStyle(
         shots=(*[0.0] * _EXAMPLES.value, 1.0),
         category={_CATEGORY.value: 1.0},
@@ -226,9 +227,14 @@ def answers_from_examples(model: str, pools: str) -> dict[str, Any]:
         sets=parse_word_sets(_WORD_SETS.value),
         batch_size=_BATCH.value,
     )
-    about_data = {"split": _SPLIT.value, "classes": _CLASSES.value, "examples": _EXAMPLES.value}
+    about_data = {
+        "split": _SPLIT.value,
+        "classes": _CLASSES.value,
+        "examples": _EXAMPLES.value,
+        "category_words": _CATEGORY.value,
+    }
     tokenizer = about.described(generator.vqgan)
-    found = score(generator, asked)
+    found = score(generator, asked, shown)
     return {"environment": about.environment(), "tokenizer": tokenizer, **about_data, **found}
 
 

@@ -27,6 +27,11 @@ _RELEASE = flags.DEFINE_string(
 _TINY = flags.DEFINE_bool(
     "tiny", False, "a few pictures and steps: shows that the way works, learns nothing"
 )
+# By which captions of drawn things are compared.
+_WORD_SETS = (
+    "'colour=red orange yellow green cyan blue purple pink,side=left right,size=small large,"
+    "form=disc square triangle star ring cross moon arrow heart hourglass'"
+)
 # What experiments/sampling_study.py found best for these models.
 _DRAWN = "--temperature=0.8 --top_p=0.95 --candidates=8 --answer=likeliest"
 
@@ -166,10 +171,80 @@ def vary_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
     ]
 
 
+def unified_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
+    """Unified's commands in order; of this system there is no release."""
+    del release
+    local = ",runlocal" if tiny else ""
+    things = (
+        f"data_pipelines/configs/unified_shapes.py:plain,size=32,classes=colour,count=5000{local}"
+    )
+    tiles = f"data_pipelines/configs/unified_tiles.py{':runlocal' if tiny else ':size=32'}"
+    few = " --images=24" if tiny else " --images=3000"
+    pools = f"--tokenizer={w}/tokenizer/model --output={w}/pools"
+    asked = (
+        f"experiments/evaluate.py --tokenizer={w}/tokenizer/model --model={w}/unified/model "
+        f"--shards={w}/pools/unified_shapes --classes=seen --word_sets={_WORD_SETS} --examples=1"
+        f"{' --episodes=4' if tiny else ''}"
+    )
+    return [
+        Command(
+            "pictures",
+            "drawn things in two or three colours, and masks, to train a tokenizer on",
+            f"-m data_pipelines.sample_images --config={things} --output={w}/pictures/things{few}",
+        ),
+        Command(
+            "tiles",
+            "squares of coloured tiles, for the tokenizer too",
+            f"-m data_pipelines.sample_images --config={tiles} --output={w}/pictures/tiles{few}",
+        ),
+        Command(
+            "tokenizer",
+            "k-means and a small network turn a 32 x 32 picture into 64 codes of 512, and back",
+            f"experiments/train.py --config=experiments/configs/tokenizer.py:quickstart{local} "
+            f"--workdir={w}/tokenizer --config.data.images={w}/pictures --config.data.held_out_fraction=0.02"
+            f"{'' if tiny else ' --config.train.steps=200 --config.generator.decay_steps=200'}",
+        ),
+        Command(
+            "pool",
+            "things become records of codes, masks and words (Apache Beam)",
+            f"-m data_pipelines.build_uvd --config={things} {pools}",
+        ),
+        Command(
+            "pool_of_tiles",
+            "tiles become records too",
+            f"-m data_pipelines.build_uvd --config={tiles} {pools}",
+        ),
+        Command(
+            "words",
+            "a text tokenizer of the captions' words",
+            f"-m data_pipelines.train_text_tokenizer --pools={w}/pools --output={w}/words --kind=bytes "
+            "--vocab_size=512",
+        ),
+        Command(
+            "decoder",
+            "a decoder learns to answer from examples, by masks and in words",
+            f"experiments/train.py --config=experiments/configs/unified.py:quickstart,experts=dense{local} "
+            f"--workdir={w}/unified --config.data.shards={w}/pools --config.data.text_tokenizer={w}/words",
+        ),
+        Command(
+            "evaluation",
+            "held-out queries, the example without a word, beside baselines and controls",
+            f"{asked} --category=none --output={w}/evaluation/pictures",
+        ),
+        Command(
+            "evaluation_words",
+            "the same, the example with the name of what is meant",
+            f"{asked} --category=examples --output={w}/evaluation/words",
+        ),
+        Command("report", "one page with all of it", f"experiments/report.py --workdir={w}"),
+    ]
+
+
 # system -> its commands, of (workdir, tiny, release)
 CHAINS: dict[str, Callable[[str, bool, str | None], list[Command]]] = {
     "lvm": lvm_commands,
     "vary": vary_commands,
+    "unified": unified_commands,
 }
 
 

@@ -66,6 +66,18 @@ def test_everything_is_there(workdir):
 
 
 @pytest.mark.slow
+def test_the_unified_chain(tmp_path):
+    run("experiments/quickstart.py", "--system=unified", "--tiny", f"--workdir={tmp_path}")
+    report = (tmp_path / "report.html").read_text()
+    assert "Does it use its examples?" in report
+    assert report.count("data:image/png;base64,") >= 6
+    for name in ("pictures", "words"):
+        results = json.loads((tmp_path / "evaluation" / name / "results.json").read_text())
+        assert {"model/miou", "turned/miou"} <= set(results["segmentation"])
+        assert {"model/cider_d", "frequent/cider_d"} <= set(results["captioning"])
+
+
+@pytest.mark.slow
 def test_a_second_run_does_nothing(workdir):
     before = (workdir / "lvm" / "metrics.jsonl").read_bytes()
     assert run("experiments/quickstart.py", "--tiny", f"--workdir={workdir}").count("(done,") == 7

@@ -5,6 +5,7 @@ A pool of drawn things for in-context pairs: segmentation by masks, captioning b
 a tokenizer of pictures of `config.image_size` pixels, and no download. A quarter of the classes stands in no picture of
 training. `--config=...unified_shapes.py:size=64` draws pictures of 64 pixels, `:classes=texture-colour-form` makes two
 classes of one, and `:runlocal,classes=form` writes 60 records of few classes, enough for three examples.
+`:plain` shows each colour in one shade and asks about every thing of a scene, so that a picture has several answers.
 """
 
 import ml_collections
@@ -15,7 +16,7 @@ from lvm_jax.config import parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The recipe; `runlocal` in `arg` shrinks it."""
-    args = parse_arg(arg, runlocal=False, size=48, count=60_000, classes="colour-form")
+    args = parse_arg(arg, runlocal=False, plain=False, size=48, count=60_000, classes="colour-form")
     count = 48 if args["runlocal"] else args["count"]
     config = ml_collections.ConfigDict()
     config.name = "unified_shapes"
@@ -39,9 +40,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                 "things": (2, 3),
                 "size": args["size"],
                 "plain_ground": True,  # a small tokenizer keeps outlines better before one colour
+                "one_shade": args["plain"],
+                "every_thing": args["plain"],
             },
             # The whole picture, and once more with its box drawn, for boxes="image".
-            "composer": {"kind": "about", "boxed": True},
+            "composer": {"kind": "about", "boxed": not args["plain"]},
             "together": ONE_PICTURE,
             "never_train": NEVER_TRAIN,
         }

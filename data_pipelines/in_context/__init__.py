@@ -1,4 +1,4 @@
-"""Pools of pictures by class, for in-context pairs: objects of COCO and LVIS, regions of Visual Genome, drawn things.
+"""Pools of pictures by class, for in-context pairs: objects of COCO and LVIS, regions of Visual Genome, drawn ones.
 
 An item is one object of one picture: the picture, its class, and a mask or a caption with boxes. Keys read
 `SIDE/PICTURE/OBJECT`. The side is `held_out` for pictures that training must not see, because they show a class that is
@@ -10,6 +10,7 @@ from data_pipelines.in_context.coco_captions import CocoCaptions
 from data_pipelines.in_context.coco_objects import CocoObjects
 from data_pipelines.in_context.drawn_objects import DrawnObjects
 from data_pipelines.in_context.keys import NEVER_TRAIN, ONE_PICTURE
+from data_pipelines.in_context.marked_tiles import MarkedTiles
 from data_pipelines.in_context.regions import Regions
 
 # The names that a recipe's `source.kind` can take beside those of `data_pipelines.sources`.
@@ -18,6 +19,7 @@ SOURCES: dict[str, type] = {
     "coco_captions": CocoCaptions,
     "regions": Regions,
     "drawn_objects": DrawnObjects,
+    "marked_tiles": MarkedTiles,
 }
 # And its `composer.kind`, beside those of `data_pipelines.sentences`.
 COMPOSERS: dict[str, type] = {"about": About}
@@ -31,5 +33,6 @@ __all__ = [
     "CocoCaptions",
     "CocoObjects",
     "DrawnObjects",
+    "MarkedTiles",
     "Regions",
 ]

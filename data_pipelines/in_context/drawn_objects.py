@@ -9,6 +9,7 @@ import itertools
 import math
 
 import numpy as np
+from jaxtyping import UInt8
 
 from data_pipelines.chance import rng_of
 from data_pipelines.hues import HUES, rgb_of
@@ -35,36 +36,44 @@ _QUARTERS = {
     "lower right": (0.75, 0.75),
 }
 _DEPTH = 5.0  # of all things: none is in front of another
+GREY = 48  # of the ground in one shade: far from all colours, and from the black and white of masks
 _LIGHT = (0.0, 0.3, 0.954)
+_HAZE = 0.6
+_SHADE = (0.9, 0.9)  # saturation and value where each colour has one shade
 
 
 @dataclasses.dataclass(frozen=True)
 class DrawnObjects:
-    """`count` objects, each of a scene of its own: `{"image", "mask", "boxes", "class", "caption", "shows"}`.
+    """Objects of `count` scenes: `{"image", "mask", "boxes", "class", "caption", "shows"}`.
 
-    The other things of a scene are of other classes. A class that training must not see stands in no scene of training,
+    The things of a scene are of different classes. A class that training must not see stands in no scene of training,
     not even beside another.
 
     Attributes:
-      count: objects of seen classes; each class is as frequent as the others.
-      held_out: objects of unseen classes.
+      count: scenes of seen classes; each class is the first thing's in equally many.
+      held_out: scenes whose first thing is of an unseen class.
+      every_thing: all things of a scene are objects, so that one picture has several answers; else the first is one.
       class_words: what tells classes apart: some of texture, colour, form. "red ring" is a class of colour and form.
       unseen: names of classes that training must not see, or "" for a share of all.
       unseen_share: of the classes, picked by a hash of their names, if `unseen` names none.
       things: fewest and most in a scene.
       size: of the square picture, pixels.
       plain_ground: a single colour behind the things, not a pattern.
+      one_shade: each colour in one shade, all grounds in one grey, no shadows: equal parts of things look alike in all
+        pictures, and a tokenizer whose codes are canonical gives them one code.
       seed: of the scenes.
     """
 
     count: int = 10_000
     held_out: int = 500
+    every_thing: bool = False
     class_words: tuple[str, ...] = ("colour", "form")
     unseen: tuple[str, ...] = ()
     unseen_share: float = 0.25
     things: tuple[int, ...] = (2, 3)
     size: int = 64
     plain_ground: bool = False
+    one_shade: bool = False
     seed: int = 0
     name: str = "drawn_objects"
     licence: str = "Apache-2.0"
@@ -113,38 +122,63 @@ class DrawnObjects:
     def keys(self) -> list[str]:
         """See `keys`; a picture is a number, and its object the class."""
         seen, unseen = self.classes()
-        found = [object_key(f"{i:07d}", seen[i % len(seen)], False) for i in range(self.count)]
+        found: list[str] = []
         # Numbers go on, so that no two scenes share one.
-        numbers = range(self.count, self.count + self.held_out)
-        found += [object_key(f"{i:07d}", unseen[i % len(unseen)], True) for i in numbers]
+        for number in range(self.count + self.held_out):
+            is_held_out, scene = number >= self.count, f"{number:07d}"
+            first = self._first(number, seen, unseen)
+            names = [first]
+            if self.every_thing:
+                names = self._names(first, seen, self._rng(object_key(scene, first, is_held_out)))
+            found += [object_key(scene, name, is_held_out) for name in names]
         return sorted(found)
 
     def load(self, key: str) -> Item:
         """One object with its scene; see `Source`."""
-        rng = rng_of(self.seed, "object", self.name, key)
         scene, name = parts_of(key)
         seen, unseen = self.classes()
-        others = [other for other in seen if other != name]
-        more = int(rng.integers(self.things[0], self.things[1] + 1)) - 1
-        names = [name, *(others[i] for i in rng.choice(len(others), more, replace=False))]
+        first = self._first(int(scene), seen, unseen) if self.every_thing else name
+        rng = self._rng(object_key(scene, first, key.startswith("held_out/")))
+        names = self._names(first, seen, rng)
         quarters = [tuple(_QUARTERS)[i] for i in rng.permutation(len(_QUARTERS))]
         placed = [
             self._thing(one, quarter, rng) for one, quarter in zip(names, quarters, strict=False)
         ]
-        ground = random_ground(rng, SUPERSAMPLING * self.size)
-        if self.plain_ground:
-            ground[:] = ground[0, 0]
-        things = tuple(thing for thing, _ in placed)
-        frame = draw(Drawing(things, ground, _LIGHT, haze=0.6), self.size)
+        things, captions = zip(*placed, strict=True)
+        frame = draw(self._drawing(things, rng), self.size)
+        place = names.index(name)
         return {
             "image": [frame.image],
-            "mask": [Mask(frame.segmentation == 1)],
-            "boxes": [Boxes(frame.boxes[:1], (name,))],
+            "mask": [Mask(frame.segmentation == place + 1)],
+            "boxes": [Boxes(frame.boxes[place : place + 1], (name,))],
             "class": [Text(name)],
-            "caption": [Text(placed[0][1])],
+            "caption": [Text(captions[place])],
             "shows": [Text(picture_id(self.name, scene))],
             "unseen": [Text(name)] if name in unseen else [],
         }
+
+    def _rng(self, first: str) -> np.random.Generator:
+        """Of a scene, by the key of its first thing."""
+        return rng_of(self.seed, "object", self.name, first)
+
+    def _first(self, number: int, seen: list[str], unseen: list[str]) -> str:
+        """The class of the first thing of a scene."""
+        beyond = number - self.count
+        return seen[number % len(seen)] if beyond < 0 else unseen[beyond % len(unseen)]
+
+    def _names(self, first: str, seen: list[str], rng: np.random.Generator) -> list[str]:
+        """The classes of a scene's things; what is drawn first of a scene."""
+        others = [other for other in seen if other != first]
+        more = int(rng.integers(self.things[0], self.things[1] + 1)) - 1
+        return [first, *(others[i] for i in rng.choice(len(others), more, replace=False))]
+
+    def _drawing(self, things: tuple[Thing, ...], rng: np.random.Generator) -> Drawing:
+        ground = random_ground(rng, SUPERSAMPLING * self.size)
+        if self.one_shade:
+            ground[:] = GREY
+        elif self.plain_ground:
+            ground[:] = ground[0, 0]
+        return Drawing(things, ground, _LIGHT, haze=_HAZE, shadows=not self.one_shade)
 
     def _thing(self, name: str, quarter: str, rng: np.random.Generator) -> tuple[Thing, str]:
         """A thing of a class, and what is true of it."""
@@ -153,6 +187,8 @@ class DrawnObjects:
         radius = float(rng.uniform(*_RADII[size]))
         x, y = (float(c + rng.uniform(-1, 1) * (0.24 - radius)) for c in _QUARTERS[quarter])
         hue, saturation, value, turn, stripes = rng.random(5).tolist()
+        if self.one_shade:
+            hue = saturation = value = stripes = 0.5  # the middle: HUES with _SHADE
         thing = Thing(
             kind=said["form"],
             colour=rgb_of(
@@ -178,3 +214,14 @@ class DrawnObjects:
         }
         chosen = [word for word in _WORDS if word in self.class_words]
         return drawn | dict(zip(chosen, name.split(), strict=True))
+
+
+def shade_of(colour: str) -> UInt8[np.ndarray, " 3"]:
+    """How a thing of a colour looks in one shade, in the middle of its picture."""
+    size = SUPERSAMPLING * _LEAST_SIZE
+    rgb = rgb_of(HUES[colour], *_SHADE)
+    thing = Thing("disc", rgb, x=0.5, y=0.5, radius=0.4, turn=0.0, depth=_DEPTH)
+    ground = np.full((size, size, 3), GREY, np.uint8)
+    return draw(Drawing((thing,), ground, _LIGHT, _HAZE, shadows=False), _LEAST_SIZE).image[
+        _LEAST_SIZE // 2, _LEAST_SIZE // 2
+    ]

@@ -74,12 +74,14 @@ class Drawing:
       ground: what is behind them, at twice the picture's size.
       light: unit vector towards it: x right, y up, z towards the viewer.
       haze: the grey in [0, 1] to which far things fade; grey, so that it changes no hue.
+      shadows: whether things darken the ground beside them.
     """
 
     things: tuple[Thing, ...]
     ground: UInt8[np.ndarray, "H W 3"]
     light: tuple[float, float, float]
     haze: float
+    shadows: bool = True
 
 
 def draw(drawing: Drawing, size: int) -> Frame:
@@ -217,7 +219,8 @@ def _paint(
     planes = [_of(own_N, seen_HW) * light_HW + haze_HW for own_N in own_3N]
     image_HW3 = cv2.convertScaleAbs(cv2.merge(planes))
     is_ground_HW = (seen_HW == 0).view(np.uint8)
-    return cv2.copyTo(_shaded(drawing, is_ground_HW), is_ground_HW, image_HW3)
+    ground_HW3 = _shaded(drawing, is_ground_HW) if drawing.shadows else drawing.ground
+    return cv2.copyTo(ground_HW3, is_ground_HW, image_HW3)
 
 
 def _shaded(drawing: Drawing, is_ground_HW: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:

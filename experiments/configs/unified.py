@@ -28,8 +28,8 @@ from lvm_jax.vocabulary import Vocabulary
 # What an argument does not say, by size: ids of text, codes, bins, codes of a picture.
 _SIZES = {
     "debug": (512, 256, 65, 16),
-    "quickstart": (512, 256, 65, 36),
-    "small": (512, 256, 65, 36),
+    "quickstart": (512, 512, 65, 64),
+    "small": (512, 512, 65, 64),
     "published": (50_257, 1_024, 1_001, 256),
 }
 
@@ -66,6 +66,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     _mesh(config)
     if size != "published":
         _quickstart(config)
+    if size in ("quickstart", "small"):
+        config.optimizer.kind = "muon"  # of both questions together, whatever mt says
     if size == "small":
         _small(config)
     if args["runlocal"]:
@@ -132,11 +134,11 @@ def _model(config: Any, size: str, experts: str) -> None:
     # "rotary"; "rotary_2d" by image, row and column; or "learned".
     config.model.positions = shape.positions
     config.model.position_offset = shape.position_offset  # rows before position 0's; 2 in OPT
-    # Codes of an image, the tokenizer's; for place_embeddings and "rotary_2d" only, else 0.
+    # For place_embeddings: after how many tokens places come again, those of a pair; else 0.
     config.model.tokens_per_image = shape.tokens_per_image
-    # A learned vector for each place in an image, added to the embeddings.
+    # A learned vector for each place in a pair, added to the embeddings.
     config.model.place_embeddings = shape.place_embeddings
-    # Add to each embedding what stood so many tokens before, or 0.
+    # Add to each embedding what stood so many tokens before: codes of a picture and 1, or 0.
     config.model.look_back = shape.look_back
     config.model.qk_norm = shape.qk_norm  # normalise queries and keys, as in Qwen3
     # Of consecutive blocks, repeated: "gelu_tanh" is GPT-2's, "moe" has experts.
@@ -238,12 +240,14 @@ def _train(config: Any) -> None:
 def _optimizer(config: Any, mt: bool) -> None:
     """AdamW; with one question a batch on task-balanced gradients (arXiv 2211.09808)."""
     config.optimizer = ConfigDict()
-    config.optimizer.kind = "task_balanced" if mt else "adamw"  # gradients of norm 1, over shares
+    # AdamW on gradients of norm 1 over shares; "adamw", or "muon" for the matrices of blocks.
+    config.optimizer.kind = "task_balanced" if mt else "adamw"
     config.optimizer.weights = ()  # norms of the questions' gradients, in their order; (): 1 each
     config.optimizer.learning_rate = 1e-4  # at the end of the warm-up
     config.optimizer.end_learning_rate = 1e-6  # from decay_steps on
     config.optimizer.warmup_steps = 1_000  # updates of linear rise from 0; not published
     config.optimizer.decay_steps = 63_000  # updates until end_learning_rate, warm-up included
+    config.optimizer.schedule = "cosine"  # from the warm-up to decay_steps; or "wsd"
     config.optimizer.b1 = 0.9  # decay of the mean of gradients; not published
     config.optimizer.b2 = 0.999  # decay of the mean of their squares; not published
     config.optimizer.eps = 1e-8  # added to the root of the second
@@ -251,6 +255,18 @@ def _optimizer(config: Any, mt: bool) -> None:
     config.optimizer.decay = "matrices"  # spares norms and biases; or "all"
     # Longest gradient; 0.5 is published. Balanced gradients have norm 1: clipping would halve all.
     config.optimizer.clip_norm = 1.0 if mt else 0.5
+
+    # Read with kind="muon"; learning_rate and weight_decay serve both optimizers.
+    config.optimizer.muon = ConfigDict()
+    config.optimizer.muon.momentum = 0.95  # decay of the mean of gradients
+    config.optimizer.muon.iterations = 5  # of Newton-Schulz
+    # Root mean square of an update at learning rate 1; AdamW's is about 0.2.
+    config.optimizer.muon.update_rms = 0.2
+
+    # Read with schedule="wsd": warm up, stay at learning_rate, decay at the end.
+    config.optimizer.wsd = ConfigDict()
+    config.optimizer.wsd.decay_fraction = 0.1  # of decay_steps: how long the decay is
+    config.optimizer.wsd.shape = "linear"  # or "sqrt": fast at first, 1 - sqrt(share of the decay)
 
 
 def _loss(config: Any) -> None:
@@ -288,25 +304,42 @@ def _mesh(config: Any) -> None:
 
 
 def _quickstart(config: Any) -> None:
-    """Drawn shapes on two CPU cores: no or up to three examples, classes in words, no dropout."""
-    config.format.category_room = 8
-    config.rows.shots = (1.0, 1.0, 1.0, 1.0)
-    config.rows.category = ConfigDict({"none": 0.25, "examples": 0.25, "all": 0.5})
+    """Things and tiles on two CPU cores: none to three examples, classes in words or not, no dropout."""
+    config.format.category_room = 10  # the names of sets of tiles are the longest
+    config.rows.shots = (0.1, 0.1, 0.2, 0.6)
+    config.rows.category = ConfigDict({"none": 0.5, "examples": 0.25, "all": 0.25})
+    _pairwise(config)
     if config.model.moe.dispatch == "spans":
         N = config.format.tokens_per_image
         config.model.moe.spans = (config.format.category_room, N + 1, N + 2)
     config.model.moe.experts = 4
     config.model.update({"dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.0})
     config.model.update({"dtype": "float32", "remat": "none"})
-    config.train.update({"steps": 1500, "batch_size": 16, "log_every": 10})
-    config.train.update({"eval_every": 500, "checkpoint_every": 250, "print_config": False})
-    config.optimizer.update({"learning_rate": 3e-3, "end_learning_rate": 1e-4})
-    config.optimizer.update({"warmup_steps": 40, "decay_steps": 1500})
+    config.data.shares = "segmentation=2,captioning=1"
+    config.train.update({"steps": 450, "batch_size": 8, "log_every": 10})
+    config.train.update({"eval_every": 150, "checkpoint_every": 50, "print_config": False})
+    config.optimizer.update({"learning_rate": 4e-3, "end_learning_rate": 1e-4})
+    config.optimizer.update({"warmup_steps": 40, "decay_steps": 450, "schedule": "wsd"})
+    config.optimizer.wsd.decay_fraction = 0.3
+    config.optimizer.b2 = 0.95
+    config.evaluation.update({"rows": 64, "episodes": 24})
+
+
+def _pairwise(config: Any) -> None:
+    """Each code of a mask sees its picture's code at the same place; one place of all pairs has one vector."""
+    pair = config.format.category_room + 2 * config.format.tokens_per_image + 3
+    config.model.update({"look_back": config.format.tokens_per_image + 1, "qk_norm": True})
+    config.model.update({"place_embeddings": True, "tokens_per_image": pair})
+    config.model.update({"positions": "rotary", "rope_theta": 1000.0})
+    # About 1/sqrt(128): so narrow a model attends from the first steps on.
+    config.model.initializer_range = 0.08
 
 
 def _small(config: Any) -> None:
     """About five million parameters, for hours on two CPU cores."""
-    config.train.update({"steps": 10_000, "eval_every": 1000, "checkpoint_every": 500})
+    config.train.update({"steps": 10_000, "batch_size": 16})
+    config.train.update({"eval_every": 1000, "checkpoint_every": 500})
+    config.model.initializer_range = 0.07
     config.optimizer.update({"learning_rate": 2e-3, "warmup_steps": 100, "decay_steps": 10_000})
 
 

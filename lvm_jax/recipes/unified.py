@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import jax
+import optax
 from etils import epath
 from jax.sharding import Mesh
 
@@ -27,8 +28,13 @@ from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.recipes.base import LossConfig, Recipe, Run
 from lvm_jax.tasks.base import State
 from lvm_jax.tasks.in_context import InContextTask, name_of
+from lvm_jax.training.decoder_optimizer import (
+    ScheduledConfig,
+    learning_rate,
+    make_muon,
+    make_scheduled_adamw,
+)
 from lvm_jax.training.loop import Evaluation, Every, TrainConfig
-from lvm_jax.training.optimizer import OptimizerConfig, cosine, make_optimizer
 from lvm_jax.training.task_balance import TaskBalance, make_task_balanced_optimizer
 from lvm_jax.vocabulary import Vocabulary
 
@@ -93,15 +99,15 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class UnifiedOptimizerConfig(OptimizerConfig):
-    """AdamW's settings, and whether gradients of the questions are balanced.
+class UnifiedOptimizerConfig(ScheduledConfig):
+    """Which optimizer, and whether gradients of the questions are balanced.
 
     Attributes:
-      kind: "task_balanced" or "adamw".
+      kind: "task_balanced", AdamW on balanced gradients; "adamw"; or "muon" for the matrices of blocks.
       weights: of the questions with "task_balanced", the norms of their gradients; (): 1 each.
     """
 
-    kind: Literal["task_balanced", "adamw"] = "task_balanced"
+    kind: Literal["task_balanced", "adamw", "muon"] = "task_balanced"
     weights: tuple[float, ...] = ()
 
 
@@ -162,14 +168,9 @@ def make_task(config: Experiment) -> InContextTask:
 def _task(config: Experiment, form: SequenceFormat, shares: Sequence[float]) -> InContextTask:
     check(config, form)
     length = (config.rows.most_examples + 1) * form.pair_length
-    if config.optimizer.kind == "adamw":
-        tx = make_optimizer(config.optimizer)
-    else:
-        balance = _balance(config, shares)
-        tx = make_task_balanced_optimizer(config.optimizer, balance, cosine(config.optimizer))
     return InContextTask(
         config.model,
-        tx,
+        _optimizer(config, shares),
         seq_len=length - 1,
         questions=config.data.asked(),
         one_question=config.data.one_question,
@@ -177,6 +178,14 @@ def _task(config: Experiment, form: SequenceFormat, shares: Sequence[float]) -> 
         loss_chunk=config.loss.chunk,
         accumulation=config.loss.accumulation,
     )
+
+
+def _optimizer(config: Experiment, shares: Sequence[float]) -> optax.GradientTransformation:
+    settings = config.optimizer
+    if settings.kind == "task_balanced":
+        balance = _balance(config, shares)
+        return make_task_balanced_optimizer(settings, balance, learning_rate(settings))
+    return make_muon(settings) if settings.kind == "muon" else make_scheduled_adamw(settings)
 
 
 def _balance(config: Experiment, shares: Sequence[float]) -> TaskBalance:

@@ -13,6 +13,7 @@ USES_PAIRS = 0.1  # nats a code, on some tasks
 PAIRED_TASKS = 3  # how many of them
 AHEAD_ON_MASKS = 0.15  # mIoU
 
+VERDICTS = {True: "met", False: "missed", None: "not measured"}
 _MASKS = ("mask", "class_mask", "attribute")
 _BEATEN_ON_MAPS = ("copy", "nearest", "mean")
 _BEATEN_ON_PICTURES = ("query", "mean")
@@ -46,8 +47,13 @@ def demands(results: Mapping[str, Any]) -> list[Demand]:
     found = [demand for task in tasks for demand in _of_task(task, controls, drawn)]
     if tasks:
         found.append(_paired(controls, drawn))
+    return missed_first(found)
+
+
+def missed_first(found: list[Demand]) -> list[Demand]:
+    """What is missed, then what was not measured, then what is met; by task within each."""
     order = {False: 0, None: 1, True: 2}
-    return sorted(found, key=lambda demand: order[demand.met])  # stable: by task within each
+    return sorted(found, key=lambda demand: order[demand.met])
 
 
 def headline(found: list[Demand]) -> str:
@@ -60,7 +66,7 @@ def headline(found: list[Demand]) -> str:
 
 def as_markdown(found: list[Demand]) -> str:
     """Headline and table."""
-    verdicts = {True: "met", False: "**missed**", None: "not measured"}
+    verdicts = VERDICTS | {False: f"**{VERDICTS[False]}**"}
     rows = [(verdicts[demand.met], demand.task, demand.asked, demand.measured) for demand in found]
     return f"{headline(found)}\n\n{markdown.table(('', 'task', 'asked', 'measured'), rows)}"
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from etils import epath
 
@@ -23,6 +23,30 @@ _WRITERS = {
 COMPARED = {"released": "prompts_released", "just trained": "prompts_compared"}
 
 Metrics = list[dict[str, float]]
+
+
+class Common(Protocol):
+    """What the runs of all systems have; see `RunFiles`."""
+
+    @property
+    def configs(self) -> Mapping[str, Any]:
+        """Title -> configuration."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Versions and devices."""
+        ...
+
+    @property
+    def manifests(self) -> Mapping[str, Any]:
+        """Data set -> manifest."""
+        ...
+
+    @property
+    def stages(self) -> Mapping[str, Any]:
+        """Command -> its line and seconds."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +74,11 @@ class RunFiles:
     compared: Mapping[str, Any]
     stages: Mapping[str, Any]
 
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Versions and devices of the evaluation."""
+        return self.results["environment"]
+
     @classmethod
     def load(cls, workdir: epath.PathLike) -> "RunFiles":
         """Reads a workdir.
@@ -61,15 +90,6 @@ class RunFiles:
         for name, script in _WRITERS.items():
             if not (root / name).exists():
                 raise UserError(f"{root / name} does not exist: run {script} first")
-        shards = root / "shards"
-        # A folder may be a data set itself, or have data sets one or two levels below.
-        found = [
-            path
-            for levels in ("", "*", "*/*")
-            for path in files.expand(shards / levels / "manifest.json")
-        ]
-        if not found:
-            raise UserError(f"{shards} has no manifest.json: run {_WRITERS['shards']} first")
         paths = {"tokenizer": root / "tokenizer/config.json", "decoder": root / "lvm/config.json"}
         configs = {name: read_json(path) for name, path in paths.items() if path.exists()}
         if begun := configs.get("decoder", {}).get("init_from"):
@@ -82,14 +102,37 @@ class RunFiles:
             configs=configs,
             results=read_json(root / "evaluation/results.json"),
             prompts=read_json(root / "prompts/prompts.json"),
-            manifests={_name(path, shards): read_json(path) for path in sorted(found)},
+            manifests=read_manifests(root / "shards"),
             compared={
                 title: read_json(root / folder / "prompts.json")
                 for title, folder in COMPARED.items()
                 if (root / folder / "prompts.json").exists()
             },
-            stages=read_json(root / "stages.json") if (root / "stages.json").exists() else {},
+            stages=read_stages(root),
         )
+
+
+def read_stages(workdir: epath.Path) -> dict[str, Any]:
+    """See `RunFiles.stages`."""
+    path = workdir / "stages.json"
+    return read_json(path) if path.exists() else {}
+
+
+def read_manifests(shards: epath.Path) -> dict[str, Any]:
+    """Data set -> its manifest.json.
+
+    Raises:
+      UserError: there is none, or one is damaged.
+    """
+    # A folder may be a data set itself, or have data sets one or two levels below.
+    found = [
+        path
+        for levels in ("", "*", "*/*")
+        for path in files.expand(shards / levels / "manifest.json")
+    ]
+    if not found:
+        raise UserError(f"{shards} has no manifest.json: run {_WRITERS['shards']} first")
+    return {_name(path, shards): read_json(path) for path in sorted(found)}
 
 
 def column(metrics: Metrics, name: str) -> tuple[list[float], list[float]]:

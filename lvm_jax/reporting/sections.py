@@ -19,7 +19,7 @@ from lvm_jax.reporting.html import (
     Table,
     Words,
 )
-from lvm_jax.reporting.inputs import COMPARED, Metrics, RunFiles, column, names
+from lvm_jax.reporting.inputs import COMPARED, Common, Metrics, RunFiles, column, names
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.words import KINDS, context_curve, plain_words
@@ -96,7 +96,7 @@ def summary(files: RunFiles) -> list[Block]:
     return [Cards(items), Bullets(plain_words(files))]
 
 
-def corpus(files: RunFiles) -> Section:
+def corpus(files: Common) -> Section:
     """The contents and licences of the shards."""
     blocks: list[Block] = []
     for name, manifest in files.manifests.items():
@@ -154,8 +154,8 @@ def tokenizer(files: RunFiles) -> Section:
             shown if sheet.exists() else None,
             _codes(files.results.get("codes", {})),
             _ceilings(files.results.get("ceilings", {})),
-            _time_spent(files.tokenizer),
-            _small_charts(files.tokenizer),
+            time_spent(files.tokenizer),
+            small_charts(files.tokenizer),
         ],
     )
 
@@ -223,8 +223,8 @@ def decoder(files: RunFiles) -> Section:
             Table(("loss on held-out codes, nats", ""), known),
             Table(("kind", *columns), _groups(scores, "category")),
             Table(("source", *columns), _groups(scores, "source")),
-            _time_spent(files.decoder),
-            _small_charts(files.decoder, without=("loss",)),
+            time_spent(files.decoder),
+            small_charts(files.decoder, without=("loss",)),
         ],
     )
 
@@ -311,11 +311,11 @@ def compared(files: RunFiles) -> Section | None:
     return Section("Beside the released models", blocks)
 
 
-def setup(files: RunFiles) -> Section:
+def setup(files: Common) -> Section:
     """The environment, the seconds of each command, and the configurations."""
     stages = [(name, stage["seconds"], stage["command"]) for name, stage in files.stages.items()]
     blocks = [
-        Table(("environment", ""), list(files.results["environment"].items())),
+        Table(("environment", ""), list(files.environment.items())),
         Table(("step", "seconds", "command"), stages) if stages else None,
         *(Folded(f"configuration of the {name}", config) for name, config in files.configs.items()),
     ]
@@ -334,7 +334,7 @@ def _groups(scores: Mapping[str, Any], by: str) -> list[tuple[Any, ...]]:
     ]
 
 
-def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> Pairs:
+def small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> Pairs:
     """A small chart for each metric of the training; training and held-out values share one."""
     groups: dict[str, list[str]] = {}
     for name in names(metrics):
@@ -354,7 +354,7 @@ def _small_charts(metrics: Metrics, without: tuple[str, ...] = ()) -> Pairs:
     return Pairs(charts)
 
 
-def _time_spent(metrics: Metrics) -> Words | None:
+def time_spent(metrics: Metrics) -> Words | None:
     """Where the time of the training went, including restarts; from the last line that has it."""
     shares = next((line for line in reversed(metrics) if "goodput" in line), {})
     causes = [

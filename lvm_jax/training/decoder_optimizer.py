@@ -58,17 +58,15 @@ class WSDConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderOptimizerConfig(OptimizerConfig):
-    """AdamW's settings, which of them and of others apply, and the schedule.
+class ScheduledConfig(OptimizerConfig):
+    """AdamW's settings, those of Muon, and the schedule.
 
     Attributes:
-      kind: "adamw" for all parameters; "muon" for the matrices of blocks, and AdamW for the rest.
       schedule: of the learning rate after its warm-up: "cosine", or "wsd".
-      muon: read with kind="muon".
+      muon: read where Muon is chosen.
       wsd: read with schedule="wsd".
     """
 
-    kind: Literal["adamw", "muon"] = "adamw"
     schedule: Literal["cosine", "wsd"] = "cosine"
     muon: MuonConfig = MuonConfig()
     wsd: WSDConfig = WSDConfig()
@@ -82,14 +80,39 @@ class DecoderOptimizerConfig(OptimizerConfig):
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class DecoderOptimizerConfig(ScheduledConfig):
+    """Which optimizer, beside its settings.
+
+    Attributes:
+      kind: "adamw" for all parameters; "muon" for the matrices of blocks, and AdamW for the rest.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
+
+
 def make_decoder_optimizer(config: DecoderOptimizerConfig) -> optax.GradientTransformation:
     """Clip by global norm, then the configured optimizer; moments in the parameters' dtype (fp32)."""
-    rate = warmup_stable_decay(config) if config.schedule == "wsd" else cosine(config)
-    rest = adamw(config, rate)
-    return clipped(config, rest if config.kind == "adamw" else _split(muon(config, rate), rest))
+    return make_muon(config) if config.kind == "muon" else make_scheduled_adamw(config)
 
 
-def warmup_stable_decay(config: DecoderOptimizerConfig) -> optax.Schedule:
+def make_scheduled_adamw(config: ScheduledConfig) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW for all parameters."""
+    return clipped(config, adamw(config, learning_rate(config)))
+
+
+def make_muon(config: ScheduledConfig) -> optax.GradientTransformation:
+    """Clip by global norm, then Muon for the matrices of blocks and AdamW for the rest."""
+    rate = learning_rate(config)
+    return clipped(config, _split(muon(config, rate), adamw(config, rate)))
+
+
+def learning_rate(config: ScheduledConfig) -> optax.Schedule:
+    """The learning rate of each update, by the configured schedule."""
+    return warmup_stable_decay(config) if config.schedule == "wsd" else cosine(config)
+
+
+def warmup_stable_decay(config: ScheduledConfig) -> optax.Schedule:
     """The learning rate of each update: linear from 0, constant, and down to the end rate at `decay_steps`."""
     decay_steps = config.decay_steps * config.wsd.decay_fraction
     begin = config.decay_steps - decay_steps
@@ -105,7 +128,7 @@ def warmup_stable_decay(config: DecoderOptimizerConfig) -> optax.Schedule:
     return rate
 
 
-def muon(config: DecoderOptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+def muon(config: ScheduledConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Muon for an `nnx.State` of matrices of blocks. Each layer's matrix is orthogonalised by itself."""
     return optax.chain(
         optax.contrib.scale_by_muon(

@@ -353,6 +353,32 @@ def test_evaluation_sees_each_query_once(folder):
     assert len(evaluated(limit=9)) == 2
 
 
+def test_a_query_has_a_rival_in_its_picture(tmp_path):
+    """Scenes of two things: the other one is the rival, and its examples show other scenes."""
+    written = [
+        record(i, ("disc", "star", "ring")[(i + i // 8) % 3], shows=f"scene{i // 2}")
+        for i in range(24)
+    ]
+    lone = record(24, "disc", shows="scene99")
+    folder = write_pool(tmp_path, [*written, lone])
+    style = RowStyle(shots=(0, 0, 1), boxes="text")
+    found = list(
+        InContextEvalLoader(folder, "train", FORM, style, Question.SEGMENTATION, 4).episodes()
+    )
+    assert len(found) == 25
+    for episode in found:
+        rival = episode.rival
+        if episode.query.key == lone.key:
+            assert rival is None
+            continue
+        assert rival is not None
+        assert rival.query.shows == episode.query.shows
+        assert rival.query.class_name != episode.query.class_name
+        assert {one.class_name for one in rival.examples} == {rival.query.class_name}
+        shown = [one.shows for one in (*rival.examples, rival.query)]
+        assert len(set(shown)) == 3
+
+
 def test_classes_that_are_kept_from_training(tmp_path):
     seen, unseen = records(12, ("disc", "star")), records(12, ("ring", "moon"), unseen=True)
     written = [*seen, *(dataclasses.replace(r, key=f"u{r.key}") for r in unseen)]

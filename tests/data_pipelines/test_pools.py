@@ -85,6 +85,46 @@ def test_unseen_classes_stand_in_no_scene_of_training(monkeypatch):
         assert set(names[1:]) <= set(seen)
 
 
+def test_every_thing_of_a_scene_may_be_an_object():
+    source = dataclasses.replace(SHAPES, every_thing=True)
+    every, scenes = source.keys(), {}
+    for key in every:
+        scenes.setdefault(key.split("/")[1], []).append(key)
+    assert len(scenes) == 72
+    for keys in list(scenes.values())[::12]:
+        items = [source.load(key) for key in keys]
+        assert len(keys) in (2, 3)
+        assert {item["shows"][0].words for item in items} == {
+            f"drawn_objects/{keys[0].split('/')[1]}"
+        }
+        assert all((item["image"][0] == items[0]["image"][0]).all() for item in items)
+        assert (sum(item["mask"][0].inside_HW.astype(int) for item in items) <= 1).all()
+        for key, item in zip(keys, items, strict=True):
+            inside = item["image"][0][item["mask"][0].inside_HW]
+            assert hue_name(tuple(np.median(inside, axis=0))) == key.rpartition("/")[2].split()[0]
+        # The first thing alone is what the source gives otherwise.
+        (first,) = set(keys) & set(SHAPES.keys())
+        assert (SHAPES.load(first)["image"][0] == items[0]["image"][0]).all()
+        assert (
+            SHAPES.load(first)["mask"][0].inside_HW == source.load(first)["mask"][0].inside_HW
+        ).all()
+
+
+def test_in_one_shade_equal_parts_look_the_same():
+    source = dataclasses.replace(SHAPES, class_words=("colour",), one_shade=True)
+    shades: dict[str, set[tuple[int, ...]]] = {}
+    for key in source.keys()[::5]:
+        item = source.load(key)
+        image, mask = item["image"][0], item["mask"][0].inside_HW
+        inside = mask & np.roll(mask, 1, 0) & np.roll(mask, -1, 0)
+        inside &= np.roll(inside, 1, 1) & np.roll(inside, -1, 1)  # pixels at the edge are mixed
+        shades.setdefault(key.rpartition("/")[2], set()).update(map(tuple, image[inside].tolist()))
+        assert (image[0, 0] == image[-1, -1]).all()
+        shades.setdefault("ground", set()).add(tuple(image[0, 0].tolist()))
+    assert len(shades) == 9  # eight colours and the ground
+    assert all(len(found) == 1 for found in shades.values()), shades
+
+
 def test_classes_may_be_told_by_texture():
     source = dataclasses.replace(SHAPES, class_words=("form", "texture"), unseen=("striped ring",))
     seen, unseen = source.classes()

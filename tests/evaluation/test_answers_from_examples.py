@@ -163,6 +163,32 @@ def test_masks_beside_baselines_and_controls(black_and_white):
     assert measured["ceiling/miou"] == 1 > measured["model/miou"]
 
 
+def with_rival(seed, question=MASKS):
+    """Another answer to the same picture, with examples of its own."""
+    one, other = episode(seed, question=question), episode(seed + 50, question=question, name="cat")
+    query = dataclasses.replace(other.query, picture=one.query.picture)
+    return dataclasses.replace(one, rival=dataclasses.replace(other, query=query))
+
+
+@pytest.mark.parametrize("question", [MASKS, SAID])
+def test_examples_of_another_object_turn_the_answer(black_and_white, question):
+    some = [with_rival(i, question) for i in range(4)]
+    changed = changes.other_object(some)[1]
+    assert same(changed.query, some[1].query)
+    assert same(changed.examples[0], some[1].rival.examples[0])
+    known = Knower(None, [*some, *(each.rival for each in some)])
+    if question is MASKS:
+        found, score = MaskEvaluator(some).run(known), "miou"
+    else:
+        sets = {"number": frozenset(str(i) for i in range(600))}
+        found, score = WordsEvaluator(some, sets=sets).run(known), "number"
+    assert found[f"model/{score}"] == found[f"turned/{score}"] == 1
+    cost = found[f"uses_other_object/{score}"]
+    assert cost == pytest.approx(1 - found[f"other_object/{score}"])
+    assert cost > 0.2
+    assert "other_object" not in controls_of([some[0], episode(9)], False), "not all have a rival"
+
+
 def test_words_beside_baselines_and_controls(black_and_white):
     some = [episode(i, question=SAID) for i in range(4)]
     sets = {"number": frozenset(str(i) for i in range(50))}

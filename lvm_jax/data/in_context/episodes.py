@@ -143,6 +143,32 @@ class EpisodeDrawer:
             )
         ]
 
+    def rivals(self, drawn: Sequence[Drawn]) -> list[Drawn | None]:
+        """Rows about something else in the pictures of the same queries: of another class, with examples of that class.
+
+        None where the pool has no other class for the picture.
+        """
+        order = np.argsort(self._shows, kind="stable")
+        places = {record: place for place, record in enumerate(self._pool.records.tolist())}
+        queries = np.array([places[one.query] for one in drawn], np.int64)
+        found: list[Drawn | None] = [None] * len(drawn)
+        for number, query in enumerate(queries.tolist()):
+            first, last = (
+                np.searchsorted(self._shows, self._shows[query], side, sorter=order)
+                for side in ("left", "right")
+            )
+            beside = order[first:last]
+            others = beside[self._pool.class_of[beside] != self._pool.class_of[query]]
+            if len(others):
+                shots = np.array([len(drawn[number].examples)])
+                (examples,) = self._examples(others[:1], shots, np.array([number]))
+                found[number] = Drawn(
+                    int(self._pool.records[others[0]]),
+                    tuple(self._pool.records[examples].tolist()),
+                    drawn[number].category,
+                )
+        return found
+
     def _examples(
         self,
         queries: Int64[np.ndarray, " R"],

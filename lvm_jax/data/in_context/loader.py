@@ -51,12 +51,14 @@ class Episode:
       pairs: of the row, the query last.
       examples: their records.
       query: its record, which has the truth.
+      rival: an episode about something else in the query's picture, if the pool has one.
     """
 
     row: Row
     pairs: tuple[Pair, ...]
     examples: tuple[PoolRecord, ...]
     query: PoolRecord
+    rival: "Episode | None" = None
 
 
 class RowMaker:
@@ -344,11 +346,13 @@ class InContextEvalLoader:
             yield {**stacked(rows), "question": _question_id(self._question)}
 
     def episodes(self) -> Iterator[Episode]:
-        """The same rows of all processes, with the records that they were made of; without bad ones."""
-        for drawn in self._drawer.draw(np.arange(self._queries)):
-            episode = self._maker.episode(self._drawer, drawn)
+        """The same rows of all processes, with their records and their rivals; without bad ones."""
+        drawn = self._drawer.draw(np.arange(self._queries))
+        for one, other in zip(drawn, self._drawer.rivals(drawn), strict=True):
+            episode = self._maker.episode(self._drawer, one)
             if episode is not None:
-                yield episode
+                rival = self._maker.episode(self._drawer, other) if other else None
+                yield dataclasses.replace(episode, rival=rival)
 
 
 def _question_id(question: Question) -> np.ndarray:

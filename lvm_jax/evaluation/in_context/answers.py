@@ -8,11 +8,14 @@
 | mean_mask | the mean of other episodes' examples, cut at the level that suits these best |
 | frequent | the most frequent caption, category and number of boxes among all examples |
 
+`turned` is the answer under the control `other_object`, scored against the truth about that object.
+
 M: episodes, N: codes of a picture, H, W: pixels.
 """
 
 import collections
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -23,6 +26,7 @@ from lvm_jax.data.in_context.words import Parsed, Words
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.in_context.episodes import Episode, check_episodes, controls_of
 from lvm_jax.evaluation.in_context.scores import (
+    Scores,
     WordSets,
     mask_iou,
     mask_scores,
@@ -32,6 +36,7 @@ from lvm_jax.evaluation.in_context.scores import (
 from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.in_context_pictures import InContextGenerator
 from lvm_jax.inference.sampling import Sampling
+from lvm_jax.metrics.captions import cider_d
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.annotation_maps import mask_to_rgb, rgb_to_mask
 from lvm_jax.pictures.pixels import to_uint8
@@ -42,6 +47,62 @@ _LEVELS = np.arange(0.05, 1.0, 0.05)  # at which a mean mask is cut
 NO_PIXELS = "not measured: pools keep the codes of masks, not their pixels"
 
 Picture = UInt8[np.ndarray, "H W 3"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DrawnMasks:
+    """Masks of all episodes.
+
+    Attributes:
+      pictures: "model", control or baseline -> its masks, decoded.
+      controls: which of them are controls.
+      truths: the true masks.
+      rivals: those of the rivals, if all episodes have one.
+    """
+
+    pictures: Mapping[str, Sequence[Picture]]
+    controls: tuple[str, ...]
+    truths: Sequence[Bool[np.ndarray, "H W"]]
+    rivals: Sequence[Bool[np.ndarray, "H W"]]
+
+    def scores(
+        self, name: str, truths: Sequence[Bool[np.ndarray, "H W"]] | None = None
+    ) -> list[Scores]:
+        """Those of a name's masks, against the truth or others."""
+        return [
+            mask_scores(rgb_to_mask(picture), picture, truth)
+            for picture, truth in zip(self.pictures[name], truths or self.truths, strict=True)
+        ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SaidWords:
+    """Words about all episodes.
+
+    Attributes:
+      words: "model", control or baseline -> what it says.
+      controls, truths, rivals: see `DrawnMasks`.
+      broken: share of the model's answers of which something could not be read.
+    """
+
+    words: Mapping[str, Sequence[Words]]
+    controls: tuple[str, ...]
+    truths: Sequence[Words]
+    rivals: Sequence[Words]
+    broken: float
+
+    def scores(
+        self, name: str, sets: WordSets, truths: Sequence[Words] | None = None
+    ) -> list[Scores]:
+        """Those of what a name says, against the truth or others, and CIDEr-D of the captions."""
+        truths = truths or self.truths
+        likeness = cider_d(
+            [words.caption for words in self.words[name]], [[truth.caption] for truth in truths]
+        )
+        return [
+            word_scores(words, truth, sets) | {"cider_d": value}
+            for words, truth, value in zip(self.words[name], truths, likeness.tolist(), strict=True)
+        ]
 
 
 class MaskEvaluator:
@@ -75,9 +136,12 @@ class MaskEvaluator:
 
     def run(self, subject: InContextGenerator) -> Result:
         """Answers all episodes, as they are and changed, and scores the answers."""
+        return self.score(self.answer(subject))
+
+    def answer(self, subject: InContextGenerator) -> DrawnMasks:
+        """The masks of the model, of the model under each control, and of each baseline."""
         vqgan = subject.vqgan
-        decoded = _decoded(vqgan, [e.query.answer for e in self.episodes])
-        truths = self._truths or [rgb_to_mask(picture) for picture in decoded]
+        truths = self._truths or _masks(vqgan, [e.query for e in self.episodes])
         controls = controls_of(self.episodes, subject.engine.form.category_room > 0)
         drawn = {"model": self.answers(subject, self.episodes)}
         for name, change in controls.items():
@@ -86,15 +150,16 @@ class MaskEvaluator:
         if self._truths is not None:
             pictures = np.stack([mask_to_rgb(truth) for truth in truths])
             drawn["ceiling"] = _decoded(vqgan, list(encode_images(vqgan, pictures)))
-        scores = {
-            name: [
-                mask_scores(rgb_to_mask(picture), picture, truth)
-                for picture, truth in zip(pictures, truths, strict=True)
-            ]
-            for name, pictures in drawn.items()
-        }
+        rivals = _masks(vqgan, [e.rival.query for e in self.episodes if e.rival])
+        return DrawnMasks(drawn, tuple(controls), truths, rivals)
+
+    def score(self, drawn: DrawnMasks) -> Result:
+        """The scores of all that was drawn."""
+        scores = {name: drawn.scores(name) for name in drawn.pictures}
+        if "other_object" in drawn.controls:
+            scores["turned"] = drawn.scores("other_object", drawn.rivals)
         missing: Result = {} if self._truths is not None else {"ceiling": NO_PIXELS}
-        return {"episodes": len(self.episodes), **summary(scores, controls), **missing}
+        return {"episodes": len(self.episodes), **summary(scores, drawn.controls), **missing}
 
     def answers(self, subject: InContextGenerator, episodes: Sequence[Episode]) -> list[Picture]:
         """The drawn masks as decoded pictures."""
@@ -122,7 +187,7 @@ class MaskEvaluator:
 
 
 class WordsEvaluator:
-    """Scores words: NAME/category, NAME/box_iou and NAME/SET for the model, baselines and controls.
+    """Scores words: NAME/category, box_iou, cider_d and each SET, for the model, baselines and controls.
 
     Args:
       episodes: of captioning.
@@ -150,21 +215,28 @@ class WordsEvaluator:
 
     def run(self, subject: InContextGenerator) -> Result:
         """Answers all episodes, as they are and changed, and scores the answers."""
+        return self.score(self.answer(subject))
+
+    def answer(self, subject: InContextGenerator) -> SaidWords:
+        """The words of the model, of the model under each control, and of each baseline."""
         parsed = self.answers(subject, self.episodes)
         controls = controls_of(self.episodes, subject.engine.form.category_room > 0)
         said = {"model": [found.words for found in parsed]}
         for name, change in controls.items():
             said[name] = [found.words for found in self.answers(subject, change(self.episodes))]
         said |= self._baselines(subject.vqgan)
-        scores = {
-            name: [
-                word_scores(words, _words(episode.query), self._sets)
-                for words, episode in zip(found, self.episodes, strict=True)
-            ]
-            for name, found in said.items()
-        }
         broken = float(np.mean([found.broken > 0 for found in parsed]))
-        return {"episodes": len(self.episodes), "broken": broken, **summary(scores, controls)}
+        truths = [_words(episode.query) for episode in self.episodes]
+        rivals = [_words(episode.rival.query) for episode in self.episodes if episode.rival]
+        return SaidWords(said, tuple(controls), truths, rivals, broken)
+
+    def score(self, said: SaidWords) -> Result:
+        """The scores of all that was said."""
+        scores = {name: said.scores(name, self._sets) for name in said.words}
+        if "other_object" in said.controls:
+            scores["turned"] = said.scores("other_object", self._sets, said.rivals)
+        found = summary(scores, said.controls)
+        return {"episodes": len(self.episodes), "broken": said.broken, **found}
 
     def answers(self, subject: InContextGenerator, episodes: Sequence[Episode]) -> list[Parsed]:
         """What is said."""
@@ -189,6 +261,15 @@ class WordsEvaluator:
 
 def _decoded(vqgan: VQGAN, codes: Sequence[Int[np.ndarray, " N"] | Words]) -> list[Picture]:
     return list(to_uint8(decode_codes(vqgan, np.stack([np.asarray(each) for each in codes]))))
+
+
+def _masks(vqgan: VQGAN, pairs: Sequence[Pair]) -> list[Bool[np.ndarray, "H W"]]:
+    """What the codes of masks decode to."""
+    return (
+        [rgb_to_mask(picture) for picture in _decoded(vqgan, [p.answer for p in pairs])]
+        if pairs
+        else []
+    )
 
 
 def _words(pair: Pair) -> Words:

@@ -25,12 +25,14 @@ class Episode:
       query: its answer is the truth.
       class_name: of what is meant; "" if nobody knows.
       key: where it came from.
+      rival: the same picture, asked about something else in it by examples of that; None if there is nothing known.
     """
 
     examples: tuple[Pair, ...]
     query: Pair
     class_name: str = ""
     key: str = ""
+    rival: "Episode | None" = None
 
     @property
     def question(self) -> Question:
@@ -91,6 +93,11 @@ def other_examples(episodes: Sequence[Episode]) -> list[Episode]:
     )
 
 
+def other_object(episodes: Sequence[Episode]) -> list[Episode]:
+    """The examples of the rival: they mean something else in the same picture."""
+    return [dataclasses.replace(e, examples=e.rival.examples) if e.rival else e for e in episodes]
+
+
 def other_query(episodes: Sequence[Episode]) -> list[Episode]:
     """The picture of another episode's query, and the truth of this one."""
 
@@ -136,6 +143,8 @@ def controls_of(episodes: Sequence[Episode], has_category_room: bool) -> Mapping
         found["other_query"] = other_query
     if fewest and len(episodes) > 1:
         found |= {"shuffled_answers": shuffled_answers, "other_examples": other_examples}
+    if fewest and all(episode.rival for episode in episodes):
+        found["other_object"] = other_object
     if fewest:
         found["no_examples"] = no_examples
     for count in range(1, fewest):

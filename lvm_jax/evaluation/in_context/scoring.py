@@ -1,9 +1,11 @@
 """Scores a finished decoder on the episodes of pools."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import optax
+from etils import epath
 from flax import nnx
 
 from lvm_jax.data.in_context.episodes import RowStyle
@@ -12,10 +14,13 @@ from lvm_jax.data.in_context.pool import Side
 from lvm_jax.data.in_context.sequences import Question
 from lvm_jax.data.records.shards import Shards
 from lvm_jax.evaluation.base import Result
+from lvm_jax.evaluation.in_context.answers import MaskEvaluator, WordsEvaluator
+from lvm_jax.evaluation.in_context.episodes import Episode
 from lvm_jax.evaluation.in_context.gradients import QuestionGradients
 from lvm_jax.evaluation.in_context.losses import LossControls
 from lvm_jax.evaluation.in_context.scores import WordSets
-from lvm_jax.evaluation.in_context.while_training import answer_evaluators, episodes_of
+from lvm_jax.evaluation.in_context.shown import show_masks, show_words
+from lvm_jax.evaluation.in_context.while_training import episodes_of
 from lvm_jax.inference.in_context_pictures import InContextGenerator
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
@@ -47,8 +52,15 @@ class PoolQuestions:
     batch_size: int = 8
 
 
-def score(generator: InContextGenerator, asked: PoolQuestions) -> dict[str, Result]:
+def score(
+    generator: InContextGenerator, asked: PoolQuestions, folder: epath.PathLike | None = None
+) -> dict[str, Result]:
     """Drawn answers, losses of the true ones, and how the questions' gradients agree.
+
+    Args:
+      generator: the decoder with its tokenizers.
+      asked: the episodes.
+      folder: gets a good, a middling and a bad answer to each question; None: none are drawn.
 
     Returns:
       "segmentation", "segmentation_controls", and the same for captioning; "gradients" if both are asked.
@@ -59,8 +71,9 @@ def score(generator: InContextGenerator, asked: PoolQuestions) -> dict[str, Resu
     loaders = {question: _loader(generator, asked, question) for question in asked.questions}
     episodes = {question: episodes_of(loader) for question, loader in loaders.items()}
     results: dict[str, Result] = {}
-    for question, evaluator in answer_evaluators(episodes, asked.sets, asked.batch_size).items():
-        results[name_of(question)] = evaluator.run(generator)
+    for question, some in episodes.items():
+        answered = _masks if question is Question.SEGMENTATION else _words
+        results[name_of(question)] = answered(generator, asked, some, folder)
     # Losses need no mesh: they are computed on this process's first device.
     placement = BatchPlacement(make_mesh(devices=jax.devices()[:1]), asked.batch_size)
     form, room = generator.engine.form, asked.style.most_examples + 1
@@ -74,6 +87,30 @@ def score(generator: InContextGenerator, asked: PoolQuestions) -> dict[str, Resu
         gradients = QuestionGradients(task.loss, batches, len(config.mlps))
         results[gradients.name] = gradients.run(params)
     return results
+
+
+def _masks(
+    generator: InContextGenerator,
+    asked: PoolQuestions,
+    episodes: Sequence[Episode],
+    folder: epath.PathLike | None,
+) -> Result:
+    evaluator = MaskEvaluator(episodes, batch_size=asked.batch_size)
+    drawn = evaluator.answer(generator)
+    shown = show_masks(episodes, drawn, generator.vqgan, folder) if folder else {}
+    return evaluator.score(drawn) | shown
+
+
+def _words(
+    generator: InContextGenerator,
+    asked: PoolQuestions,
+    episodes: Sequence[Episode],
+    folder: epath.PathLike | None,
+) -> Result:
+    evaluator = WordsEvaluator(episodes, sets=asked.sets, batch_size=asked.batch_size)
+    said = evaluator.answer(generator)
+    shown = show_words(episodes, said, asked.sets, generator.vqgan, folder) if folder else {}
+    return evaluator.score(said) | shown
 
 
 def _loader(

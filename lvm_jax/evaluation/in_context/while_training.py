@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from lvm_jax.data.in_context.loader import Episode as LoadedEpisode
 from lvm_jax.data.in_context.loader import InContextEvalLoader
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.errors import UserError
@@ -74,11 +75,16 @@ def episodes_of(loader: InContextEvalLoader, limit: int = 0) -> list[Episode]:
     """The episodes of a held-out split, at most `limit` of them; 0: all."""
     found = []
     for drawn in loader.episodes():
-        *examples, query = drawn.pairs
-        found.append(Episode(tuple(examples), query, drawn.query.class_name, drawn.query.key))
+        found.append(_episode(drawn))
         if len(found) == limit:
             break
     return found
+
+
+def _episode(drawn: LoadedEpisode) -> Episode:
+    *examples, query = drawn.pairs
+    rival = _episode(drawn.rival) if drawn.rival else None
+    return Episode(tuple(examples), query, drawn.query.class_name, drawn.query.key, rival)
 
 
 def make_evaluations(

@@ -111,10 +111,12 @@ class DecoderConfig:
       position_offset: rows of the table of learned positions before position 0; 2 in OPT.
       tokens_per_image: codes of an image, for rotary_2d (which needs a square), and place_embeddings; 0 without both.
         They assume sentences of BOS and whole images: position p > 0 is code (p - 1) mod tokens_per_image of its image.
+        In rows of pairs, whose places come again after a whole pair, the tokens of a pair.
       place_embeddings: a learned vector for each place within an image, added to the embeddings: input p gets that of
         the code that it predicts, p mod tokens_per_image.
       look_back: how many tokens before each one its counterpart in the image before stands, the codes of an image in
-        visual sentences. Each embedding then has a part of that token's; see `look_back.LookBack`. 0: none has.
+        visual sentences; from a mask to its picture in rows of pairs. Each embedding then has a part of that token's;
+        see `look_back.LookBack`. 0: none has.
       qk_norm: an RMSNorm of each head's queries and keys before they are rotated, as in Qwen3 (arXiv 2505.09388,
         section 2) and ViT-22B (arXiv 2302.05442, section 2).
       mlps: kinds of MLP of consecutive blocks, a period that repeats up to the last block: ("swiglu",) in all blocks,

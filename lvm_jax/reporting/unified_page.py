@@ -1,0 +1,244 @@
+"""Writes the page of a unified run: what it should reach first, then episodes with answers and truth, then curves."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from lvm_jax import files
+from lvm_jax.errors import UserError
+from lvm_jax.reporting import demands, html, sections
+from lvm_jax.reporting.charts import Chart, Series
+from lvm_jax.reporting.controls import is_flat
+from lvm_jax.reporting.html import Block, Bullets, Drawing, Pairs, Picture, Section, Table, Words
+from lvm_jax.reporting.inputs import (
+    Metrics,
+    column,
+    read_json,
+    read_manifests,
+    read_metrics,
+    read_stages,
+)
+from lvm_jax.reporting.numbers import number
+from lvm_jax.reporting.unified_gates import gates
+
+# Input file -> the script that writes it.
+_WRITERS = {
+    "tokenizer/metrics.jsonl": "experiments/train.py",
+    "unified/metrics.jsonl": "experiments/train.py",
+    "evaluation/pictures/results.json": "experiments/evaluate.py --category=none",
+    "evaluation/words/results.json": "experiments/evaluate.py --category=examples",
+}
+# Evaluation -> what its examples have.
+_ASKED = {
+    "pictures": "examples without a word",
+    "words": "examples with the name of what is meant",
+}
+# What a control puts in the place of what it takes away.
+_CONTROLS = {
+    "no_examples": "no example at all",
+    "other_examples": "an example of another class",
+    "other_object": "an example of another thing in the picture",
+    "shuffled_answers": "another answer in the example",
+    "other_query": "another query",
+    "class_only": "the name of the class alone",
+}
+_BASELINES = ("copy", "nearest", "mean_mask", "frequent")
+_EXPLAINED = (
+    "Each control takes one thing away and scores the answer against the same truth. Where that costs nothing, nobody "
+    "looked at it. 'turned' is the answer to an example of another thing in the picture, scored against that thing."
+)
+_LEAST = 0.02  # of a score: a smaller difference is flat, however small its error
+
+
+@dataclasses.dataclass(frozen=True)
+class UnifiedFiles:
+    """The files of a workdir W.
+
+    Attributes:
+      workdir: W.
+      tokenizer, decoder: the lines of W/tokenizer/metrics.jsonl and W/unified/metrics.jsonl.
+      configs: title -> config.json of a training, if it exists.
+      results: evaluation -> W/evaluation/NAME/results.json.
+      manifests: data set -> its manifest.json below W/pools.
+      stages: see `RunFiles`.
+    """
+
+    workdir: epath.Path
+    tokenizer: Metrics
+    decoder: Metrics
+    configs: Mapping[str, Any]
+    results: Mapping[str, Any]
+    manifests: Mapping[str, Any]
+    stages: Mapping[str, Any]
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Versions and devices of the first evaluation."""
+        return self.results["pictures"]["environment"]
+
+    @classmethod
+    def load(cls, workdir: epath.PathLike) -> "UnifiedFiles":
+        """Reads a workdir.
+
+        Raises:
+          UserError: a file is missing or damaged; the message says which command writes it.
+        """
+        root = epath.Path(workdir)
+        for name, script in _WRITERS.items():
+            if not (root / name).exists():
+                raise UserError(f"{root / name} does not exist: run {script} first")
+        configs = {
+            "tokenizer": root / "tokenizer/config.json",
+            "decoder": root / "unified/config.json",
+        }
+        return cls(
+            workdir=root,
+            tokenizer=read_metrics(root / "tokenizer/metrics.jsonl"),
+            decoder=read_metrics(root / "unified/metrics.jsonl"),
+            configs={name: read_json(path) for name, path in configs.items() if path.exists()},
+            results={name: read_json(root / f"evaluation/{name}/results.json") for name in _ASKED},
+            manifests=read_manifests(root / "pools"),
+            stages=read_stages(root),
+        )
+
+
+def write_unified_report(workdir: epath.PathLike) -> epath.Path:
+    """Writes WORKDIR/report.html, a self-contained page.
+
+    Returns:
+      the path of the page.
+
+    Raises:
+      UserError: a result is missing; the message says which command writes it.
+    """
+    run = UnifiedFiles.load(workdir)
+    blocks = (
+        reached(run),
+        *(episodes(run, name) for name in _ASKED),
+        depends(run),
+        *(scores(run, name) for name in _ASKED),
+        training(run),
+        sections.corpus(run),
+        sections.setup(run),
+    )
+    subtitle = f"Every number and picture comes from the files of the run in {run.workdir}."
+    content = html.page("Answers from examples, in masks and in words", subtitle, blocks)
+    path = run.workdir / "report.html"
+    files.write(path, content)
+    return path
+
+
+def reached(run: UnifiedFiles) -> Section:
+    """What was asked of the decoder, and what it reached; what is missed comes first."""
+    found = gates(run.results["pictures"], run.results["words"])
+    rows = [(demands.VERDICTS[d.met], d.task, d.asked, d.measured) for d in found]
+    return Section(
+        "Does it use its examples?",
+        [
+            Words(demands.headline(found)),
+            Table(("", "task", "asked", "measured"), rows),
+            Words(
+                "One example, greedy answers to held-out queries; ± is one standard error.",
+                soft=True,
+            ),
+        ],
+    )
+
+
+def episodes(run: UnifiedFiles, name: str) -> Section:
+    """A good, a middling and a bad answer to each question."""
+    folder, results = run.workdir / "evaluation" / name / "answers", run.results[name]
+    blocks: list[Block] = []
+    for place in ("best", "median", "worst"):
+        masks = results.get("segmentation", {})
+        if file := masks.get(f"shown/{place}"):
+            iou = number(masks[f"shown/{place}/miou"])
+            blocks.append(Picture(folder / file, f"{place}: IoU {iou}"))
+    for place in ("best", "median", "worst"):
+        words = results.get("captioning", {})
+        if file := words.get(f"shown/{place}"):
+            parts = (f"{part}: {words[f'shown/{place}/{part}']}" for part in _SAID)
+            blocks.append(Picture(folder / file, f"{place} · {' · '.join(parts)}"))
+    if not blocks:
+        blocks = [Words("No answers were drawn.")]
+    return Section(f"Good, middling and bad answers, {_ASKED[name]}", blocks)
+
+
+_SAID = ("examples", "answer", "truth")
+
+
+def depends(run: UnifiedFiles) -> Section:
+    """What the masks depend on, in plain words."""
+    sentences = [
+        f"With {_ASKED[name]}, {sentence}"
+        for name in _ASKED
+        for sentence in control_words(run.results[name].get("segmentation", {}))
+    ]
+    return Section(
+        "What do the masks depend on?",
+        [
+            Bullets(sentences) if sentences else Words("The controls were not measured."),
+            Words(_EXPLAINED, soft=True),
+        ],
+    )
+
+
+def control_words(results: Mapping[str, Any], score: str = "miou") -> list[str]:
+    """A sentence for each control that was measured."""
+    found = []
+    for control, instead in _CONTROLS.items():
+        cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
+        if cost is None or error is None:
+            continue
+        verdict = " (flat)" if is_flat(cost, error, _LEAST) else ""
+        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of IoU{verdict}.")
+    return found
+
+
+def scores(run: UnifiedFiles, name: str) -> Section:
+    """The scores of the decoder, of controls and of baselines, of masks and of words, and losses of the true answer."""
+    results, blocks = run.results[name], []
+    for question in ("segmentation", "captioning"):
+        drawn = results.get(question, {})
+        nats = results.get(f"{question}_controls", {})
+        if drawn:
+            blocks.append(_table(question, drawn, nats))
+    return Section(f"All scores, {_ASKED[name]}", blocks)
+
+
+def _table(question: str, drawn: Mapping[str, Any], nats: Mapping[str, Any]) -> Table:
+    names = ("model", "turned", *_CONTROLS, *_BASELINES)
+    prefix = "model/"
+    kinds = [
+        key.removeprefix(prefix)
+        for key in drawn
+        if key.startswith(prefix) and not key.endswith("_error")
+    ]
+    rows = []
+    for name in names:
+        values = [drawn.get(f"{name}/{kind}") for kind in kinds]
+        loss = nats.get("right/loss" if name == "model" else f"{name}/loss")
+        if any(value is not None for value in (*values, loss)):
+            rows.append((_CONTROLS.get(name, name.replace("_", " ")), *values, loss))
+    header = (f"{question}: {drawn.get('episodes', '?')} queries", *kinds, "nats a token")
+    return Table(header, rows)
+
+
+def training(run: UnifiedFiles) -> Section:
+    """The loss of each question, held-out loss, and the controls while it trained."""
+    charts = []
+    for question in ("segmentation", "captioning"):
+        names = {
+            "training": f"train/loss/{question}",
+            "held-out": f"validation/{question}/loss",
+        }
+        lines = [Series(label, *column(run.decoder, name)) for label, name in names.items()]
+        lines = [line for line in lines if line.x]
+        if lines:
+            chart = Chart("step", "nats a token", lines, size=(4.4, 2.8))
+            charts.append(Drawing(chart.svg(), f"{question}."))
+    return Section(
+        "The training", [Pairs(charts) if charts else None, sections.time_spent(run.decoder)]
+    )
