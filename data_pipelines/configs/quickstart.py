@@ -19,7 +19,6 @@ VIDEOS = {
     "origin": "videos of the pack in data_pipelines/assets",
 }
 RENDERED = {"licence": "Apache-2.0", "origin": "rendered by data_pipelines.embedded_corpus"}
-SAME_SET = r"(\d+)/.*"  # what mosaics with the same tiles have in common in their keys
 SCENE_ROLES = ("segmentation", "depth", "normals", "edges", "boxes", "keypoints")
 
 
@@ -87,7 +86,6 @@ def _entries(root: ml_collections.FieldReference, small: bool) -> dict:
         **RENDERED,
     }
     return {
-        **_mosaics(n_pairs, small),
         "photos": {
             "source": single,
             "composer": {"kind": "single_image", "crop": 0.5},
@@ -118,30 +116,4 @@ def _entries(root: ml_collections.FieldReference, small: bool) -> dict:
             "composer": {"kind": "turntable", "n_views": n_frames},
             "epochs": epochs(2),
         },
-    }
-
-
-def _mosaics(n_pairs: int, small: bool) -> dict:
-    """Mosaics whose tiles stand for a colour that only the pairs tell: of all kinds, and of two."""
-    return {
-        name: {
-            "source": {
-                "kind": "mosaics",
-                "sets": 8 if small else sets,
-                "pictures": n_pairs,
-                "size": 32,
-                "name": name,
-                "seed": seed,
-            },
-            "composer": {
-                "kind": "palette",
-                "class_of": SAME_SET,
-                "n_pairs": n_pairs,
-                "colours": colours,
-            },
-            "together": SAME_SET,
-        }
-        for seed, (name, sets, colours) in enumerate(
-            (("mosaics", 400, 0), ("mosaics_halves", 160, 2))
-        )
     }

@@ -7,6 +7,8 @@ import jax
 import optax
 from flax import nnx
 
+from lvm_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -38,7 +40,16 @@ class OptimizerConfig:
 
 
 def cosine(config: OptimizerConfig) -> optax.Schedule:
-    """The learning rate of each update: linear from 0, then a cosine to the end rate."""
+    """The learning rate of each update: linear from 0, then a cosine to the end rate.
+
+    Raises:
+      UserError: the rate would have to fall before it has risen.
+    """
+    if config.decay_steps <= config.warmup_steps:
+        raise UserError(
+            f"decay_steps is {config.decay_steps}, warmup_steps {config.warmup_steps}: the rate rises, then falls; "
+            "give more decay_steps or fewer warmup_steps"
+        )
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,

@@ -21,7 +21,7 @@ from lvm_jax.training.decoder_optimizer import (
     make_decoder_optimizer,
     warmup_stable_decay,
 )
-from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
+from lvm_jax.training.optimizer import OptimizerConfig, cosine, make_optimizer
 
 MODEL = presets.llama(
     "debug",
@@ -246,3 +246,9 @@ def test_the_schedule_is_the_configured_one(params):
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [(10, 10), (10, 3)])
+def test_a_rate_that_would_fall_before_it_has_risen_is_refused(warmup, decay):
+    with pytest.raises(UserError, match=f"decay_steps is {decay}, warmup_steps {warmup}"):
+        cosine(OptimizerConfig(warmup_steps=warmup, decay_steps=decay))
