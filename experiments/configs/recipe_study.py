@@ -71,12 +71,12 @@ _OTHERS = {
 # ----------------------------------------------------------------------------------------------------- tokenizers
 
 _ENCODER = {"encoder_blocks": 2, "encoder_reach": 2}
+_MOVING = {"loss": {"quantization_weight": 1.0}, "step": {"revive_after": 200}}
 _TOKENIZERS = {
-    # Codes from k-means over patches, which move in training, and a decoder that hides their edges.
+    # Codes stay where k-means over patches has put them: only the decoder learns, and hides their edges.
     "patches": {},
-    # Codes stay where k-means has put them: only the decoder learns.
-    "kmeans": {"loss": {"quantization_weight": 0.0}, "step": {"revive_after": 0}},
-    # The released VQGAN. Its discriminator runs from the first step, or its speed would be measured without it.
+    "moving": _MOVING,
+    # A VQGAN. Its discriminator runs from the first step, or its speed would be measured without it.
     "vqgan": {
         "recipe": "experiments/configs/tokenizer.py:small",
         "train": {"batch_size": 8},
@@ -87,13 +87,21 @@ _TOKENIZERS = {
         "train": {"batch_size": 8},
         "loss": {"discriminator_start": 0, "causal_weight": 0.1},
     },
-    # An encoder that corrects patches, and how many cells away it looks.
-    "encoder_reach_0": {"model": {"encoder_blocks": 2, "encoder_reach": 0}},
-    "encoder_reach_1": {"model": {"encoder_blocks": 2, "encoder_reach": 1}},
-    "encoder_reach_2": {"model": _ENCODER},
+    # An encoder that corrects patches, and how many cells away it looks. Its codes have to move with it.
+    "encoder_reach_0": {**_MOVING, "model": {"encoder_blocks": 2, "encoder_reach": 0}},
+    "encoder_reach_1": {**_MOVING, "model": {"encoder_blocks": 2, "encoder_reach": 1}},
+    "encoder_reach_2": {**_MOVING, "model": _ENCODER},
     # The same, made to be foretold.
-    "causal_light": {"model": _ENCODER, "loss": {"causal_weight": 0.02}},
-    "causal": {"model": _ENCODER, "loss": {"causal_weight": 0.1}},
+    "causal_light": {
+        "model": _ENCODER,
+        "loss": {"quantization_weight": 1.0, "causal_weight": 0.02},
+        "step": {"revive_after": 200},
+    },
+    "causal": {
+        "model": _ENCODER,
+        "loss": {"quantization_weight": 1.0, "causal_weight": 0.1},
+        "step": {"revive_after": 200},
+    },
 }
 
 
