@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lvm_jax.reporting.demands import Demand
+from lvm_jax.reporting.demands import Demand, missed_first
 from lvm_jax.reporting.inputs import Metrics, column
 from lvm_jax.reporting.numbers import number, percent
 from lvm_jax.reporting.vary_inputs import OLD, TINY, TWO, VaryFiles
@@ -37,8 +37,7 @@ def gates(files: VaryFiles) -> list[Demand]:
         ),
         *_beside_the_old(scores[TWO], scores[OLD]),
     ]
-    order = {False: 0, None: 1, True: 2}
-    return sorted(found, key=lambda gate: order[gate.met])  # stable
+    return missed_first(found)
 
 
 def second_epoch(metrics: Metrics, epoch: float) -> Demand:

@@ -7,9 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from lvm_jax import files
 from lvm_jax.errors import UserError
-from lvm_jax.reporting.inputs import Metrics, read_json, read_metrics
+from lvm_jax.reporting.inputs import Metrics, read_json, read_manifests, read_metrics, read_stages
 from lvm_jax.weights.model_folder import read_tensors
 
 # The trainings, and the folders of their models: the new vocabulary, both vocabularies, the old one alone.
@@ -43,7 +42,7 @@ class VaryFiles:
       configs: training -> its config.json.
       evaluated: training -> what W/evaluation/TRAINING holds.
       environment: what the evaluation ran on.
-      manifest: of the shards.
+      manifests: data set -> its manifest.json below W/shards.
       changed: how many tensors of the tower the second stage has changed, and how many there are.
       stages: name of a command -> {"command", "seconds"} from W/stages.json; empty if commands were run by hand.
     """
@@ -53,7 +52,7 @@ class VaryFiles:
     configs: Mapping[str, Any]
     evaluated: Mapping[str, Evaluated]
     environment: Mapping[str, Any]
-    manifest: Mapping[str, Any]
+    manifests: Mapping[str, Any]
     changed: tuple[int, int]
     stages: Mapping[str, Any]
 
@@ -75,7 +74,6 @@ class VaryFiles:
             )
             for name in TRAININGS
         }
-        stages = root / "stages.json"
         return cls(
             workdir=root,
             metrics={
@@ -90,9 +88,9 @@ class VaryFiles:
                 for name, found in results.items()
             },
             environment=results[TWO]["environment"],
-            manifest=_manifest(root / "shards"),
+            manifests=read_manifests(root / "shards"),
             changed=_changed(root / TINY / "model", root / TWO / "model"),
-            stages=read_json(stages) if stages.exists() else {},
+            stages=read_stages(root),
         )
 
     def picture(self, training: str, part: str, number: int) -> epath.Path:
@@ -102,7 +100,7 @@ class VaryFiles:
     @property
     def steps_of_an_epoch(self) -> float:
         """Steps in which the first stage sees as many pictures as the shards hold for training."""
-        records = self.manifest["splits"]["train"]["sentences"]
+        records = sum(found["splits"]["train"]["sentences"] for found in self.manifests.values())
         return records / self.configs[TINY]["train"]["batch_size"]
 
 
@@ -119,13 +117,6 @@ def _evaluated(results: Mapping[str, Any], folder: epath.Path) -> Evaluated:
         for name in scores
     }
     return Evaluated(scores, said)
-
-
-def _manifest(shards: epath.Path) -> Mapping[str, Any]:
-    found = sorted(files.expand(shards / "*/*/manifest.json"))
-    if not found:
-        raise UserError(f"{shards} has no manifest.json: run data_pipelines.build_uvd first")
-    return read_json(found[-1])
 
 
 def _changed(before: epath.Path, after: epath.Path) -> tuple[int, int]:

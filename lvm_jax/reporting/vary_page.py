@@ -8,7 +8,7 @@ from etils import epath
 from lvm_jax import files as whole_files
 from lvm_jax.reporting import html
 from lvm_jax.reporting.charts import Chart, Series
-from lvm_jax.reporting.demands import Demand, headline
+from lvm_jax.reporting.demands import VERDICTS, Demand, headline
 from lvm_jax.reporting.html import (
     Block,
     Bullets,
@@ -40,7 +40,7 @@ _CONTROLS = {
     "no_picture": "none",
 }
 _CER, _FIELDS = "cer", "fields"  # what counts in a set
-_VERDICTS = {True: "met", False: "MISSED", None: "not measured"}
+_VERDICTS = VERDICTS | {False: VERDICTS[False].upper()}
 
 
 def write_vary_report(workdir: epath.PathLike) -> epath.Path:
@@ -228,18 +228,20 @@ def _training(run: VaryFiles) -> Section:
 
 
 def _corpus(run: VaryFiles) -> Section:
-    splits = [
-        (name, found["sentences"], found["shards"])
-        for name, found in run.manifest["splits"].items()
-    ]
-    sources = [
-        (name, found["sentences"], found["licence"], found["origin"])
-        for name, found in sorted(run.manifest["sources"].items())
-    ]
-    blocks = [
-        Table(("split", "records", "shards"), splits),
-        Table(("source", "records", "licence", "origin"), sources),
-    ]
+    blocks = []
+    for manifest in run.manifests.values():
+        splits = [
+            (name, found["sentences"], found["shards"])
+            for name, found in manifest["splits"].items()
+        ]
+        sources = [
+            (name, found["sentences"], found["licence"], found["origin"])
+            for name, found in sorted(manifest["sources"].items())
+        ]
+        blocks += [
+            Table(("split", "records", "shards"), splits),
+            Table(("source", "records", "licence", "origin"), sources),
+        ]
     return Section("The data", blocks)
 
 
