@@ -90,7 +90,7 @@ def test_a_control_changes_one_thing():
     asked = changes.other_query(some)[0]
     assert np.array_equal(asked.query.picture, some[2].query.picture)
     assert np.array_equal(asked.query.answer, some[0].query.answer)
-    assert changes.no_examples(some)[0].examples == ()
+    assert changes.first_examples(some, 0)[0].examples == ()
     named = changes.class_only(some)[2]
     assert (named.examples, named.query.category) == ((), "cat")
 
@@ -103,6 +103,20 @@ def test_controls_that_there_can_be():
     assert set(controls_of([episode(0, 0)], False)) == set()
     words = [episode(0, 0, SAID), episode(1, 0, SAID)]
     assert set(controls_of(words, False)) == {"other_query", "class_only"}
+
+
+def test_controls_count_only_where_they_take_something_away(black_and_white):
+    some = [episode(0, 0), episode(1, 1), episode(2, 2), episode(3, 1), episode(4, 2)]
+    controls = controls_of(some, False)
+    assert controls["no_examples"].to(some) == [False, True, True, True, True]
+    assert controls["examples_1"].to(some) == [False, False, True, False, True]
+    assert [len(e.examples) for e in controls["other_examples"].change(some)] == [0, 1, 2, 1, 2]
+    found = MaskEvaluator(some).run(Knower(None, some))
+    # The one without an example is right under every control that leaves its query, and is not counted.
+    drawn = [e for e in some if e.examples]
+    alone = MaskEvaluator(drawn).run(Knower(None, drawn))
+    for name in ("no_examples/miou", "uses_no_examples/miou", "uses_shuffled_answers/miou_error"):
+        assert found[name] == pytest.approx(alone[name])
 
 
 class Knower:
@@ -186,7 +200,16 @@ def test_examples_of_another_object_turn_the_answer(black_and_white, question):
     cost = found[f"uses_other_object/{score}"]
     assert cost == pytest.approx(1 - found[f"other_object/{score}"])
     assert cost > 0.2
-    assert "other_object" not in controls_of([some[0], episode(9)], False), "not all have a rival"
+    # Episodes without a rival count elsewhere, and not here.
+    lonely = [*some, episode(9, question=question)]
+    known = Knower(None, [*lonely, *(each.rival for each in some)])
+    sets = {"number": frozenset(str(i) for i in range(600))}
+    evaluator = MaskEvaluator(lonely) if question is MASKS else WordsEvaluator(lonely, sets=sets)
+    among = evaluator.run(known)
+    assert among["episodes"] == 5
+    for name in ("other_object", "turned", "uses_other_object"):
+        assert among[f"{name}/{score}"] == pytest.approx(found[f"{name}/{score}"])
+    assert "other_object" not in controls_of([episode(8), episode(9)], False), "none has a rival"
 
 
 def test_words_beside_baselines_and_controls(black_and_white):

@@ -16,6 +16,7 @@ M: episodes, N: codes of a picture, H, W: pixels.
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -31,6 +32,7 @@ from lvm_jax.evaluation.in_context.scores import (
     mask_iou,
     mask_scores,
     summary,
+    where,
     word_scores,
 )
 from lvm_jax.inference.codec import decode_codes, encode_images
@@ -47,6 +49,7 @@ _LEVELS = np.arange(0.05, 1.0, 0.05)  # at which a mean mask is cut
 NO_PIXELS = "not measured: pools keep the codes of masks, not their pixels"
 
 Picture = UInt8[np.ndarray, "H W 3"]
+Truth = TypeVar("Truth")  # a mask or words
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,15 +58,15 @@ class DrawnMasks:
 
     Attributes:
       pictures: "model", control or baseline -> its masks, decoded.
-      controls: which of them are controls.
+      controls: which of them are controls -> the episodes that each says something about.
       truths: the true masks.
-      rivals: those of the rivals, if all episodes have one.
+      rivals: that of each rival; None where there is none.
     """
 
     pictures: Mapping[str, Sequence[Picture]]
-    controls: tuple[str, ...]
+    controls: Mapping[str, Sequence[bool]]
     truths: Sequence[Bool[np.ndarray, "H W"]]
-    rivals: Sequence[Bool[np.ndarray, "H W"]]
+    rivals: Sequence[Bool[np.ndarray, "H W"] | None]
 
     def scores(
         self, name: str, truths: Sequence[Bool[np.ndarray, "H W"]] | None = None
@@ -86,9 +89,9 @@ class SaidWords:
     """
 
     words: Mapping[str, Sequence[Words]]
-    controls: tuple[str, ...]
+    controls: Mapping[str, Sequence[bool]]
     truths: Sequence[Words]
-    rivals: Sequence[Words]
+    rivals: Sequence[Words | None]
     broken: float
 
     def scores(
@@ -144,20 +147,24 @@ class MaskEvaluator:
         truths = self._truths or _masks(vqgan, [e.query for e in self.episodes])
         controls = controls_of(self.episodes, subject.engine.form.category_room > 0)
         drawn = {"model": self.answers(subject, self.episodes)}
-        for name, change in controls.items():
-            drawn[name] = self.answers(subject, change(self.episodes))
+        for name, control in controls.items():
+            drawn[name] = self.answers(subject, control.change(self.episodes))
         drawn |= self._baselines(vqgan)
         if self._truths is not None:
             pictures = np.stack([mask_to_rgb(truth) for truth in truths])
             drawn["ceiling"] = _decoded(vqgan, list(encode_images(vqgan, pictures)))
-        rivals = _masks(vqgan, [e.rival.query for e in self.episodes if e.rival])
-        return DrawnMasks(drawn, tuple(controls), truths, rivals)
+        known = iter(_masks(vqgan, [e.rival.query for e in self.episodes if e.rival]))
+        rivals = [next(known) if e.rival else None for e in self.episodes]
+        told = {name: control.to(self.episodes) for name, control in controls.items()}
+        return DrawnMasks(drawn, told, truths, rivals)
 
     def score(self, drawn: DrawnMasks) -> Result:
         """The scores of all that was drawn."""
         scores = {name: drawn.scores(name) for name in drawn.pictures}
         if "other_object" in drawn.controls:
-            scores["turned"] = drawn.scores("other_object", drawn.rivals)
+            others = _instead(drawn.truths, drawn.rivals)
+            scores["turned"] = drawn.scores("other_object", others)
+        scores = _where_told(scores, drawn.controls)
         missing: Result = {} if self._truths is not None else {"ceiling": NO_PIXELS}
         return {"episodes": len(self.episodes), **summary(scores, drawn.controls), **missing}
 
@@ -222,19 +229,23 @@ class WordsEvaluator:
         parsed = self.answers(subject, self.episodes)
         controls = controls_of(self.episodes, subject.engine.form.category_room > 0)
         said = {"model": [found.words for found in parsed]}
-        for name, change in controls.items():
-            said[name] = [found.words for found in self.answers(subject, change(self.episodes))]
+        for name, control in controls.items():
+            changed = control.change(self.episodes)
+            said[name] = [found.words for found in self.answers(subject, changed)]
         said |= self._baselines(subject.vqgan)
         broken = float(np.mean([found.broken > 0 for found in parsed]))
         truths = [_words(episode.query) for episode in self.episodes]
-        rivals = [_words(episode.rival.query) for episode in self.episodes if episode.rival]
-        return SaidWords(said, tuple(controls), truths, rivals, broken)
+        rivals = [_words(e.rival.query) if e.rival else None for e in self.episodes]
+        told = {name: control.to(self.episodes) for name, control in controls.items()}
+        return SaidWords(said, told, truths, rivals, broken)
 
     def score(self, said: SaidWords) -> Result:
         """The scores of all that was said."""
         scores = {name: said.scores(name, self._sets) for name in said.words}
         if "other_object" in said.controls:
-            scores["turned"] = said.scores("other_object", self._sets, said.rivals)
+            others = _instead(said.truths, said.rivals)
+            scores["turned"] = said.scores("other_object", self._sets, others)
+        scores = _where_told(scores, said.controls)
         found = summary(scores, said.controls)
         return {"episodes": len(self.episodes), "broken": said.broken, **found}
 
@@ -257,6 +268,21 @@ class WordsEvaluator:
             "nearest": [each[number] for each, number in zip(shown, nearest, strict=True)],
             "frequent": [_frequent([w for each in shown for w in each])] * len(shown),
         }
+
+
+def _instead(truths: Sequence[Truth], rivals: Sequence[Truth | None]) -> list[Truth]:
+    """The rivals' truths, and an episode's own where it has none."""
+    return [
+        truth if rival is None else rival for truth, rival in zip(truths, rivals, strict=True)
+    ]
+
+
+def _where_told(
+    scores: Mapping[str, Sequence[Scores]], controls: Mapping[str, Sequence[bool]]
+) -> dict[str, Sequence[Scores]]:
+    """Scores under controls count only for the episodes that they say something about."""
+    of = {**controls, "turned": controls.get("other_object", ())}
+    return {name: where(of[name], each) if name in of else each for name, each in scores.items()}
 
 
 def _decoded(vqgan: VQGAN, codes: Sequence[Int[np.ndarray, " N"] | Words]) -> list[Picture]:

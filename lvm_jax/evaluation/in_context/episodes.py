@@ -50,6 +50,23 @@ class Episode:
 Change = Callable[[Sequence[Episode]], list[Episode]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """What is taken away, and from which episodes.
+
+    Attributes:
+      change: episodes -> the changed ones.
+      applies: whether it says something about an episode: one without examples has none to take away.
+    """
+
+    change: Change
+    applies: Callable[[Episode], bool] = lambda episode: True
+
+    def to(self, episodes: Sequence[Episode]) -> list[bool]:
+        """Which episodes it says something about."""
+        return [self.applies(episode) for episode in episodes]
+
+
 def check_episodes(episodes: Sequence[Episode], question: Question) -> None:
     """Requires episodes of a question, whose queries are not among their examples.
 
@@ -76,7 +93,8 @@ def shuffled_answers(episodes: Sequence[Episode]) -> list[Episode]:
 
     def changed(episode: Episode, other: Episode) -> Episode:
         answers = [pair.answer for pair in episode.examples]
-        answers = answers[1:] + answers[:1] if len(answers) > 1 else [other.examples[0].answer]
+        one = len(answers) == 1
+        answers = [other.examples[0].answer] if one else answers[1:] + answers[:1]
         pairs = zip(episode.examples, answers, strict=True)
         return dataclasses.replace(
             episode,
@@ -88,13 +106,15 @@ def shuffled_answers(episodes: Sequence[Episode]) -> list[Episode]:
 
 def other_examples(episodes: Sequence[Episode]) -> list[Episode]:
     """The examples of an episode of another class."""
-    return _with_another(
-        episodes, lambda episode, other: dataclasses.replace(episode, examples=other.examples)
-    )
+
+    def changed(episode: Episode, other: Episode) -> Episode:
+        return dataclasses.replace(episode, examples=other.examples[: len(episode.examples)])
+
+    return _with_another(episodes, changed)
 
 
 def other_object(episodes: Sequence[Episode]) -> list[Episode]:
-    """The examples of the rival: they mean something else in the same picture."""
+    """The examples of the rival: they mean something else in the same picture. Without a rival nothing changes."""
     return [dataclasses.replace(e, examples=e.rival.examples) if e.rival else e for e in episodes]
 
 
@@ -106,11 +126,6 @@ def other_query(episodes: Sequence[Episode]) -> list[Episode]:
         return dataclasses.replace(episode, query=query)
 
     return _with_another(episodes, changed)
-
-
-def no_examples(episodes: Sequence[Episode]) -> list[Episode]:
-    """The query alone."""
-    return first_examples(episodes, 0)
 
 
 def class_only(episodes: Sequence[Episode]) -> list[Episode]:
@@ -130,40 +145,51 @@ def first_examples(episodes: Sequence[Episode], count: int) -> list[Episode]:
     return [dataclasses.replace(e, examples=e.examples[:count]) for e in episodes]
 
 
-def controls_of(episodes: Sequence[Episode], has_category_room: bool) -> Mapping[str, Change]:
+def controls_of(episodes: Sequence[Episode], has_category_room: bool) -> Mapping[str, Control]:
     """The controls that can be made of some episodes, by name.
 
     Args:
       episodes: of one question.
       has_category_room: whether the rows have room for a class before a pair. Words can always begin with one.
     """
-    fewest = min(len(episode.examples) for episode in episodes)
-    found: dict[str, Change] = {}
+    most = max(len(episode.examples) for episode in episodes)
+    found: dict[str, Control] = {}
     if len(episodes) > 1:
-        found["other_query"] = other_query
-    if fewest and len(episodes) > 1:
-        found |= {"shuffled_answers": shuffled_answers, "other_examples": other_examples}
-    if fewest and all(episode.rival for episode in episodes):
-        found["other_object"] = other_object
-    if fewest:
-        found["no_examples"] = no_examples
-    for count in range(1, fewest):
-        found[f"examples_{count}"] = lambda some, count=count: first_examples(some, count)
+        found["other_query"] = Control(other_query)
+    if most and len(episodes) > 1:
+        found["shuffled_answers"] = Control(shuffled_answers, _has_examples(1))
+        found["other_examples"] = Control(other_examples, _has_examples(1))
+    if any(episode.examples and episode.rival for episode in episodes):
+        has_rival = lambda episode: bool(episode.examples) and episode.rival is not None
+        found["other_object"] = Control(other_object, has_rival)
+    for count in range(most):
+        name = f"examples_{count}" if count else "no_examples"
+        change = lambda some, count=count: first_examples(some, count)
+        found[name] = Control(change, _has_examples(count + 1))
     named = has_category_room or episodes[0].question is Question.CAPTIONING
     if named and all(episode.class_name for episode in episodes):
-        found["class_only"] = class_only
+        found["class_only"] = Control(class_only)
     return found
+
+
+def _has_examples(count: int) -> Callable[[Episode], bool]:
+    return lambda episode: len(episode.examples) >= count
 
 
 def _with_another(
     episodes: Sequence[Episode], changed: Callable[[Episode, Episode], Episode]
 ) -> list[Episode]:
-    """Each episode changed by the next of another class, or by the next one where all are of one."""
+    """Each episode changed by the next one with at least as many examples, of another class if there is one.
+
+    With fewer examples than its own everywhere else it stays as it is.
+    """
     count = len(episodes)
 
-    def another(number: int) -> Episode:
+    def of(number: int) -> Episode:
+        own = episodes[number]
         following = [episodes[(number + step) % count] for step in range(1, count)]
-        classes = [e for e in following if e.class_name != episodes[number].class_name]
-        return (classes or following)[0]
+        as_many = [e for e in following if len(e.examples) >= len(own.examples)]
+        others = [e for e in as_many if e.class_name != own.class_name] or as_many
+        return changed(own, others[0]) if others else own
 
-    return [changed(episode, another(number)) for number, episode in enumerate(episodes)]
+    return [of(number) for number in range(count)]

@@ -16,7 +16,7 @@ from lvm_jax.data.in_context.sequences import Question, Row, SequenceFormat, sta
 from lvm_jax.data.step_loader import slice_of_batch
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.in_context.episodes import Episode, check_episodes, controls_of
-from lvm_jax.evaluation.in_context.scores import Scores, summary
+from lvm_jax.evaluation.in_context.scores import Scores, summary, where
 from lvm_jax.parallel.sharding import BatchPlacement, constrain
 
 Loss = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array]]
@@ -52,8 +52,9 @@ class LossControls:
         controls = controls_of(episodes, form.category_room > 0)
         # Words that begin with their class are no control of the whole answer.
         if not form.category_room:
-            controls = {name: change for name, change in controls.items() if name != "class_only"}
-        changed = {name: change(episodes) for name, change in controls.items()}
+            controls = {name: one for name, one in controls.items() if name != "class_only"}
+        self._told = {name: control.to(episodes) for name, control in controls.items()}
+        changed = {name: control.change(episodes) for name, control in controls.items()}
         self._rows = {
             name: [self._row(episode) for episode in some]
             for name, some in {"right": list(episodes), **changed}.items()
@@ -72,6 +73,7 @@ class LossControls:
     def run(self, subject: Any) -> Result:
         """The losses of parameters on the mesh."""
         scores = {name: self._scores(subject, rows) for name, rows in self._rows.items()}
+        scores |= {name: where(told, scores[name]) for name, told in self._told.items()}
         return summary(scores, [name for name in scores if name != "right"], "right")
 
     def _scores(self, params: Any, rows: Sequence[Row]) -> list[Scores]:

@@ -65,6 +65,14 @@ def word_scores(found: Words, truth: Words, sets: WordSets) -> Scores:
     return scores
 
 
+def where(measured: Sequence[bool], scores: Sequence[Scores]) -> list[Scores]:
+    """The scores of the episodes that were measured, and NaN for the others."""
+    return [
+        one if known else dict.fromkeys(one, math.nan)
+        for known, one in zip(measured, scores, strict=True)
+    ]
+
+
 def summary(
     of: Mapping[str, Sequence[Scores]], controls: Collection[str], reference: str = "model"
 ) -> Result:

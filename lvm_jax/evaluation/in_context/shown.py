@@ -29,7 +29,7 @@ def show_masks(
 ) -> Result:
     """Draws FOLDER/masks-NAME.png of the best, the median and the worst answer: examples, query, answer, truth.
 
-    Where the examples of another object were tried, their answer stands behind.
+    Where there are examples of another object, the answer to them stands behind.
 
     Returns:
       shown/NAME, the file, and shown/NAME/miou, the score.
@@ -44,7 +44,7 @@ def show_masks(
             Group("answer", [drawn.pictures["model"][place]], PREDICTION),
             Group("truth", [mask_to_rgb(drawn.truths[place])], TRUTH),
         ]
-        if "other_object" in drawn.controls:
+        if drawn.rivals[place] is not None:
             turned = drawn.pictures["other_object"][place]
             groups.append(Group("other object's", [turned], PREDICTION))
         file = f"masks-{name}.png"
