@@ -272,9 +272,7 @@ class WordsEvaluator:
 
 def _instead(truths: Sequence[Truth], rivals: Sequence[Truth | None]) -> list[Truth]:
     """The rivals' truths, and an episode's own where it has none."""
-    return [
-        truth if rival is None else rival for truth, rival in zip(truths, rivals, strict=True)
-    ]
+    return [truth if rival is None else rival for truth, rival in zip(truths, rivals, strict=True)]
 
 
 def _where_told(

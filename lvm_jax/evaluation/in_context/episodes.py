@@ -7,6 +7,7 @@ N: codes of a picture.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -160,11 +161,10 @@ def controls_of(episodes: Sequence[Episode], has_category_room: bool) -> Mapping
         found["shuffled_answers"] = Control(shuffled_answers, _has_examples(1))
         found["other_examples"] = Control(other_examples, _has_examples(1))
     if any(episode.examples and episode.rival for episode in episodes):
-        has_rival = lambda episode: bool(episode.examples) and episode.rival is not None
-        found["other_object"] = Control(other_object, has_rival)
+        found["other_object"] = Control(other_object, _has_rival)
     for count in range(most):
         name = f"examples_{count}" if count else "no_examples"
-        change = lambda some, count=count: first_examples(some, count)
+        change = functools.partial(first_examples, count=count)
         found[name] = Control(change, _has_examples(count + 1))
     named = has_category_room or episodes[0].question is Question.CAPTIONING
     if named and all(episode.class_name for episode in episodes):
@@ -174,6 +174,10 @@ def controls_of(episodes: Sequence[Episode], has_category_room: bool) -> Mapping
 
 def _has_examples(count: int) -> Callable[[Episode], bool]:
     return lambda episode: len(episode.examples) >= count
+
+
+def _has_rival(episode: Episode) -> bool:
+    return bool(episode.examples) and episode.rival is not None
 
 
 def _with_another(
