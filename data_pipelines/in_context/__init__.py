@@ -8,6 +8,7 @@ kept from it. PICTURE names the picture as all sources of the same photographs d
 from data_pipelines.in_context.about import About
 from data_pipelines.in_context.coco_captions import CocoCaptions
 from data_pipelines.in_context.coco_objects import CocoObjects
+from data_pipelines.in_context.drawn_crowds import DrawnCrowds
 from data_pipelines.in_context.drawn_objects import DrawnObjects
 from data_pipelines.in_context.keys import NEVER_TRAIN, ONE_PICTURE
 from data_pipelines.in_context.marked_tiles import MarkedTiles
@@ -19,6 +20,7 @@ SOURCES: dict[str, type] = {
     "coco_captions": CocoCaptions,
     "regions": Regions,
     "drawn_objects": DrawnObjects,
+    "drawn_crowds": DrawnCrowds,
     "marked_tiles": MarkedTiles,
 }
 # And its `composer.kind`, beside those of `data_pipelines.sentences`.
@@ -32,6 +34,7 @@ __all__ = [
     "About",
     "CocoCaptions",
     "CocoObjects",
+    "DrawnCrowds",
     "DrawnObjects",
     "MarkedTiles",
     "Regions",

@@ -35,11 +35,11 @@ _QUARTERS = {
     "lower left": (0.25, 0.75),
     "lower right": (0.75, 0.75),
 }
-_DEPTH = 5.0  # of all things: none is in front of another
+DEPTH = 5.0  # of all things: none is in front of another
 GREY = 48  # of the ground in one shade: far from all colours, and from the black and white of masks
-_LIGHT = (0.0, 0.3, 0.954)
-_HAZE = 0.6
-_SHADE = (0.9, 0.9)  # saturation and value where each colour has one shade
+LIGHT = (0.0, 0.3, 0.954)
+HAZE = 0.6
+SHADE = (0.9, 0.9)  # saturation and value where each colour has one shade
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ class DrawnObjects:
             ground[:] = GREY
         elif self.plain_ground:
             ground[:] = ground[0, 0]
-        return Drawing(things, ground, _LIGHT, haze=_HAZE, shadows=not self.one_shade)
+        return Drawing(things, ground, LIGHT, haze=HAZE, shadows=not self.one_shade)
 
     def _thing(self, name: str, quarter: str, rng: np.random.Generator) -> tuple[Thing, str]:
         """A thing of a class, and what is true of it."""
@@ -188,7 +188,7 @@ class DrawnObjects:
         x, y = (float(c + rng.uniform(-1, 1) * (0.24 - radius)) for c in _QUARTERS[quarter])
         hue, saturation, value, turn, stripes = rng.random(5).tolist()
         if self.one_shade:
-            hue = saturation = value = stripes = 0.5  # the middle: HUES with _SHADE
+            hue = saturation = value = stripes = 0.5  # the middle: HUES with SHADE
         thing = Thing(
             kind=said["form"],
             colour=rgb_of(
@@ -198,7 +198,7 @@ class DrawnObjects:
             y=y,
             radius=radius,
             turn=2 * math.pi * turn,
-            depth=_DEPTH,
+            depth=DEPTH,
             stripes=0.35 + 0.2 * stripes if said["texture"] == "striped" else 0.0,
         )
         texture = "striped " if said["texture"] == "striped" else ""
@@ -219,9 +219,9 @@ class DrawnObjects:
 def shade_of(colour: str) -> UInt8[np.ndarray, " 3"]:
     """How a thing of a colour looks in one shade, in the middle of its picture."""
     size = SUPERSAMPLING * _LEAST_SIZE
-    rgb = rgb_of(HUES[colour], *_SHADE)
-    thing = Thing("disc", rgb, x=0.5, y=0.5, radius=0.4, turn=0.0, depth=_DEPTH)
+    rgb = rgb_of(HUES[colour], *SHADE)
+    thing = Thing("disc", rgb, x=0.5, y=0.5, radius=0.4, turn=0.0, depth=DEPTH)
     ground = np.full((size, size, 3), GREY, np.uint8)
-    return draw(Drawing((thing,), ground, _LIGHT, _HAZE, shadows=False), _LEAST_SIZE).image[
+    return draw(Drawing((thing,), ground, LIGHT, HAZE, shadows=False), _LEAST_SIZE).image[
         _LEAST_SIZE // 2, _LEAST_SIZE // 2
     ]
