@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from lvm_jax import cli, files
 from lvm_jax.data.in_context.episodes import BoxMode, RowStyle
-from lvm_jax.data.in_context.format_folder import has_format
+from lvm_jax.data.in_context.format_folder import has_format, read_questions
 from lvm_jax.data.in_context.pool import Side
 from lvm_jax.data.records.manifest import check_compatible
 from lvm_jax.data.sentences.sentence_store import SentenceStore
@@ -221,6 +221,7 @@ def answers_from_examples(model: str, pools: str, shown: epath.Path) -> dict[str
     asked = PoolQuestions(
         pools,
         style,
+        read_questions(model),
         split=_SPLIT.value,
         classes=cast(Side, _CLASSES.value),
         episodes=_EPISODES.value,

@@ -3,10 +3,14 @@ r"""Recipe studies: what is varied, and what it is judged by.
 python experiments/recipe_study.py --config=experiments/configs/recipe_study.py:decoder --workdir=DIR \
     --config.common.data.shards=SHARDS
 
-The argument is what is studied: `decoder` (the quickstart's, on shards of 64 codes an image) or `tokenizer` (64 codes
-of 1,024 for 64 pixels). `decoder,leave_out` also takes each change out of all together, `decoder,answers` scores the
-answers too (name --config.evaluate.tokenizer and .images), `tokenizer,maps` also trains on a folder with annotation
-maps in it (name --config.variants.maps.data.images). `runlocal` shrinks any of them to seconds.
+python experiments/recipe_study.py --config=experiments/configs/recipe_study.py:unified --workdir=DIR \
+    --config.common.data.shards=POOLS --config.common.data.text_tokenizer=WORDS --config.evaluate.tokenizer=TOKENIZER
+
+The argument is what is studied: `decoder` (the quickstart's, on shards of 64 codes an image), `tokenizer` (64 codes of
+1,024 for 64 pixels), or `unified` (the rows of Table 3 in arXiv 2312.02520, on the pools of its quickstart).
+`decoder,leave_out` also takes each change out of all together, `decoder,answers` scores the answers too (name
+--config.evaluate.tokenizer and .images), `tokenizer,maps` also trains on a folder with annotation maps in it (name
+--config.variants.maps.data.images). `runlocal` shrinks any of them to seconds.
 """
 
 from collections.abc import Mapping
@@ -133,7 +137,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.columns = ()
     # Heading -> name with a *: a table with a column for each task.
     config.tables = ()
-    studies = {"decoder": _decoder, "tokenizer": _tokenizer}
+    # Variant -> the share of the items that it reads; those that are not named read all.
+    config.shares = ConfigDict()
+    # (number, limit): from which step on the run's own evaluators show no more than the limit.
+    config.milestones = ()
+    studies = {"decoder": _decoder, "tokenizer": _tokenizer, "unified": _unified}
     if args["study"] not in studies:
         raise UserError(f"there is no study {args['study']!r}: name one of {', '.join(studies)}")
     studies[args["study"]](config, args)
@@ -209,6 +217,52 @@ def _tokenizer(config: Any, args: Mapping[str, Any]) -> None:
     config.tables = (
         ("Ceilings", "ceilings/*"),
         ("The probe's answers, nats a code", "probe/*/code_loss"),
+    )
+
+
+def _unified(config: Any, args: Mapping[str, Any]) -> None:
+    """Table 3 of the paper: all tasks in one decoder, experts, attributes that route, unmixed and balanced batches."""
+    config.items = 3_200  # rows, of which each question gets about half
+    config.items_per_step = ("train.batch_size",)
+    config.follow_steps = ("optimizer.decay_steps", "evaluators.answers")
+    recipe = "experiments/configs/unified.py:quickstart"
+    config.common.update(
+        {
+            "recipe": f"{recipe},experts=dense,mt=False",
+            "train": {"batch_size": 8, "eval_every": 25},
+            "data": {"shards": "", "text_tokenizer": "", "shares": "segmentation=1,captioning=1"},
+            "evaluators": {"controls": 25},
+            "evaluation": {"rows": 64, "episodes": 48},
+        }
+    )
+    config.variants.update(
+        {
+            "all_tasks": {},
+            # Alone, a question gets the tokens that it has in the others.
+            "segmentation": {"data": {"questions": '("segmentation",)', "shares": ""}},
+            "captioning": {"data": {"questions": '("captioning",)', "shares": ""}},
+            "experts": {"recipe": f"{recipe},experts=token,mt=False"},
+            "attributes": {"recipe": f"{recipe},experts=attribute,mt=False"},
+            "balanced": {"recipe": f"{recipe},experts=dense"},
+            "attributes_balanced": {"recipe": recipe},
+        }
+    )
+    config.shares.update({"segmentation": 0.5, "captioning": 0.5})
+    config.base = "all_tasks"
+    asked = {"shards": config.common.data.get_ref("shards"), "tokenizer": "", "classes": "seen"}
+    config.evaluate.update({**asked, "examples": 1, "episodes": 128})
+    plateau = "controls/segmentation/uses_other_examples/loss"
+    config.milestones = ((plateau, -0.02),)
+    config.columns = (
+        ("mIoU", "segmentation/model/miou"),
+        ("mIoU, other examples", "segmentation/other_examples/miou"),
+        ("examples' worth, nats a code", plateau),
+        ("reads its examples from step", f"steps_to/{plateau}"),
+        ("share of seeds that do", f"reached/{plateau}"),
+        ("category", "captioning/model/category"),
+        ("box IoU", "captioning/model/box_iou"),
+        ("CIDEr-D", "captioning/model/cider_d"),
+        ("CIDEr-D, other query", "captioning/other_query/cider_d"),
     )
 
 

@@ -67,7 +67,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if size != "published":
         _quickstart(config)
     if size in ("quickstart", "small"):
-        config.optimizer.kind = "muon"  # of both questions together, whatever mt says
+        config.optimizer.kind = "muon"
     if size == "small":
         _small(config)
     if args["runlocal"]:
@@ -238,10 +238,11 @@ def _train(config: Any) -> None:
 
 
 def _optimizer(config: Any, mt: bool) -> None:
-    """AdamW; with one question a batch on task-balanced gradients (arXiv 2211.09808)."""
+    """AdamW; with one question a batch, on task-balanced gradients (arXiv 2211.09808)."""
     config.optimizer = ConfigDict()
-    # AdamW on gradients of norm 1 over shares; "adamw", or "muon" for the matrices of blocks.
-    config.optimizer.kind = "task_balanced" if mt else "adamw"
+    config.optimizer.kind = "adamw"  # or "muon" for the matrices of blocks
+    # Gradients of each question have norm 1 and enter both alike, however often it is asked.
+    config.optimizer.balance = mt
     config.optimizer.weights = ()  # norms of the questions' gradients, in their order; (): 1 each
     config.optimizer.learning_rate = 1e-4  # at the end of the warm-up
     config.optimizer.end_learning_rate = 1e-6  # from decay_steps on

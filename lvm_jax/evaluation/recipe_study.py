@@ -41,6 +41,9 @@ class Study:
       evaluate: its other flags; empty: it does not run, and the training's own evaluators tell.
       columns: (heading, name of a number); a * in the name stands for any task, and means the mean over all of them.
       tables: (heading, name with a *): a table with a column for each task.
+      shares: variant -> share of `items` that it reads, such as 0.5 for one task of two; others read all.
+      milestones: (name of a number, limit): `steps_to/NAME` is the first step at which it is at most the limit, and
+        `reached/NAME` whether there is one, 1 or 0.
     """
 
     seeds: tuple[int, ...]
@@ -57,6 +60,8 @@ class Study:
     evaluate: dict[str, Any]
     columns: tuple[tuple[str, str], ...]
     tables: tuple[tuple[str, str], ...]
+    shares: dict[str, float] = dataclasses.field(default_factory=dict)
+    milestones: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.base not in self.variants or not self.seeds:
@@ -70,6 +75,8 @@ class Study:
             raise UserError(
                 f"config.common.recipe is missing, and {without[0]!r} has none of its own"
             )
+        if unknown := sorted(set(self.shares) - set(self.variants)):
+            raise UserError(f"config.shares has {unknown[0]!r}, which is no variant")
         if self.items < 1 or self.seconds <= 0 or self.speed_steps < 3:
             raise UserError(
                 f"config has items={self.items}, seconds={self.seconds}, speed_steps={self.speed_steps}: items at "
@@ -189,12 +196,13 @@ def _steps(study: Study, variant: str, workdir: Path) -> int:
     if study.equal == "time":
         return max(1, round(study.seconds / _seconds_a_step(run_folder(workdir, _speed(variant)))))
     per_step = study.per_step(variant)
-    if study.items % per_step:
+    items = round(study.items * study.shares.get(variant, 1))
+    if items % per_step:
         raise UserError(
-            f"config.items is {study.items}, and a step of {variant!r} has {per_step}: it must divide them; the next "
-            f"that it does is {-(-study.items // per_step) * per_step}"
+            f"config.items gives {variant!r} {items}, and a step of it has {per_step}: it must divide them; the next "
+            f"that it does is {-(-items // per_step) * per_step}"
         )
-    return study.items // per_step
+    return items // per_step
 
 
 def _speed(variant: str) -> str:
@@ -227,6 +235,7 @@ def _record(study: Study, run: Run, workdir: Path) -> dict[str, Any]:
     if seconds is None or not (folder / "model" / "config.json").exists():
         raise UserError(f"{folder} has no finished training: run experiments/recipe_study.py again")
     numbers, kept = _numbers(folder, evaluated=bool(study.evaluate)), {}
+    numbers |= _milestones(study, folder)
     for _, name in study.columns:
         values = [numbers[found] for found in _matching(name, numbers).values()]
         if values:
@@ -255,6 +264,19 @@ def _numbers(folder: Path, *, evaluated: bool) -> Numbers:
         if isinstance(values, Mapping):
             found |= {f"{name}/{key}": value for key, value in values.items()}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _milestones(study: Study, folder: Path) -> Numbers:
+    """When the run's own evaluators first showed the limits."""
+    found: Numbers = {}
+    lines = list(read_jsonl(folder / "metrics.jsonl")) if study.milestones else []
+    for name, limit in study.milestones:
+        names = (name, f"{_EVALUATED}{name}")
+        steps = [line["step"] for line in lines for n in names if line.get(n, math.inf) <= limit]
+        found[f"reached/{name}"] = float(bool(steps))
+        if steps:
+            found[f"steps_to/{name}"] = float(min(steps))
+    return found
 
 
 def _matching(pattern: str, names: Iterable[str]) -> dict[str, str]:

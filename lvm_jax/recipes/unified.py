@@ -35,7 +35,11 @@ from lvm_jax.training.decoder_optimizer import (
     make_scheduled_adamw,
 )
 from lvm_jax.training.loop import Evaluation, Every, TrainConfig
-from lvm_jax.training.task_balance import TaskBalance, make_task_balanced_optimizer
+from lvm_jax.training.task_balance import (
+    TaskBalance,
+    make_task_balanced_muon,
+    make_task_balanced_optimizer,
+)
 from lvm_jax.vocabulary import Vocabulary
 
 Asked = Literal["segmentation", "captioning"]
@@ -103,11 +107,13 @@ class UnifiedOptimizerConfig(ScheduledConfig):
     """Which optimizer, and whether gradients of the questions are balanced.
 
     Attributes:
-      kind: "task_balanced", AdamW on balanced gradients; "adamw"; or "muon" for the matrices of blocks.
-      weights: of the questions with "task_balanced", the norms of their gradients; (): 1 each.
+      kind: "adamw" for all parameters; "muon" for the matrices of blocks, and AdamW for the rest.
+      balance: gradients are those of one question each and enter both alike.
+      weights: of the questions with `balance`, the norms of their gradients; (): 1 each.
     """
 
-    kind: Literal["task_balanced", "adamw", "muon"] = "task_balanced"
+    kind: Literal["adamw", "muon"] = "adamw"
+    balance: bool = True
     weights: tuple[float, ...] = ()
 
 
@@ -182,10 +188,12 @@ def _task(config: Experiment, form: SequenceFormat, shares: Sequence[float]) -> 
 
 def _optimizer(config: Experiment, shares: Sequence[float]) -> optax.GradientTransformation:
     settings = config.optimizer
-    if settings.kind == "task_balanced":
-        balance = _balance(config, shares)
-        return make_task_balanced_optimizer(settings, balance, learning_rate(settings))
-    return make_muon(settings) if settings.kind == "muon" else make_scheduled_adamw(settings)
+    if not settings.balance:
+        return make_muon(settings) if settings.kind == "muon" else make_scheduled_adamw(settings)
+    balance = _balance(config, shares)
+    if settings.kind == "muon":
+        return make_task_balanced_muon(settings, balance)
+    return make_task_balanced_optimizer(settings, balance, learning_rate(settings))
 
 
 def _balance(config: Experiment, shares: Sequence[float]) -> TaskBalance:
@@ -231,10 +239,10 @@ def check(config: Experiment, form: SequenceFormat) -> None:
             f"config.model.{name} is {vars(model)[name]} and the vocabulary makes it {id}: give the sizes of the "
             "vocabulary in the argument, as in unified.py:quickstart,text=512,image=256,bins=65, which sets both"
         )
-    if config.optimizer.kind == "task_balanced" and not config.data.one_question:
+    if config.optimizer.balance and not config.data.one_question:
         raise UserError(
-            "config.optimizer.kind is 'task_balanced' and config.data.one_question is False: gradients are balanced "
-            "between batches of one question each; set kind=adamw, or one_question=True"
+            "config.optimizer.balance is True and config.data.one_question False: gradients are balanced between "
+            "batches of one question each; set balance=False, or one_question=True"
         )
     if "moe" in model.mlps and model.moe.dispatch == "spans":
         _check_spans(config, form)
@@ -279,7 +287,7 @@ def prepare(config: Experiment, workdir: epath.Path) -> Run:
         # Inference then refuses a tokenizer with other codes.
         model.tokenizer_fingerprint = fingerprint
         model.save_pretrained(folder)
-        save_format(folder, form, text)
+        save_format(folder, form, text, data.asked())
         print(f"the decoder is in {folder}")
 
     _say_what_is_read(batches)

@@ -104,7 +104,7 @@ def make_scheduled_adamw(config: ScheduledConfig) -> optax.GradientTransformatio
 def make_muon(config: ScheduledConfig) -> optax.GradientTransformation:
     """Clip by global norm, then Muon for the matrices of blocks and AdamW for the rest."""
     rate = learning_rate(config)
-    return clipped(config, _split(muon(config, rate), adamw(config, rate)))
+    return clipped(config, split(muon(config, rate), adamw(config, rate)))
 
 
 def learning_rate(config: ScheduledConfig) -> optax.Schedule:
@@ -146,7 +146,7 @@ def muon(config: ScheduledConfig, rate: optax.Schedule) -> optax.GradientTransfo
     )
 
 
-def _split(
+def split(
     of_blocks: optax.GradientTransformation, of_the_rest: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
     """One optimizer for the matrices of blocks, another for all other parameters.
@@ -185,7 +185,7 @@ def _split(
 
 def _dimension_numbers(matrix: nnx.Variable) -> optax.contrib.MuonDimensionNumbers:
     sides = _sides(matrix)
-    assert sides is not None  # `_split` chose matrices
+    assert sides is not None  # `split` chose matrices
     return optax.contrib.MuonDimensionNumbers(*sides)
 
 

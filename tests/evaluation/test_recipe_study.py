@@ -166,6 +166,25 @@ def test_means_errors_and_differences_are_over_seeds(tmp_path):
     assert plain["numbers"]["controls/*/uses_query"]["mean"] == pytest.approx(0.75)
 
 
+def test_a_variant_may_read_a_share_and_milestones_say_when(tmp_path):
+    study = dataclasses.replace(
+        STUDY,
+        shares={"muon": 0.5},
+        milestones=(("next_token/loss", 8.5), ("train/loss", 1.0)),
+        columns=(("steps", "steps_to/next_token/loss"), ("never", "reached/train/loss")),
+    )
+    runs = study_runs(study, tmp_path)
+    assert {run.variant: run.steps for run in runs} == {"plain": 16, "muon": 8, "rows": 8}
+    write_runs(tmp_path)
+    _, muon, _ = collect(study, runs, tmp_path)["variants"]
+    assert muon["items"] == 2048
+    # Not at step 1, where the loss was 9.
+    assert muon["numbers"]["steps_to/next_token/loss"] == {"mean": 16.0, "error": 0.0}
+    assert muon["numbers"]["reached/train/loss"]["mean"] == 0
+    with pytest.raises(UserError, match="'other', which is no variant"):
+        dataclasses.replace(STUDY, shares={"other": 0.5})
+
+
 def test_one_seed_has_no_error_and_an_unfinished_run_is_named(tmp_path):
     runs = write_runs(tmp_path)[:3]
     found = collect(STUDY, runs, tmp_path)

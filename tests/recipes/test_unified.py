@@ -11,7 +11,12 @@ import pytest
 from etils import epath
 from test_recipes import experiment
 
-from lvm_jax.data.in_context.format_folder import FORMAT_FILE, has_format, read_format
+from lvm_jax.data.in_context.format_folder import (
+    FORMAT_FILE,
+    has_format,
+    read_format,
+    read_questions,
+)
 from lvm_jax.data.in_context.sequences import Question
 from lvm_jax.errors import UserError
 from lvm_jax.inference.in_context import InContextEngine, InContextPrompt
@@ -92,6 +97,11 @@ def test_from_pools_to_answers_with_a_stop_between(pools, tmp_path):
     masks = InContextEngine(model, form).masks([prompt])
     assert masks.shape == (1, 1, PER_IMAGE)
     assert 0 <= masks.min() <= masks.max() < CODES
+    assert read_questions(folder) == (Question.SEGMENTATION, Question.CAPTIONING)
+    fields = json.loads((folder / FORMAT_FILE).read_text())
+    (folder / FORMAT_FILE).write_text(json.dumps(fields | {"questions": ["depth"]}))
+    with pytest.raises(UserError, match="the list questions of some of segmentation, captioning"):
+        read_questions(folder)
     (folder / FORMAT_FILE).write_text("{}")
     with pytest.raises(UserError, match=r"in_context.json must hold the whole numbers bins"):
         read_format(folder)
@@ -114,7 +124,7 @@ def with_spans(spans):
     ("config", "message"),
     [
         (changed("vocabulary", bins=0), r"vocab_size is \d+ and the vocabulary makes it"),
-        (changed("data", one_question=False), r"'task_balanced' and config.data.one_question is"),
+        (changed("data", one_question=False), r"balance is True and config.data.one_question False"),
         (changed("optimizer", weights=(1.0,)), r"weights has 1 numbers for the questions segm"),
         (changed("optimizer", clip_norm=0.5), r"clip_norm=0.5 with gradients of norm 1.0"),
         (with_spans((3, 4)), r"moe.spans is \(3, 4\) and pairs have \(25, 26\)"),

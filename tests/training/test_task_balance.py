@@ -11,10 +11,13 @@ import pytest
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.tasks.decoder import DecoderTask
+from lvm_jax.training.decoder_optimizer import ScheduledConfig
 from lvm_jax.training.optimizer import OptimizerConfig
 from lvm_jax.training.task_balance import (
     TaskBalance,
+    make_task_balanced_muon,
     make_task_balanced_optimizer,
+    normalize_gradients,
     scale_by_task_balance,
 )
 
@@ -32,7 +35,8 @@ def norm(grads):
 
 def test_the_formula():
     balance = TaskBalance((3.0, 1.0), weights=(1.0, 2.0))
-    tx = scale_by_task_balance(balance, b1=0.8, b2=0.9, eps=1e-3)
+    adam = scale_by_task_balance(balance, b1=0.8, b2=0.9, eps=1e-3)
+    tx = optax.chain(normalize_gradients(balance), adam)
     state = tx.init(PARAMS)
     m = {k: np.zeros(v.shape) for k, v in PARAMS.items()}
     v = {k: np.zeros(x.shape) for k, x in PARAMS.items()}
@@ -70,18 +74,20 @@ def test_the_expected_increment_does_not_depend_on_the_shares():
     grads = gradients(3)
     expected = {k: sum(g[k] / norm(g) for g in grads) for k in PARAMS}
     for shares in ((1.0, 1.0, 1.0), (0.7, 0.2, 0.1)):
-        tx = scale_by_task_balance(TaskBalance(shares), b1=0.9)
+        balance = TaskBalance(shares)
+        tx = optax.chain(normalize_gradients(balance), scale_by_task_balance(balance, b1=0.9))
         total = {k: np.zeros(v.shape) for k, v in PARAMS.items()}
         for task, (share, grad) in enumerate(zip(shares, grads)):
             _, state = tx.update(grad, tx.init(PARAMS), task_id=jnp.int32(task))
             for name in total:
-                total[name] += share / sum(shares) * state.mu[name] / 0.1
+                total[name] += share / sum(shares) * state[1].mu[name] / 0.1
         for name in total:
             np.testing.assert_allclose(total[name], expected[name], rtol=1e-5)
 
 
 def test_a_gradient_of_zero_moves_nothing():
-    tx = scale_by_task_balance(TaskBalance((1.0,)))
+    balance = TaskBalance((1.0,))
+    tx = optax.chain(normalize_gradients(balance), scale_by_task_balance(balance))
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS), task_id=0)
     assert all((u == 0).all() for u in updates.values())
 
@@ -102,8 +108,41 @@ def test_a_decoder_hands_over_the_task_of_its_batch():
     for number in (0, 1):
         ids = jnp.full((2,), number, jnp.int32)
         new, _ = jax.jit(task.step)(state, batch | {"task_id": ids}, jax.random.key(2))
-        moved.append(new["opt"][0].mu["head"][...])
+        moved.append(new["opt"][1][0].mu["head"][...])
     np.testing.assert_allclose(moved[1], 9 * moved[0], rtol=1e-4)
+
+
+def test_muon_takes_as_much_of_each_task_as_of_another():
+    """Whatever the scale of a task's loss, and however often it is drawn."""
+    config = presets.llama(
+        "debug", vocab_size=140, hidden_size=8, intermediate_size=12, num_hidden_layers=1
+    )
+    settings = ScheduledConfig(learning_rate=0.1, warmup_steps=0, decay_steps=10)
+    params = DecoderTask(config, optax.identity(), seq_len=6).init(jax.random.key(0))["params"]
+    keys = iter(jax.random.split(jax.random.key(1), 2 * len(jax.tree.leaves(params))))
+    one, two = (
+        jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params) for _ in range(2)
+    )
+
+    def moved(scale, shares):
+        """After a step of each task."""
+        tx = make_task_balanced_muon(settings, TaskBalance(shares))
+        state = tx.init(params)
+        for task, grads in enumerate((one, jax.tree.map(lambda x: scale * x, two))):
+            updates, state = tx.update(grads, state, params, task_id=jnp.int32(task))
+        return updates
+
+    for other in (moved(1e3, (1.0, 1.0)), moved(1.0, (2.0, 2.0))):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6),
+            moved(1.0, (1.0, 1.0)),
+            other,
+        )
+    # A rarer task enters as much more.
+    momentum = jax.tree.leaves(moved(1.0, (0.9, 0.1)))
+    assert not np.allclose(momentum[-1], jax.tree.leaves(moved(1.0, (0.5, 0.5)))[-1], rtol=1e-2)
+    with pytest.raises(UserError, match=r"clip_norm=0.5 with gradients of norm 1.0"):
+        make_task_balanced_muon(dataclasses.replace(settings, clip_norm=0.5), TaskBalance((1.0,)))
 
 
 def test_shares_by_the_root_of_sizes():
