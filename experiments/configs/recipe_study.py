@@ -146,7 +146,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise UserError(f"there is no study {args['study']!r}: name one of {', '.join(studies)}")
     studies[args["study"]](config, args)
     if args["runlocal"]:
-        _runlocal(config)
+        _runlocal(config, args["study"])
     return config
 
 
@@ -226,6 +226,7 @@ def _unified(config: Any, args: Mapping[str, Any]) -> None:
     config.items_per_step = ("train.batch_size",)
     config.follow_steps = ("optimizer.decay_steps", "evaluators.answers")
     recipe = "experiments/configs/unified.py:quickstart"
+    balanced = {"optimizer": {"balance": True}}
     config.common.update(
         {
             "recipe": f"{recipe},experts=dense,mt=False",
@@ -243,8 +244,8 @@ def _unified(config: Any, args: Mapping[str, Any]) -> None:
             "captioning": {"data": {"questions": '("captioning",)', "shares": ""}},
             "experts": {"recipe": f"{recipe},experts=token,mt=False"},
             "attributes": {"recipe": f"{recipe},experts=attribute,mt=False"},
-            "balanced": {"recipe": f"{recipe},experts=dense"},
-            "attributes_balanced": {"recipe": recipe},
+            "balanced": {"recipe": f"{recipe},experts=dense", **balanced},
+            "attributes_balanced": {"recipe": recipe, **balanced},
         }
     )
     config.shares.update({"segmentation": 0.5, "captioning": 0.5})
@@ -276,21 +277,27 @@ def _merged(*changes: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _runlocal(config: Any) -> None:
+def _runlocal(config: Any, study: str) -> None:
     """Shows that it runs, and learns nothing: two variants, one seed, four steps."""
     config.seeds = (0,)
     config.speed_steps = 3
     config.seconds = 0.5
-    kept = (config.base, "together" if config.exported == "model" else "causal")
-    config.variants = ConfigDict({name: config.variants[name] for name in kept})
+    other = {"decoder": "together", "tokenizer": "causal", "unified": "balanced"}[study]
+    config.variants = ConfigDict({name: config.variants[name] for name in (config.base, other)})
+    config.shares = ConfigDict()
     config.common.recipe = f"{config.common.recipe},runlocal"
     config.common.train.update({"batch_size": 2, "log_every": 1})
-    if config.exported == "model":
-        config.items = 4 * 2 * config.common.data.seq_len
+    config.items = 4 * 2
+    if study == "decoder":
+        config.items *= config.common.data.seq_len
         config.common.optimizer.warmup_steps = 0
         config.common.evaluation.update({"max_sentences": 48, "control_sentences": 4})
-    else:
-        config.items = 4 * 2
+    elif study == "tokenizer":
         config.common.generator = ConfigDict({"warmup_steps": 0})
         config.common.critic = ConfigDict({"warmup_steps": 0})
         config.evaluate.update({"probe_steps": 2, "max_images": 8})
+    else:
+        config.common.train.eval_every = config.common.evaluators.controls = 2
+        config.common.evaluation.update({"rows": 8, "episodes": 4})
+        config.evaluate.episodes = 4
+        config.variants.balanced.recipe += ",runlocal"

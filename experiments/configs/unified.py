@@ -67,7 +67,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if size != "published":
         _quickstart(config)
     if size in ("quickstart", "small"):
-        config.optimizer.kind = "muon"
+        # Of both questions together, whatever mt says.
+        config.optimizer.update({"kind": "muon", "balance": False})
     if size == "small":
         _small(config)
     if args["runlocal"]:

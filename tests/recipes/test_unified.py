@@ -132,7 +132,7 @@ def with_spans(spans):
             dataclasses.replace(
                 configured(),
                 data=changed("data", one_question=False).data,
-                optimizer=changed("optimizer", kind="adamw").optimizer,
+                optimizer=changed("optimizer", balance=False).optimizer,
             ),
             r"'spans' and config.data.one_question is False: spans need batches whose rows are al",
         ),

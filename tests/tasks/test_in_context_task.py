@@ -70,7 +70,7 @@ def test_the_optimizer_learns_what_the_batch_asks():
     rows, moments = batch(0), []
     for question in range(2):
         new, _ = step(state, rows | {"question": np.int32(question)}, jax.random.key(2))
-        moments.append(new["opt"][0].mu["embedding"][...])
+        moments.append(new["opt"][1][0].mu["embedding"][...])
     np.testing.assert_allclose(moments[1], 9 * moments[0], rtol=1e-4, atol=1e-9)
 
 
