@@ -80,7 +80,9 @@ def test_the_examples_are_swapped_for_those_of_the_other_thing_and_for_none(tab)
     assert all(isinstance(answer.words, Words) for answer in swapped)
     for some in range(1, 4):  # the answers come one by one
         shown = dataclasses.replace(desk, swapped=swapped[:some])
-        assert tab.answers(shown).count("<figure") == some
+        html = tab.answers(shown)
+        assert html.count("<figure") == some
+        assert (f"truth about {other}" in html) == (some > 1)
     # A prompt of the user's has no rival: the examples are those of another episode's class.
     own = tab.click(desk, {"do": "remove", "index": 0})
     ((what, changed),) = tab._others(own)

@@ -12,6 +12,7 @@ from lvm_jax.demo.lvm.models import Found, find_models
 from lvm_jax.demo.lvm.studio import MAX_CANDIDATES, Example, Reply, Studio, moved, removed
 from lvm_jax.demo.tab import Action, Control, Progress, Slider, Upload, Whole
 from lvm_jax.errors import UserError
+from lvm_jax.inference.defaults import Defaults
 from lvm_jax.inference.sampling import Sampling
 
 _DRAWING = "Drawing. The first time with as many images takes a few seconds longer."
@@ -53,8 +54,12 @@ class LvmTab:
         self._examples = [studio.example(*each) for each in zip(found.cases, found.others)]
         self._drawing = found.drawing
         self.examples = view.examples_row(self._examples)
-        self.label = (("Model", found.model_words), ("Data", found.data_words))
-        self.actions = (
+        self.controls = _controls(found.drawing, len(studio.colours_K3))
+        self.label: Sequence[tuple[str, str]] = (
+            ("Model", found.model_words),
+            ("Data", found.data_words),
+        )
+        self.actions: Sequence[Action] = (
             Action("ask", "Next image", self._answer, _DRAWING),
             Action("swap", "Swap the query", self._swap, _DRAWING),
         )
@@ -64,18 +69,6 @@ class LvmTab:
         """The tab of a release or a run; None if there is neither; errors as in `find_models`."""
         found = find_models(release, workdirs)
         return None if found is None else cls(found)
-
-    @property
-    def controls(self) -> Sequence[Control]:
-        """How answers are drawn."""
-        drawing = self._drawing
-        return (
-            Slider("Candidates", 1, MAX_CANDIDATES, min(drawing.candidates, MAX_CANDIDATES)),
-            Slider("Temperature", 0, 2, drawing.temperature, step=0.05),
-            Slider("Top-k (0 all)", 0, len(self.studio.colours_K3), drawing.top_k),
-            Slider("Top-p", 0.05, 1, drawing.top_p, step=0.05),
-            Whole("Seed", 0),
-        )
 
     def start_from(self, desk: Desk, index: int) -> Desk:
         """The example's prompt."""
@@ -146,3 +139,14 @@ class LvmTab:
         sampling = self._sampling(temperature, top_k, top_p)
         replies = self.studio.swapped(desk.example, int(candidates), sampling, int(seed or 0))
         yield Progress(dataclasses.replace(desk, replies=replies))
+
+
+def _controls(drawing: Defaults, codes: int) -> Sequence[Control]:
+    """How answers are drawn, in the order of the arguments of the actions."""
+    return (
+        Slider("Candidates", 1, MAX_CANDIDATES, min(drawing.candidates, MAX_CANDIDATES)),
+        Slider("Temperature", 0, 2, drawing.temperature, step=0.05),
+        Slider("Top-k (0 all)", 0, codes, drawing.top_k),
+        Slider("Top-p", 0.05, 1, drawing.top_p, step=0.05),
+        Whole("Seed", 0),
+    )

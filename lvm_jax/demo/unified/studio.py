@@ -243,7 +243,7 @@ def agreement(answer: Answer, truth: Item | Words) -> str:
         facts = [f"category {_right(said.category == truth.category)}"] if truth.category else []
         facts.append(f"caption {_right(said.caption == truth.caption)}")
         facts += [f"box IoU {boxes_iou(said.boxes, truth.boxes):.2f}"] if truth.boxes else []
-        return ", ".join(facts)
+        return f"{', '.join(facts)} against the truth"
     assert answer.drawn is not None
     return f"IoU {mask_iou(mask_in(answer.drawn), mask_in(truth)):.2f} with the truth"
 

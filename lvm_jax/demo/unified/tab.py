@@ -7,7 +7,7 @@ from typing import Any, get_args
 from etils import epath
 
 from lvm_jax.data.in_context.pool_record import box_problem
-from lvm_jax.demo.drops import picture_of
+from lvm_jax.demo.drops import Dropped, picture_of
 from lvm_jax.demo.tab import Action, Control, Progress, Upload
 from lvm_jax.demo.unified import view
 from lvm_jax.demo.unified.models import MAX_EXAMPLES, Found, find_model
@@ -66,8 +66,8 @@ class UnifiedTab:
         self._examples = [self.studio.example(episode) for episode in found.episodes]
         self.examples = view.examples_row(self._examples)
         data = [("Data", found.data_words)] if found.data_words else []
-        self.label = (("Model", found.model_words), *data)
-        self.actions = (
+        self.label: Sequence[tuple[str, str]] = (("Model", found.model_words), *data)
+        self.actions: Sequence[Action] = (
             Action("answer", "Answer", self._answer, _ANSWERING),
             Action("swap-examples", "Swap the examples", self._swap, _ANSWERING),
         )
@@ -102,7 +102,7 @@ class UnifiedTab:
             mask = self.studio.mask_of(picture)
         return _changed(desk, shots=_replaced(prompt, dropped.index, mask=mask))
 
-    def _with_examples(self, desk: Desk, files: Sequence[Any]) -> Desk:
+    def _with_examples(self, desk: Desk, files: Sequence[Dropped]) -> Desk:
         shots = desk.prompt.shots
         room = self.studio.most_examples - len(shots)
         if len(files) > room:

@@ -82,10 +82,9 @@ def swapped(answers: Sequence[Answer], query: Item, example: Example | None) -> 
     if not answers:
         return ""
     own, *others = answers
-    truths = [example.truth if example else None] * len(answers)
+    figures = [_figure(each, query, example.truth if example else None) for each in answers]
     if example and example.rival is not None and others:
-        truths[1] = example.rival
-    figures = [_figure(*each) for each in zip(answers, [query] * len(answers), truths)]
+        figures[1] = _figure(others[0], query, example.rival, f" about {example.other}")
     return render(
         "answered.html",
         title="The same query, other examples",
@@ -95,10 +94,12 @@ def swapped(answers: Sequence[Answer], query: Item, example: Example | None) -> 
     )
 
 
-def _figure(found: Answer, query: Item, truth: Item | Words | None) -> dict[str, Any]:
+def _figure(
+    found: Answer, query: Item, truth: Item | Words | None, about: str = ""
+) -> dict[str, Any]:
     facts = [f"{found.seconds:.1f} s"]
     if truth is not None:
-        facts.insert(0, agreement(found, truth))
+        facts.insert(0, agreement(found, truth) + about)
     if found.broken:
         facts.append(f"{found.broken} ids could not be read")
     if found.drawn is not None:

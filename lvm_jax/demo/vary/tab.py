@@ -74,9 +74,14 @@ class VaryTab:
             + ("" if studio.asks else "This model was trained without questions: it has only one.")
         )
         self.examples = view.examples_row(self._examples)
+        self.controls: Sequence[Control] = (
+            Slider("Most tokens", 1, studio.context, min(LONGEST, studio.context)),
+            Slider("Beams", 1, MAX_BEAMS, 1),
+            Slider("N-gram block", 0, MAX_NGRAM, 0),
+        )
         data = [("Data", found.data_words)] if found.data_words else []
-        self.label = (("Model", found.model_words), *data)
-        self.actions = (
+        self.label: Sequence[tuple[str, str]] = (("Model", found.model_words), *data)
+        self.actions: Sequence[Action] = (
             Action("read", "Read", self._read, _READING),
             Action("swap-picture", "Swap the picture", self._swap, _READING),
         )
@@ -86,16 +91,6 @@ class VaryTab:
         """The tab of a run; None if there is none; errors as in `find_model`."""
         found = find_model(workdirs)
         return None if found is None else cls(found)
-
-    @property
-    def controls(self) -> Sequence[Control]:
-        """How answers are written."""
-        context = self.studio.context
-        return (
-            Slider("Most tokens", 1, context, min(LONGEST, context)),
-            Slider("Beams", 1, MAX_BEAMS, 1),
-            Slider("N-gram block", 0, MAX_NGRAM, 0),
-        )
 
     def start_from(self, desk: Desk, index: int) -> Desk:
         """The example's page and its question."""
