@@ -13,7 +13,7 @@ EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
 
 help:
 	@echo "make quickstart   pixels -> tokens -> a small LVM -> answers and $(WORKDIR)/report.html (about 8 minutes on 2 cores, installation included)"
-	@echo "make demo         a local page to ask a trained model with your own pictures"
+	@echo "make demo         a local page to ask trained models with your own pictures"
 	@echo "make test         the tests that take minutes in all"
 	@echo "make test-slow    the ones that make test leaves out"
 	@echo "make lint         ruff, pyright and the licences of all packages"
@@ -24,7 +24,7 @@ quickstart: $(VENV)/.installed-$(EXTRA)
 	$(BIN)/python experiments/quickstart.py --system=$(SYSTEM) --workdir=$(WORKDIR)
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/python experiments/demo.py --workdir=$(WORKDIR)
+	$(BIN)/python experiments/demo.py$(if $(filter-out file,$(origin WORKDIR)), --workdir=$(WORKDIR))
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore=tests/devices8

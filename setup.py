@@ -69,7 +69,7 @@ setup(
         "perceptual": PERCEPTUAL,
         "report": REPORT,
         "quantization": QUANTIZATION,
-        "demo": DEMO,
+        "demo": DEMO + TEXT + PDF,
         "docs": DOCS,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
         "quickstart-vary": PIPELINES + TEXT + TEXT_METRICS + REPORT,

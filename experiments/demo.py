@@ -1,10 +1,10 @@
-r"""A local page to play with a trained model: drop images into a strip, ask for the next one, continue from an answer.
+r"""A local page to ask trained models with your own pictures, with a tab for each system that has a model here.
 
-  make demo                                           # release/ if it exists, else runs/quickstart
-  python experiments/demo.py --workdir=runs/quickstart
+  make demo                                           # release/ if it exists, and the workdirs of all quickstarts
+  python experiments/demo.py --workdir=runs/a,runs/b
   python experiments/demo.py --release=FOLDER         # packed by experiments/release.py
 
-It listens on this machine only; stop it with Ctrl-C. docs/prompting.md lists what it refuses.
+It listens on this machine only; stop it with Ctrl-C. docs/release.md lists what it refuses.
 """
 
 import sys
@@ -12,13 +12,16 @@ import sys
 from absl import flags
 
 from lvm_jax import cli
-from lvm_jax.demo.models import find_models
+from lvm_jax.demo.found import find_tabs
 from lvm_jax.demo.refusals import LOOPBACK
-from lvm_jax.demo.studio import Studio
 from lvm_jax.errors import UserError
 from lvm_jax.parallel import runtime
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "folder of a finished run")
+_WORKDIR = flags.DEFINE_list(
+    "workdir",
+    ["runs/quickstart", "runs/quickstart_vary", "runs/quickstart_unified"],
+    "folders of finished runs; the first that holds a system's model counts",
+)
 _RELEASE = flags.DEFINE_string("release", "release", "a release; used if it exists")
 _HOST = flags.DEFINE_string("host", LOOPBACK[0], "address to listen on")
 _PORT = flags.DEFINE_integer("port", 0, "port; 0 takes a free one from 7860 on", 0, 65535)
@@ -33,13 +36,10 @@ def main() -> None:
             f"Gradio cannot be imported ({error}): pip install 'lvm_jax[demo]'"
         ) from error
     runtime.initialize()
-    found = find_models(_RELEASE.value, _WORKDIR.value)
-    studio = Studio(found.vqgan, found.model)
-    examples = [studio.example(case, other) for case, other in zip(found.cases, found.others)]
+    tabs, missing = find_tabs(_RELEASE.value, _WORKDIR.value)
     if _HOST.value not in LOOPBACK:
         print(f"warning: everyone who can reach {_HOST.value} can use this page", file=sys.stderr)
-    page = build(studio, examples, found.drawing, found.model_words, found.data_words)
-    launch(page, _HOST.value, _PORT.value)
+    launch(build(tabs, missing), _HOST.value, _PORT.value)
 
 
 if __name__ == "__main__":

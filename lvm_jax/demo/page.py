@@ -1,9 +1,6 @@
 """The page itself, in Gradio, and what its events call. Pictures travel inside messages, never as files."""
 
-import base64
-import binascii
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,180 +10,135 @@ from gradio.themes import Base
 from starlette.middleware import Middleware
 
 from lvm_jax.demo import view
+from lvm_jax.demo.drops import dropped_files
 from lvm_jax.demo.refusals import LOOPBACK, MAX_FILES_BYTES, Guard
-from lvm_jax.demo.studio import MAX_CANDIDATES, Example, Reply, Strip, Studio, moved, removed
-from lvm_jax.errors import UserError
-from lvm_jax.inference.defaults import Defaults
-from lvm_jax.inference.sampling import Sampling
+from lvm_jax.demo.tab import Action, Control, Slider, Tab, Upload, Whole
+from lvm_jax.errors import BadData, UserError
 
 _HERE = Path(__file__).parent
 _SECONDS_KEPT = 3600  # how long the server keeps the state of a page left open
 _SESSIONS = 8
 _QUEUE = 16
-_CLICKED = """
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
-  if (button) trigger("click", { index: Number(button.dataset.index) });
-});
-"""
-_BUSY = view.notice(
-    "Drawing. The first time with as many images takes a few seconds longer.", "busy"
-)
+# One model computes at a time, whichever tab asks.
+_SETTINGS: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Desk:
-    """The state of one open page.
-
-    Attributes:
-      strip: the prompt.
-      candidates: the latest answers.
-      example: the example that the strip is, as long as it is unchanged.
-      replies: the latest answers to the example's own query and to another one.
-    """
-
-    strip: Strip = ()
-    candidates: Strip = ()
-    example: Example | None = None
-    replies: tuple[Reply, Reply] | None = None
-
-
-def build(
-    studio: Studio, examples: Sequence[Example], drawing: Defaults, model: str, data: str
-) -> gr.Blocks:
+def build(tabs: Sequence[Tab], missing: Sequence[tuple[str, str]]) -> gr.Blocks:
     """Builds the page.
 
     Args:
-      studio: answers the prompts.
-      examples: prompts to start from.
-      drawing: how answers are drawn at first.
-      model, data: text of the label.
+      tabs: at least one.
+      missing: name and words about each system that has none.
     """
-
-    def act(function: Callable[..., Desk]) -> Callable[..., tuple[Desk, str, str, str, str]]:
-        """Makes a handler that redraws the page; a UserError becomes a notice and leaves the desk as it was."""
-
-        def handler(desk: Desk, *values: Any) -> tuple[Desk, str, str, str, str]:
-            message = ""
-            try:
-                desk = function(desk, *values)
-            except UserError as error:
-                message = str(error)
-            return desk, view.notice(message), *drawn(desk)
-
-        return handler
-
-    def drawn(desk: Desk) -> tuple[str, str, str]:
-        truth = desk.example.truth if desk.example else ()
-        candidates = view.candidates_row(desk.candidates, truth)
-        return view.strip_table(desk.strip, studio), candidates, view.swapped_rows(desk.replies)
-
-    def upload(desk: Desk, event: Mapping[str, Any]) -> Desk:
-        if "refused" in event:
-            raise UserError(
-                f"{event['refused'] / 2**20:.0f} MB at once: at most {MAX_FILES_BYTES >> 20} MB; drop fewer or smaller "
-                "pictures"
-            )
-        room = studio.max_prompt - len(desk.strip)
-        files = event["files"]
-        if len(files) > room:
-            raise UserError(f"{len(files)} pictures: there is room for {room}; drop fewer")
-        items = studio.tokenise([(file["name"], _from_base64(file["content"])) for file in files])
-        return Desk(studio.add(desk.strip, items))
-
-    def change(desk: Desk, event: Mapping[str, Any]) -> Desk:
-        if event["do"] == "clear":
-            return Desk()
-        index = int(event["index"])
-        if event["do"] == "remove":
-            return Desk(removed(desk.strip, index))
-        return Desk(moved(desk.strip, index, {"left": -1, "right": 1}[event["do"]]))
-
-    def start_from(desk: Desk, event: Mapping[str, Any]) -> Desk:
-        example = examples[int(event["index"])]
-        return Desk(example.strip, example=example)
-
-    def append(desk: Desk, event: Mapping[str, Any]) -> Desk:
-        item = desk.candidates[int(event["index"])]
-        return Desk(studio.add(desk.strip, (item,)))
-
-    def answer(
-        desk: Desk,
-        candidates: float,
-        temperature: float,
-        top_k: float,
-        top_p: float,
-        seed: float | None,
-    ) -> Desk:
-        sampling = Sampling(temperature, int(top_k), top_p, drawing.min_p)
-        made = studio.next_images(desk.strip, int(candidates), sampling, int(seed or 0))
-        return dataclasses.replace(desk, candidates=made)
-
-    def swap(
-        desk: Desk,
-        candidates: float,
-        temperature: float,
-        top_k: float,
-        top_p: float,
-        seed: float | None,
-    ) -> Desk:
-        if desk.example is None:
-            raise UserError(
-                "the prompt is no example: start from one of (image, answer) pairs, whose query can be swapped"
-            )
-        sampling = Sampling(temperature, int(top_k), top_p, drawing.min_p)
-        replies = studio.swapped(desk.example, int(candidates), sampling, int(seed or 0))
-        return dataclasses.replace(desk, replies=replies)
-
     with gr.Blocks(
         title="Visual prompts", analytics_enabled=False, delete_cache=(600, 600)
     ) as page:
-        desk = gr.State(Desk(), time_to_live=_SECONDS_KEPT)
         gr.HTML(view.heading(), apply_default_css=False)
-        shelf = gr.HTML(
-            view.examples_row(examples),
-            js_on_load=_CLICKED,
-            apply_default_css=False,
-            visible=bool(examples),
-        )
-        script = (_HERE / "page.js").read_text().replace("MAX_REQUEST_FILES", str(MAX_FILES_BYTES))
-        strip = gr.HTML(
-            view.strip_table((), studio),
-            js_on_load=script,
-            apply_default_css=False,
-            elem_id="prompt",
-        )
-        message = gr.HTML("", apply_default_css=False, elem_id="message")
-        with gr.Row(elem_id="controls"):
-            values = _sampling(studio, drawing)
-        with gr.Row(elem_id="buttons"):
-            ask = gr.Button("Next image", variant="primary", elem_id="ask")
-            ask_both = gr.Button("Swap the query", elem_id="swap")
-        answers = gr.HTML("", js_on_load=_CLICKED, apply_default_css=False, elem_id="answers")
-        swapped = gr.HTML("", apply_default_css=False, elem_id="swapped")
-
-        gr.HTML(view.label(model, data), apply_default_css=False)
-
-        outputs = [desk, message, strip, answers, swapped]
-        settings: dict[str, Any] = {
-            "show_progress": "hidden",
-            "api_visibility": "private",
-            "concurrency_id": "model",
-            "concurrency_limit": 1,
-        }
-        # Gradio finds the argument for the event's data by its annotation, so the handlers need one of that type.
-        for listen, function in (
-            (strip.upload, upload),
-            (strip.click, change),
-            (shelf.click, start_from),
-            (answers.click, append),
-        ):
-            listen(_with_event(act(function)), [desk], outputs, **settings)
-        busy = ask.click(lambda: ("", _BUSY), None, [message, answers], **settings)
-        busy.then(act(answer), [desk, *values], outputs, **settings)
-        busy = ask_both.click(lambda: ("", _BUSY), None, [message, swapped], **settings)
-        busy.then(act(swap), [desk, *values], outputs, **settings)
+        if len(tabs) == 1:
+            _add(tabs[0])
+        else:
+            with gr.Tabs():
+                for tab in tabs:
+                    with gr.Tab(tab.title):
+                        _add(tab)
+        gr.HTML(view.label(missing), apply_default_css=False, visible=bool(missing))
     return page
+
+
+def _add(tab: Tab) -> None:
+    """The elements of a tab, and what their events call."""
+    script = (_HERE / "page.js").read_text().replace("MAX_REQUEST_FILES", str(MAX_FILES_BYTES))
+
+    def html(value: str, part: str, **options: Any) -> gr.HTML:
+        return gr.HTML(
+            value, js_on_load=script, apply_default_css=False, elem_classes=[part], **options
+        )
+
+    desk = gr.State(tab.empty, time_to_live=_SECONDS_KEPT)
+    gr.HTML(view.purpose(tab.purpose), apply_default_css=False)
+    shelf = html(tab.examples, "shelf", visible=bool(tab.examples))
+    prompt = html(tab.prompt(tab.empty), "prompt")
+    with gr.Row(elem_classes=["controls"], visible=bool(tab.controls)):
+        values = [_component(control) for control in tab.controls]
+    with gr.Row(elem_classes=["buttons"]):
+        buttons = [
+            gr.Button(
+                action.label, variant="secondary" if number else "primary", elem_id=action.name
+            )
+            for number, action in enumerate(tab.actions)
+        ]
+    message = html("", "message")
+    answers = html(tab.answers(tab.empty), "answers")
+    gr.HTML(view.label(tab.label), apply_default_css=False)
+
+    drawn = [desk, message, prompt, answers]
+    for listen, function in (
+        (prompt.upload, lambda state, event: tab.upload(state, _upload(event))),
+        (prompt.click, tab.click),
+        (answers.click, tab.click),
+        (shelf.click, lambda state, event: tab.start_from(state, int(event["index"]))),
+    ):
+        listen(_with_event(_drawing(tab, function)), [desk], drawn, **_SETTINGS)
+    # What is typed is not drawn again, nor is the prompt while a model computes: the user may be typing.
+    prompt.input(_with_event(_tried(tab.click)), [desk], [desk, message], **_SETTINGS)
+    for button, action in zip(buttons, tab.actions, strict=True):
+        busy = view.notice(action.busy, "busy")
+        shown = button.click(lambda busy=busy: busy, None, message, **_SETTINGS)
+        outputs = [desk, message, answers]
+        shown.then(_stepwise(tab, action), [desk, *values], outputs, **_SETTINGS)
+
+
+def _tried(function: Callable[..., Any]) -> Callable[..., tuple[Any, str]]:
+    """A handler that gives the next state; a mistake becomes a notice and leaves the state as it was."""
+
+    def handle(desk: Any, *given: Any) -> tuple[Any, str]:
+        try:
+            return function(desk, *given), ""
+        except (UserError, BadData) as error:
+            return desk, view.notice(str(error))
+
+    return handle
+
+
+def _drawing(tab: Tab, function: Callable[..., Any]) -> Callable[..., tuple[Any, str, str, str]]:
+    """The same, and what the state looks like."""
+
+    def handle(desk: Any, *given: Any) -> tuple[Any, str, str, str]:
+        desk, message = _tried(function)(desk, *given)
+        return desk, message, tab.prompt(desk), tab.answers(desk)
+
+    return handle
+
+
+def _stepwise(tab: Tab, action: Action) -> Callable[..., Iterator[tuple[Any, str, str]]]:
+    """A handler that shows the answers of every state on the way of an action."""
+
+    def handle(desk: Any, *values: Any) -> Iterator[tuple[Any, str, str]]:
+        try:
+            for progress in action.run(desk, *values):
+                desk = progress.desk
+                yield desk, view.notice(progress.busy, "busy"), tab.answers(desk)
+        except (UserError, BadData) as error:
+            yield desk, view.notice(str(error)), tab.answers(desk)
+
+    return handle
+
+
+def _upload(event: Mapping[str, Any]) -> Upload:
+    return Upload(event["place"], int(event["index"]), dropped_files(event))
+
+
+def _component(control: Control) -> Component:
+    match control:
+        case Slider(label, low, high, value, step):
+            return gr.Slider(low, high, value, step=step, label=label)
+        case Whole(label, value):
+            return gr.Number(value, label=label, precision=0, minimum=0)
 
 
 def launch(page: gr.Blocks, host: str, port: int) -> None:
@@ -232,30 +184,10 @@ def launch(page: gr.Blocks, host: str, port: int) -> None:
 
 
 def _with_event(handler: Callable[..., Any]) -> Callable[..., Any]:
-    def handle(desk: Desk, event: gr.EventData) -> Any:
+    def handle(desk: Any, event: gr.EventData) -> Any:
         return handler(desk, event._data)
 
     return handle
-
-
-def _from_base64(content: str) -> bytes:
-    try:
-        return base64.b64decode(content, validate=True)
-    except binascii.Error as error:
-        raise UserError("a picture arrived damaged: drop it again") from error
-
-
-def _sampling(studio: Studio, drawing: Defaults) -> list[Component]:
-    """The controls, in the order of the arguments of `answer` and `swap`."""
-    codes = len(studio.colours_K3)
-    candidates = min(drawing.candidates, MAX_CANDIDATES)
-    return [
-        gr.Slider(1, MAX_CANDIDATES, candidates, step=1, label="Candidates"),
-        gr.Slider(0, 2, drawing.temperature, step=0.05, label="Temperature"),
-        gr.Slider(0, codes, drawing.top_k, step=1, label="Top-k (0 all)"),
-        gr.Slider(0.05, 1, drawing.top_p, step=0.05, label="Top-p"),
-        gr.Number(0, label="Seed", precision=0, minimum=0),
-    ]
 
 
 def _theme() -> Base:

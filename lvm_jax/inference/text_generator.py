@@ -198,14 +198,14 @@ class TextGenerator:
         self._generator = _GENERATORS.of(model, build, key=(model.decoder.config, cache_dtype))
         self._stop = Stop((tokenizer.ids["eos"],), tokenizer.ids["pad"])
 
-    def check(self, asked: Asked) -> None:
-        """Requires a question that the context has room for, with an answer of at least one token.
+    def room(self, asked: Asked) -> int:
+        """Tokens of the longest answer that the context has room for, at least one.
 
         Raises:
           UnknownCharacters: the tokenizer has no token for a character.
           BadConversation: it is too long, or the template cannot show it.
         """
-        self._row(asked)
+        return self.context - len(self._row(asked).tokens)
 
     def __call__(self, asked: Sequence[Asked], writing: Writing = Writing()) -> list[Written]:
         """Answers questions as one batch, of any lengths and numbers of pictures.
@@ -214,7 +214,7 @@ class TextGenerator:
 
         Raises:
           UserError: no question, or no room for `max_new` tokens behind the longest.
-          UnknownCharacters, BadConversation: see `check`.
+          UnknownCharacters, BadConversation: see `room`.
         """
         if not asked:
             raise UserError("0 questions to answer: give at least 1")

@@ -19,31 +19,43 @@ EXTENSION = ".pdf"
 
 
 class BadPdf(BadData, ValueError):
-    """A PDF file that cannot be read; the message names it and says why."""
+    """A PDF file that cannot be read; `path` names it, `why` says the reason."""
+
+    def __init__(self, path: str, why: str):
+        super().__init__(f"{path} {why}")
+        self.path = path
+        self.why = why
 
 
-def count_pages(path: epath.PathLike, *, most: int) -> int:
+def count_pages(source: epath.PathLike | bytes, *, most: int | None = None) -> int:
     """How many pages a file has, without rendering any.
+
+    Args:
+      source: a path, or the content of a file.
+      most: a file with more pages is refused; None: none is.
 
     Raises:
       BadPdf: encrypted, damaged, without pages, or of more than `most` pages.
     """
-    with _opened(path) as document:
+    with _opened(source) as document:
         count = len(document)
     if not count:
-        raise BadPdf(f"{path} has 0 pages: the file is cut or damaged; make it again")
-    if count > most:
+        raise BadPdf(_name(source), "has 0 pages: the file is cut or damaged; make it again")
+    if most is not None and count > most:
         raise BadPdf(
-            f"{path} has {count} pages, at most {most} are read: raise --max_pages, or split the file"
+            _name(source),
+            f"has {count} pages, at most {most} are read: raise --max_pages, or split the file",
         )
     return count
 
 
-def render_page(path: epath.PathLike, number: int, side: int) -> UInt8[np.ndarray, "H W 3"]:
+def render_page(
+    source: epath.PathLike | bytes, number: int, side: int
+) -> UInt8[np.ndarray, "H W 3"]:
     """A page as RGB, whatever its size on paper.
 
     Args:
-      path: the file.
+      source: a path, or the content of a file.
       number: of the page, from 0.
       side: pixels of the longer side.
 
@@ -51,7 +63,7 @@ def render_page(path: epath.PathLike, number: int, side: int) -> UInt8[np.ndarra
       BadPdf: see `count_pages`.
       BadImage: the page is damaged.
     """
-    with _opened(path) as document:
+    with _opened(source) as document:
         try:
             page = document[number]
             scale = side / max(*page.get_size(), 1)
@@ -59,31 +71,39 @@ def render_page(path: epath.PathLike, number: int, side: int) -> UInt8[np.ndarra
         # PDFium gives up in many ways on a damaged page: no list of them would be whole.
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
-            raise BadImage(f"{path} page {number + 1}", f"cannot be rendered ({why})") from error
+            raise BadImage(
+                f"{_name(source)} page {number + 1}", f"cannot be rendered ({why})"
+            ) from error
     return np.asarray(picture)
 
 
 @contextlib.contextmanager
-def _opened(path: epath.PathLike) -> Iterator[Any]:
+def _opened(source: epath.PathLike | bytes) -> Iterator[Any]:
+    name = _name(source)
     try:
         import pypdfium2
         import pypdfium2.raw
     except ImportError as error:
         raise UserError(
-            f"{path} is read by the package pypdfium2: pip install 'lvm_jax[pdf]'"
+            f"{name} is read by the package pypdfium2: pip install 'lvm_jax[pdf]'"
         ) from error
-    # A local file is mapped, so that a page of a large one costs little.
-    source = str(path) if files.is_local(path) else epath.Path(path).read_bytes()
+    if not isinstance(source, bytes):
+        # A local file is mapped, so that a page of a large one costs little.
+        source = str(source) if files.is_local(source) else epath.Path(source).read_bytes()
     try:
         document = pypdfium2.PdfDocument(source)
     except FileNotFoundError as error:
-        raise BadPdf(f"{path} does not exist: check the path") from error
+        raise BadPdf(name, "does not exist: check the path") from error
     except pypdfium2.PdfiumError as error:
         if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD:
-            raise BadPdf(f"{path} is encrypted: save a copy without a password") from error
+            raise BadPdf(name, "is encrypted: save a copy without a password") from error
         why = "cut or damaged, or no PDF"
-        raise BadPdf(f"{path} cannot be read ({why}): make it again") from error
+        raise BadPdf(name, f"cannot be read ({why}): make it again") from error
     try:
         yield document
     finally:
         document.close()
+
+
+def _name(source: epath.PathLike | bytes) -> str:
+    return "<bytes>" if isinstance(source, bytes) else str(source)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lvm_jax.demo.drops import Dropped
 from lvm_jax.demo.refusals import MAX_FILES_BYTES
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def test_a_port_that_is_taken_is_one_line(workdir, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def server(workdir, tmp_path_factory):
+def server(workdir, vary_run, unified_run, tmp_path_factory):
     """The address of a running page, and the folder in which Gradio would keep files."""
     pytest.importorskip("gradio", reason="the extra `demo` is not installed")
     with socket.socket() as free:
@@ -86,7 +87,7 @@ def server(workdir, tmp_path_factory):
         port = free.getsockname()[1]
     files = tmp_path_factory.mktemp("gradio")
     process = start(
-        f"--workdir={workdir}",
+        f"--workdir={workdir},{vary_run},{unified_run}",
         f"--release={workdir}/none",
         f"--port={port}",
         GRADIO_TEMP_DIR=str(files),
@@ -164,7 +165,7 @@ def fetched(url: str) -> bytes:
 def test_from_pictures_to_a_continued_strip(page, picture, studio):
     drop(page, ("a.png", picture(0)), ("b.png", picture(1)))
     shown = columns(page, 2)
-    (a,) = studio.tokenise([("a.png", picture(0))])
+    (a,) = studio.coder.of_files([Dropped("a.png", picture(0))])
     seen, codes = (
         pixels(shown.nth(0).locator("img").nth(1)),
         pixels(shown.nth(0).locator("img").nth(2)),
@@ -254,6 +255,72 @@ def test_every_mistake_is_one_line_in_the_page(page, picture, bomb, tmp_path):
     assert page.locator("[role=alert]").count() == 0
 
 
+def open_tab(page, title: str, shows: str) -> None:
+    page.get_by_role("tab", name=title).click()
+    page.wait_for_selector(f"{shows}:visible")
+
+
+def says(page, pattern: str) -> None:
+    page.wait_for_function(
+        "(p) => [...document.querySelectorAll('.error')].some((e) => new RegExp(p).test(e.innerText))",
+        arg=pattern,
+    )
+
+
+@pytest.mark.slow
+def test_a_page_is_read_and_its_picture_swapped(page, picture):
+    open_tab(page, "Read a page", ".sheets")
+    page.click(".example:visible >> nth=1")
+    page.wait_for_selector(".sheets figure")
+    assert page.locator(".chip[aria-pressed=true]").inner_text() == "Describe it."
+    page.click("#read")
+    page.wait_for_selector(".reading .true")
+    page.click("[data-copies]")
+    assert page.locator("[data-copies]").inner_text() == "Copied"
+    page.click("#swap-picture")
+    page.wait_for_selector(".columns figure >> nth=2")
+    page.fill(".question input", "Qué?")
+    page.click("#read")
+    says(page, "no token for")
+    name = "<img src=x onerror=alert(1)>.pdf"
+    bad = {"name": name, "mimeType": "application/pdf", "buffer": b"%PDF-1.4 cut"}
+    page.set_input_files(".sheets .drop input", [bad])
+    says(page, "alert\\(1\\)>.pdf: cannot be read")
+
+
+@pytest.mark.slow
+def test_an_example_is_painted_and_the_query_answered(page, picture):
+    open_tab(page, "From examples", ".episode")
+    file = {"name": "a.png", "mimeType": "image/png", "buffer": picture(0)}
+    page.set_input_files("[data-place=example]", [file])
+    page.set_input_files("[data-place=query]", [file])
+    page.wait_for_selector(".episode figure.query")
+    page.click("#answer")
+    says(page, "example 1 has no mask")
+    for tool in range(2):  # brush, rectangle
+        page.click(f"[data-focus=tool{tool}]")
+        page.wait_for_selector(f"[data-focus=tool{tool}][aria-pressed=true]")
+        box = page.locator("canvas").bounding_box()
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 90, box["y"] + 80)
+        page.mouse.up()
+        page.wait_for_selector("[data-do=clear-mask]")
+        if not tool:
+            page.click("[data-do=clear-mask]")
+            page.wait_for_selector("[data-place=mask]", state="attached")
+    page.click("#answer")
+    page.wait_for_selector(".columns .pair img >> nth=1")
+    page.click("#swap-examples")
+    page.wait_for_function(
+        "document.querySelector('.verdict')?.innerText.includes('without examples')"
+    )
+    page.click("[data-focus=question1]")
+    page.fill("[data-do=caption]", "a disc")
+    page.click("#answer")
+    page.wait_for_selector(".columns pre")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_narrow_screen(server, browser, scheme):
@@ -263,6 +330,14 @@ def test_it_fits_a_narrow_screen(server, browser, scheme):
     tab.click(".example >> nth=1")
     columns(tab, 2)
     assert tab.evaluate("document.documentElement.scrollWidth") == 400
+    for title, shows in (("Read a page", ".sheets"), ("From examples", ".episode")):
+        # Where a tab does not fit, Gradio puts it behind a menu: open it while there is room.
+        tab.set_viewport_size({"width": 1200, "height": 800})
+        open_tab(tab, title, shows)
+        tab.set_viewport_size({"width": 400, "height": 800})
+        tab.click(".example:visible >> nth=0")
+        tab.wait_for_selector(f"{shows} figure")
+        assert tab.evaluate("document.documentElement.scrollWidth") == 400
     paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", paper)[:3])) < 60) == (scheme == "dark")
     context.close()

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lvm_jax.demo.models import find_models
+from lvm_jax.demo.found import find_tabs
+from lvm_jax.demo.lvm.models import find_models
 from lvm_jax.errors import UserError
 from lvm_jax.inference.defaults import Defaults
 from lvm_jax.models import VQGAN, Llama, presets
@@ -175,7 +176,7 @@ def test_the_card_is_written_from_the_run(packed):
 
 def test_its_prompts_and_models_are_found(packed, finished):
     output, _ = packed
-    found = find_models(output, "nowhere")
+    found = find_models(output, [])
     (case,) = found.cases
     assert case.kind == "analogy"
     assert [len(case.prompt_PN), len(case.truth_IN)] == [3, 1]
@@ -184,7 +185,7 @@ def test_its_prompts_and_models_are_found(packed, finished):
         == VQGAN.from_pretrained(finished / "tokenizer/model").fingerprint()
     )
     assert "made up (CC0-1.0)" in found.data_words
-    run = find_models("nowhere", finished)
+    run = find_models("nowhere", ["nowhere", finished])
     assert run.model_words.startswith(str(finished))
     # Pairs lend each other their queries; clips have none.
     assert [case.source for case in run.cases] == ["pairs", "clips", "pairs", "clips"]
@@ -205,7 +206,7 @@ def test_it_is_checked(packed, tmp_path):
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(UserError, match=r"model.safetensors is missing or differs from SHA256SUMS"):
-        find_models(copy, "nowhere")
+        find_models(copy, [])
 
 
 def test_the_archive_depends_on_the_files_alone(packed, tmp_path):
@@ -231,7 +232,7 @@ def test_what_is_refused(packed, finished, tmp_path, monkeypatch):
         packing.pack(finished, tmp_path / "new", **types)
     assert not release_folder.exists(tmp_path / "new")
     with pytest.raises(UserError, match=r"no trained model in .*: run `make quickstart` first"):
-        find_models(tmp_path / "new", tmp_path)
+        find_tabs(tmp_path / "new", [tmp_path])
 
 
 def test_the_quickstart_asks_the_released_models_too(packed, tmp_path):

@@ -5,9 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lvm_jax.demo import studio as studio_module
-from lvm_jax.demo import view
-from lvm_jax.demo.studio import Item, Reply, code_colours, how_much_changed, moved, removed
+from lvm_jax.demo.codes import Item
+from lvm_jax.demo.drops import MAX_BYTES, Dropped
+from lvm_jax.demo.lvm import studio as studio_module
+from lvm_jax.demo.lvm import view
+from lvm_jax.demo.lvm.studio import Reply, code_colours, how_much_changed, moved, removed
+from lvm_jax.demo.view import notice
 from lvm_jax.errors import UserError
 from lvm_jax.inference import Sampling, VisualPrompt, encode_prompt
 from lvm_jax.inference.cases import Case
@@ -18,7 +21,7 @@ from lvm_jax.pictures.pixels import to_uint8
 
 @pytest.fixture(scope="module")
 def strip(studio, picture):
-    return studio.tokenise([(f"{i}.png", picture(i)) for i in range(3)])
+    return studio.coder.of_files([Dropped(f"{i}.png", picture(i)) for i in range(3)])
 
 
 def test_pictures_become_the_codes_of_a_prompt(studio, strip, vqgan, picture, tmp_path):
@@ -61,13 +64,13 @@ def test_the_strip_is_ordered_and_removable(studio, strip):
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
 def test_the_usual_kinds_are_read(studio, picture, kind):
-    assert len(studio.tokenise([("x", picture(0, kind=kind))])) == 1
+    assert len(studio.coder.of_files([Dropped("x", picture(0, kind=kind))])) == 1
 
 
 def test_what_is_refused_before_it_is_decoded(studio, picture, bomb, monkeypatch):
     def refused(name, content, match):
         with pytest.raises(UserError, match=match) as error:
-            studio.tokenise([("good.png", picture(0)), (name, content)])
+            studio.coder.of_files([Dropped("good.png", picture(0)), Dropped(name, content)])
         assert "\n" not in str(error.value)
 
     assert len(bomb) < 1 << 20
@@ -76,16 +79,14 @@ def test_what_is_refused_before_it_is_decoded(studio, picture, bomb, monkeypatch
         "text.png", b"this is a text", "text.png: cannot be decoded .not an image of a known kind"
     )
     refused("cut.png", picture(0)[:900], "cut.png: cannot be decoded")
-    refused(
-        "large.png", b"\0" * (studio_module.MAX_BYTES + 1), "large.png has 20.0 MB: at most 20 MB"
-    )
+    refused("large.png", b"\0" * (MAX_BYTES + 1), "large.png has 20.0 MB: at most 20 MB")
     # Pillow reads these by starting Ghostscript, or through libraries with a history: the page does not.
     refused(
         "x.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "known kind"
     )
     refused("x.tiff", picture(0, kind="TIFF"), "known kind")
     with pytest.raises(UserError, match="0 pictures"):
-        studio.tokenise([])
+        studio.coder.of_files([])
 
 
 def test_questions_that_are_refused(studio, strip):
@@ -181,7 +182,7 @@ def test_codes_that_are_near_have_near_colours(studio, strip):
 
 
 def test_nothing_that_a_user_names_becomes_html(studio, strip):
-    assert "<script" not in view.notice("<script>alert(1)</script>")
+    assert "<script" not in notice("<script>alert(1)</script>")
     example = studio_module.Example("<b onclick=x>", strip, ())
     assert "<b " not in view.examples_row([example])
 
@@ -192,7 +193,7 @@ def test_the_view_of_a_strip(studio, strip):
     assert html.count("data:image/png") == 9
     assert "room for 1<" in html
     assert "type=file" not in view.strip_table((*strip, strip[0]), studio)
-    began_as_codes = studio.from_codes(np.stack([item.codes_N for item in strip]))
+    began_as_codes = studio.coder.of_codes(np.stack([item.codes_N for item in strip]))
     assert view.strip_table(began_as_codes, studio).count("data:image/png") == 6
     assert view.strip_table((strip[0], began_as_codes[1]), studio).count("class=none") == 1
     assert "append candidate 3" in view.candidates_row(strip, ())

@@ -5,14 +5,16 @@ import re
 
 import numpy as np
 
-from lvm_jax.demo import view
-from lvm_jax.demo.studio import Example, Item, Reply
+from lvm_jax.demo.codes import Item
+from lvm_jax.demo.lvm import view
+from lvm_jax.demo.lvm.studio import Example, Reply
+from lvm_jax.demo.view import label, notice
 
 EVIL = "<script>alert('&')</script>"
 
 
 def item(studio, *, given: bool) -> Item:
-    codes = np.zeros(studio.vqgan.tokens_per_image, np.int32)
+    codes = np.zeros(studio.coder.vqgan.tokens_per_image, np.int32)
     pixels = np.zeros((8, 8, 3), np.uint8)
     return Item(codes, pixels, pixels if given else None, log_likelihood=-1.0)
 
@@ -21,15 +23,15 @@ def test_names_are_text(studio):
     one = item(studio, given=False)
     for html in (
         view.examples_row([Example(EVIL, (one,), ())]),
-        view.notice(EVIL),
-        view.label(EVIL, EVIL),
+        notice(EVIL),
+        label([(EVIL, EVIL)]),
     ):
         assert "<script" not in html
         assert "&lt;script&gt;" in html
 
 
 def test_nothing_to_show_takes_no_room():
-    assert view.examples_row([]) == view.candidates_row((), ()) == view.notice("") == ""
+    assert view.examples_row([]) == view.candidates_row((), ()) == notice("") == ""
 
 
 def test_an_example_shows_its_last_three_images(studio):

@@ -38,7 +38,7 @@ def test_pages_of_pdf_files(folder, monkeypatch):
 
     def count(path, *, most):
         if path.name == "z.pdf":
-            raise BadPdf(f"{path} is encrypted")
+            raise BadPdf(str(path), "is encrypted")
         return 12
 
     monkeypatch.setattr(page_files, "count_pages", count)

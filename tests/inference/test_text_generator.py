@@ -183,7 +183,11 @@ def test_mistakes_are_named(model, tokenizer, generator):
     with pytest.raises(UnknownCharacters, match="no token for 'z'"):
         generator([Asked.of([picture(0)], "z")])
     with pytest.raises(BadConversation, match="context"):
-        generator.check(Asked.of([picture(0)], "a" * CONTEXT))
+        generator.room(Asked.of([picture(0)], "a" * CONTEXT))
+    room = generator.room(Asked.of([picture(0)], "a"))
+    assert (
+        room == generator.room(Asked.of([picture(0)])) - 2
+    )  # the letter, and a new line before it
     with pytest.raises(
         UserError, match=r"max_new is 60 and the longest question has \d+ tokens: .* at most"
     ):

@@ -40,13 +40,14 @@ ENCRYPTED = (
 def test_pages_are_rendered(tmp_path):
     path = tmp_path / "two.pdf"
     path.write_bytes(pdf(2))
-    assert count_pages(path, most=2) == 2
+    assert count_pages(path, most=2) == count_pages(pdf(2)) == 2
     for number, rows in enumerate((slice(60, 80), slice(40, 60))):
         picture = render_page(path, number, 80)
         assert picture.shape == (80, 40, 3)
         expected = np.full((80, 40), 255)
         expected[rows, :20] = 0
         assert (np.abs(picture[..., 0].astype(int) - expected) > 8).mean() < 0.02
+        assert np.array_equal(render_page(pdf(2), number, 80), picture)
 
 
 @pytest.mark.parametrize(

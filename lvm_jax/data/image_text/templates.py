@@ -62,6 +62,7 @@ class Template:
       needs: optional specials that the settings must name.
       before, after: text that is learnt around the words of an answer.
       words: all text that the template itself writes, for a tokenizer made to fit it.
+      asks: whether a row has the words of its questions.
     """
 
     pieces: Callable[[Conversation, Settings], Iterator[Piece]]
@@ -69,6 +70,7 @@ class Template:
     before: str = ""
     after: str = ""
     words: str = ""
+    asks: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -231,7 +233,7 @@ def _answer(turn: Turn, before: str, after: str) -> Iterator[Piece]:
 
 
 TEMPLATES = {
-    "opt": Template(_opt, ("bos",), after="\n", words="\n"),
+    "opt": Template(_opt, ("bos",), after="\n", words="\n", asks=False),
     "vicuna_v1": Template(_vicuna_v1, ("bos",), before=" ", words="USER:  ASSISTANT: "),
     "mpt": Template(_mpt, ("turn_start",), words="system\nuser\nassistant\n"),
 }

@@ -1,4 +1,4 @@
-"""Finds the model that the page uses, and describes it."""
+"""Finds the tokenizer and the decoder that the tab uses, and describes them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from lvm_jax.data.records.manifest import Manifest, check_compatible
 from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.visual_sentence import period_of
-from lvm_jax.errors import UserError
+from lvm_jax.demo.words import millions, origins_in_words
 from lvm_jax.inference.cases import Case, held_out_cases
 from lvm_jax.inference.defaults import Defaults, read_defaults
 from lvm_jax.inference.prompt_files import read_prompts
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.release.folder import exists, verify
-from lvm_jax.weights.model_folder import named_parameters
 
 N_EXAMPLES = 12
+_MADE = ("tokenizer/model", "lvm/model")  # by a run
 DRAWING = Defaults(temperature=0.8, top_p=0.95, candidates=4)  # of a model without generation.json
 
 
@@ -45,31 +45,38 @@ class Found:
     data_words: str
 
 
-def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
-    """Loads the released models if there are any, else those of a finished run.
+def find_models(release: epath.PathLike, workdirs: Sequence[epath.PathLike]) -> Found | None:
+    """Loads the released models if there are any, else those of the first finished run; None if there is neither.
 
     Raises:
-      UserError: neither exists, or the release is damaged.
+      UserError: the release is damaged, or a run's shards are of another tokenizer.
     """
-    packed, run = epath.Path(release), epath.Path(workdir)
     if exists(release):
-        verify(release)
-        vqgan, model = _load(packed / "tokenizer", packed / "decoder")
-        cases = [prompt.ask().case() for prompt in read_prompts(packed / "prompts", vqgan)]
-        return Found(
-            vqgan,
-            model,
-            cases,
-            others_of(cases),
-            read_defaults(packed / "decoder") or DRAWING,
-            described(packed, vqgan, model),
-            data_words(Manifest.load(packed)),
-        )
-    folders = run / "tokenizer/model", run / "lvm/model"
-    if not all((folder / "config.json").exists() for folder in folders):
-        raise UserError(
-            f"no trained model in {run}: run `make quickstart` first, or name another --workdir"
-        )
+        return _released(epath.Path(release))
+    runs = map(epath.Path, workdirs)
+    run = next(
+        (run for run in runs if all((run / f / "config.json").exists() for f in _MADE)), None
+    )
+    return None if run is None else _of_run(run)
+
+
+def _released(folder: epath.Path) -> Found:
+    verify(folder)
+    vqgan, model = _load(folder / "tokenizer", folder / "decoder")
+    cases = [prompt.ask().case() for prompt in read_prompts(folder / "prompts", vqgan)]
+    return Found(
+        vqgan,
+        model,
+        cases,
+        others_of(cases),
+        read_defaults(folder / "decoder") or DRAWING,
+        described(folder, vqgan, model),
+        origins_in_words(Manifest.load(folder)),
+    )
+
+
+def _of_run(run: epath.Path) -> Found:
+    folders = [run / made for made in _MADE]
     vqgan, model = _load(*folders)
     store = SentenceStore(run / "shards", "validation")
     check_compatible(store.manifest, tokenizer_fingerprint=vqgan.fingerprint())
@@ -87,7 +94,7 @@ def find_models(release: epath.PathLike, workdir: epath.PathLike) -> Found:
         others_of(cases)[:N_EXAMPLES],
         read_defaults(folders[1]) or DRAWING,
         described(run, vqgan, model),
-        data_words(store.manifest),
+        origins_in_words(store.manifest),
     )
 
 
@@ -120,14 +127,7 @@ def described(folder: epath.Path, vqgan: VQGAN, model: Decoder) -> str:
     """Describes both models in one line."""
     side, n = vqgan.config.resolution, vqgan.tokens_per_image
     images = model.config.max_position_embeddings // n
-    parameters = sum(v.size for v in named_parameters(model).values()) / 1e6
     return (
-        f"{folder}, a decoder of {parameters:,.1f} million parameters that reads {images} images at once; an image of "
+        f"{folder}, a decoder of {millions(model)} parameters that reads {images} images at once; an image of "
         f"{side} x {side} pixels is {n} codes of {vqgan.codebook_size:,}"
     )
-
-
-def data_words(manifest: Manifest) -> str:
-    """The origins of the data with their licences, without repeats."""
-    terms = dict.fromkeys(f"{s['origin']} ({s['licence']})" for s in manifest.sources.values())
-    return "; ".join(terms)

@@ -1,54 +1,26 @@
-"""What the page does, without the page: pictures to codes, and codes to the next images. Writes nothing to disk.
+"""What the tab does, without the page: codes to the next images.
 
-P: images of the prompt, B: candidates, N: tokens per image, G: sqrt(N), K: codes, D: dimensions of a code, H, W: pixels
-as the model sees them, H2, W2: of the given picture, C: the channels R, G, B.
+P: images of the prompt, B: candidates, N: tokens per image, G: sqrt(N), K: codes, D: dimensions of a code, H, W:
+pixels.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from lvm_jax.demo.codes import Coder, Item, Strip
 from lvm_jax.errors import UserError
 from lvm_jax.inference.cases import Case
-from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.image_generator import ImageGenerator
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.pictures.decode import BadImage, load_image
-from lvm_jax.pictures.pixels import to_uint8
-from lvm_jax.pictures.resize import resize
 
-MAX_BYTES = 20 << 20  # of one file
-MAX_PIXELS = 40_000_000  # checked in the file's header, before anything is decoded
 MAX_CANDIDATES = 8
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # their decoders start no other program
-_THUMBNAIL = 128  # side at which a given picture is kept; the page shows none larger
 _SEEDS = 2**32
 _GREEDY = Sampling(temperature=0.0)
 _HARDLY = 0.02  # of full scale: five levels, which one hardly sees
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One image of the strip.
-
-    Attributes:
-      codes_N: what the decoder reads.
-      seen_HWC: the codes decoded, uint8.
-      given_HWC: the given picture, squashed to a square; None for an image that started as codes.
-      log_likelihood: of an image that the model drew, see `Engine.generate_scored`; 0 of any other.
-    """
-
-    codes_N: Int[np.ndarray, " N"]
-    seen_HWC: UInt8[np.ndarray, "H W 3"]
-    given_HWC: UInt8[np.ndarray, "H2 W2 3"] | None = None
-    log_likelihood: float = 0.0
-
-
-Strip = tuple[Item, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +64,7 @@ class Studio:
       model: the decoder that was trained with it.
 
     Attributes:
+      coder: turns pictures into codes.
       max_prompt: images that a prompt may have, so that one more fits the context.
       colours_K3: uint8, a colour for each code; similar codes have similar colours.
 
@@ -100,34 +73,10 @@ class Studio:
     """
 
     def __init__(self, vqgan: VQGAN, model: Decoder) -> None:
-        self.vqgan = vqgan
+        self.coder = Coder(vqgan)
         self._engine = ImageGenerator(model, vqgan).engine
         self.max_prompt = self._engine.context_images - 1
         self.colours_K3 = code_colours(np.asarray(vqgan.quantizer.codebook[...]))
-
-    def tokenise(self, files: Sequence[tuple[str, bytes]]) -> Strip:
-        """Turns image files, as (name, content), into items in the same order.
-
-        Raises:
-          UserError: there is no file, or one is too large or not an image; the message names it.
-        """
-        if not files:
-            raise UserError("0 pictures: drop at least 1")
-        pictures = [_decode(name, content) for name, content in files]
-        side = self.vqgan.config.resolution
-        small = np.stack([resize(picture, side) for picture in pictures])
-        codes_PN = encode_images(self.vqgan, small)
-        return tuple(
-            dataclasses.replace(item, given_HWC=resize(picture, max(side, _THUMBNAIL)))
-            for item, picture in zip(self.from_codes(codes_PN), pictures)
-        )
-
-    def from_codes(self, codes_PN: Int[np.ndarray, "P N"]) -> Strip:
-        """Items for images that are already codes."""
-        if not len(codes_PN):
-            return ()
-        seen = to_uint8(decode_codes(self.vqgan, codes_PN))
-        return tuple(Item(codes_N, image) for codes_N, image in zip(codes_PN, seen))
 
     def example(self, case: Case, other: Case | None = None) -> Example:
         """Turns a case into an example; `other` lends its query and its answer."""
@@ -136,8 +85,10 @@ class Studio:
         name = (
             source if case.source != "files" else case.name.replace("-", " ").lstrip("0123456789 ")
         )
-        lent = () if other is None else self.from_codes(_query_and_answer(other))
-        return Example(name, self.from_codes(case.prompt_PN), self.from_codes(case.truth_IN), lent)
+        lent = () if other is None else self.coder.of_codes(_query_and_answer(other))
+        return Example(
+            name, self.coder.of_codes(case.prompt_PN), self.coder.of_codes(case.truth_IN), lent
+        )
 
     def add(self, strip: Strip, items: Strip) -> Strip:
         """The strip with more images at its end.
@@ -172,7 +123,7 @@ class Studio:
         )
         return tuple(
             dataclasses.replace(item, log_likelihood=float(value))
-            for item, value in zip(self.from_codes(codes_BIN[:, 0]), log_likelihood_B)
+            for item, value in zip(self.coder.of_codes(codes_BIN[:, 0]), log_likelihood_B)
         )
 
     def swapped(
@@ -280,17 +231,6 @@ def _apart(a: Item, b: Item) -> float:
 
 def _query_and_answer(case: Case) -> Int[np.ndarray, "P N"]:
     return np.concatenate([case.prompt_PN[-1:], case.truth_IN[:1]])
-
-
-def _decode(name: str, content: bytes) -> UInt8[np.ndarray, "H W 3"]:
-    if len(content) > MAX_BYTES:
-        raise UserError(
-            f"{name} has {len(content) / 2**20:.1f} MB: at most {MAX_BYTES >> 20} MB are read; make it smaller"
-        )
-    try:
-        return load_image(content, MAX_PIXELS, formats=FORMATS)
-    except BadImage as error:
-        raise UserError(f"{name}: {error.why}; give a jpg, png, webp, gif or bmp file") from error
 
 
 def _check_index(strip: Strip, index: int) -> None:

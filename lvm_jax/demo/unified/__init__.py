@@ -1,0 +1,1 @@
+"""The tab of models that answer from examples: pictures with masks or words, and a query."""

@@ -1,0 +1,104 @@
+"""Finds a model that reads pages, and held-out pages to begin with."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from etils import epath
+
+from lvm_jax.data.image_text.store import ImageTextStore
+from lvm_jax.data.text_tokenizer import TextTokenizer
+from lvm_jax.demo.words import millions, origins_in_words
+from lvm_jax.evaluation.documents.page_evaluator import others
+from lvm_jax.evaluation.documents.page_questions import PageQuestion, PageSet
+from lvm_jax.evaluation.documents.readers import read_shards
+from lvm_jax.models.vision_language.model import VisionLanguage
+
+EXAMPLES_OF_SOURCE = 3
+# Where runs leave a model: the second stage of the quickstart, its first, a run by hand, and that run's own workdir.
+_MADE = ("two/model", "tiny/model", "vary/model", "model")
+_SPLIT = "validation"
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """A held-out question.
+
+    Attributes:
+      source: of its data.
+      asked: the question.
+      other: one about another page of the source, if there is one.
+    """
+
+    source: str
+    asked: PageQuestion
+    other: PageQuestion | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A model, questions to begin with, and the text of the tab's label.
+
+    Attributes:
+      model, tokenizer: the two.
+      held_out: the questions, of all sources in turn; none without shards.
+      model_words, data_words: the text; "" if nothing is known about the data.
+    """
+
+    model: VisionLanguage
+    tokenizer: TextTokenizer
+    held_out: Sequence[HeldOut]
+    model_words: str
+    data_words: str
+
+
+def find_model(workdirs: Sequence[epath.PathLike]) -> Found | None:
+    """Loads the model of the first workdir that has one; None if none has.
+
+    Raises:
+      UserError: its folder or its shards are damaged.
+    """
+    folders = [epath.Path(run) / made for run in workdirs for made in _MADE]
+    folder = next(filter(_reads_pages, folders), None)
+    if folder is None:
+        return None
+    model, tokenizer = VisionLanguage.from_pretrained(folder), TextTokenizer(folder)
+    run = next(run for run in map(epath.Path, workdirs) if run in folder.parents)
+    held_out, data_words = _held_out(run / "shards")
+    towers = " and ".join(
+        "{} x {}".format(*branch.tower.image_size) for branch in model.config.branches.values()
+    )
+    words = (
+        f"{folder}, {millions(model)} parameters; its {'towers see' if ' and ' in towers else 'tower sees'} {towers} "
+        f"pixels (height x width), and it reads and writes {model.decoder.config.max_position_embeddings:,} tokens"
+    )
+    return Found(model, tokenizer, held_out, words, data_words)
+
+
+def _reads_pages(folder: epath.Path) -> bool:
+    return (folder / "config.json").exists() and VisionLanguage.reads(folder)
+
+
+def _held_out(shards: epath.Path) -> tuple[list[HeldOut], str]:
+    """The first questions of each source in turn, and where the data come from."""
+    if not shards.exists():
+        return [], ""
+    sets = [_once(pages) for pages in read_shards(shards, _SPLIT, most=EXAMPLES_OF_SOURCE)]
+    asked = [_with_others(pages) for pages in sets]
+    turns = [each[i] for i in range(EXAMPLES_OF_SOURCE) for each in asked if i < len(each)]
+    return turns, origins_in_words(ImageTextStore(shards, _SPLIT).manifest)
+
+
+def _once(pages: PageSet) -> PageSet:
+    """Without pictures that came before: data of several epochs have them again."""
+    by_picture = {question.picture().tobytes(): question for question in reversed(pages.questions)}
+    return dataclasses.replace(pages, questions=(*reversed(by_picture.values()),))
+
+
+def _with_others(pages: PageSet) -> list[HeldOut]:
+    questions = pages.questions
+    several = len({question.page for question in questions}) > 1
+    numbers = others(questions) if several else []
+    return [
+        HeldOut(pages.name, question, questions[numbers[i]] if several else None)
+        for i, question in enumerate(questions)
+    ]
