@@ -1,9 +1,10 @@
-"""Pages of PDF files as pictures, by PDFium: `pip install 'lvm_jax[pdf]'`.
+"""Pages of PDF files as pictures and as text, by PDFium: `pip install 'lvm_jax[pdf]'`.
 
 H, W: pixels of a page.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,11 @@ from lvm_jax.errors import BadData, UserError
 from lvm_jax.pictures.decode import BadImage
 
 EXTENSION = ".pdf"
+
+# PDFium is not safe for threads, not even with a document each.
+_ONE_AT_A_TIME = threading.Lock()
+# What PDFium gives for a hyphen at the end of a line, in place of the break.
+_BROKEN_WORD = "\ufffe"
 
 
 class BadPdf(BadData, ValueError):
@@ -34,7 +40,7 @@ def count_pages(path: epath.PathLike, *, most: int) -> int:
         raise BadPdf(f"{path} has 0 pages: the file is cut or damaged; make it again")
     if count > most:
         raise BadPdf(
-            f"{path} has {count} pages, at most {most} are read: raise --max_pages, or split the file"
+            f"{path} has {count} pages, at most {most} are read: raise max_pages, or split the file"
         )
     return count
 
@@ -63,8 +69,39 @@ def render_page(path: epath.PathLike, number: int, side: int) -> UInt8[np.ndarra
     return np.asarray(picture)
 
 
+def page_text(path: epath.PathLike, number: int) -> str:
+    """The text layer of a page, line by line in the order in which the file draws it; "" if there is none.
+
+    A typesetter draws in reading order, column after column. Blanks around lines and empty lines are left out.
+
+    Args:
+      path: the file.
+      number: of the page, from 0.
+
+    Raises:
+      BadPdf: see `count_pages`; or the page is damaged.
+    """
+    with _opened(path) as document:
+        try:
+            text = document[number].get_textpage().get_text_bounded()
+        except Exception as error:  # see `render_page`
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise BadPdf(f"{path} page {number + 1} has no readable text ({why})") from error
+    lines = text.replace(_BROKEN_WORD, "-\n").splitlines()
+    return "\n".join(stripped for line in lines if (stripped := line.strip()))
+
+
 @contextlib.contextmanager
 def _opened(path: epath.PathLike) -> Iterator[Any]:
+    with _ONE_AT_A_TIME:
+        document = _document(path)
+        try:
+            yield document
+        finally:
+            document.close()
+
+
+def _document(path: epath.PathLike) -> Any:
     try:
         import pypdfium2
         import pypdfium2.raw
@@ -75,7 +112,7 @@ def _opened(path: epath.PathLike) -> Iterator[Any]:
     # A local file is mapped, so that a page of a large one costs little.
     source = str(path) if files.is_local(path) else epath.Path(path).read_bytes()
     try:
-        document = pypdfium2.PdfDocument(source)
+        return pypdfium2.PdfDocument(source)
     except FileNotFoundError as error:
         raise BadPdf(f"{path} does not exist: check the path") from error
     except pypdfium2.PdfiumError as error:
@@ -83,7 +120,3 @@ def _opened(path: epath.PathLike) -> Iterator[Any]:
             raise BadPdf(f"{path} is encrypted: save a copy without a password") from error
         why = "cut or damaged, or no PDF"
         raise BadPdf(f"{path} cannot be read ({why}): make it again") from error
-    try:
-        yield document
-    finally:
-        document.close()
