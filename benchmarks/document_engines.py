@@ -64,9 +64,11 @@ def main() -> None:
         some = itertools.cycle([seen[i : i + args.items] for i in range(0, len(seen), args.items)])
         runs[name] = lambda source=source, some=some: rate(source, next(some))
     for name, median in in_turns(runs, args.rounds).items():
-        print(
-            f"{name}: {median['drawn']:.1f} a CPU-second, {median['as_webp']:.1f} encoded too, {median['bad']:.1%} bad"
+        drawn, encoded = (
+            f"{median['drawn']:.1f} a CPU-second",
+            f"{median['as_webp']:.1f} with encoding",
         )
+        print(f"{name}: {drawn}, {encoded}, {median['bad']:.1%} bad")
 
 
 if __name__ == "__main__":
