@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data_pipelines.documents.chart_data import Chart, ChartStyle, shown_number
-from data_pipelines.documents.fonts import font_path
+from data_pipelines.documents.fonts import advance, font_path
 
 _DPI = 100
 # matplotlib keeps settings and caches for the whole process.
@@ -42,7 +42,7 @@ def draw_chart(
         figure.set_facecolor(style.paper)
         axes.set_facecolor(style.paper)
         if chart.kind == "pie":
-            _pie(axes, chart, style)
+            _pie(axes, chart, style, _shrunk(chart, font, size, height, width))
         else:
             _bars_and_lines(axes, chart, style)
         axes.set_title(chart.title)
@@ -56,10 +56,18 @@ def draw_chart(
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _pie(axes: Any, chart: Chart, style: ChartStyle) -> None:
+def _shrunk(chart: Chart, font: str, size: int, height: int, width: int) -> float:
+    """The radius of a pie over the usual one: matplotlib would let long labels run out of the picture."""
+    (values,) = chart.values.values()
+    widest = max(advance(font, size, f"{k}: {shown_number(v)}") for k, v in values.items())
+    usual = (height - 2 * size) / 2.5  # below the title; matplotlib shows 1.25 radii to each side
+    return min(1.0, max(0.2, (width / 2 - widest - size / 2) / (1.1 * usual)))
+
+
+def _pie(axes: Any, chart: Chart, style: ChartStyle, radius: float) -> None:
     (values,) = chart.values.values()
     labels = [f"{label}: {shown_number(value)}" for label, value in values.items()]
-    axes.pie(list(values.values()), labels=labels, colors=style.colours)
+    axes.pie(list(values.values()), labels=labels, colors=style.colours, radius=radius)
 
 
 def _bars_and_lines(axes: Any, chart: Chart, style: ChartStyle) -> None:

@@ -14,6 +14,7 @@ from data_pipelines.build.recipe import from_config
 from data_pipelines.configs import vary_pages
 from data_pipelines.documents import Articles, Charts, Pdfs, echarts, formulas, typst_page
 from data_pipelines.documents.chart_data import STYLES, Chart
+from data_pipelines.documents.chart_drawing import draw_chart
 from data_pipelines.documents.formulas import SYMBOLS, frac, plain, row
 from data_pipelines.documents.page_tree import (
     Equation,
@@ -242,7 +243,7 @@ def test_echarts_writes_every_word_and_number(kind, monkeypatch):
 
 
 def test_labels_are_no_templates_and_the_same_chart_is_the_same_picture():
-    chart = Chart("pie", "{b} <&>", "", "", {"": {"{c}": 40, "{a|x}": 60}})
+    chart = Chart("pie", "{b} <&>", "", "", {"": {"{c0}": 40, "{a|x}": 60}})
     look = (STYLES["0g"], "DejaVuSans", 9, 120, 200)
     script = echarts.script_path("")
     first = echarts.draw_echart(chart, *look, script=script, key="k")
@@ -263,6 +264,15 @@ def test_a_chart_without_room_is_told():
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><text>t</text><text>a</text></svg>'
     with pytest.raises(BadItem, match="ECharts left out '1'"):
         echarts._check_words(svg, Chart("bar", "t", "", "", {"": {"a": 1}}), "k")
+
+
+def test_long_labels_of_a_pie_stay_in_the_picture_of_matplotlib():
+    values = {"mmmmmmmmmm": 40, "wwwwwwwwww": 35, "b": 25}
+    picture = draw_chart(
+        Chart("pie", "t", "", "", {"": values}), STYLES["0"], "DejaVuSans", 10, 120, 250
+    )
+    assert (picture[:, :4] == 255).all()
+    assert (picture[:, -4:] == 255).all()
 
 
 @pytest.mark.parametrize("content", ["let a = 1;", "no JavaScript"])
