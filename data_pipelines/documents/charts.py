@@ -6,15 +6,17 @@ from collections.abc import Callable
 import numpy as np
 
 from data_pipelines.documents import sides
-from data_pipelines.documents.chart_drawing import KINDS, STYLES, Chart, draw_chart
-from data_pipelines.documents.corpus import read_texts, words_of
+from data_pipelines.documents.chart_data import KINDS, STYLES, Chart
+from data_pipelines.documents.chart_drawing import draw_chart
+from data_pipelines.documents.corpus import label_of, read_texts
+from data_pipelines.documents.echarts import draw_echart, script_path
 from data_pipelines.documents.fonts import check_fonts, font_label, require_characters
 from data_pipelines.documents.lines import check_range
-from data_pipelines.items import Item, Text
+from data_pipelines.items import Item, Picture, Text
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
-_PUNCTUATION = ".,:;!?'\"，。、：；！？"
+RENDERERS = ("matplotlib", "echarts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,15 +25,17 @@ class Charts:
 
     Attributes:
       texts: titles and labels are its words, see `corpus.read_texts`.
+      renderer: draws them, one of `RENDERERS`.
+      echarts: for the renderer "echarts", see `echarts.script_path`.
       count, held_out: number of seen and of held-out charts.
       height, width: in pixels.
-      kinds: see `chart_drawing.KINDS`.
+      kinds: see `chart_data.KINDS`.
       labels: fewest and most bars, points or sectors.
       series: the most series of bars or lines; a composite has two.
       largest: the largest number.
       decimals: whether some charts have numbers with a digit behind the point.
       axis_titles: whether axes have titles.
-      styles, held_out_styles: names of `chart_drawing.STYLES`.
+      styles, held_out_styles: names of `chart_data.STYLES`.
       fonts, held_out_fonts: see `fonts.font_path`.
       sizes: smallest and largest size of the type in pixels.
       title_characters: the longest title; labels have at most half of that.
@@ -40,6 +44,8 @@ class Charts:
     """
 
     texts: str = "words"
+    renderer: str = RENDERERS[0]
+    echarts: str = ""
     count: int = 1000
     held_out: int = 100
     height: int = 512
@@ -60,7 +66,7 @@ class Charts:
     seed: int = 0
     name: str = "charts"
     licence: str = "Apache-2.0"
-    origin: str = "random numbers and words of data_pipelines/assets, drawn by matplotlib"
+    origin: str = "random numbers and words of data_pipelines/assets, drawn"
     category: int = Category.ANNOTATED_IMAGE
 
     def __post_init__(self) -> None:
@@ -68,6 +74,7 @@ class Charts:
         sides.check_apart("styles", self.styles, self.held_out_styles)
         sides.check_fraction(self.held_out_texts)
         for what, given, known in (
+            ("renderer", (self.renderer,), RENDERERS),
             ("kind", self.kinds, KINDS),
             ("style", (*self.styles, *self.held_out_styles), tuple(STYLES)),
         ):
@@ -88,6 +95,8 @@ class Charts:
         """See `sides.rendered_keys`; texts and fonts are opened, so that a mistake in them shows before any item."""
         read_texts(self.texts)
         check_fonts(self.fonts, self.held_out_fonts)
+        if self.renderer == "echarts":
+            script_path(self.echarts)
         return sides.rendered_keys(self.count, self.held_out)
 
     def load(self, key: str) -> Item:
@@ -105,16 +114,22 @@ class Charts:
             "template": style if self.held_out_styles else "",
         }
         return {
-            "image": [draw_chart(chart, STYLES[style], font, size, self.height, self.width)],
+            "image": [self._drawn(chart, style, font, size, key)],
             "text": [Text(chart.truth())],
             "facets": sides.facets([chart.title], **label),
         }
+
+    def _drawn(self, chart: Chart, style: str, font: str, size: int, key: str) -> Picture:
+        look = (chart, STYLES[style], font, size, self.height, self.width)
+        if self.renderer == "echarts":
+            return draw_echart(*look, script=script_path(self.echarts), key=key)
+        return draw_chart(*look)
 
     def _sampled(self, key: str, size: int, rng: np.random.Generator) -> Chart:
         texts = read_texts(self.texts)
         longest = self.title_characters
 
-        title = sides.drawn_text(lambda: _label(texts, longest, rng), key, self.held_out_texts)
+        title = sides.drawn_text(lambda: label_of(texts, longest, rng), key, self.held_out_texts)
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
         count = int(rng.integers(self.labels[0], self.labels[1] + 1))
         series = 1
@@ -125,13 +140,13 @@ class Charts:
         # Labels stand side by side below the bars: as long as there is room for them. A letter is 0.6 of the size.
         room = longest if kind == "pie" else int(0.85 * self.width / (count * 0.6 * size))
         most = max(2, min(longest // 2, room))
-        labels = _distinct(lambda: _label(texts, most, rng), count)
+        labels = _distinct(lambda: label_of(texts, most, rng), count)
         names = [""]
         if series > 1:
-            names = _distinct(lambda: _label(texts, longest // 2, rng), series)
+            names = _distinct(lambda: label_of(texts, longest // 2, rng), series)
         titles = ("", "")
         if self.axis_titles and kind != "pie":
-            titles = (_label(texts, longest // 2, rng), _label(texts, longest // 2, rng))
+            titles = (label_of(texts, longest // 2, rng), label_of(texts, longest // 2, rng))
         values: dict[str, dict[str, float]] = {}
         for name in names:
             others = [list(v.values()) for v in values.values()]
@@ -142,7 +157,7 @@ class Charts:
     def _numbers(
         self, count: int, kind: str, others: list[list[float]], rng: np.random.Generator
     ) -> list[float]:
-        """Random numbers; those of a second line keep away from the first, so that both can be read."""
+        """Random numbers; those of a second line keep away from the first, and from numbers at the foot of bars."""
         if kind == "pie":
             # Sectors of whole percents, none too thin to label.
             cuts = rng.dirichlet(np.full(count, 3.0)) * (100 - 4 * count)
@@ -156,31 +171,12 @@ class Charts:
                 drawn = float(rng.integers(1, self.largest + 1))
                 if with_digit:
                     drawn = round(float(rng.uniform(1, self.largest)), 1)
-                if kind != "line" or all(
-                    abs(drawn - other[place]) >= 0.15 * self.largest for other in others
-                ):
+                apart = all(abs(drawn - other[place]) >= 0.15 * self.largest for other in others)
+                above = drawn >= 0.25 * self.largest
+                if kind == "bar" or not others or (apart if kind == "line" else above):
                     break
             numbers.append(drawn)
         return numbers
-
-
-def _label(texts: tuple[str, ...], most: int, rng: np.random.Generator) -> str:
-    """One to three whole words, or characters of Han, together no longer than `most` characters if there are any."""
-    label = ""
-    wanted = int(rng.integers(1, 4))
-    for _ in range(50):
-        words, between = words_of(texts[int(rng.integers(len(texts)))])
-        word = words[int(rng.integers(len(words)))].strip(_PUNCTUATION)
-        longer = f"{label}{between}{word}" if label else word
-        if word and len(longer) <= most:
-            label, wanted = longer, wanted - 1
-        if not wanted:
-            break
-    if not label:
-        raise UserError(
-            f"the texts have no words of at most {most} characters: give others, or a larger chart"
-        )
-    return label
 
 
 def _distinct(draw: Callable[[], str], count: int) -> list[str]:

@@ -7,6 +7,7 @@ import functools
 import re
 from pathlib import Path
 
+import numpy as np
 from etils import epath
 
 from data_pipelines import assets
@@ -19,6 +20,8 @@ OWN = {"english": "english.txt", "words": "words.txt", "han": "han.txt"}
 _UNSPACED = re.compile(
     "[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
 )
+
+PUNCTUATION = ".,:;!?'\"，。、：；！？"
 
 
 @functools.lru_cache(maxsize=8)
@@ -64,3 +67,26 @@ def words_of(text: str) -> tuple[list[str], str]:
     if _UNSPACED.search(text):
         return list(text), ""
     return text.split(), " "
+
+
+def label_of(texts: tuple[str, ...], most: int, rng: np.random.Generator) -> str:
+    """One to three whole words, or characters of Han, together no longer than `most` characters if there are any.
+
+    Raises:
+      UserError: the texts have no word that is short enough.
+    """
+    label = ""
+    wanted = int(rng.integers(1, 4))
+    for _ in range(50):
+        words, between = words_of(texts[int(rng.integers(len(texts)))])
+        word = words[int(rng.integers(len(words)))].strip(PUNCTUATION)
+        longer = f"{label}{between}{word}" if label else word
+        if word and len(longer) <= most:
+            label, wanted = longer, wanted - 1
+        if not wanted:
+            break
+    if not label:
+        raise UserError(
+            f"the texts have no words of at most {most} characters: give others, or a larger chart"
+        )
+    return label

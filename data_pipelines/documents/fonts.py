@@ -78,7 +78,16 @@ def require_characters(name: str, texts: Iterable[str], key: str) -> None:
     Raises:
       BadItem: it lacks some; the message counts and names them.
     """
-    missing = sorted({c for text in texts for c in text if not c.isspace()} - _characters(name))
+    refuse_missing(name, texts, _characters(name), key)
+
+
+def refuse_missing(name: str, texts: Iterable[str], known: frozenset[str], key: str) -> None:
+    """`require_characters` of a font whose characters are known.
+
+    Raises:
+      BadItem: see `require_characters`.
+    """
+    missing = sorted({c for text in texts for c in text if not c.isspace()} - known)
     if missing:
         named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in missing[:_SHOWN])
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""

@@ -1,9 +1,10 @@
-"""Pages of PDF files as pictures, by PDFium: `pip install 'lvm_jax[pdf]'`.
+"""Pages of PDF files as pictures and as text, by PDFium: `pip install 'lvm_jax[pdf]'`.
 
 H, W: pixels of a page.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,11 @@ from lvm_jax.errors import BadData, UserError
 from lvm_jax.pictures.decode import BadImage
 
 EXTENSION = ".pdf"
+
+# PDFium is not safe for threads, not even with a document each.
+_ONE_AT_A_TIME = threading.Lock()
+# What PDFium gives for a hyphen at the end of a line, in place of the break.
+_BROKEN_WORD = "\ufffe"
 
 
 class BadPdf(BadData, ValueError):
@@ -44,7 +50,7 @@ def count_pages(source: epath.PathLike | bytes, *, most: int | None = None) -> i
     if most is not None and count > most:
         raise BadPdf(
             _name(source),
-            f"has {count} pages, at most {most} are read: raise --max_pages, or split the file",
+            f"has {count} pages, at most {most} are read: raise max_pages, or split the file",
         )
     return count
 
@@ -77,8 +83,39 @@ def render_page(
     return np.asarray(picture)
 
 
+def page_text(path: epath.PathLike, number: int) -> str:
+    """The text layer of a page, line by line in the order in which the file draws it; "" if there is none.
+
+    A typesetter draws in reading order, column after column. Blanks around lines and empty lines are left out.
+
+    Args:
+      path: the file.
+      number: of the page, from 0.
+
+    Raises:
+      BadPdf: see `count_pages`; or the page is damaged.
+    """
+    with _opened(path) as document:
+        try:
+            text = document[number].get_textpage().get_text_bounded()
+        except Exception as error:  # see `render_page`
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise BadPdf(f"{path} page {number + 1}", f"has no readable text ({why})") from error
+    lines = text.replace(_BROKEN_WORD, "-\n").splitlines()
+    return "\n".join(stripped for line in lines if (stripped := line.strip()))
+
+
 @contextlib.contextmanager
 def _opened(source: epath.PathLike | bytes) -> Iterator[Any]:
+    with _ONE_AT_A_TIME:
+        document = _document(source)
+        try:
+            yield document
+        finally:
+            document.close()
+
+
+def _document(source: epath.PathLike | bytes) -> Any:
     name = _name(source)
     try:
         import pypdfium2
@@ -91,7 +128,7 @@ def _opened(source: epath.PathLike | bytes) -> Iterator[Any]:
         # A local file is mapped, so that a page of a large one costs little.
         source = str(source) if files.is_local(source) else epath.Path(source).read_bytes()
     try:
-        document = pypdfium2.PdfDocument(source)
+        return pypdfium2.PdfDocument(source)
     except FileNotFoundError as error:
         raise BadPdf(name, "does not exist: check the path") from error
     except pypdfium2.PdfiumError as error:
@@ -99,10 +136,6 @@ def _opened(source: epath.PathLike | bytes) -> Iterator[Any]:
             raise BadPdf(name, "is encrypted: save a copy without a password") from error
         why = "cut or damaged, or no PDF"
         raise BadPdf(name, f"cannot be read ({why}): make it again") from error
-    try:
-        yield document
-    finally:
-        document.close()
 
 
 def _name(source: epath.PathLike | bytes) -> str:

@@ -10,9 +10,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data_pipelines import build_uvd
-from data_pipelines.build import shard_writer
-from data_pipelines.build.composing import ItemCache
-from data_pipelines.build.encoding import shared_encoder
 from data_pipelines.build.recipe import from_config
 from data_pipelines.configs import vary_lines
 from data_pipelines.documents import (
@@ -25,7 +22,8 @@ from data_pipelines.documents import (
     Pages,
     Talk,
 )
-from data_pipelines.documents.chart_drawing import STYLES, Chart, draw_chart
+from data_pipelines.documents.chart_data import STYLES, Chart
+from data_pipelines.documents.chart_drawing import draw_chart
 from data_pipelines.documents.corpus import read_texts, words_of
 from data_pipelines.documents.lines import line_of
 from data_pipelines.documents.negatives import ANSWERS
@@ -371,23 +369,6 @@ def recipe(tmp_path):
         Image.new("RGB", (12, 9), (9 * i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
     config.entries.negatives.source.root = str(tmp_path / "photos")
     return config
-
-
-@pytest.fixture
-def plain_loop(monkeypatch):
-    """Writes the shards one after the other, in the order given by its list, without Beam."""
-    order = [1]
-
-    def write(tasks, recipe, tokenizer, batch_size, fingerprint, beam_flags):
-        encoder = shared_encoder(tokenizer, batch_size, recipe.encoding)
-        for task in tasks[:: order[0]]:
-            # A cache each, as if every shard had a worker of its own.
-            shard_writer.ShardWriter(
-                recipe, encoder, fingerprint, ItemCache(), lambda sentences: None
-            ).write(task)
-
-    monkeypatch.setattr(build_uvd, "_write_shards", write)
-    return order
 
 
 def digests(folder):
