@@ -14,7 +14,7 @@ from lvm_jax.data.image_text.conversation import Conversation, Turn
 from lvm_jax.data.image_text.record import ImageText, ImageTextWriter
 from lvm_jax.data.in_context.format_folder import save_format
 from lvm_jax.data.in_context.pool_record import PoolRecord, PoolWriter
-from lvm_jax.data.in_context.sequences import SequenceFormat
+from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.data.in_context.words import WordsFormat
 from lvm_jax.data.records.manifest import Manifest, shard_name
 from lvm_jax.data.sentences.sentence_record import SentenceWriter
@@ -150,7 +150,7 @@ def unified_run(tmp_path_factory, vqgan: VQGAN) -> Path:
     config = presets.unified("debug", vocabulary, max_position_embeddings=positions)
     model = Decoder(config, rngs=nnx.Rngs(2))
     model.save_pretrained(root / "unified/model")
-    save_format(root / "unified/model", form, tokenizer)
+    save_format(root / "unified/model", form, tokenizer, tuple(Question))
     rng = np.random.default_rng(0)
     records = [
         PoolRecord(
