@@ -131,15 +131,41 @@ def test_lines_stand_at_the_left_where_they_are_told_to():
     assert (wide.load("seen/0000000")["image"][0][:, -2:] == 255).all(), "it stays in the picture"
 
 
-def test_a_page_says_what_was_drawn(monkeypatch):
-    drawn = []
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is written on pictures, in order."""
+    texts = []
     real = ImageDraw.ImageDraw.text
 
     def text(self, at, line, **options):
-        drawn.append(line)
+        texts.append(line)
         return real(self, at, line, **options)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return texts
+
+
+def test_rows_are_broken_where_the_picture_ends_and_so_is_the_truth(drawn):
+    fonts = ("DejaVuSans", "STIXGeneralBol")
+    source = Lines(
+        count=40, held_out=1, height=64, rows=3, min_characters=8, max_characters=30, fonts=fonts
+    )
+    rows = []
+    for key in keys_of(source):
+        drawn.clear()
+        item = source.load(key)
+        (truth,) = words(item)
+        assert drawn == truth.split("\n")
+        paper = item["image"][0] == 255
+        paper[2:-2, 2:-2] = True
+        assert paper.all(), "the margin is two pixels wide"
+        rows.append(len(drawn))
+    assert set(rows) == {1, 2, 3}
+    with pytest.raises(BadItem, match="and 1 rows"):
+        dataclasses.replace(source, rows=1, min_characters=30).load(key)
+
+
+def test_a_page_says_what_was_drawn(drawn):
     for key in keys_of(ENGINES["pages"]):
         drawn.clear()
         (truth,) = words(ENGINES["pages"].load(key))
@@ -329,6 +355,7 @@ def test_questions():
         (lambda: Lines(texts="nowhere.txt").keys(), "nowhere.txt cannot be read"),
         (lambda: Lines(max_characters=0), "max_characters 0"),
         (lambda: Lines(sizes=(9, 8)), r"sizes is \(9, 8\)"),
+        (lambda: Lines(rows=0), "rows is 0: at least 1"),
         (lambda: Lines(indent=(3, 999)), r"indent is \(3, 999\)"),
         (lambda: Lines(held_out_texts=1.0), "held_out_texts is 1.0"),
         (lambda: Pages(templates=("4",)), "there is no template '4'"),
