@@ -14,7 +14,7 @@ from data_pipelines.build import shard_writer
 from data_pipelines.build.composing import ItemCache
 from data_pipelines.build.encoding import shared_encoder
 from data_pipelines.build.recipe import from_config
-from data_pipelines.configs import vary_lines
+from data_pipelines.configs import vary_lines, vary_small
 from data_pipelines.documents import (
     HELD_OUT,
     Ask,
@@ -148,7 +148,7 @@ def drawn(monkeypatch):
 def test_rows_are_broken_where_the_picture_ends_and_so_is_the_truth(drawn):
     fonts = ("DejaVuSans", "STIXGeneralBol")
     source = Lines(
-        count=40, held_out=1, height=64, rows=3, min_characters=8, max_characters=30, fonts=fonts
+        count=40, held_out=1, height=64, rows=3, min_characters=8, max_characters=34, fonts=fonts
     )
     rows = []
     for key in keys_of(source):
@@ -162,7 +162,7 @@ def test_rows_are_broken_where_the_picture_ends_and_so_is_the_truth(drawn):
         rows.append(len(drawn))
     assert set(rows) == {1, 2, 3}
     with pytest.raises(BadItem, match="and 1 rows"):
-        dataclasses.replace(source, rows=1, min_characters=30).load(key)
+        dataclasses.replace(source, rows=1, min_characters=34).load(key)
 
 
 def test_a_page_says_what_was_drawn(drawn):
@@ -457,6 +457,28 @@ def test_a_recipe_becomes_shards_a_page_and_a_batch(tmp_path, recipe, plain_loop
     assert batch["images"].shape == (4, 1, 24, 128, 3)
     patch = tokenizer.ids["image_patch"]
     assert (np.take_along_axis(batch["tokens"], batch["image_places"][:, 0], 1) == patch).all()
+
+
+@pytest.mark.parametrize(
+    ("part", "sources"),
+    [
+        ("lines", {"lines"}),
+        ("fonts", {"fonts", "new_fonts"}),
+        ("blocks", {"blocks"}),
+        ("rest", {"charts", "shapes", "photos"}),
+    ],
+)
+def test_the_small_model_has_a_data_set_for_each_stage(part, sources):
+    recipe = from_config(vary_small.get_config(f"part={part},runlocal"))
+    assert recipe.name == f"vary_small_{part}"
+    assert {entry.source.name for entry in recipe.entries} == sources
+    for entry in recipe.entries:
+        key, *_, last = entry.source.keys()
+        shapes = {entry.source.load(k)["image"][0].shape for k in (key, last)}
+        if part != "rest":
+            assert shapes == {(32, 128, 3) if part == "lines" else (64, 160, 3)}
+    with pytest.raises(UserError, match="part=line does not exist: choose one of lines, fonts"):
+        vary_small.get_config("part=line")
 
 
 def test_texts_are_checked_with_the_tokenizer_that_is_given(tmp_path, recipe, plain_loop):
