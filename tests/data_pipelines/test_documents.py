@@ -161,6 +161,9 @@ def test_rows_are_broken_where_the_picture_ends_and_so_is_the_truth(drawn):
         assert paper.all(), "the margin is two pixels wide"
         rows.append(len(drawn))
     assert set(rows) == {1, 2, 3}
+    tall = keys_of(source)[rows.index(3)]
+    with pytest.raises(BadItem, match="and 2 rows"):
+        dataclasses.replace(source, height=99, rows=2, sizes=(16, 16)).load(tall)
     with pytest.raises(BadItem, match="and 1 rows"):
         dataclasses.replace(source, rows=1, min_characters=34).load(key)
 

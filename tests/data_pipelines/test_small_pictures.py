@@ -58,6 +58,7 @@ def test_the_type_of_a_chart_is_whole_and_apart_from_the_bar():
         letters = np.flatnonzero(black[-13:])
         assert letters[0] > 0, "a row without type above the letters"
         assert letters[-1] - letters[0] >= 9, "a capital is ten pixels high"
+        assert black[-2:].any() == ("Q" in truth(item)), "below the line is room for a tail"
 
 
 def test_shapes_have_the_colours_that_are_named():
