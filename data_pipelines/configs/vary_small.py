@@ -48,7 +48,14 @@ _SOURCES = {
         READ,
         60_000,
         256,
-        {"kind": "lines", "rows": 3, "min_characters": 10, "max_characters": 36, **_PRINT},
+        {
+            "kind": "lines",
+            "rows": 3,
+            "min_characters": 10,
+            "max_characters": 36,
+            "indent": (2, 24),  # as cut out of a column; lines in many fonts stand anywhere
+            **_PRINT,
+        },
     ),
     "charts": (DICT, 20_000, 256, {"kind": "small_charts", "size": 18, "largest": 99}),
     "shapes": (DESCRIBE, 10_000, 256, {"kind": "shapes", "shapes": (1, 3), "sizes": (20, 40)}),

@@ -57,7 +57,7 @@ _SMALL = {
     ("quickstart-old", "pretrain"): (1400, 54, True),
     ("small", "lines"): (2500, 95, True),
     ("small", "fonts"): (5000, 95, False),
-    ("small", "pretrain"): (11_000, 95, False),
+    ("small", "pretrain"): (14_000, 95, False),
     ("small-two", "pretrain"): (5000, 102, True),
     ("debug", "pretrain"): (6, 24, True),
     ("debug-two", "pretrain"): (6, 24, True),
