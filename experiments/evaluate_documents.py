@@ -9,7 +9,7 @@ r"""Scores a model that reads pages on a set of pages, each score beside what it
   sroie      SROIE's third task, one split                             fields
   shards     our own image-text shards, with --split                   text or fields, by source
 
-Every question is asked with its page, with another question's page, with a blank page and without any. With --peers
+Every question is asked with its page, with a page of another answer, with a blank page and without any. With --peers
 Tesseract and RapidOCR read the pages too, where they are installed.
 
 OUT/results.json and OUT/results.md have the scores, OUT/SET.jsonl every answer, and with --pictures OUT/SET/NUMBER.png
@@ -82,7 +82,13 @@ def main() -> None:
     sets = _read_sets()
     # Every evaluator checks its questions before the model is loaded.
     evaluators = [
-        PageEvaluator(pages, batch_size=_BATCH.value, controls=_CONTROLS.value) for pages in sets
+        PageEvaluator(
+            pages,
+            batch_size=_BATCH.value,
+            controls=_CONTROLS.value,
+            elsewhere=[q for other in sets if other is not pages for q in other.questions],
+        )
+        for pages in sets
     ]
     tokenizer = TextTokenizer(_TOKENIZER.value or _MODEL.value)
     model = VisionLanguage.from_pretrained(_MODEL.value)

@@ -17,7 +17,7 @@ DESCRIBE = "Describe the picture."
 QUESTIONS = (READ, DICT, DESCRIBE)
 INDENT = (2, 10)  # pixels to the left of a line: one patch more or less
 # Source -> seen records and held-out ones.
-_COUNTS = {"lines": (10_000, 256), "charts": (4_000, 128), "shapes": (2_500, 128)}
+_COUNTS = {"lines": (10_000, 256), "charts": (6_000, 128), "shapes": (3_000, 128)}
 _HAN = (3_000, 128)
 _PHOTO_PASSES = 3  # over 128 photographs
 
@@ -34,7 +34,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.max_images = 1
     config.train_shards = 2 if small else 8
     config.validation_shards = 1
-    config.validation_fraction = 0.05  # of the photographs; what is drawn has keys for it
+    config.validation_fraction = 0.15  # of the photographs; what is drawn has keys for it
     config.seed = 0
     config.max_bad_items = 0  # all is drawn: what a font cannot write is a mistake here
     config.entries = _entries(small, args["han_font"])
@@ -56,7 +56,7 @@ def _entries(small: bool, han_font: str) -> dict:
             "small_charts", DICT, _COUNTS["charts"], name="charts", bars=(1, 3), letters=10
         ),
         # Two each, so that the parts of a held-out description are known from others.
-        "shapes": drawn("shapes", DESCRIBE, _COUNTS["shapes"], shapes=(2, 2)),
+        "shapes": drawn("shapes", DESCRIBE, _COUNTS["shapes"], shapes=(2, 2), sizes=(20, 28)),
         "photos": {
             "source": {
                 "kind": "negatives",

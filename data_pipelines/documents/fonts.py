@@ -6,6 +6,7 @@ render no text do not need it.
 
 import functools
 import itertools
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,6 +71,13 @@ def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
 def advance(name: str, size: int, word: str) -> float:
     """The width of a word in pixels."""
     return _measuring(name, size).getlength(word)
+
+
+@functools.lru_cache(maxsize=1024)
+def ink_box(name: str, size: int, text: str) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a text's ink in pixels, from where its baseline begins; y grows downwards."""
+    left, top, right, bottom = _measuring(name, size).getbbox(text, anchor="ls")
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
 
 def require_characters(name: str, texts: Iterable[str], key: str) -> None:

@@ -1,4 +1,4 @@
-"""Rendered lines: one short text in a small picture, the first thing that a vision vocabulary can learn.
+"""Rendered lines: a short text in a small picture, in one row or a few, the first that a vision vocabulary can learn.
 
 Shape legend: H, W of the picture.
 """
@@ -19,11 +19,15 @@ from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
 _MARGIN = 2  # pixels at least around the ink
+_LEADING = 1  # pixels between the type of two rows
+_OVERHANG = 2  # pixels by which ink may begin to the left of its row
 
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
     """Lines of words from a text: `{"image": [x], "text": [Text], "facets": [Text, ...]}`.
+
+    A text with several rows has a line break between two of them.
 
     Attributes:
       texts: see `corpus.read_texts`.
@@ -31,7 +35,8 @@ class Lines:
       height, width: of the picture in pixels.
       min_characters, max_characters: the length of a line is drawn evenly from these.
       fonts, held_out_fonts: see `fonts.font_path`; empty: held-out lines use the seen ones.
-      sizes: smallest and largest size of the type in pixels; a line that is too wide takes a smaller one.
+      sizes: smallest and largest size of the type in pixels; a text that does not fit takes a smaller one.
+      rows: the most rows of a text; a row is as full as its words allow.
       indent: least and most pixels to the left of the text, as in a line that was cut out of a page; empty: the text
         stands anywhere. A tower that begins to learn reads texts at the left within some hundred steps.
       paper, ink: ranges of grey, 0 is black.
@@ -49,6 +54,7 @@ class Lines:
     fonts: tuple[str, ...] = ("DejaVuSansMono",)
     held_out_fonts: tuple[str, ...] = ()
     sizes: tuple[int, ...] = (14, 16)
+    rows: int = 1
     indent: tuple[int, ...] = ()
     paper: tuple[int, ...] = (255, 255)
     ink: tuple[int, ...] = (0, 0)
@@ -67,6 +73,8 @@ class Lines:
                 f"min_characters is {self.min_characters} and max_characters {self.max_characters}: at least 1, and "
                 "in this order"
             )
+        if self.rows < 1:
+            raise UserError(f"rows is {self.rows}: at least 1")
         for what, span, largest in (
             ("sizes", self.sizes, self.height),
             ("paper", self.paper, 255),
@@ -94,50 +102,96 @@ class Lines:
         font = fonts[int(rng.integers(len(fonts)))]
         require_characters(font, [text], key)
         label = font_label(font) if self.held_out_fonts else ""
+        picture, said = self._drawn(text, font, key, rng)
         return {
-            "image": [self._drawn(text, font, key, rng)],
-            "text": [Text(text)],
+            "image": [picture],
+            "text": [Text(said)],
             "facets": sides.facets([text], font=label),
         }
 
     def _drawn(
         self, text: str, font: str, key: str, rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "H W 3"]:
-        """The text at a random place."""
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], str]:
+        """The text at a random place, and as it is broken into rows."""
         paper, ink = _drawn_grey(self.paper, rng), _drawn_grey(self.ink, rng)
-        face, (left, top, right, bottom) = self._face(text, font, key, rng)
+        size = int(rng.integers(self.sizes[0], self.sizes[1] + 1))
+        text, face, (left, top, right, bottom) = self._set(text, font, size, key)
         room = self.width - 2 * _MARGIN - (right - left)
         first, last = self.indent or (_MARGIN, _MARGIN + room)
         x = min(int(rng.integers(first, last + 1)), _MARGIN + room) - left
         # Lines of a size share a baseline, as in print: the place is drawn for the type, not for each text's own ink.
-        lowest = self.height - _MARGIN - sum(face.getmetrics())
+        rows = text.count("\n") + 1
+        lowest = self.height - _MARGIN - rows * sum(face.getmetrics()) - (rows - 1) * _LEADING
         y = int(rng.integers(*_span(_MARGIN, lowest)))
         # Ink that reaches past the type's own box stays in the picture.
         y = min(max(y, _MARGIN - top), self.height - _MARGIN - bottom)
         picture = Image.new("L", (self.width, self.height), paper)
-        ImageDraw.Draw(picture).text((x, y), text, fill=ink, font=face)
-        return np.repeat(np.asarray(picture)[..., None], 3, axis=2)
+        _write(ImageDraw.Draw(picture), (x, y), text, face, ink)
+        return np.repeat(np.asarray(picture)[..., None], 3, axis=2), text
 
-    def _face(
-        self, text: str, font: str, key: str, rng: np.random.Generator
-    ) -> tuple[ImageFont.FreeTypeFont, tuple[int, int, int, int]]:
-        """The type in the size that is drawn, or the largest below it that fits, and the box of the text's ink."""
+    def _set(
+        self, text: str, font: str, size: int, key: str
+    ) -> tuple[str, ImageFont.FreeTypeFont, tuple[int, int, int, int]]:
+        """The text in rows, the type at the size, or the largest below it that fits, and the box of the text's ink."""
         room = (self.width - 2 * _MARGIN, self.height - 2 * _MARGIN)
         wide = tall = 0
-        for size in range(
-            int(rng.integers(self.sizes[0], self.sizes[1] + 1)), self.sizes[0] - 1, -1
-        ):
-            face = load_font(font, size)
-            left, top, right, bottom = face.getbbox(text)
-            box = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
-            wide, tall = box[2] - box[0], box[3] - box[1]
-            if wide <= room[0] and tall <= room[1]:
-                return face, box
+        for smaller in range(size, self.sizes[0] - 1, -1):
+            face = load_font(font, smaller)
+            said = text if self.rows == 1 else _broken(text, face, room[0] - _OVERHANG)
+            left, top, right, bottom = _ink(said, face)
+            wide, tall = right - left, bottom - top
+            if wide <= room[0] and tall <= room[1] and said.count("\n") < self.rows:
+                return said, face, (left, top, right, bottom)
         raise BadItem(
             key,
             f"{text!r} is {wide} x {tall} pixels at size {self.sizes[0]}, the picture has room for {room[0]} x "
-            f"{room[1]}: lower max_characters or sizes",
+            f"{room[1]} and {self.rows} rows: lower max_characters or sizes",
         )
+
+
+def _broken(text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text with a line break wherever the next word would not fit."""
+    words, between = words_of(text)
+    rows = [words[0]]
+    for word in words[1:]:
+        longer = f"{rows[-1]}{between}{word}"
+        if _ink(longer, face)[2] <= width:
+            rows[-1] = longer
+        else:
+            rows.append(word)
+    return "\n".join(rows)
+
+
+def _ink(text: str, face: ImageFont.FreeTypeFont) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the ink of rows, from where the first one's type begins."""
+    boxes = [
+        np.add(face.getbbox(row), (0, y, 0, y))
+        for y, row in zip(_heights(text, face), text.split("\n"))
+    ]
+    left, top, right, bottom = np.array(boxes).T
+    return (
+        math.floor(left.min()),
+        math.floor(top.min()),
+        math.ceil(right.max()),
+        math.ceil(bottom.max()),
+    )
+
+
+def _heights(text: str, face: ImageFont.FreeTypeFont) -> range:
+    """Pixels from the top of the first row's type to that of each row."""
+    step = sum(face.getmetrics()) + _LEADING
+    return range(0, step * (text.count("\n") + 1), step)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    face: ImageFont.FreeTypeFont,
+    ink: int,
+) -> None:
+    for y, row in zip(_heights(text, face), text.split("\n")):
+        draw.text((at[0], at[1] + y), row, fill=ink, font=face)
 
 
 def line_of(texts: tuple[str, ...], shortest: int, longest: int, rng: np.random.Generator) -> str:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from data_pipelines.documents import sides
-from data_pipelines.documents.fonts import check_fonts, load_font, require_characters
+from data_pipelines.documents.fonts import ink_box, load_font, require_characters
 from data_pipelines.documents.lines import check_range
 from data_pipelines.items import Item, Text
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -20,7 +20,7 @@ from lvm_jax.errors import UserError
 _LETTERS = string.ascii_uppercase
 COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#d1615d", "#7a7a7a")
 _GAP = 1  # pixels between a bar and what is written above and below it
-_LEAST = 2  # pixels of height for each 1 of a bar's height at the largest number
+_LEAST = 2  # pixels of the largest bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SmallCharts:
     letters: int = 26
     largest: int = 9
     font: str = "DejaVuSansMono"
-    size: int = 10
+    size: int = 14
     held_out_texts: float = 0.1
     seed: int = 0
     name: str = "small_charts"
@@ -66,21 +66,28 @@ class SmallCharts:
             raise UserError(
                 f"bars are from {self.bars[0]} and largest is {self.largest}: both at least 1"
             )
+
+    def keys(self) -> list[str]:
+        """See `sides.rendered_keys`; the font is opened, so that a mistake in it or in a size shows before any item."""
         if self._room < _LEAST:
             raise UserError(
-                f"height is {self.height} and size {self.size}: {2 * self.size + 2 * _GAP + _LEAST} pixels at least "
+                f"height is {self.height} and size {self.size}: {self.height - self._room + _LEAST} pixels at least "
                 "for two lines of type and a bar"
             )
+        return sides.rendered_keys(self.count, self.held_out)
+
+    @property
+    def _rises(self) -> tuple[int, int]:
+        """Pixels of a letter's ink above its line, and below it. Each pixel counts: a tower must tell letters apart."""
+        _, top, _, bottom = ink_box(self.font, self.size, _LETTERS[: self.letters])
+        return -top, bottom
 
     @property
     def _room(self) -> int:
         """The height of the largest bar."""
-        return self.height - 2 * self.size - 2 * _GAP
-
-    def keys(self) -> list[str]:
-        """See `sides.rendered_keys`; the font is opened, so that a mistake in it shows before any item."""
-        check_fonts([self.font])
-        return sides.rendered_keys(self.count, self.held_out)
+        rise, fall = self._rises
+        _, top, _, _ = ink_box(self.font, self.size, string.digits)
+        return self.height - (rise + fall) + top - 2 * _GAP
 
     def load(self, key: str) -> Item:
         """One chart; see `Source`."""
@@ -111,7 +118,8 @@ class SmallCharts:
         picture = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(picture)
         share, wide = self.width // len(values), 3 * self.size // 2
-        foot = self.height - self.size - _GAP
+        rise, fall = self._rises
+        foot = self.height - rise - fall - _GAP
         for place, (letter, value) in enumerate(values.items()):
             x = place * share + (share - wide) // 2
             top = foot - max(1, round(self._room * value / self.largest))
@@ -119,6 +127,6 @@ class SmallCharts:
                 (x, top, x + wide - 1, foot - 1), fill=COLOURS[int(rng.integers(len(COLOURS)))]
             )
             middle = x + wide / 2
-            draw.text((middle, top - _GAP), str(value), fill="black", font=face, anchor="mb")
-            draw.text((middle, self.height), letter, fill="black", font=face, anchor="mb")
+            draw.text((middle, top - _GAP), str(value), fill="black", font=face, anchor="ms")
+            draw.text((middle, self.height - fall), letter, fill="black", font=face, anchor="ms")
         return np.asarray(picture)

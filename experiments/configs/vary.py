@@ -10,8 +10,9 @@ python experiments/train.py --config=experiments/configs/vary.py:base,stage=sft 
     --config.data.shards=CONVERSATIONS --config.data.tokenizer=QWEN --config.init_from.model=W/base/model
 
 The argument is a size of `presets.vary` (tiny, tiny-plus, tiny-600k, base, base-vicuna, toy, got-ocr2, quickstart,
-quickstart-two, quickstart-old, debug, debug-two, debug-old) and, for the second stage, `stage=pretrain` or `stage=sft`;
-`runlocal` shrinks any of them to a laptop.
+quickstart-two, quickstart-old, small, small-two, debug, debug-two, debug-old) and, for the second stage,
+`stage=pretrain` or `stage=sft`; `small` begins with `stage=lines` and `stage=fonts`. `runlocal` shrinks any of them to
+a laptop.
 
 | size, stage | batch | passes | learning rate | trained |
 |---|---|---|---|---|
@@ -32,8 +33,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lvm_jax.config import parse_arg
+from lvm_jax.errors import UserError
 from lvm_jax.models import presets
-from lvm_jax.models.vision_language.config import ClipBranch, VitDetBranch
+from lvm_jax.models.vision_language.config import ClipBranch, VisionLanguageConfig, VitDetBranch
 
 # Pairs of images and texts, passes, batch, learning rate.
 _RECIPES = {
@@ -48,14 +50,18 @@ _RECIPES = {
     ("toy", "sft"): (80_000, 1, 512, 2e-5),
     ("got-ocr2", "pretrain"): (5_000_000, 1, 256, 5e-5),
 }
-# Steps and inputs of a row.
+# Steps, inputs of a row, whether answers begin short: a model that has read before needs no such beginning.
 _SMALL = {
-    "quickstart": (2400, 47),
-    "quickstart-two": (1000, 54),
-    "quickstart-old": (1000, 54),
-    "debug": (6, 24),
-    "debug-two": (6, 24),
-    "debug-old": (6, 24),
+    ("quickstart", "pretrain"): (2600, 47, True),
+    ("quickstart-two", "pretrain"): (1400, 54, True),
+    ("quickstart-old", "pretrain"): (1400, 54, True),
+    ("small", "lines"): (2500, 95, True),
+    ("small", "fonts"): (5000, 95, False),
+    ("small", "pretrain"): (14_000, 95, False),
+    ("small-two", "pretrain"): (5000, 102, True),
+    ("debug", "pretrain"): (6, 24, True),
+    ("debug-two", "pretrain"): (6, 24, True),
+    ("debug-old", "pretrain"): (6, 24, True),
 }
 
 
@@ -63,9 +69,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """The configuration of one size and stage."""
     args = parse_arg(arg, size="tiny", stage="pretrain", runlocal=False)
     size, stage = args["size"], args["stage"]
-    if args["runlocal"]:
-        size = _debug_size(size)
     shape = presets.vary(size)
+    _check_stage(size, stage)
+    if args["runlocal"]:
+        size, stage = _debug_size(shape), "pretrain"
+        shape = presets.vary(size)
     config: Any = ConfigDict()
     config.recipe = "vary"  # what is built from these keys: lvm_jax/recipes/vary.py
     config.model = ConfigDict()
@@ -89,21 +97,28 @@ def get_config(arg: str | None = None) -> ConfigDict:
     _loss(config)
     _evaluation(config)
     _mesh(config)
-    if (args["size"], stage) in _RECIPES:
-        _published(config, args["size"], *_RECIPES[args["size"], stage])
+    if (size, stage) in _RECIPES:
+        _published(config, size, *_RECIPES[size, stage])
     if shape.clip is not None:
         towers = {"vitdet/tower": shape.vitdet, "clip/tower": shape.clip}
         config.frozen = tuple(path for path, branch in towers.items() if branch is not None)
-    if size in _SMALL:
-        _quickstart(config, *_SMALL[size])
+    if (size, stage) in _SMALL:
+        _quickstart(config, *_SMALL[size, stage])
+    if size == "small" and stage != "pretrain":
+        config.data.fit = "keep"  # the first lines are smaller than the view
     if size.startswith("debug"):
         _debug(config)
     return config
 
 
-def _debug_size(size: str) -> str:
+def _check_stage(size: str, stage: str) -> None:
+    known = [name for of, name in (*_RECIPES, *_SMALL) if of == size]
+    if stage not in known:
+        raise UserError(f"{size} has no stage={stage}: choose {' or '.join(known)}")
+
+
+def _debug_size(shape: VisionLanguageConfig) -> str:
     """The small model with as many towers."""
-    shape = presets.vary(size)
     if shape.clip is None:
         return "debug"
     return "debug-old" if shape.vitdet is None else "debug-two"
@@ -360,7 +375,7 @@ def _published(
         config.model.decoder.dropout = 0.1  # OPT's own
 
 
-def _quickstart(config: Any, steps: int, seq_len: int) -> None:
+def _quickstart(config: Any, steps: int, seq_len: int, short_first: bool) -> None:
     """Lines, small charts and shapes on two CPU cores: first single characters, then longer and longer answers."""
     config.model.decoder.dtype = "float32"
     for branch in (config.model.vitdet, config.model.clip):
@@ -369,7 +384,7 @@ def _quickstart(config: Any, steps: int, seq_len: int) -> None:
     config.model.decoder.update({"remat": "none", "dropout": 0.0})
     config.data.update({"seq_len": seq_len, "augment": False})
     # A small model first learns which token to look at.
-    shares = ((0.0, 1), (0.1, 2), (0.16, 4), (0.22, 8), (0.3, 0))
+    shares = ((0.0, 1), (0.1, 2), (0.16, 4), (0.22, 8), (0.3, 0)) if short_first else ((0.0, 0),)
     config.data.stages = tuple((int(share * steps), longest) for share, longest in shares)
     config.train.update({"steps": steps, "batch_size": 16, "log_every": 20})
     config.train.update({"eval_every": 400, "checkpoint_every": 400, "print_config": False})

@@ -1,6 +1,6 @@
-"""What Vary's quickstart should reach, and whether it does: lines, charts, two epochs, the frozen tower, two branches.
+"""What Vary's quickstart should reach, and whether it does: what it reads, two epochs, the frozen tower, two branches.
 
-A score alone proves no reading, so the demand on lines names the same score with another picture.
+A score alone proves no reading, so the demands on lines and photographs name the same score with another picture.
 """
 
 import math
@@ -15,7 +15,8 @@ from lvm_jax.reporting.vary_inputs import OLD, TINY, TWO, VaryFiles
 CER = 0.10
 CER_OF_ANOTHER = 0.9
 FIELDS = 0.6
-LINES, CHARTS, SHAPES = "lines", "charts", "shapes"  # sets of the evaluation
+PHOTOGRAPHS, DRAWINGS = 0.8, 0.1
+LINES, CHARTS, SHAPES, PHOTOS = "lines", "charts", "shapes", "photos"  # sets of the evaluation
 
 Scores = Mapping[str, Any]
 
@@ -28,6 +29,7 @@ def gates(files: VaryFiles) -> list[Demand]:
         _reads(scores[TINY].get(LINES, {}), "the new vocabulary reads"),
         _reads(scores[TWO].get(LINES, {}), "both vocabularies read"),
         _fields(scores[TWO].get(CHARTS, {})),
+        _photographs(scores[TWO].get(PHOTOS, {})),
         second_epoch(files.metrics[TINY], files.steps_of_an_epoch),
         Demand(
             "frozen tower",
@@ -74,6 +76,19 @@ def _fields(scores: Scores) -> Demand:
         return Demand("charts", asked, "", None)
     measured = f"{percent(ours)}, with another picture {percent(other or 0.0)}"
     return Demand("charts", asked, measured, ours >= FIELDS)
+
+
+def _photographs(scores: Scores) -> Demand:
+    """All photographs have one answer, so only what is said of other pictures shows that they are looked at."""
+    ours, other = scores.get("model/exact"), scores.get("other_page/exact")
+    asked = (
+        f"at least {percent(PHOTOGRAPHS)} of held-out photographs are called so, and of drawings at most "
+        f"{percent(DRAWINGS)}"
+    )
+    if ours is None or other is None:
+        return Demand("photographs", asked, "", None)
+    measured = f"{percent(ours)}, of drawings {percent(other)}"
+    return Demand("photographs", asked, measured, ours >= PHOTOGRAPHS and other <= DRAWINGS)
 
 
 def _beside_the_old(both: Mapping[str, Scores], old: Mapping[str, Scores]) -> Iterator[Demand]:

@@ -18,6 +18,8 @@ PEAK_FLOPS = {
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
 }
+# A product takes 3 ms of one core, less than the slice of time that a scheduler gives.
+_SIDE, _PRODUCTS = 512, 40
 
 
 @functools.cache
@@ -25,20 +27,20 @@ def peak_flops() -> float:
     """Peak FLOP/s of all devices together: from the table, or measured if the device is not listed (a CPU).
 
     No data sheet gives a CPU's. Its figure is the speed of a large fp32 matrix product on all cores, which simulated
-    devices share. Call it outside `jax.set_mesh`.
+    devices share: the fastest of many short ones, because what else runs on the machine can slow down every long one,
+    and MFU would then be above 1. Call it outside `jax.set_mesh`.
     """
     kind = jax.devices()[0].device_kind
     # Longest prefix first: "TPU v5" also begins "TPU v5 lite".
     for prefix, peak in sorted(PEAK_FLOPS.items(), key=lambda item: -len(item[0])):
         if kind.startswith(prefix):
             return peak * jax.device_count()
-    n = 1024
-    x = jax.device_put(jnp.ones((n, n), jnp.float32), jax.local_devices()[0])
+    x = jax.device_put(jnp.ones((_SIDE, _SIDE), jnp.float32), jax.local_devices()[0])
     matmul = jax.jit(lambda a: a @ a)
     matmul(x).block_until_ready()  # compiles, untimed
     seconds = []
-    for _ in range(5):
+    for _ in range(_PRODUCTS):
         start = time.perf_counter()
         matmul(x).block_until_ready()
         seconds.append(time.perf_counter() - start)
-    return 2 * n**3 / min(seconds) * jax.process_count()
+    return 2 * _SIDE**3 / min(seconds) * jax.process_count()

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from data_pipelines import build_uvd
 from data_pipelines.build.recipe import from_config
-from data_pipelines.configs import vary_lines
+from data_pipelines.configs import vary_lines, vary_small
 from data_pipelines.documents import (
     HELD_OUT,
     Ask,
@@ -129,15 +129,44 @@ def test_lines_stand_at_the_left_where_they_are_told_to():
     assert (wide.load("seen/0000000")["image"][0][:, -2:] == 255).all(), "it stays in the picture"
 
 
-def test_a_page_says_what_was_drawn(monkeypatch):
-    drawn = []
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is written on pictures, in order."""
+    texts = []
     real = ImageDraw.ImageDraw.text
 
     def text(self, at, line, **options):
-        drawn.append(line)
+        texts.append(line)
         return real(self, at, line, **options)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return texts
+
+
+def test_rows_are_broken_where_the_picture_ends_and_so_is_the_truth(drawn):
+    fonts = ("DejaVuSans", "STIXGeneralBol")
+    source = Lines(
+        count=40, held_out=1, height=64, rows=3, min_characters=8, max_characters=34, fonts=fonts
+    )
+    rows = []
+    for key in keys_of(source):
+        drawn.clear()
+        item = source.load(key)
+        (truth,) = words(item)
+        assert drawn == truth.split("\n")
+        paper = item["image"][0] == 255
+        paper[2:-2, 2:-2] = True
+        assert paper.all(), "the margin is two pixels wide"
+        rows.append(len(drawn))
+    assert set(rows) == {1, 2, 3}
+    tall = keys_of(source)[rows.index(3)]
+    with pytest.raises(BadItem, match="and 2 rows"):
+        dataclasses.replace(source, height=99, rows=2, sizes=(16, 16)).load(tall)
+    with pytest.raises(BadItem, match="and 1 rows"):
+        dataclasses.replace(source, rows=1, min_characters=34).load(key)
+
+
+def test_a_page_says_what_was_drawn(drawn):
     for key in keys_of(ENGINES["pages"]):
         drawn.clear()
         (truth,) = words(ENGINES["pages"].load(key))
@@ -327,6 +356,7 @@ def test_questions():
         (lambda: Lines(texts="nowhere.txt").keys(), "nowhere.txt cannot be read"),
         (lambda: Lines(max_characters=0), "max_characters 0"),
         (lambda: Lines(sizes=(9, 8)), r"sizes is \(9, 8\)"),
+        (lambda: Lines(rows=0), "rows is 0: at least 1"),
         (lambda: Lines(indent=(3, 999)), r"indent is \(3, 999\)"),
         (lambda: Lines(held_out_texts=1.0), "held_out_texts is 1.0"),
         (lambda: Pages(templates=("4",)), "there is no template '4'"),
@@ -411,6 +441,28 @@ def test_a_recipe_becomes_shards_a_page_and_a_batch(tmp_path, recipe, plain_loop
     assert batch["images"].shape == (4, 1, 24, 128, 3)
     patch = tokenizer.ids["image_patch"]
     assert (np.take_along_axis(batch["tokens"], batch["image_places"][:, 0], 1) == patch).all()
+
+
+@pytest.mark.parametrize(
+    ("part", "sources"),
+    [
+        ("lines", {"lines"}),
+        ("fonts", {"fonts", "new_fonts"}),
+        ("blocks", {"blocks"}),
+        ("rest", {"charts", "shapes", "photos"}),
+    ],
+)
+def test_the_small_model_has_a_data_set_for_each_stage(part, sources):
+    recipe = from_config(vary_small.get_config(f"part={part},runlocal"))
+    assert recipe.name == f"vary_small_{part}"
+    assert {entry.source.name for entry in recipe.entries} == sources
+    for entry in recipe.entries:
+        key, *_, last = entry.source.keys()
+        shapes = {entry.source.load(k)["image"][0].shape for k in (key, last)}
+        if part != "rest":
+            assert shapes == {(32, 128, 3) if part == "lines" else (64, 160, 3)}
+    with pytest.raises(UserError, match="part=line does not exist: choose one of lines, fonts"):
+        vary_small.get_config("part=line")
 
 
 def test_texts_are_checked_with_the_tokenizer_that_is_given(tmp_path, recipe, plain_loop):

@@ -45,9 +45,20 @@ def test_bars_are_as_high_as_their_numbers():
         high = (coloured | grey).sum(axis=0)
         columns = np.flatnonzero(high > 0)
         starts = columns[np.diff(columns, prepend=-9) > 1]
-        room = 60 - 2 * source.size - 2
+        room = 60 - 12 - 10 - 2  # the type's capitals, with Q's tail, and digits; two gaps
         expected = [max(1, round(room * value / 9)) for value in values]
         assert [int(high[x]) for x in starts] == expected
+
+
+def test_the_type_of_a_chart_is_whole_and_apart_from_the_bar():
+    source = SmallCharts(count=40, held_out=1, letters=26)  # Q hangs below the others
+    for item in map(source.load, source.keys()):
+        picture = item["image"][0].astype(int)
+        black = (picture.max(-1) < 0x60).any(axis=1)  # rows of the picture in which type is
+        letters = np.flatnonzero(black[-13:])
+        assert letters[0] > 0, "a row without type above the letters"
+        assert letters[-1] - letters[0] >= 9, "a capital is ten pixels high"
+        assert black[-2:].any() == ("Q" in truth(item)), "below the line is room for a tail"
 
 
 def test_shapes_have_the_colours_that_are_named():
@@ -83,7 +94,7 @@ def _colours():
         (lambda: SmallCharts(letters=27), "letters is 27: from 1 to 26"),
         (lambda: SmallCharts(letters=2), r"bars is \(1, 4\)"),
         (lambda: SmallCharts(bars=(1, 99)), r"bars is \(1, 99\)"),
-        (lambda: SmallCharts(height=20), "height is 20 and size 10: 24 pixels at least"),
+        (lambda: SmallCharts(height=23).keys(), "height is 23 and size 14: 26 pixels at least"),
         (lambda: SmallCharts(held_out=0).keys(), "held_out is 0"),
         (lambda: Shapes(sizes=(2, 8)), "sizes from 2"),
         (lambda: Shapes(sizes=(8, 40)), r"sizes is \(8, 40\)"),

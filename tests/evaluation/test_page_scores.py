@@ -1,5 +1,6 @@
 """Page sets in their public formats, their scores beside the controls, and the OCR engines beside them."""
 
+import dataclasses
 import io
 import json
 import re
@@ -180,15 +181,32 @@ def test_every_score_stands_beside_its_controls():
     assert {name.split("/")[0] for name in alone} == {"questions", "model"}
 
 
-def test_another_page_is_another_page():
-    asked = [question(str(i), i, "a", page="ab"[i % 2]) for i in range(4)]
-    assert all(asked[j].page != asked[i].page for i, j in enumerate(others(asked)))
-    with pytest.raises(UserError, match="all 2 questions are about one"):
-        PageEvaluator(
-            PageSet("s", Kind.TEXT, tuple(question(str(i), i, "a", page="one") for i in range(2)))
-        )
+def test_another_page_is_another_page_with_another_answer():
+    # Pages a, b, a, b, ...; the answers of a page's questions differ, and some are those of the other page.
+    asked = [question(str(i), i, f"says {i // 4}{i % 2}", page="ab"[i % 2]) for i in range(8)]
+    asked.append(question("same", 9, "says 00", page="c"))
+    for one, other in zip(asked, others(asked), strict=True):
+        assert other.page != one.page
+        assert other.answers != one.answers
+    assert others(asked)[0] is asked[5], "half the set away, from the next on"
+    alike = [question(str(i), i, "a photograph", page=f"p{i}") for i in range(2)]
+    for pages in (alike, [question(str(i), i, f"{i}", page="one") for i in range(2)]):
+        with pytest.raises(UserError, match="another page and another answer than '0'"):
+            PageEvaluator(PageSet("s", Kind.TEXT, tuple(pages)))
     with pytest.raises(UserError, match="s has 0 questions"):
         PageSet("s", Kind.TEXT, ())
+
+
+def test_a_set_of_one_answer_is_compared_with_pages_of_other_sets():
+    photos = [question(str(i), i, "a photograph", page=f"p{i}") for i in range(2)]
+    lines = [dataclasses.replace(photos[0], page="l", question="Read.", answers=("word",))]
+    shapes = [question(f"s{i}", 9, f"disc {i}", page=f"s{i}") for i in range(2)]
+    assert others(photos, [*lines, *shapes]) == shapes, (
+        "those that ask the same, one after the other"
+    )
+    assert others(photos, lines) == lines * 2
+    found = PageEvaluator(PageSet("s", Kind.TEXT, tuple(photos)), elsewhere=lines).run(Levels())
+    assert found["questions"] == 2
 
 
 def test_a_damaged_page_stops_the_benchmark(tmp_path):
@@ -231,15 +249,16 @@ def test_reading_order_goes_down_the_columns():
 
 
 def test_shards_of_our_own(tmp_path):
-    """Sources apart; dicts by their fields; a record of two pictures is no page."""
+    """Sources apart; dicts by their fields; a record of two pictures is no page; a page of a later epoch comes once."""
     folder = manifests.dataset_folder(tmp_path, "words", "1.0.0")
     folder.mkdir(parents=True)
-    buffer = io.BytesIO()
-    Image.fromarray(grey(60)).save(buffer, "PNG")
-    answers = {"lines": ["one", "two", "three"], "charts": ["{'a': 1}"], "talks": ["both"]}
+    pictures = [io.BytesIO() for _ in range(3)]
+    for level, buffer in zip((60, 70, 60), pictures):
+        Image.fromarray(grey(level)).save(buffer, "PNG")
+    answers = {"lines": ["one", "two", "one"], "charts": ["{'a': 1}"], "talks": ["both"]}
     records = [
         ImageText(
-            (buffer.getvalue(),) * (1 + (source == "talks")),
+            (pictures[i].getvalue(),) * (1 + (source == "talks")),
             Conversation((Turn("<image>" * (1 + (source == "talks")) + "\nWhat?", answer),)),
             source, f"{source}/{i}", "CC0-1.0",
         )
@@ -256,7 +275,7 @@ def test_shards_of_our_own(tmp_path):
         sources={name: {"category": 0, "licence": "CC0-1.0", "origin": "drawn", **total} for name in answers},
         encoding="image_text",
     ).save(folder)  # fmt: skip
-    lines, charts = sorted(read_shards(tmp_path, "validation", most=2), key=lambda s: s.name)[::-1]
+    lines, charts = sorted(read_shards(tmp_path, "validation", most=3), key=lambda s: s.name)[::-1]
     assert [(s.name, s.kind, len(s.questions)) for s in (lines, charts)] == [
         ("lines", Kind.TEXT, 2),
         ("charts", Kind.FIELDS, 1),

@@ -22,7 +22,7 @@ ARGUMENTS = {
         "small,experts=token,mt=False",
         "published,experts=dense,runlocal",
     ),
-    "vary": ("", "base,stage=sft", "quickstart", "toy,runlocal"),
+    "vary": ("", "base,stage=sft", "quickstart", "small,stage=lines", "toy,runlocal"),
 }
 # Tables whose keys are the user's own: names, not settings.
 OPEN = ("data.repeats", "learning_rates", "mixtures", "common", "sizes", "variants", "evaluate")
@@ -53,6 +53,11 @@ def test_a_file_sets_every_key_there_is_and_no_other(name, arg):
     experiment = from_mapping(RECIPES[name].experiment, config)  # its defaults included
     known = leaves(dataclasses.asdict(experiment))
     assert set(leaves(config.to_dict())) == set(known)
+
+
+def test_a_stage_that_a_size_does_not_have_is_refused():
+    with pytest.raises(UserError, match="base has no stage=lines: choose pretrain or sft"):
+        get_config("vary", "base,stage=lines")
 
 
 def without_comment(text, name):

@@ -30,6 +30,7 @@ RESULTS = {
             **{f"{control}/fields": x for control, x in zip(CONTROLS, (0.7, 0.1, 0.0, 0.0))},
         },
         "shapes": lines_of(0.01, 0.8, 0.7, 0.7, exact=0.9, questions=64),
+        "photos": {**lines_of(0.0, 1.0, 1.0, 1.0, exact=0.85), "other_page/exact": 0.05},
     },
     "old": {"lines": lines_of(0.6), "shapes": lines_of(0.02, exact=0.92, questions=64)},
 }
@@ -85,14 +86,14 @@ def workdir(tmp_path):
 
 def test_the_page_opens_with_its_gates_and_shows_what_was_read(workdir):
     page = write_vary_report(workdir).read_text()
-    assert "Met: 7 of 7" in page
+    assert "Met: 8 of 8" in page
     assert page.index("What it should reach") < page.index("Does it look at the picture?")
     assert "lines: 8.0 % of the characters are wrong; with another picture 110.0 %" in page
     assert "charts: 70.0 % of the fields are right; with another picture 10.0 %" in page
     assert "Read &lt;it&gt;. 2 of 4 held-out answers are right" in page
-    # Of each of the three sets, three of the four answers have a picture.
-    assert page.count("data:image/png;base64,") == 9
-    assert page.count("<td>right</td>") == 6
+    # Of each of the four sets, three of the four answers have a picture.
+    assert page.count("data:image/png;base64,") == 12
+    assert page.count("<td>right</td>") == 8
     assert "9.8.7" in page
     assert (workdir / "figures" / "vary_loss.png").stat().st_size > 1000
 
@@ -110,6 +111,8 @@ def change(workdir, training, part, **scores):
         ("tiny", "lines", {"model_of_cer": 0.11}, "the new vocabulary reads lines"),
         ("two", "lines", {"other_page_of_cer": 0.5}, "both vocabularies read lines"),
         ("two", "charts", {"model_of_fields": 0.59}, "charts"),
+        ("two", "photos", {"model_of_exact": 0.75}, "photographs"),
+        ("two", "photos", {"other_page_of_exact": 0.5}, "photographs"),
         ("old", "lines", {"model_of_cer": 0.08}, "both vocabularies beside the old one alone"),
         ("two", "shapes", {"model_of_exact": 0.7}, "both vocabularies beside the old one alone"),
     ],

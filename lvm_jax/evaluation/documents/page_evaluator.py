@@ -6,12 +6,13 @@ same of every page. So every question is asked four times:
 | name | picture |
 |---|---|
 | model | its page |
-| other_page | another question's page |
+| other_page | another page, about which another answer is true |
 | blank | a white page of the same size |
 | no_picture | none |
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,14 +46,22 @@ class PageEvaluator:
       pages: the questions.
       batch_size: questions asked at once.
       controls: False asks only with the page.
+      elsewhere: questions of other sets, whose pages serve as other pages if all answers of this one are the same.
 
     Raises:
-      UserError: controls are wanted, and all questions are about one page.
+      UserError: controls are wanted, and there is no other page for a question.
     """
 
-    def __init__(self, pages: PageSet, *, batch_size: int = 8, controls: bool = True) -> None:
+    def __init__(
+        self,
+        pages: PageSet,
+        *,
+        batch_size: int = 8,
+        controls: bool = True,
+        elsewhere: Sequence[PageQuestion] = (),
+    ) -> None:
         self.name, self._pages, self._batch_size = pages.name, pages, batch_size
-        self._others = others(pages.questions) if controls else []
+        self._others = others(pages.questions, elsewhere) if controls else []
 
     def run(self, subject: PageReader) -> Result:
         """Asks all questions and scores the answers."""
@@ -64,7 +73,7 @@ class PageEvaluator:
         shown: dict[str, Shown] = {"model": lambda i: (questions[i].picture(),)}
         if self._others:
             shown |= {
-                "other_page": lambda i: (questions[self._others[i]].picture(),),
+                "other_page": lambda i: (self._others[i].picture(),),
                 "blank": lambda i: (np.full_like(questions[i].picture(), WHITE),),
                 "no_picture": lambda i: (),
             }
@@ -94,20 +103,38 @@ class PageEvaluator:
         return said
 
 
-def others(questions: Sequence[PageQuestion]) -> list[int]:
-    """For each question the number of one about another page, half the set away where that is another.
+def others(
+    questions: Sequence[PageQuestion], elsewhere: Sequence[PageQuestion] = ()
+) -> list[PageQuestion]:
+    """For each question one about another page, with another answer: else a model that never looks would be right too.
+
+    It is of the same set, half the set away where that will do; in a set whose answers are all the same it is of
+    `elsewhere`, rather one that asks the same.
 
     Raises:
-      UserError: there is only one page.
+      UserError: there is none.
     """
-    count = len(questions)
     found = []
     for i, question in enumerate(questions):
-        ways = ((i + count // 2 + k) % count for k in range(count))
-        other = next((j for j in ways if questions[j].page != question.page), None)
+        alike = [q for q in elsewhere if q.question == question.question]
+        unlike = [q for q in elsewhere if q.question != question.question]
+        ways = itertools.chain(
+            _from(questions, i + len(questions) // 2), _from(alike, i), _from(unlike, i)
+        )
+        other = next((q for q in ways if _is_other(question, q)), None)
         if other is None:
             raise UserError(
-                f"all {count} questions are about {question.page}: another page to compare with needs at least 2"
+                f"no question has another page and another answer than {question.key!r}, which a control needs: add "
+                "one, or pass --nocontrols"
             )
         found.append(other)
     return found
+
+
+def _from(questions: Sequence[PageQuestion], start: int) -> Iterator[PageQuestion]:
+    """All of them, beginning with number `start`, counted on from the first behind the last."""
+    return (questions[(start + k) % len(questions)] for k in range(len(questions)))
+
+
+def _is_other(one: PageQuestion, two: PageQuestion) -> bool:
+    return one.page != two.page and not set(one.answers) & set(two.answers)

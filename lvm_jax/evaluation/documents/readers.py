@@ -11,7 +11,7 @@
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -140,10 +140,12 @@ def read_sroie(root: epath.PathLike) -> list[PageSet]:
 def read_shards(shards: Shards, split: str, *, most: int = 0) -> list[PageSet]:
     """The sources of image-text shards, a set each; answers that are dicts are scored by their fields.
 
+    A picture that is in the shards for every epoch is asked about once.
+
     Args:
       shards: see `find_shards`.
       split: such as "validation".
-      most: questions of each source, evenly spread; 0 takes all.
+      most: records of each source, evenly spread; 0 takes all.
 
     Raises:
       UserError: no shards of this encoding, or no record with one picture.
@@ -158,13 +160,15 @@ def read_shards(shards: Shards, split: str, *, most: int = 0) -> list[PageSet]:
     sets = []
     for source, numbers in by_source.items():
         chosen = [numbers[i] for i in spread(len(numbers), most)] if most else numbers
-        questions = tuple(q for i in chosen for q in _of_record(store, i))
+        asked = dict(_of_record(store, i) for i in chosen)
+        questions = tuple(asked.values())
         dicts = all(parse_dict(question.answers[0]) is not None for question in questions)
         sets.append(PageSet(source, Kind.FIELDS if dicts else Kind.TEXT, questions))
     return sets
 
 
-def _of_record(store: ImageTextStore, i: int) -> Iterable[PageQuestion]:
+def _of_record(store: ImageTextStore, i: int) -> tuple[Any, PageQuestion]:
+    """What makes its question another one, and the question."""
     record = store.record(i)
     if record is None:
         raise UserError(
@@ -174,7 +178,8 @@ def _of_record(store: ImageTextStore, i: int) -> Iterable[PageQuestion]:
     assert turn.answer is not None  # as the record's schema has it
     asked = turn.question.replace(PLACEHOLDER, "").strip()
     load = functools.partial(load_image, record.images[0], formats=FORMATS)
-    yield PageQuestion(record.key, record.key, load, asked, (turn.answer,))
+    question = PageQuestion(record.key, record.key, load, asked, (turn.answer,))
+    return (record.images[0], asked), question
 
 
 def _question(key: str, file: epath.Path, asked: str, answers: Sequence[str]) -> PageQuestion:

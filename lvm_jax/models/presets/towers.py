@@ -7,7 +7,7 @@ from lvm_jax.models.towers.clip_config import ClipVisionConfig
 from lvm_jax.models.towers.vitdet_config import VitDetConfig
 
 # `vary` is the tower of Vary (arXiv 2312.06109, section 3.2.1) and of GOT-OCR2; `lines` reads lines of text on two CPU
-# cores.
+# cores, `blocks` a few rows of it.
 _VITDET: dict[str, dict[str, Any]] = {
     "debug": {
         "image_size": (40, 48),
@@ -35,6 +35,21 @@ _VITDET: dict[str, dict[str, Any]] = {
         "merge_channels": (96, 128),
         "merge_strides": ((2, 1), (2, 1)),
         "initializer_range": 0.08,  # about 1/sqrt(128): 0.02 suits towers of a thousand columns
+    },
+    # Two rows of tokens for at most three of text, so a token sees at most two characters.
+    "blocks": {
+        "image_size": (64, 160),
+        "patch_size": 8,
+        "hidden_size": 128,
+        "mlp_dim": 256,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "window_size": 4,
+        "global_attn_indexes": (1, 2),
+        "output_channels": 64,
+        "merge_channels": (96, 128),
+        "merge_strides": ((2, 1), (2, 1)),
+        "initializer_range": 0.08,
     },
     "vary": {},
 }

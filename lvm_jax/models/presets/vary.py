@@ -94,15 +94,27 @@ def _quickstart_two() -> dict[str, Any]:
 
 
 def _quickstart_old() -> dict[str, Any]:
+    decoder, old = qwen("debug", **_LINES), _old((16, 64))
+    return {"decoder": decoder, "vitdet": None, "clip": old, **_ids(_OWN_MPT_IDS)}
+
+
+def _small() -> dict[str, Any]:
+    branch = VitDetBranch(vitdet("blocks"), **_INK)
+    decoder = opt("debug", **_LINES)
+    return {"decoder": decoder, "vitdet": branch, "clip": None, **_ids(_OWN_OPT_IDS)}
+
+
+def _small_two() -> dict[str, Any]:
+    branches = {"vitdet": VitDetBranch(vitdet("blocks"), **_INK), "clip": _old((32, 80))}
     decoder = qwen("debug", **_LINES)
-    return {"decoder": decoder, "vitdet": None, "clip": _old_of_lines(), **_ids(_OWN_MPT_IDS)}
+    return {"decoder": decoder, **branches, **_ids(_OWN_MPT_IDS)}
 
 
-def _old_of_lines() -> ClipBranch:
-    """It sees lines at half of their resolution, as a CLIP of 224 pixels sees a page; 16 patches, as many as tokens."""
+def _old(image_size: tuple[int, int]) -> ClipBranch:
+    """It sees half of the pixels, as a CLIP of 224 of them sees a page; as many patches as the new one has tokens."""
     tower = clip(
         "debug",
-        image_size=(16, 64),
+        image_size=image_size,
         patch_size=8,
         hidden_size=64,
         intermediate_size=128,
@@ -123,6 +135,8 @@ _VARY: dict[str, Callable[[], dict[str, Any]]] = {
     "quickstart": _quickstart,
     "quickstart-two": _quickstart_two,
     "quickstart-old": _quickstart_old,
+    "small": _small,
+    "small-two": _small_two,
     "tiny": _tiny,
     "tiny-plus": lambda: _tiny(**_CLIP_COLOURS),
     # Texts of at most 1,600 tokens: OPT's own positions are enough.
@@ -148,6 +162,8 @@ def vary(name: str, **overrides: Any) -> VisionLanguageConfig:
     | got-ocr2 | ViTDet | Qwen-0.5B |
     | quickstart | ViTDet for lines of 32 x 128 pixels | small, OPT's shape |
     | quickstart-two, quickstart-old | the same and a small CLIP; the CLIP alone | small, Qwen's shape |
+    | small | ViTDet for a few rows of text, 64 x 160 pixels | small, OPT's shape |
+    | small-two | the same and a small CLIP | small, Qwen's shape |
     | debug, debug-two, debug-old | the same, of 40 x 48 pixels | for tests |
 
     Args:
