@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from lvm_jax.models.canvas import published_mae
 from lvm_jax.models.canvas.mae_vqgan_config import MaeVqganConfig
 from lvm_jax.models.canvas.positions import waves
+from lvm_jax.models.decoder.hf_config import TOKENIZER
 from lvm_jax.models.decoder.norms import LayerNorm
 from lvm_jax.models.stacking import stack
 from lvm_jax.models.towers import folders
@@ -29,10 +30,14 @@ MODEL_TYPE = "mae_vqgan"
 
 
 class MaeVqgan(nnx.Module):
-    """`model(canvas_BHWC, shown_BK)` gives the logits of each patch's code; the encoder sees the shown patches only."""
+    """`model(canvas_BHWC, shown_BK)` gives the logits of each patch's code; the encoder sees the shown patches only.
+
+    Attributes:
+      tokenizer_fingerprint: `VQGAN.fingerprint()` of the tokenizer whose codes it was trained on; "": unknown.
+    """
 
     def __init__(self, config: MaeVqganConfig, *, rngs: nnx.Rngs) -> None:
-        self.config = config
+        self.config, self.tokenizer_fingerprint = config, ""
         D, narrow = config.hidden_size, config.decoder_hidden_size
         eps, deviation = config.layer_norm_eps, config.initializer_range
         self.patches = PatchEmbedding(
@@ -124,7 +129,8 @@ class MaeVqgan(nnx.Module):
         Raises:
           UserError: the dtype is unknown, or a weight does not fit it.
         """
-        folders.save(self, self.config, MODEL_TYPE, directory, dtype)
+        beside = {TOKENIZER: self.tokenizer_fingerprint}
+        folders.save(self, self.config, MODEL_TYPE, directory, dtype, beside)
 
     @classmethod
     def from_pretrained(cls, path: epath.PathLike, **overrides: Any) -> Self:
@@ -140,8 +146,11 @@ class MaeVqgan(nnx.Module):
         """
         fields = folders.read_fields(path)
         if fields.get("model_type") == MODEL_TYPE:
+            fingerprint = str(fields.pop(TOKENIZER, ""))
             config = folders.read_config(MaeVqganConfig, fields, path, overrides)
-            return folders.load(cls.abstract(config), path)
+            model = folders.load(cls.abstract(config), path)
+            model.tokenizer_fingerprint = fingerprint
+            return model
         with folders.open_files(path) as files:
             config = published_mae.config(fields, files.shapes, str(path))
             config = folders.overridden(config, overrides)

@@ -1,12 +1,12 @@
-"""SegGPT: paints the hidden part of a stack of masks, from a stack of pictures and the mask of the prompt.
+"""SegGPT: paints the hidden part of a column of masks, from that of the pictures.
 
 Wang et al., SegGPT, arXiv 2304.03284, on Painter (arXiv 2212.02499, section 3.2): a plain vision transformer that reads
 pictures and masks as two streams, which become one after a few blocks. All blocks attend globally, as the published
 code does in effect.
 
-A stack is one picture above another: the prompt above its query. Stochastic depth is left out.
+A column is a canvas of two cells: the prompt above its query. Stochastic depth is left out.
 
-Shapes: B batch, E examples of a query, H W a stack in pixels, C channels, h w grid of patches, T = h * w, D width.
+Shapes: B batch, E examples of a query, H W a column in pixels, C channels, h w grid of patches, T = h * w, D width.
 """
 
 from typing import Any, Self
@@ -34,7 +34,7 @@ MODEL_TYPE = "lvm_seggpt"
 
 
 class SegGpt(nnx.Module):
-    """`model(pictures, masks, hidden_BT)` paints stacks of masks, those of E examples of a query together."""
+    """`model(pictures, masks, hidden_BT)` paints columns of masks, those of E examples of a query together."""
 
     def __init__(self, config: SegGptConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -64,19 +64,19 @@ class SegGpt(nnx.Module):
         *,
         semantic: bool = False,
     ) -> Float[Array, "B E H W C"]:
-        """The stacks of masks as painted, in fp32 and normalised as what is given.
+        """The columns of masks as painted, in fp32 and normalised as what is given.
 
         The examples of a query see each other only by the mean of what attention gives to the query's patches, in every
         block (feature ensemble, arXiv 2304.03284, section 3.3): the query's halves are then all the same.
 
         Args:
-          pictures: stacks, normalised by ImageNet's mean and deviation; the query is repeated for each example.
+          pictures: columns, normalised by ImageNet's mean and deviation; the query is repeated for each example.
           masks: as coloured pictures, normalised alike. What their hidden patches hold does not matter.
           hidden_BT: patches of the masks that are to be painted.
           semantic: masks mark a class; otherwise one thing.
 
         Raises:
-          UserError: stacks have another size, or are not floats.
+          UserError: columns have another size, or are not floats.
         """
         config, (B, E) = self.config, pictures.shape[:2]
         read_BSETD = self._embedded(pictures, masks, hidden_BT, semantic)
@@ -193,7 +193,7 @@ class Head(nnx.Module):
         self.out = Conv(channels, config.num_channels, 1, dtype="float32", rngs=rngs)
 
     def __call__(self, features_BTF: Float[Array, "B T F"]) -> Float[Array, "B H W C"]:
-        """Pixels of stacks."""
+        """Pixels of columns."""
         (h, w), side = self.config.grid, self.config.patch_size
         x = self.spread(features_BTF).reshape(-1, h, w, side, side, self.config.decoder_hidden_size)
         x = x.swapaxes(2, 3).reshape(-1, h * side, w * side, x.shape[-1])

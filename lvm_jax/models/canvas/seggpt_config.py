@@ -15,14 +15,14 @@ class SegGptConfig:
     The defaults are the published ones (Wang et al., arXiv 2304.03284; Painter, arXiv 2212.02499, section 3).
 
     Attributes:
-      image_size: height and width of a stack, which is a prompt above its query, in pixels.
+      image_size: height and width of a column, which is a prompt above its query, in pixels.
       patch_size: side of a patch.
       num_channels: of an image.
       hidden_size: width D of the blocks.
       mlp_dim: width F of their MLPs.
       num_hidden_layers: blocks.
       num_attention_heads: heads; they divide hidden_size.
-      pretrain_image_size: side of the square whose positions are learned; those of a stack are interpolated.
+      pretrain_image_size: side of the square whose positions are learned; those of a column are interpolated.
       merge_index: block, from 0, after which the streams of pictures and of masks become their mean.
       intermediate_hidden_state_indices: blocks whose outputs the head reads, in rising order; none before the merge.
       decoder_hidden_size: channels of the head.
@@ -84,6 +84,6 @@ class SegGptConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches of a stack."""
+        """Rows and columns of patches of a column."""
         height, width = self.image_size
         return height // self.patch_size, width // self.patch_size
