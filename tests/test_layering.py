@@ -52,7 +52,7 @@ SUBRANKS = {
         {"decoder", "tokenizer"},
         # They share the decoder's norms, and in the end feed it.
         {"towers"},
-        {"vision_language"},
+        {"canvas", "vision_language"},
     ],
     "reporting": [
         {"charts", "figures", "numbers", "templates"},

@@ -37,7 +37,7 @@ def encode_images(
     if not len(images_MHWC):
         return np.zeros((0, vqgan.tokens_per_image), np.int32)
     graphdef, state = nnx.split(vqgan)
-    return _batched(
+    return batched(
         lambda batch: _encode(graphdef, state, batch), images_MHWC, batch_size, full_batches
     )
 
@@ -47,20 +47,24 @@ def decode_codes(
 ) -> Float[np.ndarray, "M H W C"]:
     """Decodes codes to float32 RGB in [0, 1]."""
     graphdef, state = nnx.split(vqgan)
-    return _batched(
+    return batched(
         lambda batch: _decode(graphdef, state, batch), codes_MN.astype(np.int32), batch_size
     )
 
 
-def _batched(
+def batched(
     function: Callable[[np.ndarray], Array],
     rows: np.ndarray | Sequence[np.ndarray],
     batch_size: int,
     full_batches: bool = False,
 ) -> np.ndarray:
-    """Applies `function` batch by batch; repeats the last row to fill the last batch.
+    """Applies `function` to rows batch by batch; repeats the last row to fill the last batch.
 
-    That batch grows to a power of two (few programs for any number of rows), or to a full batch.
+    Args:
+      function: from a batch of rows to an array with a row for each.
+      rows: at least one.
+      batch_size: rows at once.
+      full_batches: the last batch grows to a full one; else to a power of two: few programs for any number of rows.
     """
     results = []
     for start in range(0, len(rows), batch_size):

@@ -5,9 +5,11 @@ H, W: pixels, h, w: pixels of the tokenizer's square, N: codes of a picture.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from etils import epath
+from flax import nnx
 from jaxtyping import Bool, Int, UInt8
 
 from lvm_jax.data.in_context.format_folder import read_format
@@ -24,6 +26,8 @@ from lvm_jax.pictures.annotation_maps import mask_to_rgb, rgb_to_mask
 from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.pictures.resize import resize
 from lvm_jax.weights.model_folder import check_finite
+
+GREEDY = Sampling(temperature=0.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,6 +62,34 @@ class DrawnMask:
     def mask(self) -> Bool[np.ndarray, "h w"]:
         """See the class."""
         return rgb_to_mask(self.picture)
+
+
+class MaskAnswerer(Protocol):
+    """Answers questions about pictures by masks.
+
+    Attributes:
+      vqgan: the image tokenizer of the prompts.
+    """
+
+    vqgan: VQGAN
+
+    @property
+    def model(self) -> nnx.Module:
+        """The network."""
+        ...
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether a prompt may name the class of its query."""
+        ...
+
+    def draw_masks(self, prompts: Sequence[InContextPrompt]) -> list[UInt8[np.ndarray, "h w 3"]]:
+        """The mask of each prompt's query, as a picture.
+
+        Raises:
+          UserError: a prompt that cannot be answered.
+        """
+        ...
 
 
 class InContextGenerator:
@@ -149,6 +181,20 @@ class InContextGenerator:
         pictures = to_uint8(decode_codes(self.vqgan, flat))
         drawn = [DrawnMask(codes, picture) for codes, picture in zip(flat, pictures, strict=True)]
         return [drawn[at : at + n_candidates] for at in range(0, len(drawn), n_candidates)]
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether the decoder's rows have room for a class before a pair."""
+        return self.engine.form.category_room > 0
+
+    def draw_masks(self, prompts: Sequence[InContextPrompt]) -> list[UInt8[np.ndarray, "h w 3"]]:
+        """The mask of each prompt's query, as a picture: of each code the likeliest.
+
+        Raises:
+          UserError: see `InContextEngine.masks`.
+        """
+        codes_RBN = self.engine.masks(prompts, sampling=GREEDY)
+        return list(to_uint8(decode_codes(self.vqgan, codes_RBN[:, 0])))
 
     def describe(
         self,

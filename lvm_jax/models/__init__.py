@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvm_jax.models import presets
+    from lvm_jax.models.canvas.mae_vqgan import MaeVqgan
+    from lvm_jax.models.canvas.mae_vqgan_config import MaeVqganConfig
+    from lvm_jax.models.canvas.seggpt import SegGpt
+    from lvm_jax.models.canvas.seggpt_config import SegGptConfig
     from lvm_jax.models.decoder.config import DecoderConfig, LlamaConfig
     from lvm_jax.models.decoder.decoder import Decoder
     from lvm_jax.models.decoder.llama import Llama
@@ -28,8 +32,12 @@ __all__ = [
     "DecoderConfig",
     "Llama",
     "LlamaConfig",
+    "MaeVqgan",
+    "MaeVqganConfig",
     "Projector",
     "ProjectorConfig",
+    "SegGpt",
+    "SegGptConfig",
     "VQGANConfig",
     "VisionLanguage",
     "VisionLanguageConfig",
@@ -51,6 +59,10 @@ _HOMES = {
     "ClipVisionConfig": "lvm_jax.models.towers.clip_config",
     "Projector": "lvm_jax.models.towers.projectors",
     "ProjectorConfig": "lvm_jax.models.towers.projectors",
+    "MaeVqgan": "lvm_jax.models.canvas.mae_vqgan",
+    "MaeVqganConfig": "lvm_jax.models.canvas.mae_vqgan_config",
+    "SegGpt": "lvm_jax.models.canvas.seggpt",
+    "SegGptConfig": "lvm_jax.models.canvas.seggpt_config",
     "VisionLanguage": "lvm_jax.models.vision_language.model",
     "VisionLanguageConfig": "lvm_jax.models.vision_language.config",
 }

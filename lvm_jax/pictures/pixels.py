@@ -9,6 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+# Of the three colours in [0, 1], over ImageNet; many networks read pictures minus the one, divided by the other.
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @overload
 def to_float(images: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]: ...

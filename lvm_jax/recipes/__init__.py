@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.errors import UserError
-from lvm_jax.recipes import lvm, tokenizer, unified, vary
+from lvm_jax.recipes import in_context_peers, lvm, tokenizer, unified, vary
 from lvm_jax.recipes.base import Experiment, Recipe, Run
 
 __all__ = ["RECIPES", "Experiment", "Recipe", "Run", "recipe_named"]
@@ -17,6 +17,7 @@ RECIPES: Mapping[str, Recipe[Any]] = {
     "tokenizer": tokenizer.RECIPE,
     "unified": unified.RECIPE,
     "vary": vary.RECIPE,
+    "in_context_peers": in_context_peers.RECIPE,
 }
 
 

@@ -15,7 +15,7 @@ from lvm_jax.data.in_context.format_folder import save_format
 from lvm_jax.data.in_context.loader import InContextEvalLoader, InContextLoader
 from lvm_jax.data.in_context.pool import Side
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
-from lvm_jax.data.in_context.words import WordsFormat
+from lvm_jax.data.in_context.words import NoText, WordsFormat
 from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.text_tokenizer import TextTokenizer
 from lvm_jax.errors import UserError
@@ -150,18 +150,6 @@ class Experiment:
     evaluation: EvaluationConfig
     init_from: str = ""
     recipe: Literal["unified"] = "unified"
-
-
-class NoText:
-    """Stands for the text tokenizer where rows are only measured."""
-
-    def encode(self, text: str) -> Sequence[int]:
-        """Refuses: nobody named a tokenizer."""
-        raise UserError(f"{text!r} has no ids: name a folder in config.data.text_tokenizer")
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Refuses: nobody named a tokenizer."""
-        raise UserError(f"{len(ids)} ids have no text: name a folder in config.data.text_tokenizer")
 
 
 def make_task(config: Experiment) -> InContextTask:

@@ -123,7 +123,7 @@ class Knower:
     """Answers by heart: the truth if the examples are the right ones, and otherwise their last answer."""
 
     def __init__(self, vqgan, episodes):
-        self.vqgan, self.engine = vqgan, self
+        self.vqgan, self.engine, self.names_classes = vqgan, self, False
         words = WordsFormat(Vocabulary.unified(128, VQGAN_CODES, 11), Letters())
         self.form = SequenceFormat(words, N)
         self.known = [(e.prompt, e.query.answer) for e in episodes]
@@ -137,8 +137,9 @@ class Knower:
         blank = Words("") if prompt.question is SAID else np.zeros(N, np.int32)
         return prompt.examples[-1].answer if prompt.examples else blank
 
-    def masks(self, prompts, **_):
-        return np.stack([self.answer(prompt)[None] for prompt in prompts])
+    def draw_masks(self, prompts):
+        codes_RN = np.stack([self.answer(prompt) for prompt in prompts])
+        return list((255 * answers.decode_codes(self.vqgan, codes_RN)).astype(np.uint8))
 
     def words(self, prompts, **_):
         return [[Parsed(self.answer(prompt), 0)] for prompt in prompts]

@@ -14,6 +14,7 @@ from lvm_jax.recipes import RECIPES, recipe_named
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 # Of the config file of each recipe: arguments that change what it sets.
 ARGUMENTS = {
+    "in_context_peers": ("", "seggpt,size=quickstart", "mae_vqgan,runlocal"),
     "lvm": ("", "small", "3b,runlocal"),
     "tokenizer": ("", "small,embedded", "debug,recipe=maskgit,l2_codes,runlocal"),
     "unified": (

@@ -22,6 +22,7 @@ from lvm_jax.training.loop import init_state
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 FILES = {
+    "in_context_peers": "mae_vqgan,size=debug,runlocal",
     "lvm": "debug,runlocal",
     "tokenizer": "quickstart,runlocal",
     "unified": "debug,runlocal",
@@ -55,7 +56,13 @@ def test_the_step_of_a_recipe_is_lowered_without_its_data(name):
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("lvm", "shards"), ("tokenizer", "images"), ("unified", "shards"), ("vary", "tokenizer")],
+    [
+        ("in_context_peers", "shards"),
+        ("lvm", "shards"),
+        ("tokenizer", "images"),
+        ("unified", "shards"),
+        ("vary", "tokenizer"),
+    ],
 )
 def test_data_that_is_not_named_is_asked_for(name, key, tmp_path):
     with pytest.raises(UserError, match=rf"config\.data\.{key} is empty"):

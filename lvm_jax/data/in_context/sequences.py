@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
 
-from lvm_jax.data.in_context.words import Words, WordsFormat
+from lvm_jax.data.in_context.words import NoText, Words, WordsFormat
 from lvm_jax.errors import UserError
+from lvm_jax.vocabulary import Vocabulary
 
 
 class Question(enum.Enum):
@@ -119,6 +120,17 @@ class SequenceFormat:
             raise UserError(
                 f"output_weight={self.output_weight}, input_weight={self.input_weight}: they must be at least 0"
             )
+
+    @classmethod
+    def of_masks(cls, codes: int, tokens_per_image: int) -> "SequenceFormat":
+        """Rows that hold pictures and masks, and no words.
+
+        Args:
+          codes: of the image tokenizer.
+          tokens_per_image: N.
+        """
+        vocabulary = Vocabulary.unified(text=1, image=codes)  # a vocabulary has some text
+        return cls(WordsFormat(vocabulary, NoText()), tokens_per_image)
 
     @property
     def pair_length(self) -> int:

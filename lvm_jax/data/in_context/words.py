@@ -29,6 +29,18 @@ class Text(Protocol):
         ...
 
 
+class NoText:
+    """Stands for the text tokenizer where nothing is said, or rows are only measured."""
+
+    def encode(self, text: str) -> Sequence[int]:
+        """Refuses: nobody named a tokenizer."""
+        raise UserError(f"{text!r} has no ids: name a folder in config.data.text_tokenizer")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Refuses: nobody named a tokenizer."""
+        raise UserError(f"{len(ids)} ids have no text: name a folder in config.data.text_tokenizer")
+
+
 @dataclasses.dataclass(frozen=True)
 class Words:
     """What is said about a picture.

@@ -36,14 +36,13 @@ from lvm_jax.evaluation.in_context.scores import (
     word_scores,
 )
 from lvm_jax.inference.codec import decode_codes, encode_images
-from lvm_jax.inference.in_context_pictures import InContextGenerator
+from lvm_jax.inference.in_context_pictures import GREEDY, InContextGenerator, MaskAnswerer
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.metrics.captions import cider_d
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.annotation_maps import mask_to_rgb, rgb_to_mask
 from lvm_jax.pictures.pixels import to_uint8
 
-GREEDY = Sampling(temperature=0.0)
 _LEVELS = np.arange(0.05, 1.0, 0.05)  # at which a mean mask is cut
 # Pools keep codes: the pixels of their masks are gone, and the truth is what the codes decode to.
 NO_PIXELS = "not measured: pools keep the codes of masks, not their pixels"
@@ -114,8 +113,6 @@ class MaskEvaluator:
     Args:
       episodes: of segmentation.
       truths: their masks in pixels of the tokenizer's square; None: what the codes of the truth decode to.
-      sampling: how to draw; greedy by default.
-      seed: of the draws.
       batch_size: prompts at once.
 
     Raises:
@@ -129,23 +126,21 @@ class MaskEvaluator:
         episodes: Sequence[Episode],
         *,
         truths: Sequence[Bool[np.ndarray, "H W"]] | None = None,
-        sampling: Sampling = GREEDY,
-        seed: int = 0,
         batch_size: int = 8,
     ) -> None:
         check_episodes(episodes, Question.SEGMENTATION)
         self.episodes, self._truths = list(episodes), truths
-        self._sampling, self._seed, self._batch_size = sampling, seed, batch_size
+        self._batch_size = batch_size
 
-    def run(self, subject: InContextGenerator) -> Result:
+    def run(self, subject: MaskAnswerer) -> Result:
         """Answers all episodes, as they are and changed, and scores the answers."""
         return self.score(self.answer(subject))
 
-    def answer(self, subject: InContextGenerator) -> DrawnMasks:
+    def answer(self, subject: MaskAnswerer) -> DrawnMasks:
         """The masks of the model, of the model under each control, and of each baseline."""
         vqgan = subject.vqgan
         truths = self._truths or _masks(vqgan, [e.query for e in self.episodes])
-        controls = controls_of(self.episodes, subject.engine.form.category_room > 0)
+        controls = controls_of(self.episodes, subject.names_classes)
         drawn = {"model": self.answers(subject, self.episodes)}
         for name, control in controls.items():
             drawn[name] = self.answers(subject, control.change(self.episodes))
@@ -168,14 +163,13 @@ class MaskEvaluator:
         missing: Result = {} if self._truths is not None else {"ceiling": NO_PIXELS}
         return {"episodes": len(self.episodes), **summary(scores, drawn.controls), **missing}
 
-    def answers(self, subject: InContextGenerator, episodes: Sequence[Episode]) -> list[Picture]:
+    def answers(self, subject: MaskAnswerer, episodes: Sequence[Episode]) -> list[Picture]:
         """The drawn masks as decoded pictures."""
-        codes = []
+        drawn: list[Picture] = []
         for at in tqdm(range(0, len(episodes), self._batch_size), desc=self.name, unit="batch"):
             prompts = [episode.prompt for episode in episodes[at : at + self._batch_size]]
-            found_RBN = subject.engine.masks(prompts, sampling=self._sampling, seed=self._seed)
-            codes += list(found_RBN[:, 0])
-        return _decoded(subject.vqgan, codes)
+            drawn += subject.draw_masks(prompts)
+        return drawn
 
     def _baselines(self, vqgan: VQGAN) -> dict[str, list[Picture]]:
         if not all(episode.examples for episode in self.episodes):
@@ -199,7 +193,9 @@ class WordsEvaluator:
     Args:
       episodes: of captioning.
       sets: of words that captions are compared by.
-      sampling, seed, batch_size: as in `MaskEvaluator`.
+      sampling: how to draw; greedy by default.
+      seed: of the draws.
+      batch_size: prompts at once.
 
     Raises:
       UserError: see `check_episodes`.
@@ -227,7 +223,7 @@ class WordsEvaluator:
     def answer(self, subject: InContextGenerator) -> SaidWords:
         """The words of the model, of the model under each control, and of each baseline."""
         parsed = self.answers(subject, self.episodes)
-        controls = controls_of(self.episodes, subject.engine.form.category_room > 0)
+        controls = controls_of(self.episodes, subject.names_classes)
         said = {"model": [found.words for found in parsed]}
         for name, control in controls.items():
             changed = control.change(self.episodes)

@@ -23,6 +23,8 @@ from lvm_jax.parallel.sharding import constrain
 
 # Queries (B, T, N, H) -> what is added to their scores.
 Bias = Callable[[jax.Array], GridBias]
+# What attention adds to the residual stream (B, T, D), changed.
+Mix = Callable[[jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,31 +156,44 @@ class Block(nnx.Module):
         self.mlp_norm = LayerNorm(shape.width, shape.eps)
         self.mlp = MLP(shape, rngs=rngs)
 
-    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """The updated residual stream."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD))
+    def __call__(
+        self, x_BTD: Float[Array, "B T D"], mix: Mix | None = None
+    ) -> Float[Array, "B T D"]:
+        """The updated residual stream; `mix` changes what attention adds to it."""
+        attended_BTD = self.attention(self.attention_norm(x_BTD))
+        x_BTD = x_BTD + (attended_BTD if mix is None else mix(attended_BTD))
         x_BTD = constrain(x_BTD, "batch", None, "act_embed")
         x_BTD = x_BTD + self.mlp(self.mlp_norm(x_BTD))
         return constrain(x_BTD, "batch", None, "act_embed")
 
 
 def run_stack(
-    layers: nnx.Module, x_BTD: Float[Array, "B T D"], count: int, *, scan: bool, remat: str
+    layers: nnx.Module,
+    x_BTD: Float[Array, "B T D"],
+    count: int,
+    *,
+    first: int = 0,
+    mix: Mix | None = None,
+    scan: bool,
+    remat: str,
 ) -> Float[Array, "B T D"]:
-    """Applies the first `count` modules of a stack, in a scan or an unrolled loop.
+    """Applies `count` modules of a stack one after the other, in a scan or an unrolled loop.
 
     Args:
       layers: from `stacking.stack`.
       x_BTD: the residual stream.
-      count: at most as many as the stack has.
+      count: at most as many as the stack has from `first` on.
+      first: where to begin.
+      mix: given to each of them, see `Block`; None: they get the stream only.
       scan: loop over one compiled module.
       remat: what the backward pass recomputes of each, a key of `stacking.REMAT_POLICIES`.
     """
     graphdef, stacked = nnx.split(layers)
-    stacked = jax.tree.map(lambda stack: stack[:count], stacked)
+    stacked = jax.tree.map(lambda stack: stack[first : first + count], stacked)
 
     def one(x_BTD: jax.Array, layer: nnx.State) -> jax.Array:
-        return nnx.merge(graphdef, layer)(x_BTD)
+        module = nnx.merge(graphdef, layer)
+        return module(x_BTD) if mix is None else module(x_BTD, mix)
 
     one = rematerialised(one, remat, scanned=scan)
     if scan:

@@ -1,5 +1,6 @@
 """Folders of towers: this project's own, and what reading published ones has in common."""
 
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -24,11 +25,17 @@ _FILES = (".safetensors", *TORCH_SUFFIXES)
 
 
 def save(
-    module: nnx.Module, config: Any, model_type: str, directory: epath.PathLike, dtype: str
+    module: nnx.Module,
+    config: Any,
+    model_type: str,
+    directory: epath.PathLike,
+    dtype: str,
+    beside: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> None:
-    """Writes a tower's config.json and tensors, named by their paths in the module."""
+    """Writes a tower's config.json, what stands `beside` its settings included, and tensors by their paths."""
     tensors = model_folder.rounded(model_folder.to_tensors(module), dtype)
-    model_folder.save_folder(directory, {"model_type": model_type, **to_dict(config)}, tensors)
+    fields = {"model_type": model_type, **to_dict(config), **beside}
+    model_folder.save_folder(directory, fields, tensors)
 
 
 def read_fields(path: epath.PathLike) -> dict[str, Any]:

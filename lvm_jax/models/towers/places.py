@@ -67,20 +67,28 @@ class Kernel:
         return ours.transpose(3, 2, 0, 1)
 
 
+@dataclasses.dataclass(frozen=True)
 class OneOf:
-    """The tensor has a first dimension of 1, for broadcasting."""
+    """The tensor has first dimensions of 1, for broadcasting.
+
+    Attributes:
+      ones: how many.
+    """
+
+    ones: int = 1
 
     def shape(self, ours: Shape) -> Shape:
         """The tensor's shape."""
-        return 1, *ours
+        return *(1,) * self.ones, *ours
 
     def read(self, files: Tensors, tensor: str, shape: Shape, index: Index) -> np.ndarray:
         """A slice of our parameter."""
-        return files.read(tensor, (slice(0, 1), *index))[0]
+        block = files.read(tensor, (*(slice(0, 1),) * self.ones, *index))
+        return block.reshape(block.shape[self.ones :])
 
     def write(self, ours: np.ndarray) -> np.ndarray:
         """The tensor."""
-        return ours[None]
+        return ours.reshape(self.shape(ours.shape))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,22 +124,27 @@ class Format:
             places[f"merge.convs.{index}.kernel"] = Located(Kernel(), (tensor,))
         for place in range(config.period):
             layers = range(place, config.num_hidden_layers, config.period)
-            for ours, (form, name) in _block(names).items():
+            for ours, (form, name) in grid_block(names.norms, "attn").items():
                 tensors = tuple(prefix + names.layer.format(i) + name for i in layers)
                 places[f"layers.places.{place}.{ours}"] = Located(form, tensors, stacked=True)
         return places
 
 
-def _block(names: Names) -> dict[str, tuple[Form, str]]:
-    """A block's parameters."""
-    norm1, norm2 = names.norms
+def grid_block(norms: tuple[str, str], attention: str) -> dict[str, tuple[Form, str]]:
+    """The parameters of a block whose attention is over a grid, and the names of their tensors.
+
+    Args:
+      norms: what its norms are called, that of attention first.
+      attention: what its attention is called.
+    """
+    norm1, norm2 = norms
     places: dict[str, tuple[Form, str]] = {
         "attention_norm.scale": (Same(), f"{norm1}.weight"),
         "attention_norm.bias": (Same(), f"{norm1}.bias"),
-        "attention.inner.out.kernel": (Matrix(2), "attn.proj.weight"),
-        "attention.inner.out.bias": (Matrix(0), "attn.proj.bias"),
-        "attention.positions.rows": (Same(), "attn.rel_pos_h"),
-        "attention.positions.columns": (Same(), "attn.rel_pos_w"),
+        "attention.inner.out.kernel": (Matrix(2), f"{attention}.proj.weight"),
+        "attention.inner.out.bias": (Matrix(0), f"{attention}.proj.bias"),
+        "attention.positions.rows": (Same(), f"{attention}.rel_pos_h"),
+        "attention.positions.columns": (Same(), f"{attention}.rel_pos_w"),
         "mlp_norm.scale": (Same(), f"{norm2}.weight"),
         "mlp_norm.bias": (Same(), f"{norm2}.bias"),
         "mlp.up.kernel": (Matrix(1), "mlp.lin1.weight"),
@@ -148,8 +153,9 @@ def _block(names: Names) -> dict[str, tuple[Form, str]]:
         "mlp.down.bias": (Matrix(0), "mlp.lin2.bias"),
     }
     for piece, ours in enumerate(("query", "key", "value")):
-        places[f"attention.inner.{ours}.kernel"] = (Matrix(1, piece, 3), "attn.qkv.weight")
-        places[f"attention.inner.{ours}.bias"] = (Matrix(0, piece, 3), "attn.qkv.bias")
+        kernel, bias = Matrix(1, piece, 3), Matrix(0, piece, 3)
+        places[f"attention.inner.{ours}.kernel"] = (kernel, f"{attention}.qkv.weight")
+        places[f"attention.inner.{ours}.bias"] = (bias, f"{attention}.qkv.bias")
     return places
 
 

@@ -8,9 +8,9 @@ from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.towers.clip_config import ClipVisionConfig
 from lvm_jax.models.towers.projectors import ProjectorConfig
 from lvm_jax.models.towers.vitdet_config import VitDetConfig
+from lvm_jax.pictures.pixels import IMAGENET_DEVIATION, IMAGENET_MEAN
 
-# Of the three colours, for pixels in [0, 1]: ImageNet's, with which SAM and Vary's tower were trained, and CLIP's.
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of the three colours, for pixels in [0, 1]. SAM and Vary's tower were trained with ImageNet's.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 

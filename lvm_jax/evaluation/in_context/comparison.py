@@ -1,0 +1,121 @@
+"""Several models on the very same episodes of segmentation: a table as the paper's Table 4, with controls.
+
+A column of controls says what a model's score becomes when the thing that should matter is taken away.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+
+from lvm_jax.data.in_context.loader import InContextEvalLoader
+from lvm_jax.data.in_context.sequences import Question, SequenceFormat
+from lvm_jax.errors import UserError
+from lvm_jax.evaluation.base import Result
+from lvm_jax.evaluation.in_context.answers import MaskEvaluator
+from lvm_jax.evaluation.in_context.scoring import PoolQuestions
+from lvm_jax.evaluation.in_context.shown import show_masks
+from lvm_jax.evaluation.in_context.while_training import episodes_of
+from lvm_jax.inference.in_context_pictures import MaskAnswerer
+from lvm_jax.models.tokenizer.vqgan import VQGAN
+from lvm_jax.reporting.markdown import table
+from lvm_jax.weights.model_folder import named_parameters
+
+# What a score is without training, the same for all models.
+BASELINES = ("copy", "nearest", "mean_mask")
+CONTROLS = ("other_examples", "shuffled_answers", "other_query", "other_object", "no_examples")
+
+
+def compare(
+    answerers: Mapping[str, MaskAnswerer],
+    vqgan: VQGAN,
+    asked: PoolQuestions,
+    folder: epath.PathLike | None = None,
+) -> dict[str, Result]:
+    """The scores of each model's masks on one list of episodes, and its number of parameters.
+
+    Args:
+      answerers: name -> model.
+      vqgan: the tokenizer of the pools.
+      asked: the episodes; of its questions only segmentation is asked.
+      folder: gets FOLDER/NAME/masks-*.png, a good, a middling and a bad answer of each model; None: none are drawn.
+
+    Raises:
+      UserError: no model, pools of another tokenizer, or no such episodes.
+    """
+    if not answerers:
+        raise UserError("0 models to compare: name at least one")
+    loader = InContextEvalLoader(
+        asked.shards,
+        asked.split,
+        SequenceFormat.of_masks(vqgan.codebook_size, vqgan.tokens_per_image),
+        asked.style,
+        Question.SEGMENTATION,
+        asked.batch_size,
+        limit=asked.episodes,
+        side=asked.classes,
+        fewest=asked.style.most_examples + 1,
+        tokenizer_fingerprint=vqgan.fingerprint(),
+    )
+    episodes = episodes_of(loader)
+    evaluator = MaskEvaluator(episodes, batch_size=asked.batch_size)
+    results: dict[str, Result] = {}
+    for name, answerer in answerers.items():
+        drawn = evaluator.answer(answerer)
+        shown: Result = {}
+        if folder is not None:
+            (target := epath.Path(folder) / name).mkdir(parents=True, exist_ok=True)
+            shown = show_masks(episodes, drawn, vqgan, target)
+        size = {"parameters": sum(p.size for p in named_parameters(answerer.model).values())}
+        results[name] = size | evaluator.score(drawn) | shown
+    return results
+
+
+def as_table(results: Mapping[str, Result]) -> str:
+    """Rows: models, then baselines. Columns: parameters, mIoU with its standard error, MAE, mIoU under each control.
+
+    Args:
+      results: of `compare`.
+    """
+    first = next(iter(results.values()))
+    controls = [name for name in CONTROLS if any(f"{name}/miou" in r for r in results.values())]
+    rows = [
+        [
+            name,
+            f"{result['parameters']:,}",
+            *_scores(result, "model"),
+            *(_number(result.get(f"{control}/miou")) for control in controls),
+        ]
+        for name, result in results.items()
+    ]
+    blank = [""] * len(controls)
+    rows += [
+        [name, "", *_scores(first, name), *blank] for name in BASELINES if f"{name}/miou" in first
+    ]
+    return table(["model", "parameters", "mIoU", "MAE", *controls], rows)
+
+
+def parse_models(entries: Sequence[str]) -> dict[str, str]:
+    """Name -> folder, from "NAME=FOLDER" entries.
+
+    Raises:
+      UserError: an entry without a name or a folder, or a name twice.
+    """
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, _, folder = entry.partition("=")
+        if not name or not folder or name in found:
+            raise UserError(
+                f"--models has the entry {entry!r}: write NAME=FOLDER, each name once, separated by commas"
+            )
+        found[name] = folder
+    return found
+
+
+def _scores(result: Result, name: str) -> list[str]:
+    error = result.get(f"{name}/miou_error")
+    spread = f" ± {_number(error)}" if error is not None else ""
+    return [f"{_number(result[f'{name}/miou'])}{spread}", _number(result[f"{name}/mae"])]
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else ""
