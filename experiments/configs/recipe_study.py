@@ -283,7 +283,8 @@ def _runlocal(config: Any, study: str) -> None:
     config.speed_steps = 3
     config.seconds = 0.5
     other = {"decoder": "together", "tokenizer": "causal", "unified": "balanced"}[study]
-    config.variants = ConfigDict({name: config.variants[name] for name in (config.base, other)})
+    variants: Any = ConfigDict({name: config.variants[name] for name in (config.base, other)})
+    config.variants = variants
     config.shares = ConfigDict()
     config.common.recipe = f"{config.common.recipe},runlocal"
     config.common.train.update({"batch_size": 2, "log_every": 1})
@@ -300,4 +301,4 @@ def _runlocal(config: Any, study: str) -> None:
         config.common.train.eval_every = config.common.evaluators.controls = 2
         config.common.evaluation.update({"rows": 8, "episodes": 4})
         config.evaluate.episodes = 4
-        config.variants.balanced.recipe += ",runlocal"
+        variants[other].recipe = f"{variants[other].recipe},runlocal"

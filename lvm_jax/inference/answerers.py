@@ -44,7 +44,7 @@ def read_answerer(folder: epath.PathLike, vqgan: VQGAN) -> MaskAnswerer:
     """
     if has_format(folder):
         return InContextGenerator(Decoder.from_pretrained(folder), vqgan, read_format(folder))
-    kind = model_folder.read_config(folder).get("model_type")
+    kind = str(model_folder.read_config(folder).get("model_type"))
     if kind not in _NETWORKS:
         known = ", ".join(_NETWORKS)
         raise UserError(

@@ -184,7 +184,7 @@ def _of_task(
         del params
         return function(updates, _task_id(extra)), state
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def _task_id(extra: Mapping[str, Any]) -> jax.Array:

@@ -250,7 +250,9 @@ def test_images_of_another_size_or_kind_are_refused(model):
 
 
 def test_unknown_presets_are_refused():
-    with pytest.raises(UserError, match=r"'huge' does not exist; known: debug, lines, vary"):
+    with pytest.raises(
+        UserError, match=r"'huge' does not exist; known: debug, lines, blocks, vary"
+    ):
         presets.vitdet("huge")
     with pytest.raises(UserError, match=r"'huge' does not exist; known: debug, vit-l-14"):
         presets.clip("huge")

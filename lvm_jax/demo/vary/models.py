@@ -8,6 +8,7 @@ from etils import epath
 from lvm_jax.data.image_text.store import ImageTextStore
 from lvm_jax.data.text_tokenizer import TextTokenizer
 from lvm_jax.demo.words import millions, origins_in_words
+from lvm_jax.errors import UserError
 from lvm_jax.evaluation.documents.page_evaluator import others
 from lvm_jax.evaluation.documents.page_questions import PageQuestion, PageSet
 from lvm_jax.evaluation.documents.readers import read_shards
@@ -26,7 +27,7 @@ class HeldOut:
     Attributes:
       source: of its data.
       asked: the question.
-      other: one about another page of the source, if there is one.
+      other: one about another page with another answer, if there is one.
     """
 
     source: str
@@ -83,7 +84,7 @@ def _held_out(shards: epath.Path) -> tuple[list[HeldOut], str]:
     if not shards.exists():
         return [], ""
     sets = [_once(pages) for pages in read_shards(shards, _SPLIT, most=EXAMPLES_OF_SOURCE)]
-    asked = [_with_others(pages) for pages in sets]
+    asked = [_with_others(pages, sets) for pages in sets]
     turns = [each[i] for i in range(EXAMPLES_OF_SOURCE) for each in asked if i < len(each)]
     return turns, origins_in_words(ImageTextStore(shards, _SPLIT).manifest)
 
@@ -94,11 +95,14 @@ def _once(pages: PageSet) -> PageSet:
     return dataclasses.replace(pages, questions=(*reversed(by_picture.values()),))
 
 
-def _with_others(pages: PageSet) -> list[HeldOut]:
-    questions = pages.questions
-    several = len({question.page for question in questions}) > 1
-    numbers = others(questions) if several else []
+def _with_others(pages: PageSet, sets: Sequence[PageSet]) -> list[HeldOut]:
+    elsewhere = [q for other in sets if other is not pages for q in other.questions]
+    instead: Sequence[PageQuestion | None]
+    try:
+        instead = others(pages.questions, elsewhere)
+    except UserError:  # one page, or one answer to all of them: there is nothing to swap it for
+        instead = [None] * len(pages.questions)
     return [
-        HeldOut(pages.name, question, questions[numbers[i]] if several else None)
-        for i, question in enumerate(questions)
+        HeldOut(pages.name, question, other)
+        for question, other in zip(pages.questions, instead, strict=True)
     ]
