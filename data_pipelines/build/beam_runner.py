@@ -1,4 +1,7 @@
-"""The Beam side of building shards: each element is one shard, and one worker writes it in one call.
+"""The Beam side of building shards: each element is the order of one shard, and one worker writes it in one call.
+
+An order is a file beside the shard's summary, and Beam passes on its path: the in-process engine damages elements, or
+runs out of memory, when those of a run have some megabytes together (seen with Beam 2.77 from 100,000 sentences on).
 
 Beam's DirectRunner first tries Prism, a Go engine that it downloads. Unless the user names a runner (Dataflow, Flink,
 Spark), this module asks for the in-process engine instead.
@@ -7,12 +10,14 @@ Spark), this module asks for the in-process engine instead.
 import contextlib
 import logging
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from etils import epath
 
 from data_pipelines.build.composing import ItemCache
 from data_pipelines.build.encoding import shared_encoder
@@ -82,7 +87,7 @@ _launcher = Launcher()
 
 
 class WriteShards(beam.DoFn):
-    """Writes the `ShardTask`s that it gets; the encoder is loaded once per process."""
+    """Writes the `ShardTask`s whose orders it gets; the encoder is loaded once per process."""
 
     def __init__(self, recipe: Recipe, tokenizer: str, batch_size: int, fingerprint: str):
         self._recipe = recipe
@@ -97,13 +102,13 @@ class WriteShards(beam.DoFn):
             self._recipe, encoder, self._fingerprint, _cache, _launcher.report
         )
 
-    def process(self, task: ShardTask) -> Iterator[None]:
-        """Writes one shard. Its summary file says how that went."""
+    def process(self, order: str) -> Iterator[None]:
+        """Writes one shard, by the path of its order. Its summary file says how that went."""
         # Beam would print a traceback for Stopped, and whoever stopped the launcher knows already.
         with contextlib.suppress(Stopped):
             try:
                 _launcher.report(0)  # raises Stopped, so that a queued shard is not begun
-                self._writer.write(task)
+                self._writer.write(read_order(order))
             except UserError as error:
                 _launcher.fail(error)
         yield from ()  # Beam wants an iterator of outputs; the output is files
@@ -132,15 +137,30 @@ def write_shards(
         standard.runner = IN_PROCESS
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     _launcher.listen(on_sentence)
+    orders = [_write_order(task) for task in tasks]
     try:
-        _run(options, tasks, writing)
+        _run(options, orders, writing)
         if _launcher.error is not None:
             raise _launcher.error
     finally:
         _launcher.listen(None)
+        for order in orders:
+            epath.Path(order).unlink(missing_ok=True)
 
 
-def _run(options: PipelineOptions, tasks: Sequence[ShardTask], writing: WriteShards) -> None:
+def read_order(path: str) -> ShardTask:
+    """What a worker is told to write."""
+    return pickle.loads(epath.Path(path).read_bytes())
+
+
+def _write_order(task: ShardTask) -> str:
+    path = epath.Path(f"{task.summary}.order")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(task))
+    return str(path)
+
+
+def _run(options: PipelineOptions, orders: Sequence[str], writing: WriteShards) -> None:
     """Runs the pipeline in another thread, so that Ctrl-C interrupts this thread and not the engine.
 
     The engine's threads must finish first: if the interpreter exits while one of them computes, it aborts.
@@ -154,7 +174,7 @@ def _run(options: PipelineOptions, tasks: Sequence[ShardTask], writing: WriteSha
                 os.rmdir(pipeline.local_tempdir)
                 _ = (
                     pipeline
-                    | "Shards" >> beam.Create(tasks, reshuffle=False)
+                    | "Shards" >> beam.Create(orders, reshuffle=False)
                     # Otherwise Beam fuses all three steps, and one worker writes every shard.
                     | "Spread" >> beam.Reshuffle()
                     | "Write" >> beam.ParDo(writing)
