@@ -139,8 +139,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.tables = ()
     # Variant -> the share of the items that it reads; those that are not named read all.
     config.shares = ConfigDict()
-    # (number, limit): from which step on the run's own evaluators show no more than the limit.
-    config.milestones = ()
+    # Number -> limit: from which step on the run's own evaluators show no more than the limit.
+    config.milestones = ConfigDict()
     studies = {"decoder": _decoder, "tokenizer": _tokenizer, "unified": _unified}
     if args["study"] not in studies:
         raise UserError(f"there is no study {args['study']!r}: name one of {', '.join(studies)}")
@@ -224,7 +224,7 @@ def _unified(config: Any, args: Mapping[str, Any]) -> None:
     """Table 3 of the paper: all tasks in one decoder, experts, attributes that route, unmixed and balanced batches."""
     config.items = 3_200  # rows, of which each question gets about half
     config.items_per_step = ("train.batch_size",)
-    config.follow_steps = ("optimizer.decay_steps", "evaluators.answers")
+    config.follow_steps = ("optimizer.decay_steps",)
     recipe = "experiments/configs/unified.py:quickstart"
     balanced = {"optimizer": {"balance": True}}
     config.common.update(
@@ -253,7 +253,7 @@ def _unified(config: Any, args: Mapping[str, Any]) -> None:
     asked = {"shards": config.common.data.get_ref("shards"), "tokenizer": "", "classes": "seen"}
     config.evaluate.update({**asked, "examples": 1, "episodes": 128})
     plateau = "controls/segmentation/uses_other_examples/loss"
-    config.milestones = ((plateau, -0.02),)
+    config.milestones.update({plateau: -0.02})
     config.columns = (
         ("mIoU", "segmentation/model/miou"),
         ("mIoU, other examples", "segmentation/other_examples/miou"),
@@ -288,9 +288,9 @@ def _runlocal(config: Any, study: str) -> None:
     config.shares = ConfigDict()
     config.common.recipe = f"{config.common.recipe},runlocal"
     config.common.train.update({"batch_size": 2, "log_every": 1})
-    config.items = 4 * 2
+    row = config.common.data.seq_len if study == "decoder" else 1
+    config.items = 4 * 2 * row
     if study == "decoder":
-        config.items *= config.common.data.seq_len
         config.common.optimizer.warmup_steps = 0
         config.common.evaluation.update({"max_sentences": 48, "control_sentences": 4})
     elif study == "tokenizer":

@@ -42,7 +42,7 @@ class Study:
       columns: (heading, name of a number); a * in the name stands for any task, and means the mean over all of them.
       tables: (heading, name with a *): a table with a column for each task.
       shares: variant -> share of `items` that it reads, such as 0.5 for one task of two; others read all.
-      milestones: (name of a number, limit): `steps_to/NAME` is the first step at which it is at most the limit, and
+      milestones: name of a number -> limit: `steps_to/NAME` is the first step at which it is at most the limit, and
         `reached/NAME` whether there is one, 1 or 0.
     """
 
@@ -61,7 +61,7 @@ class Study:
     columns: tuple[tuple[str, str], ...]
     tables: tuple[tuple[str, str], ...]
     shares: dict[str, float] = dataclasses.field(default_factory=dict)
-    milestones: tuple[tuple[str, float], ...] = ()
+    milestones: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.base not in self.variants or not self.seeds:
@@ -178,8 +178,9 @@ def collect(study: Study, runs: Sequence[Run], workdir: Path) -> dict[str, Any]:
       UserError: a run is not finished or not evaluated, or no run has a number of `columns`.
     """
     records = [_record(study, run, workdir) for run in runs]
+    never = {f"steps_to/{name}" for name in study.milestones}  # no run may have got so far
     for heading, name in study.columns:
-        if not any(name in record["numbers"] for record in records):
+        if name not in never and not any(name in record["numbers"] for record in records):
             raise UserError(f"config.columns has {heading!r}: no run has the number {name!r}")
     names = sorted({name for record in records for name in record["numbers"]})
     return {
@@ -270,7 +271,7 @@ def _milestones(study: Study, folder: Path) -> Numbers:
     """When the run's own evaluators first showed the limits."""
     found: Numbers = {}
     lines = list(read_jsonl(folder / "metrics.jsonl")) if study.milestones else []
-    for name, limit in study.milestones:
+    for name, limit in study.milestones.items():
         names = (name, f"{_EVALUATED}{name}")
         steps = [line["step"] for line in lines for n in names if line.get(n, math.inf) <= limit]
         found[f"reached/{name}"] = float(bool(steps))

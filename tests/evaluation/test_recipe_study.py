@@ -172,8 +172,12 @@ def test_a_variant_may_read_a_share_and_milestones_say_when(tmp_path):
     study = dataclasses.replace(
         STUDY,
         shares={"muon": 0.5},
-        milestones=(("next_token/loss", 8.5), ("train/loss", 1.0)),
-        columns=(("steps", "steps_to/next_token/loss"), ("never", "reached/train/loss")),
+        milestones={"next_token/loss": 8.5, "train/loss": 1.0},
+        columns=(
+            ("steps", "steps_to/next_token/loss"),
+            ("never", "reached/train/loss"),
+            ("not known", "steps_to/train/loss"),
+        ),
     )
     runs = study_runs(study, tmp_path)
     assert {run.variant: run.steps for run in runs} == {"plain": 16, "muon": 8, "rows": 8}
