@@ -48,9 +48,9 @@ def limits(study: Study) -> list[str]:
     seconds = [variant["seconds"] for variant in variants]
     seeds = min(variant["seeds"] for variant in variants)
     if study["equal"] == "items":
-        few, many = short(min(items)), short(max(items))
+        read = " or ".join(dict.fromkeys(map(short, sorted(items))))
         equal = (
-            f"Every training read {many if few == many else f'{few} or {many}'} items; they took {number(min(seconds))} to "
+            f"Every training read {read} items; they took {number(min(seconds))} to "
             f"{number(max(seconds))} seconds, which mean little unless the machine was idle."
         )
     else:
