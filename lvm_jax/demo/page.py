@@ -26,6 +26,8 @@ _SETTINGS: dict[str, Any] = {
     "concurrency_id": "model",
     "concurrency_limit": 1,
 }
+# What is dropped or typed while something earlier is worked on waits for it; Gradio would forget it.
+_EVERY: dict[str, Any] = {**_SETTINGS, "trigger_mode": "multiple"}
 
 
 def build(tabs: Sequence[Tab], missing: Sequence[tuple[str, str]]) -> gr.Blocks:
@@ -77,15 +79,16 @@ def _add(tab: Tab) -> None:
     gr.HTML(view.label(tab.label), apply_default_css=False)
 
     drawn = [desk, message, prompt, answers]
+    uploaded = _drawing(tab, lambda state, event: tab.upload(state, _upload(event)))
+    prompt.upload(_with_event(uploaded), [desk], drawn, **_EVERY)
     for listen, function in (
-        (prompt.upload, lambda state, event: tab.upload(state, _upload(event))),
         (prompt.click, tab.click),
         (answers.click, tab.click),
         (shelf.click, lambda state, event: tab.start_from(state, int(event["index"]))),
     ):
         listen(_with_event(_drawing(tab, function)), [desk], drawn, **_SETTINGS)
     # What is typed is not drawn again, nor is the prompt while a model computes: the user may be typing.
-    prompt.input(_with_event(_tried(tab.click)), [desk], [desk, message], **_SETTINGS)
+    prompt.input(_with_event(_tried(tab.click)), [desk], [desk, message], **_EVERY)
     for button, action in zip(buttons, tab.actions, strict=True):
         busy = view.notice(action.busy, "busy")
         shown = button.click(lambda busy=busy: busy, None, message, **_SETTINGS)
