@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SYSTEM ?= lvm
 WORKDIR ?= runs/quickstart$(if $(filter-out lvm,$(SYSTEM)),_$(SYSTEM))
 # What a system's quickstart needs: the extra quickstart, or one of its own.
-EXTRA := quickstart$(if $(filter vary,$(SYSTEM)),-vary)
+EXTRA := quickstart$(addprefix -,$(filter vary unified,$(SYSTEM)))
 EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
 
 .PHONY: help quickstart demo test test-slow lint docs clean
