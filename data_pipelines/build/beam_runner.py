@@ -23,6 +23,7 @@ from data_pipelines.build.composing import ItemCache
 from data_pipelines.build.encoding import shared_encoder
 from data_pipelines.build.recipe import Recipe
 from data_pipelines.build.shard_writer import ShardTask, ShardWriter
+from lvm_jax import files
 from lvm_jax.errors import UserError
 
 IN_PROCESS = "FnApiRunner"
@@ -154,7 +155,8 @@ def read_order(path: str) -> ShardTask:
 
 
 def _write_order(task: ShardTask) -> str:
-    path = epath.Path(f"{task.summary}.order")
+    # A name by which the next run finds and removes it if this one is killed.
+    path = files.temporary_name(f"{task.summary}.order")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(task))
     return str(path)
