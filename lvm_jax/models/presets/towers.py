@@ -67,7 +67,7 @@ _CLIP: dict[str, dict[str, Any]] = {
 
 
 def vitdet(name: str, **overrides: Any) -> VitDetConfig:
-    """The tower `name`: debug, lines, vary.
+    """The tower `name`: debug, lines, blocks, vary.
 
     Args:
       name: a key of the table.
