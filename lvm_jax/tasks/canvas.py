@@ -47,16 +47,22 @@ class CanvasTask(abc.ABC):
     """Trains a network to fill what is hidden of an example and a query with their masks.
 
     Args:
+      config: of the network.
       vqgan: the image tokenizer; it may be abstract, to compile a step.
       tx: the optimizer.
       hiding: what training hides; losses outside of training are of the answer.
       share: of the patches that are hidden at random, in (0, 1).
+
+    Raises:
+      UserError: the network does not fit the tokenizer's pictures.
     """
 
     name: str
+    network: Any  # the class of the networks
 
     def __init__(
         self,
+        config: Any,
         vqgan: VQGAN,
         tx: optax.GradientTransformation,
         *,
@@ -65,19 +71,17 @@ class CanvasTask(abc.ABC):
     ) -> None:
         if not 0 < share < 1:
             raise UserError(f"config.hiding.share is {share}: it must lie between 0 and 1")
-        self.tx, self.hiding, self.share = tx, hiding, share
+        self.check_fits(config, vqgan)
+        self.config, self.tx, self.hiding, self.share = config, tx, hiding, share
         self.form = SequenceFormat.of_masks(vqgan.codebook_size, vqgan.tokens_per_image)
         self._tokenizer, weights = nnx.split(vqgan)
         self.constants: Mapping[str, Any] = {"vqgan": weights}
-        self._graphdef, self._params = nnx.split(self.abstract())
+        self._graphdef, self._params = nnx.split(self.network.abstract(config))
 
+    @staticmethod
     @abc.abstractmethod
-    def make(self, key: jax.Array) -> Any:
-        """A fresh network."""
-
-    @abc.abstractmethod
-    def abstract(self) -> Any:
-        """The network with shapes in place of arrays."""
+    def check_fits(config: Any, vqgan: VQGAN) -> None:
+        """Raises a UserError unless the network's canvas is made of the tokenizer's pictures."""
 
     @abc.abstractmethod
     def loss_of(
@@ -87,7 +91,7 @@ class CanvasTask(abc.ABC):
 
     def init(self, key: jax.Array) -> State:
         """Fresh parameters and moments at step 0."""
-        params = nnx.state(self.make(key), nnx.Param)
+        params = nnx.state(self.network(self.config, rngs=nnx.Rngs(key)), nnx.Param)
         return {"step": jnp.zeros((), jnp.int32), "params": params, "opt": self.tx.init(params)}
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:

@@ -3,12 +3,8 @@
 Shapes: B rows, T patches of a canvas, K of them shown, N codes of a cell.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import optax
-from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.losses.next_token import cross_entropy
@@ -20,32 +16,26 @@ from lvm_jax.tasks.canvas import CanvasTask, Pairs
 
 
 class MaeVqganTask(CanvasTask):
-    """Trains a `MaeVqgan` on canvases of an example and a query; arguments beside `config` as in `CanvasTask`.
-
-    Raises:
-      UserError: the canvas is not four pictures of the tokenizer, patch by code.
-    """
+    """Trains a `MaeVqgan` on canvases of an example and a query; arguments as in `CanvasTask`."""
 
     name = "mae_vqgan"
+    network = MaeVqgan
 
-    def __init__(
-        self,
-        config: MaeVqganConfig,
-        vqgan: VQGAN,
-        tx: optax.GradientTransformation,
-        **options: Any,
-    ) -> None:
-        check_fits(config, vqgan)
-        self.config = config
-        super().__init__(vqgan, tx, **options)
-
-    def make(self, key: jax.Array) -> MaeVqgan:
-        """A fresh network."""
-        return MaeVqgan(self.config, rngs=nnx.Rngs(key))
-
-    def abstract(self) -> MaeVqgan:
-        """The network with shapes in place of arrays."""
-        return MaeVqgan.abstract(self.config)
+    @staticmethod
+    def check_fits(config: MaeVqganConfig, vqgan: VQGAN) -> None:
+        """Requires a canvas of four pictures of the tokenizer, one patch for each code."""
+        side, patch = vqgan.config.resolution, vqgan.config.downsampling
+        wanted = {
+            "image_size": (2 * side, 2 * side),
+            "patch_size": patch,
+            "codes": vqgan.codebook_size,
+        }
+        for name, value in wanted.items():
+            if vars(config)[name] != value:
+                raise UserError(
+                    f"MAE-VQGAN has {name}={vars(config)[name]}, and a tokenizer of {side} pixels and patches "
+                    f"of {patch} makes it {value}: set it to that"
+                )
 
     def loss_of(
         self, model: MaeVqgan, pairs: Pairs, key: jax.Array | None
@@ -63,19 +53,3 @@ class MaeVqganTask(CanvasTask):
         canvas = square(*(pairs.pixels_BP2HWC[:, i, j] for i in (0, 1) for j in (0, 1)))
         logits_BTV = model(canvas, shown_BK)
         return cross_entropy(logits_BTV, labels_BT, hidden_BT * pairs.counted_B[:, None])
-
-
-def check_fits(config: MaeVqganConfig, vqgan: VQGAN) -> None:
-    """Requires a canvas of four pictures of the tokenizer, one patch for each code.
-
-    Raises:
-      UserError: it is none.
-    """
-    side, patch = vqgan.config.resolution, vqgan.config.downsampling
-    wanted = {"image_size": (2 * side, 2 * side), "patch_size": patch, "codes": vqgan.codebook_size}
-    for name, value in wanted.items():
-        if vars(config)[name] != value:
-            raise UserError(
-                f"MAE-VQGAN has {name}={vars(config)[name]}, and a tokenizer of {side} pixels and patches of {patch} "
-                f"makes it {value}: set it to that"
-            )

@@ -5,12 +5,8 @@ Masks stay white on black: with one class in each, random colours would tell not
 Shapes: B rows, H W a column in pixels, T patches of a column.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import optax
-from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.losses.smooth_l1 import smooth_l1
@@ -22,32 +18,20 @@ from lvm_jax.tasks.canvas import CanvasTask, Pairs
 
 
 class SegGptTask(CanvasTask):
-    """Trains a `SegGpt` on columns of an example and a query; arguments beside `config` as in `CanvasTask`.
-
-    Raises:
-      UserError: a column is not two pictures of the tokenizer.
-    """
+    """Trains a `SegGpt` on columns of an example and a query; arguments as in `CanvasTask`."""
 
     name = "seggpt"
+    network = SegGpt
 
-    def __init__(
-        self,
-        config: SegGptConfig,
-        vqgan: VQGAN,
-        tx: optax.GradientTransformation,
-        **options: Any,
-    ) -> None:
-        check_fits(config, vqgan)
-        self.config = config
-        super().__init__(vqgan, tx, **options)
-
-    def make(self, key: jax.Array) -> SegGpt:
-        """A fresh network."""
-        return SegGpt(self.config, rngs=nnx.Rngs(key))
-
-    def abstract(self) -> SegGpt:
-        """The network with shapes in place of arrays."""
-        return SegGpt.abstract(self.config)
+    @staticmethod
+    def check_fits(config: SegGptConfig, vqgan: VQGAN) -> None:
+        """Requires columns of two pictures of the tokenizer."""
+        side = vqgan.config.resolution
+        if config.image_size != (2 * side, side):
+            raise UserError(
+                f"SegGPT has image_size={config.image_size}, and two pictures of {side} pixels make it "
+                f"{(2 * side, side)}: set it to that"
+            )
 
     def loss_of(
         self, model: SegGpt, pairs: Pairs, key: jax.Array | None
@@ -65,17 +49,3 @@ class SegGptTask(CanvasTask):
         painted = model(pictures[:, None], masks[:, None], hidden_BT, semantic=True)[:, 0]
         weights = model.hidden_pixels(hidden_BT) * pairs.counted_B[:, None, None]
         return smooth_l1(painted, masks, weights, self.config.beta)
-
-
-def check_fits(config: SegGptConfig, vqgan: VQGAN) -> None:
-    """Requires columns of two pictures of the tokenizer.
-
-    Raises:
-      UserError: they are none.
-    """
-    side = vqgan.config.resolution
-    if config.image_size != (2 * side, side):
-        raise UserError(
-            f"SegGPT has image_size={config.image_size}, and two pictures of {side} pixels make it {(2 * side, side)}: "
-            "set it to that"
-        )

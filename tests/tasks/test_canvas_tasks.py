@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from tiny_models import CODES, TOKENS
 
 from lvm_jax.data.in_context.sequences import Pair, SequenceFormat, stacked
@@ -74,7 +75,7 @@ def test_the_answer_is_what_counts_and_is_not_seen(vqgan, name):
 
     @jax.jit
     def run(key):
-        model, pairs = task.make(key), task._pairs(batch(2))
+        model, pairs = task.network(task.config, rngs=nnx.Rngs(key)), task._pairs(batch(2))
 
         def loss(pixels):
             return task.loss_of(model, pairs._replace(pixels_BP2HWC=pixels), None)
