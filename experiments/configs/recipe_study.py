@@ -10,10 +10,11 @@ The argument is what is studied: `decoder` (the quickstart's, on shards of 64 co
 1,024 for 64 pixels), or `unified` (the rows of Table 3 in arXiv 2312.02520, on the pools of its quickstart).
 `decoder,leave_out` also takes each change out of all together, `decoder,answers` scores the answers too (name
 --config.evaluate.tokenizer and .images), `tokenizer,maps` also trains on a folder with annotation maps in it (name
---config.variants.maps.data.images). `runlocal` shrinks any of them to seconds.
+--config.variants.maps.data.images). `only=muon-qk_norm` keeps these variants and the base. `runlocal` shrinks any of
+them to seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -112,13 +113,13 @@ _TOKENIZERS = {
 def get_config(arg: str | None = None) -> ConfigDict:
     """The study of decoders or of tokenizers."""
     args = parse_arg(
-        arg, study="decoder", leave_out=False, answers=False, maps=False, runlocal=False
+        arg, study="decoder", leave_out=False, answers=False, maps=False, only="", runlocal=False
     )
     config: Any = ConfigDict()
     config.seeds = (0, 1, 2)  # of every variant
     # What all trainings have the same of: "items" (tokens, or images of a tokenizer), or "time".
     config.equal = "items"
-    config.items = 3_072_000  # that each training reads; with equal="items"
+    config.budget = 3_072_000  # tokens, rows or images that each training reads; with equal="items"
     config.seconds = 600.0  # of training; with equal="time", on a machine that does nothing else
     config.speed_steps = 50  # of the short training that measures a variant's speed; "time"
     # Settings whose product is the items of a step; they are in `common`.
@@ -137,7 +138,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.columns = ()
     # Heading -> name with a *: a table with a column for each task.
     config.tables = ()
-    # Variant -> the share of the items that it reads; those that are not named read all.
+    # Variant -> the share of the budget that it reads; those that are not named read all.
     config.shares = ConfigDict()
     # Number -> limit: from which step on the run's own evaluators show no more than the limit.
     config.milestones = ConfigDict()
@@ -145,6 +146,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if args["study"] not in studies:
         raise UserError(f"there is no study {args['study']!r}: name one of {', '.join(studies)}")
     studies[args["study"]](config, args)
+    if args["only"]:
+        _keep(config, args["only"].split("-"))
     if args["runlocal"]:
         _runlocal(config, args["study"])
     return config
@@ -187,7 +190,7 @@ def _decoder(config: Any, args: Mapping[str, Any]) -> None:
 def _tokenizer(config: Any, args: Mapping[str, Any]) -> None:
     """Tokenizers, judged by what they keep and by what a small decoder can learn of their codes."""
     config.equal = "time"
-    config.items = 64_000
+    config.budget = 64_000
     config.items_per_step = ("train.batch_size",)
     config.follow_steps = ("train.eval_every", "generator.decay_steps", "critic.decay_steps")
     common = {
@@ -222,7 +225,7 @@ def _tokenizer(config: Any, args: Mapping[str, Any]) -> None:
 
 def _unified(config: Any, args: Mapping[str, Any]) -> None:
     """Table 3 of the paper: all tasks in one decoder, experts, attributes that route, unmixed and balanced batches."""
-    config.items = 3_200  # rows, of which each question gets about half
+    config.budget = 3_200  # rows, of which each question gets about half
     config.items_per_step = ("train.batch_size",)
     config.follow_steps = ("optimizer.decay_steps",)
     recipe = "experiments/configs/unified.py:quickstart"
@@ -267,6 +270,21 @@ def _unified(config: Any, args: Mapping[str, Any]) -> None:
     )
 
 
+def _keep(config: Any, names: Sequence[str]) -> None:
+    """Leaves out all variants but the base and these."""
+    if unknown := sorted(set(names) - set(config.variants)):
+        raise UserError(
+            f"config argument only={unknown[0]!r}: there is no such variant; known: {', '.join(config.variants)}"
+        )
+    kept = {
+        name: config.variants[name] for name in config.variants if name in {config.base, *names}
+    }
+    config.variants = ConfigDict(kept)
+    config.shares = ConfigDict(
+        {name: config.shares[name] for name in config.shares if name in kept}
+    )
+
+
 def _merged(*changes: Mapping[str, Any]) -> dict[str, Any]:
     """Several settings in one, nested ones too."""
     merged: dict[str, Any] = {}
@@ -289,7 +307,7 @@ def _runlocal(config: Any, study: str) -> None:
     config.common.recipe = f"{config.common.recipe},runlocal"
     config.common.train.update({"batch_size": 2, "log_every": 1})
     row = config.common.data.seq_len if study == "decoder" else 1
-    config.items = 4 * 2 * row
+    config.budget = 4 * 2 * row
     if study == "decoder":
         config.common.optimizer.warmup_steps = 0
         config.common.evaluation.update({"max_sentences": 48, "control_sentences": 4})

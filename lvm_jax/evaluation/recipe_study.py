@@ -28,7 +28,7 @@ class Study:
     Attributes:
       seeds: of every variant.
       equal: what all trainings have the same of: "items" (tokens or images), or "time", for an idle machine.
-      items: that each training reads; with "items".
+      budget: tokens or images that each training reads; with "items".
       seconds: of each training, without start, compilation and evaluations; with "time".
       speed_steps: steps of the short training that measures a variant's speed; with "time".
       items_per_step: settings, such as "train.batch_size", whose product is the items of a step.
@@ -41,14 +41,14 @@ class Study:
       evaluate: its other flags; empty: it does not run, and the training's own evaluators tell.
       columns: (heading, name of a number); a * in the name stands for any task, and means the mean over all of them.
       tables: (heading, name with a *): a table with a column for each task.
-      shares: variant -> share of `items` that it reads, such as 0.5 for one task of two; others read all.
+      shares: variant -> share of `budget` that it reads, such as 0.5 for one task of two; others read all.
       milestones: name of a number -> limit: `steps_to/NAME` is the first step at which it is at most the limit, and
         `reached/NAME` whether there is one, 1 or 0.
     """
 
     seeds: tuple[int, ...]
     equal: Literal["items", "time"]
-    items: int
+    budget: int
     seconds: float
     speed_steps: int
     items_per_step: tuple[str, ...]
@@ -77,9 +77,9 @@ class Study:
             )
         if unknown := sorted(set(self.shares) - set(self.variants)):
             raise UserError(f"config.shares has {unknown[0]!r}, which is no variant")
-        if self.items < 1 or self.seconds <= 0 or self.speed_steps < 3:
+        if self.budget < 1 or self.seconds <= 0 or self.speed_steps < 3:
             raise UserError(
-                f"config has items={self.items}, seconds={self.seconds}, speed_steps={self.speed_steps}: items at "
+                f"config has budget={self.budget}, seconds={self.seconds}, speed_steps={self.speed_steps}: budget at "
                 "least 1, seconds above 0, speed_steps at least 3"
             )
         if wrong := [pattern for _, pattern in self.tables if pattern.count("*") != 1]:
@@ -197,10 +197,10 @@ def _steps(study: Study, variant: str, workdir: Path) -> int:
     if study.equal == "time":
         return max(1, round(study.seconds / _seconds_a_step(run_folder(workdir, _speed(variant)))))
     per_step = study.per_step(variant)
-    items = round(study.items * study.shares.get(variant, 1))
+    items = round(study.budget * study.shares.get(variant, 1))
     if items % per_step:
         raise UserError(
-            f"config.items gives {variant!r} {items}, and a step of it has {per_step}: it must divide them; the next "
+            f"config.budget gives {variant!r} {items}, and a step of it has {per_step}: it must divide them; the next "
             f"that it does is {-(-items // per_step) * per_step}"
         )
     return items // per_step

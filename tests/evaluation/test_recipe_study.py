@@ -24,7 +24,7 @@ from lvm_jax.reporting.recipe_page import write_page
 STUDY = Study(
     seeds=(0, 1, 2),
     equal="items",
-    items=4096,
+    budget=4096,
     seconds=30.0,
     speed_steps=11,
     items_per_step=("train.batch_size", "data.seq_len"),
@@ -117,7 +117,7 @@ def test_items_that_a_step_does_not_divide_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"gives 'rows' 4352.* 512: .* the next that it does is 4608"
     ):
-        study_runs(dataclasses.replace(STUDY, items=4352), tmp_path)
+        study_runs(dataclasses.replace(STUDY, budget=4352), tmp_path)
     common = {**STUDY.common, "train": {}}
     with pytest.raises(UserError, match=r"config\.common\.train\.batch_size is missing"):
         study_runs(dataclasses.replace(STUDY, common=common), tmp_path)

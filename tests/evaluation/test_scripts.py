@@ -300,7 +300,7 @@ from experiments.configs import recipe_study as recipes
 
 def get_config(arg=None):
     config = recipes.get_config("decoder,runlocal")
-    config.items = 2 * 2 * 32
+    config.budget = 2 * 2 * 32
     ids = {{"bos_token_id": {CODES}, "eos_token_id": {CODES + 1}, "pad_token_id": {CODES + 2}}}
     config.common.model.update({{"vocab_size": {CODES + 100}, **ids}})
     config.common.data.seq_len = 32

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from lvm_jax.config import from_mapping
 from lvm_jax.errors import UserError
@@ -77,6 +78,16 @@ def test_every_key_is_written_out_with_a_comment(name):
     text = (CONFIGS / f"{name}.py").read_text()
     assert not without_comment(text, name)
     assert not re.search(r"config\.\w+ = dataclasses\.asdict", text), "asdict lists no key"
+    parts = {part for key in leaves(get_config(name, "").to_dict()) for part in key.split(".")}
+    assert not [part for part in parts if hasattr(ConfigDict, part)], "no flag can set these"
+
+
+def test_a_study_keeps_the_variants_that_are_named_and_the_base():
+    config = get_config("recipe_study", "unified,only=experts-captioning")
+    assert list(config.variants) == ["all_tasks", "captioning", "experts"]
+    assert list(config.shares) == ["captioning"]
+    with pytest.raises(UserError, match="only='luck': there is no such variant; known: all_tasks,"):
+        get_config("recipe_study", "unified,only=luck")
 
 
 @pytest.mark.parametrize("name", RECIPES)
