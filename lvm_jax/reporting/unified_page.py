@@ -10,7 +10,6 @@ from lvm_jax import files
 from lvm_jax.errors import UserError
 from lvm_jax.reporting import demands, html, sections, unified_scores
 from lvm_jax.reporting.charts import Chart, Series
-from lvm_jax.reporting.controls import is_flat
 from lvm_jax.reporting.html import Block, Bullets, Drawing, Pairs, Picture, Section, Table, Words
 from lvm_jax.reporting.inputs import (
     Metrics,
@@ -35,7 +34,6 @@ _ASKED = {
     "pictures": "examples without a word",
     "words": "examples with the name of what is meant",
 }
-_LEAST = 0.02  # of a score: a smaller difference is flat, however small its error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +158,7 @@ def depends(run: UnifiedFiles) -> Section:
     sentences = [
         f"With {_ASKED[name]}, {sentence}"
         for name in _ASKED
-        for sentence in control_words(run.results[name].get("segmentation", {}))
+        for sentence in unified_scores.control_words(run.results[name].get("segmentation", {}))
     ]
     return Section(
         "What do the masks depend on?",
@@ -169,18 +167,6 @@ def depends(run: UnifiedFiles) -> Section:
             Words(unified_scores.EXPLAINED, soft=True),
         ],
     )
-
-
-def control_words(results: Mapping[str, Any], score: str = "miou") -> list[str]:
-    """A sentence for each control that was measured."""
-    found = []
-    for control, instead in unified_scores.CONTROLS.items():
-        cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
-        if cost is None or error is None:
-            continue
-        verdict = " (flat)" if is_flat(cost, error, _LEAST) else ""
-        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of IoU{verdict}.")
-    return found
 
 
 def scores(run: UnifiedFiles, name: str) -> Section:

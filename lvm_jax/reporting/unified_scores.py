@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.reporting import markdown
+from lvm_jax.reporting.controls import is_flat
 from lvm_jax.reporting.numbers import number
 
 # What a control puts in the place of what it takes away.
@@ -27,6 +28,7 @@ _BASELINES = {
 }
 _ROWS = {"model": "the decoder", "turned": "turned", **CONTROLS, **_BASELINES}
 _QUESTIONS = ("segmentation", "captioning")
+_LEAST = 0.02  # of a score: a smaller difference is flat, however small its error
 EXPLAINED = (
     "Each control takes one thing away and scores the answer against the same truth. Where that costs nothing, nobody "
     "looked at it. 'turned' is the answer to an example of another thing in the picture, scored against that thing."
@@ -50,6 +52,18 @@ def grids(results: Mapping[str, Scores], *, errors: bool = False) -> dict[str, G
         for question in _QUESTIONS
         if results.get(question)
     }
+
+
+def control_words(results: Mapping[str, Any], score: str = "miou") -> list[str]:
+    """A sentence for each control that was measured."""
+    found = []
+    for control, instead in CONTROLS.items():
+        cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
+        if cost is None or error is None:
+            continue
+        verdict = " (flat)" if is_flat(cost, error, _LEAST) else ""
+        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of IoU{verdict}.")
+    return found
 
 
 def missing(results: Mapping[str, Scores]) -> list[str]:
