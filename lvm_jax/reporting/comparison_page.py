@@ -40,7 +40,8 @@ def grid(results: Results) -> Grid:
     rows += [
         (name, "", *_scores(first, name), *blank) for name in BASELINES if f"{name}/miou" in first
     ]
-    return ("model", "parameters", "mIoU", "MAE", *controls), rows
+    headings = (control.replace("_", " ") for control in controls)
+    return ("model", "parameters", "mIoU", "MAE", *headings), rows
 
 
 def as_markdown(results: Results) -> str:
@@ -73,7 +74,9 @@ def write_page(results: Results, asked: str, folder: epath.PathLike) -> epath.Pa
             [
                 Words(f"{first['episodes']} episodes: {asked}."),
                 Table(*grid(results)),
-                Drawing(Intervals("mIoU", rows).svg(), "Two standard errors to each side."),
+                Drawing(
+                    Intervals("mIoU", rows, width=7.6).svg(), "Two standard errors to each side."
+                ),
                 Words(EXPLAINED, soft=True),
             ],
         ),

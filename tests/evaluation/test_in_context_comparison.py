@@ -78,9 +78,9 @@ def test_all_models_answer_the_same_episodes(vqgan, pool, tmp_path):
     header, copies = ([cell.strip() for cell in lines[i].split("|")[1:-1]] for i in (0, 2))
     row = dict(zip(header, copies, strict=True))
     assert row["mIoU"].startswith(f"{found['copies']['model/miou']:.3f} ± ")
-    assert row["other_examples"] == f"{found['copies']['other_examples/miou']:.3f}"
+    assert row["other examples"] == f"{found['copies']['other_examples/miou']:.3f}"
     assert int(row["parameters"].replace(",", "")) == found["copies"]["parameters"] > 0
-    assert "other_object" not in header
+    assert "other object" not in header
     page = write_page(found, "held-out ones", tmp_path).read_text()
     assert "6 episodes: held-out ones." in page
     assert page.count("data:image/png;base64,") == 6
