@@ -3,8 +3,9 @@ r"""Compares models that segment from examples, on the same episodes: the unifie
 python experiments/compare_in_context.py --tokenizer=TOKENIZER --shards=POOLS --output=OUT \
     --models=unified=W1/model,mae_vqgan=W2/model,seggpt=W3/model
 
-OUT/results.json has the scores of each model beside baselines and controls, OUT/results.md a table of them, and
-OUT/answers/NAME a good, a middling and a bad answer of each; see docs/unified.md. MAE-VQGAN has room for one example.
+OUT/results.json has the scores of each model beside baselines and controls, OUT/results.md a table of them,
+OUT/comparison.html a page, and OUT/answers/NAME a good, a middling and a bad answer of each; see docs/unified.md.
+MAE-VQGAN has room for one example.
 """
 
 import json
@@ -18,11 +19,12 @@ from lvm_jax.data.in_context.episodes import RowStyle
 from lvm_jax.data.in_context.pool import Side
 from lvm_jax.data.in_context.sequences import Question
 from lvm_jax.evaluation import about
-from lvm_jax.evaluation.in_context.comparison import as_table, compare, parse_models
+from lvm_jax.evaluation.in_context.comparison import compare, parse_models
 from lvm_jax.evaluation.in_context.scoring import PoolQuestions
 from lvm_jax.inference.answerers import read_answerer
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
+from lvm_jax.reporting.comparison_page import as_markdown, write_page
 
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder of the VQGAN", required=True)
 _MODELS = flags.DEFINE_list("models", None, "NAME=FOLDER of each model", required=True)
@@ -51,7 +53,7 @@ def main() -> None:
         batch_size=_BATCH.value,
     )
     scores = compare(answerers, vqgan, asked, output / "answers")
-    text = as_table(scores)
+    text = as_markdown(scores)
     results = {
         "environment": about.environment(),
         "tokenizer": about.described(vqgan),
@@ -63,8 +65,9 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     files.write(output / "results.md", text)
     files.write(output / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    told = f"{_SPLIT.value}, {_CLASSES.value} classes, {_EXAMPLES.value} examples, no words"
     print(text)
-    print(f"the results are in {output / 'results.md'}")
+    print(f"open {write_page(scores, told, output)}")
 
 
 if __name__ == "__main__":

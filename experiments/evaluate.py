@@ -64,7 +64,7 @@ from lvm_jax.inference.in_context_pictures import InContextGenerator
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel import runtime
-from lvm_jax.reporting import answers, controls
+from lvm_jax.reporting import answers, controls, unified_scores
 from lvm_jax.reporting.figures import save_comparison
 from lvm_jax.reporting.markdown import as_markdown
 
@@ -157,7 +157,7 @@ def main() -> None:
     output = epath.Path(_OUTPUT.value)
     if _MODEL.value and _SHARDS.value and has_format(_MODEL.value):
         found = answers_from_examples(_MODEL.value, _SHARDS.value, output / "answers")
-        save_results(found, as_markdown(found), output)
+        save_results(found, unified_scores.as_markdown(found), output)
         return
     if not _IMAGES.value:
         raise UserError("--images is missing: name a folder of images to reconstruct")

@@ -23,9 +23,9 @@ from ml_collections import config_flags
 
 from lvm_jax import cli, files
 from lvm_jax.config import from_mapping
+from lvm_jax.evaluation.recipe_results import collect
 from lvm_jax.evaluation.recipe_study import (
     Study,
-    collect,
     run_commands,
     speed_commands,
     study_runs,

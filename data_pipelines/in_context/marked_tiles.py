@@ -10,6 +10,7 @@ Shape legend: K colours of a set, P of all; C tiles along a side, H, W sides of 
 import dataclasses
 import functools
 import math
+import string
 
 import cv2
 import numpy as np
@@ -32,8 +33,8 @@ _WHOLE = 0.5  # share of tiles that no line cuts
 class MarkedTiles:
     """`sets` times `pictures` squares: `{"image", "mask", "boxes", "class", "shows"}`.
 
-    The pictures of a set show tiles of the same colours and have the same ones marked; a set is a class. Keys read
-    `seen/SET/PICTURE`, so that `ONE_PICTURE` keeps a set in one split.
+    The pictures of a set show tiles of the same colours and have the same ones marked; a set is a class, with two
+    letters for a name. Keys read `seen/SET/PICTURE`, so that `ONE_PICTURE` keeps a set in one split.
 
     Attributes:
       sets: how many.
@@ -99,7 +100,7 @@ class MarkedTiles:
         inside_HW = (covered_HW & marked_K[kind_HW])[::SUPERSAMPLING, ::SUPERSAMPLING]
         y, x = np.nonzero(inside_HW)
         box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], np.float32)
-        name = f"tiles {of_set}"
+        name = name_of_set(int(of_set))
         side = (self.size, self.size)
         resized = cv2.resize(image_HW3, side, interpolation=cv2.INTER_AREA)
         return {
@@ -123,6 +124,15 @@ class MarkedTiles:
             for values in (np.cos(angle_CC), np.sin(angle_CC), offset_CC)
         )
         return cosine * along + sine * along[:, None] < offset
+
+
+def name_of_set(number: int) -> str:
+    """Letters, two for the first 2,704 sets: of any text tokenizer of bytes at most so many tokens."""
+    letters = ""
+    while len(letters) < 2 or number:
+        number, place = divmod(number, len(string.ascii_letters))
+        letters = string.ascii_letters[place] + letters
+    return letters
 
 
 @functools.cache

@@ -7,7 +7,9 @@ python experiments/recipe_study.py --config=experiments/configs/recipe_study.py:
     --config.common.data.shards=POOLS --config.common.data.text_tokenizer=WORDS --config.evaluate.tokenizer=TOKENIZER
 
 The argument is what is studied: `decoder` (the quickstart's, on shards of 64 codes an image), `tokenizer` (64 codes of
-1,024 for 64 pixels), or `unified` (the rows of Table 3 in arXiv 2312.02520, on the pools of its quickstart).
+1,024 for 64 pixels), `unified` (the rows of Table 3 in arXiv 2312.02520, on the pools of its quickstart), or
+`unified_context` (its Tables 2, 6 and 7: examples, classes, boxes, L_in; pools written with
+--config.entries.shapes.composer.boxed=True, since one variant shows pictures with their boxes drawn).
 `decoder,leave_out` also takes each change out of all together, `decoder,answers` scores the answers too (name
 --config.evaluate.tokenizer and .images), `tokenizer,maps` also trains on a folder with annotation maps in it (name
 --config.variants.maps.data.images). `only=muon-qk_norm` keeps these variants and the base. `runlocal` shrinks any of
@@ -142,7 +144,20 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.shares = ConfigDict()
     # Number -> limit: from which step on the run's own evaluators show no more than the limit.
     config.milestones = ConfigDict()
-    studies = {"decoder": _decoder, "tokenizer": _tokenizer, "unified": _unified}
+    # Variant without settings -> the variant whose trained models it evaluates; it trains none.
+    config.trained_as = ConfigDict()
+    # Variant -> flags of evaluate.py that override those of config.evaluate.
+    config.asked = ConfigDict()
+    # Name -> flags of one more evaluation of all; its numbers have NAME/ before them.
+    config.also = ConfigDict()
+    # (heading, name of a number, variants from the lowest to the highest ...): what others found.
+    config.orders = ()
+    studies = {
+        "decoder": _decoder,
+        "tokenizer": _tokenizer,
+        "unified": _unified,
+        "unified_context": _unified_context,
+    }
     if args["study"] not in studies:
         raise UserError(f"there is no study {args['study']!r}: name one of {', '.join(studies)}")
     studies[args["study"]](config, args)
@@ -225,26 +240,17 @@ def _tokenizer(config: Any, args: Mapping[str, Any]) -> None:
 
 def _unified(config: Any, args: Mapping[str, Any]) -> None:
     """Table 3 of the paper: all tasks in one decoder, experts, attributes that route, unmixed and balanced batches."""
-    config.budget = 3_200  # rows, of which each question gets about half
-    config.items_per_step = ("train.batch_size",)
-    config.follow_steps = ("optimizer.decay_steps",)
     recipe = "experiments/configs/unified.py:quickstart"
     balanced = {"optimizer": {"balance": True}}
-    config.common.update(
-        {
-            "recipe": f"{recipe},experts=dense,mt=False",
-            "train": {"batch_size": 8, "eval_every": 25},
-            "data": {"shards": "", "text_tokenizer": "", "shares": "segmentation=1,captioning=1"},
-            "evaluators": {"controls": 25},
-            "evaluation": {"rows": 64, "episodes": 48},
-        }
-    )
+    _of_pools(config, f"{recipe},experts=dense,mt=False")
     config.variants.update(
         {
             "all_tasks": {},
             # Alone, a question gets the tokens that it has in the others.
-            "segmentation": {"data": {"questions": '("segmentation",)', "shares": ""}},
-            "captioning": {"data": {"questions": '("captioning",)', "shares": ""}},
+            "segmentation": {
+                "data": {"questions": '("segmentation",)', "shares": "segmentation=1"}
+            },
+            "captioning": {"data": {"questions": '("captioning",)', "shares": "captioning=1"}},
             "experts": {"recipe": f"{recipe},experts=token,mt=False"},
             "attributes": {"recipe": f"{recipe},experts=attribute,mt=False"},
             "balanced": {"recipe": f"{recipe},experts=dense", **balanced},
@@ -253,6 +259,83 @@ def _unified(config: Any, args: Mapping[str, Any]) -> None:
     )
     config.shares.update({"segmentation": 0.5, "captioning": 0.5})
     config.base = "all_tasks"
+    # Of the paper: 21.74, 33.72, 40.48, 42.02, 49.91, 51.91 mIoU; 66.5, 67.9, 77.3, 78.3, 81.1, 88.6 CIDEr.
+    experts, both = ("experts", "attributes"), "attributes_balanced"
+    masks = ("all_tasks", "balanced", *experts, both, "segmentation")
+    words = (*experts, "all_tasks", both, "balanced", "captioning")
+    config.orders = (
+        ("mIoU as in the paper's Table 3", "segmentation/model/miou", *masks),
+        ("CIDEr-D as in the paper's Table 3", "captioning/model/cider_d", *words),
+    )
+
+
+def _unified_context(config: Any, args: Mapping[str, Any]) -> None:
+    """Tables 2, 6 and 7 of the paper: what examples, classes and boxes are worth, and the loss of pictures.
+
+    One decoder reads none to three examples, with and without classes: how it is asked needs no other training.
+    """
+    _of_pools(config, "experiments/configs/unified.py:quickstart,experts=dense")
+    asked = {
+        "class_only": {"examples": 0, "category": "all"},
+        "two_examples": {"examples": 2},
+        "three_examples": {"examples": 3},
+        "class_in_examples": {"category": "examples"},
+        "class_everywhere": {"category": "all"},
+    }
+    config.variants.update(
+        {
+            "one_example": {},
+            **{name: {} for name in asked},
+            "boxes_none": {"rows": {"boxes": "none"}},
+            "boxes_drawn": {"rows": {"boxes": "image"}},
+            "l_in_01": {"format": {"input_weight": 0.1}},
+            "l_in_05": {"format": {"input_weight": 0.5}},
+        }
+    )
+    config.base = "one_example"
+    config.trained_as.update(dict.fromkeys(asked, config.base))
+    config.asked.update(
+        {**asked, "boxes_none": {"boxes": "none"}, "boxes_drawn": {"boxes": "image"}}
+    )
+    config.also.unseen = {"classes": "unseen"}
+    config.columns = (
+        *config.columns[:2],
+        ("mIoU, unseen classes", "unseen/segmentation/model/miou"),
+        ("MAE", "segmentation/model/mae"),
+        *config.columns[2:],
+    )
+    # Of the paper: 45.70, 56.17, 59.21 and 60.85 mIoU with none to three examples, 58.04 with one and the class;
+    # captions get worse, 95.9, 52.5 and 51.2 CIDEr; 86.6 with L_in 0.5.
+    masks, words = "segmentation/model/miou", "captioning/model/cider_d"
+    more, fewer = ("two_examples", "three_examples"), ("three_examples", "two_examples")
+    config.orders = (
+        ("mIoU by examples, as in the paper", masks, "class_only", "one_example", *more),
+        (
+            "mIoU by the class, as in the paper",
+            masks,
+            "class_only",
+            "one_example",
+            "class_everywhere",
+        ),
+        ("CIDEr-D by examples, as in the paper", words, *fewer, "one_example"),
+        ("CIDEr-D by L_in, as in the paper", words, "l_in_05", "one_example"),
+    )
+
+
+def _of_pools(config: Any, recipe: str) -> None:
+    """What studies of answers from examples have in common."""
+    config.budget = 3_200  # rows, of which each question gets about half
+    config.items_per_step = ("train.batch_size",)
+    config.follow_steps = ("optimizer.decay_steps",)
+    config.common.update(
+        {
+            "recipe": recipe,
+            "train": {"batch_size": 8, "eval_every": 25},
+            "data": {"shards": "", "text_tokenizer": "", "shares": "segmentation=1,captioning=1"},
+            "evaluators": {"controls": 25},
+            "evaluation": {"rows": 64, "episodes": 48},
+        }
+    )
     asked = {"shards": config.common.data.get_ref("shards"), "tokenizer": "", "classes": "seen"}
     config.evaluate.update({**asked, "examples": 1, "episodes": 128})
     plateau = "controls/segmentation/uses_other_examples/loss"
@@ -265,6 +348,8 @@ def _unified(config: Any, args: Mapping[str, Any]) -> None:
         ("share of seeds that do", f"reached/{plateau}"),
         ("category", "captioning/model/category"),
         ("box IoU", "captioning/model/box_iou"),
+        ("mAP of boxes", "captioning/model/map_boxes"),
+        ("BLEU-4", "captioning/model/bleu_4"),
         ("CIDEr-D", "captioning/model/cider_d"),
         ("CIDEr-D, other query", "captioning/other_query/cider_d"),
     )
@@ -276,13 +361,11 @@ def _keep(config: Any, names: Sequence[str]) -> None:
         raise UserError(
             f"config argument only={unknown[0]!r}: there is no such variant; known: {', '.join(config.variants)}"
         )
-    kept = {
-        name: config.variants[name] for name in config.variants if name in {config.base, *names}
-    }
-    config.variants = ConfigDict(kept)
-    config.shares = ConfigDict(
-        {name: config.shares[name] for name in config.shares if name in kept}
-    )
+    kept = {config.base, *names}
+    for named in (config.variants, config.shares, config.trained_as, config.asked):
+        for name in [name for name in named if name not in kept]:
+            del named[name]
+    config.orders = ()  # of all variants
 
 
 def _merged(*changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,10 +383,13 @@ def _runlocal(config: Any, study: str) -> None:
     config.seeds = (0,)
     config.speed_steps = 3
     config.seconds = 0.5
-    other = {"decoder": "together", "tokenizer": "causal", "unified": "balanced"}[study]
-    variants: Any = ConfigDict({name: config.variants[name] for name in (config.base, other)})
-    config.variants = variants
-    config.shares = ConfigDict()
+    other = {
+        "decoder": "together",
+        "tokenizer": "causal",
+        "unified": "balanced",
+        "unified_context": "class_only",
+    }[study]
+    _keep(config, [other])
     config.common.recipe = f"{config.common.recipe},runlocal"
     config.common.train.update({"batch_size": 2, "log_every": 1})
     row = config.common.data.seq_len if study == "decoder" else 1
@@ -319,4 +405,5 @@ def _runlocal(config: Any, study: str) -> None:
         config.common.train.eval_every = config.common.evaluators.controls = 2
         config.common.evaluation.update({"rows": 8, "episodes": 4})
         config.evaluate.episodes = 4
-        variants[other].recipe = f"{variants[other].recipe},runlocal"
+        if "recipe" in config.variants[other]:
+            config.variants[other].recipe = f"{config.variants[other].recipe},runlocal"

@@ -6,19 +6,13 @@ numbers by name, from the run's own evaluators or from experiments/evaluate.py.
 
 import dataclasses
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.study_commands import Command, as_words, flags_of, run_folder, training
-from lvm_jax.files import read_json, read_jsonl
-
-_EVALUATED = "evaluation/"  # before the names of evaluators in metrics.jsonl
-Numbers = dict[str, float]
+from lvm_jax.files import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +36,13 @@ class Study:
       columns: (heading, name of a number); a * in the name stands for any task, and means the mean over all of them.
       tables: (heading, name with a *): a table with a column for each task.
       shares: variant -> share of `budget` that it reads, such as 0.5 for one task of two; others read all.
+      trained_as: variant -> the variant whose trained models it evaluates; it trains none of its own.
+      asked: variant -> flags of experiments/evaluate.py that override `evaluate`.
+      also: name -> such flags for one more evaluation of every variant; its numbers have NAME/ before them.
       milestones: name of a number -> limit: `steps_to/NAME` is the first step at which it is at most the limit, and
         `reached/NAME` whether there is one, 1 or 0.
+      orders: (heading, name of a number, variants from the lowest to the highest ...): an order that somebody else
+        found, which the page compares with this one.
     """
 
     seeds: tuple[int, ...]
@@ -62,6 +61,10 @@ class Study:
     tables: tuple[tuple[str, str], ...]
     shares: dict[str, float] = dataclasses.field(default_factory=dict)
     milestones: dict[str, float] = dataclasses.field(default_factory=dict)
+    trained_as: dict[str, str] = dataclasses.field(default_factory=dict)
+    asked: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    also: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    orders: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.base not in self.variants or not self.seeds:
@@ -75,8 +78,7 @@ class Study:
             raise UserError(
                 f"config.common.recipe is missing, and {without[0]!r} has none of its own"
             )
-        if unknown := sorted(set(self.shares) - set(self.variants)):
-            raise UserError(f"config.shares has {unknown[0]!r}, which is no variant")
+        self._check_variants()
         if self.budget < 1 or self.seconds <= 0 or self.speed_steps < 3:
             raise UserError(
                 f"config has budget={self.budget}, seconds={self.seconds}, speed_steps={self.speed_steps}: budget at "
@@ -84,19 +86,58 @@ class Study:
             )
         if wrong := [pattern for _, pattern in self.tables if pattern.count("*") != 1]:
             raise UserError(f"config.tables has {wrong[0]!r}: one * stands for the task")
-        parts = {"common": self.common, "variants": self.variants, "evaluate": self.evaluate}
+        parts = {
+            "common": self.common,
+            "variants": self.variants,
+            "evaluate": self.evaluate,
+            "asked": self.asked,
+            "also": self.also,
+        }
         for name, value in flags_of(parts, "config").items():
             if value == "":
                 raise UserError(f"{name} is empty: name it, as --{name}=PATH")
+
+    def _check_variants(self) -> None:
+        """Requires every name of a variant to be one, and variants without a training to have somebody else's."""
+        of_orders = {name for _, _, *names in self.orders for name in names}
+        named = {
+            "shares": self.shares,
+            "trained_as": [*self.trained_as, *self.trained_as.values()],
+            "asked": self.asked,
+            "orders": of_orders,
+        }
+        for key, names in named.items():
+            if unknown := sorted(set(names) - set(self.variants)):
+                raise UserError(f"config.{key} has {unknown[0]!r}, which is no variant")
+        for name, other in self.trained_as.items():
+            if self.variants[name] or other in self.trained_as or name in self.shares:
+                raise UserError(
+                    f"config.trained_as has {name!r}, which is evaluated as {other!r} was trained: it may have no "
+                    "settings and no share of its own, and the other must be trained"
+                )
+        if (self.trained_as or self.asked or self.also) and not self.evaluate:
+            raise UserError(
+                "config.trained_as, asked and also need evaluations, and config.evaluate is empty"
+            )
 
     @property
     def names(self) -> list[str]:
         """The variants' names, the base first."""
         return [self.base, *(name for name in self.variants if name != self.base)]
 
+    @property
+    def trained(self) -> list[str]:
+        """Those that are trained."""
+        return [name for name in self.names if name not in self.trained_as]
+
+    def trained_name(self, variant: str) -> str:
+        """The variant whose training this one is evaluated by: itself, for most."""
+        return self.trained_as.get(variant, variant)
+
     def settings(self, variant: str) -> dict[str, Any]:
-        """A variant's settings, as flags of experiments/train.py."""
-        return flags_of(self.common, "config") | flags_of(self.variants[variant], "config")
+        """The settings of a variant's training, as flags of experiments/train.py."""
+        own = self.variants[self.trained_name(variant)]
+        return flags_of(self.common, "config") | flags_of(own, "config")
 
     def per_step(self, variant: str) -> int:
         """The items of a step.
@@ -113,7 +154,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A training of a study."""
+    """A variant with one seed: its training, or another's model evaluated in its own way."""
 
     variant: str
     seed: int
@@ -123,6 +164,14 @@ class Run:
     def name(self) -> str:
         """The name of its folder."""
         return f"{self.variant}-s{self.seed}"
+
+    def folder(self, workdir: Path) -> Path:
+        """Where its evaluations are, and its training if it has one of its own."""
+        return run_folder(workdir, self.name)
+
+    def trained(self, study: Study, workdir: Path) -> Path:
+        """The workdir of its training."""
+        return dataclasses.replace(self, variant=study.trained_name(self.variant)).folder(workdir)
 
 
 def speed_commands(study: Study, workdir: Path) -> list[Command]:
@@ -134,63 +183,52 @@ def speed_commands(study: Study, workdir: Path) -> list[Command]:
         _training(
             study, variant, workdir, _speed(variant), {"config.train.steps": study.speed_steps}
         )
-        for variant in study.names
+        for variant in study.trained
     ]
 
 
 def study_runs(study: Study, workdir: Path) -> list[Run]:
-    """All trainings, seed by seed, so that a study that is stopped early has compared all variants.
+    """All runs, seed by seed, so that a study that is stopped early has compared all variants.
+
+    Those without a training of their own follow those that they need.
 
     Raises:
       UserError: a variant's step does not divide the items, or its speed is not measured yet.
     """
-    steps = {variant: _steps(study, variant, workdir) for variant in study.names}
+    order = [*study.trained, *(name for name in study.names if name in study.trained_as)]
+    steps = {variant: _steps(study, study.trained_name(variant), workdir) for variant in order}
     return [Run(variant, seed, steps[variant]) for seed in study.seeds for variant in steps]
 
 
 def run_commands(study: Study, run: Run, workdir: Path) -> list[Command]:
-    """What a run takes: its training, and its evaluation if there is one."""
-    settings = {"config.train.steps": run.steps, "config.train.seed": run.seed}
-    # It is evaluated once, at its end, after its learning rate has decayed.
-    settings |= {f"config.{name}": run.steps for name in study.follow_steps}
-    commands = [_training(study, run.variant, workdir, run.name, settings)]
-    if study.evaluate:
-        folder = run_folder(workdir, run.name)
-        flags = {study.exported: folder / "model", "output": folder / "evaluation"}
-        words = as_words(flags | study.evaluate)
-        commands.append(Command(f"{run.name}-evaluation", ("experiments/evaluate.py", *words)))
+    """What a run takes: its training if it has one, and its evaluations if there are any."""
+    commands = [] if run.variant in study.trained_as else [_whole_training(study, run, workdir)]
+    for name, flags in evaluations(study, run.variant).items():
+        folder = evaluation_folder(run.folder(workdir), name)
+        model = run.trained(study, workdir) / "model"
+        words = as_words({study.exported: model, "output": folder, **flags})
+        commands.append(Command(f"{run.name}-{folder.name}", ("experiments/evaluate.py", *words)))
     return commands
 
 
-def collect(study: Study, runs: Sequence[Run], workdir: Path) -> dict[str, Any]:
-    """Collects the numbers of finished runs: the content of study.json.
+def evaluations(study: Study, variant: str) -> dict[str, dict[str, Any]]:
+    """Name -> flags of each evaluation of a variant; the first, "", is the one that all have."""
+    if not study.evaluate:
+        return {}
+    own = study.evaluate | study.asked.get(variant, {})
+    return {"": own, **{name: own | flags for name, flags in study.also.items()}}
 
-    Returns:
-      variants: of each, `variant`, `seeds`, `steps`, `items`, `seconds` (of training, the mean over seeds), `numbers`
-        (name -> {mean, error}, over the seeds that have it) and `beside` (the same of the difference to the base
-        with the same seed). `error` is the standard error over seeds, None with fewer than two.
-      runs: a record for each run: its `numbers`, those that the study compares.
-      equal, columns: as in the study.
-      tables: (heading, task -> name of its number).
-      settings: of each variant.
 
-    Raises:
-      UserError: a run is not finished or not evaluated, or no run has a number of `columns`.
-    """
-    records = [_record(study, run, workdir) for run in runs]
-    never = {f"steps_to/{name}" for name in study.milestones}  # no run may have got so far
-    for heading, name in study.columns:
-        if name not in never and not any(name in record["numbers"] for record in records):
-            raise UserError(f"config.columns has {heading!r}: no run has the number {name!r}")
-    names = sorted({name for record in records for name in record["numbers"]})
-    return {
-        "equal": study.equal,
-        "columns": study.columns,
-        "tables": [(heading, _matching(pattern, names)) for heading, pattern in study.tables],
-        "settings": study.variants,
-        "variants": [_summary(variant, study.base, records) for variant in study.names],
-        "runs": records,
-    }
+def evaluation_folder(folder: Path, name: str) -> Path:
+    """Where an evaluation of a run writes."""
+    return folder / (f"evaluation-{name}" if name else "evaluation")
+
+
+def _whole_training(study: Study, run: Run, workdir: Path) -> Command:
+    settings = {"config.train.steps": run.steps, "config.train.seed": run.seed}
+    # It is evaluated once, at its end, after its learning rate has decayed.
+    settings |= {f"config.{name}": run.steps for name in study.follow_steps}
+    return _training(study, run.variant, workdir, run.name, settings)
 
 
 def _steps(study: Study, variant: str, workdir: Path) -> int:
@@ -228,92 +266,3 @@ def _seconds_a_step(folder: Path) -> float:
     if seconds is None or config is None or not seconds["training"]:
         raise UserError(f"{folder} has no timed training: run experiments/recipe_study.py again")
     return seconds["training"] / (config["train"]["steps"] - 1)
-
-
-def _record(study: Study, run: Run, workdir: Path) -> dict[str, Any]:
-    folder = run_folder(workdir, run.name)
-    seconds = read_json(folder / "goodput.json")
-    if seconds is None or not (folder / "model" / "config.json").exists():
-        raise UserError(f"{folder} has no finished training: run experiments/recipe_study.py again")
-    numbers, kept = _numbers(folder, evaluated=bool(study.evaluate)), {}
-    numbers |= _milestones(study, folder)
-    for _, name in study.columns:
-        values = [numbers[found] for found in _matching(name, numbers).values()]
-        if values:
-            kept[name] = float(np.mean(values))
-    for _, pattern in study.tables:
-        kept |= {name: numbers[name] for name in _matching(pattern, numbers).values()}
-    return {
-        **dataclasses.asdict(run),
-        "items": run.steps * study.per_step(run.variant),
-        "seconds": seconds["training"],
-        "numbers": kept,
-    }
-
-
-def _numbers(folder: Path, *, evaluated: bool) -> Numbers:
-    """The last number of each name in metrics.jsonl, and if `evaluated` those of evaluate.py, which win."""
-    found = {
-        name.removeprefix(_EVALUATED): value
-        for line in read_jsonl(folder / "metrics.jsonl")
-        for name, value in line.items()
-    }
-    results = read_json(folder / "evaluation" / "results.json") if evaluated else {}
-    if results is None:
-        raise UserError(f"{folder} is not evaluated: run experiments/recipe_study.py again")
-    for name, values in results.items():
-        if isinstance(values, Mapping):
-            found |= {f"{name}/{key}": value for key, value in values.items()}
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
-
-
-def _milestones(study: Study, folder: Path) -> Numbers:
-    """When the run's own evaluators first showed the limits."""
-    found: Numbers = {}
-    lines = list(read_jsonl(folder / "metrics.jsonl")) if study.milestones else []
-    for name, limit in study.milestones.items():
-        names = (name, f"{_EVALUATED}{name}")
-        steps = [line["step"] for line in lines for n in names if line.get(n, math.inf) <= limit]
-        found[f"reached/{name}"] = float(bool(steps))
-        if steps:
-            found[f"steps_to/{name}"] = float(min(steps))
-    return found
-
-
-def _matching(pattern: str, names: Iterable[str]) -> dict[str, str]:
-    """What stands in place of the pattern's * -> the name; of a pattern without one, "" -> the name itself."""
-    before, star, after = pattern.partition("*")
-    if not star:
-        return {"": pattern} if pattern in names else {}
-    found = re.compile(f"{re.escape(before)}(.+){re.escape(after)}")
-    return {
-        match[1]: name for name in names if "*" not in name and (match := found.fullmatch(name))
-    }
-
-
-def _summary(variant: str, base: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    own = {record["seed"]: record for record in records if record["variant"] == variant}
-    of_base = {r["seed"]: r["numbers"] for r in records if r["variant"] == base}
-    first, names = next(iter(own.values())), {n: None for r in own.values() for n in r["numbers"]}
-    numbers, beside = {}, {}
-    for name in names:
-        of_seed = {s: r["numbers"][name] for s, r in own.items() if name in r["numbers"]}
-        numbers[name] = _mean_and_error(list(of_seed.values()))
-        both = [v - of_base[s][name] for s, v in of_seed.items() if name in of_base.get(s, {})]
-        if both:
-            beside[name] = _mean_and_error(both)
-    return {
-        "variant": variant,
-        "seeds": len(own),
-        "steps": first["steps"],
-        "items": first["items"],
-        "seconds": float(np.mean([record["seconds"] for record in own.values()])),
-        "numbers": numbers,
-        "beside": beside,
-    }
-
-
-def _mean_and_error(values: Sequence[float]) -> dict[str, float | None]:
-    several = len(values) > 1
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if several else None
-    return {"mean": float(np.mean(values)), "error": error}

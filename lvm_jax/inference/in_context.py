@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from lvm_jax.data.in_context.sequences import Pair, Question, Row, SequenceFormat
-from lvm_jax.data.in_context.words import Parsed, Words
+from lvm_jax.data.in_context.words import Words
 from lvm_jax.errors import UserError
 from lvm_jax.inference.generate import Attributes, Continuation, Generator, Stop, candidate_keys
 from lvm_jax.inference.sampling import Sampling
@@ -44,6 +44,21 @@ class InContextPrompt:
         """The query as a pair whose answer says nothing."""
         answer = Words("") if self.question is Question.CAPTIONING else np.zeros_like(self.picture)
         return Pair(self.picture, answer, self.category)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnWords:
+    """Words that were drawn.
+
+    Attributes:
+      words, broken: as `WordsFormat.parse` reads them.
+      log_likelihood: mean of the drawn tokens', the pad that ends them included, in nats; among what may be drawn and
+        whatever the sampling. A mean, so that short words do not win by being short.
+    """
+
+    words: Words
+    broken: int
+    log_likelihood: float
 
 
 class InContextEngine:
@@ -99,7 +114,7 @@ class InContextEngine:
           UserError: no prompt or no candidate, a prompt that asks for something else or is too long for the decoder, or
             a pair that does not fit the format.
         """
-        ids_RBN = self._drawn(prompts, Question.SEGMENTATION, n_candidates, sampling, seed)
+        ids_RBN, _ = self._drawn(prompts, Question.SEGMENTATION, n_candidates, sampling, seed)
         return ids_RBN - self.form.words.vocabulary["image"].start
 
     def words(
@@ -109,14 +124,24 @@ class InContextEngine:
         n_candidates: int = 1,
         sampling: Sampling | None = None,
         seed: int = 0,
-    ) -> list[list[Parsed]]:
+    ) -> list[list[DrawnWords]]:
         """Draws words, `n_candidates` of each prompt independently; arguments and errors as in `masks`."""
-        ids_RBN = self._drawn(prompts, Question.CAPTIONING, n_candidates, sampling, seed)
-        given = [self._begun(prompt) for prompt in prompts]
+        ids_RBN, nats_RB = self._drawn(prompts, Question.CAPTIONING, n_candidates, sampling, seed)
+        # The first pad was drawn; those after it fill the room.
+        count_RB = np.minimum(
+            (ids_RBN != self.form.words.vocabulary.pad).sum(-1) + 1, ids_RBN.shape[-1]
+        )
         return [
-            [self.form.words.parse([*begun, *ids_N]) for ids_N in ids_BN.tolist()]
-            for begun, ids_BN in zip(given, ids_RBN, strict=True)
+            [
+                self._read([*self._begun(prompt), *ids_N], float(mean))
+                for ids_N, mean in zip(ids_BN.tolist(), mean_B, strict=True)
+            ]
+            for prompt, ids_BN, mean_B in zip(prompts, ids_RBN, nats_RB / count_RB, strict=True)
         ]
+
+    def _read(self, ids: Sequence[int], log_likelihood: float) -> DrawnWords:
+        parsed = self.form.words.parse(ids)
+        return DrawnWords(parsed.words, parsed.broken, log_likelihood)
 
     def _drawn(
         self,
@@ -125,8 +150,8 @@ class InContextEngine:
         n_candidates: int,
         sampling: Sampling | None,
         seed: int,
-    ) -> Int[np.ndarray, "R B N"]:
-        """The ids of the answers; words end with pads."""
+    ) -> tuple[Int[np.ndarray, "R B N"], Float[np.ndarray, "R B"]]:
+        """The ids of the answers and their log likelihoods; words end with pads."""
         self._check(prompts, question, n_candidates)
         rows, N = len(prompts) * n_candidates, self.form.tokens_per_image
         begun = max(len(self._begun(prompt)) for prompt in prompts)
@@ -144,7 +169,9 @@ class InContextEngine:
         keys_B = candidate_keys(seed, len(prompts), n_candidates)
         allowed_V = self.form.drawable(question)
         ids_BN = np.asarray(started.draw(N - begun, keys_B, filters, allowed_V, stop))
-        return ids_BN.reshape(len(prompts), n_candidates, -1)
+        nats_B = np.asarray(started.rows.log_likelihood_B)
+        shape = len(prompts), n_candidates
+        return ids_BN.reshape(*shape, -1), nats_B.reshape(shape)
 
     def _row(self, prompt: InContextPrompt) -> Row:
         """The tokens up to where the answer is drawn."""

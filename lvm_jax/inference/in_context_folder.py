@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from lvm_jax import files
 from lvm_jax.data.in_context.sequences import Question
-from lvm_jax.data.in_context.words import Box, Parsed, Words
+from lvm_jax.data.in_context.words import Box, Words
 from lvm_jax.errors import UserError
+from lvm_jax.inference.in_context import DrawnWords
 from lvm_jax.inference.in_context_pictures import DrawnMask, Example, InContextGenerator
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
@@ -184,8 +185,8 @@ def _answered(
     questions: FolderQuestions,
     request: FolderRequest,
     queries: Sequence[epath.Path],
-) -> Sequence[Sequence[DrawnMask | Parsed]]:
-    answer: Callable[..., Sequence[Sequence[DrawnMask | Parsed]]] = (
+) -> Sequence[Sequence[DrawnMask | DrawnWords]]:
+    answer: Callable[..., Sequence[Sequence[DrawnMask | DrawnWords]]] = (
         generator.describe if questions.question is Question.CAPTIONING else generator.segment
     )
     return answer(
@@ -198,7 +199,7 @@ def _answered(
     )
 
 
-def _save(answer: DrawnMask | Parsed, folder: epath.Path, number: int) -> dict[str, Any]:
+def _save(answer: DrawnMask | DrawnWords, folder: epath.Path, number: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(answer, DrawnMask):
         save_png(folder / f"mask_{number}.png", mask_to_rgb(answer.mask))

@@ -14,10 +14,10 @@ from jaxtyping import Bool, Int, UInt8
 
 from lvm_jax.data.in_context.format_folder import read_format
 from lvm_jax.data.in_context.sequences import Pair, Question, SequenceFormat
-from lvm_jax.data.in_context.words import Parsed, Words
+from lvm_jax.data.in_context.words import Words
 from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import decode_codes, encode_images
-from lvm_jax.inference.in_context import InContextEngine, InContextPrompt
+from lvm_jax.inference.in_context import DrawnWords, InContextEngine, InContextPrompt
 from lvm_jax.inference.prompting import Image, as_rgb
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models.decoder.decoder import Decoder
@@ -205,7 +205,7 @@ class InContextGenerator:
         n_candidates: int = 1,
         sampling: Sampling | None = None,
         seed: int = 0,
-    ) -> list[list[Parsed]]:
+    ) -> list[list[DrawnWords]]:
         """The candidates of what is said about each query; arguments and errors as in `segment`."""
         prompts = self.prompts(examples, queries, Question.CAPTIONING, category)
         return self.engine.words(prompts, n_candidates=n_candidates, sampling=sampling, seed=seed)

@@ -53,6 +53,25 @@ class Regions:
     true_captions: Sequence[str]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """The detections of one picture beside its regions, the most confident first.
+
+    Attributes:
+      confidences: of the detections.
+      overlaps: with the region that each overlaps most, in [0, 1].
+      first: whether it is the first to take that region.
+      scores: of its caption beside the region's captions; -inf without a region, or if captions were not compared.
+      regions: how many there are to be found.
+    """
+
+    confidences: Float[np.ndarray, " D"]
+    overlaps: Float[np.ndarray, " D"]
+    first: Bool[np.ndarray, " D"]
+    scores: Float[np.ndarray, " D"]
+    regions: int
+
+
 @dataclasses.dataclass(frozen=True)
 class DenseCaptions:
     """Mean average precisions, in [0, 1].
@@ -88,19 +107,43 @@ def dense_captions(
     Raises:
       UserError: no picture has a true box.
     """
-    found = [_assigned(picture) for picture in pictures]
-    regions = sum(count for _, count in found)
+    return precisions(found_in(pictures, score), min_overlaps=min_overlaps, min_scores=min_scores)
+
+
+def found_in(pictures: Sequence[Regions], score: Score | None) -> list[Found]:
+    """Takes detections to regions, each picture by itself; see `dense_captions`.
+
+    Args:
+      pictures: their regions.
+      score: see `dense_captions`; called once. None: captions are not compared.
+    """
+    assigned = [_assigned(picture) for picture in pictures]
+    touching = [(said, shown) for _, texts in assigned for said, shown in texts if shown]
+    compared = iter(score(*zip(*touching)) if score and touching else ())
+    found = []
+    for one, texts in assigned:
+        values = [next(compared, -np.inf) if shown else -np.inf for _, shown in texts]
+        found.append(dataclasses.replace(one, scores=np.array(values, np.float64)))
+    return found
+
+
+def precisions(
+    found: Sequence[Found],
+    *,
+    min_overlaps: Sequence[float] = OVERLAPS,
+    min_scores: Sequence[float] = METEORS,
+) -> DenseCaptions:
+    """The mean average precisions of pictures together; arguments and errors as in `dense_captions`."""
+    regions = sum(one.regions for one in found)
     if not regions:
-        raise UserError(f"{len(pictures)} pictures have 0 true boxes: give at least 1")
+        raise UserError(f"{len(found)} pictures have 0 true boxes: give at least 1")
+    confidences, overlap, first, scores = (
+        np.concatenate([vars(one)[name] for one in found])
+        for name in ("confidences", "overlaps", "first", "scores")
+    )
     # A stable sort: equal confidences stay in the order of the pictures.
-    detections = sorted((d for some, _ in found for d in some), key=lambda d: -d.confidence)
-    scores = np.full(len(detections), -np.inf)
-    touching = [i for i, d in enumerate(detections) if d.references]
-    if touching:
-        shown = [detections[i] for i in touching]
-        scores[touching] = score([d.caption for d in shown], [d.references for d in shown])
-    overlap = np.array([d.overlap for d in detections])
-    first = np.array([d.first for d in detections], bool)
+    order = np.argsort(-confidences, kind="stable")
+    overlap, first, scores = overlap[order], first[order], scores[order]
     near = [first & (overlap >= least) for least in min_overlaps]
     return DenseCaptions(
         float(np.mean([_precision(n & (scores > s), regions) for n in near for s in min_scores])),
@@ -108,42 +151,30 @@ def dense_captions(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Detection:
-    confidence: float
-    overlap: float
-    first: bool
-    caption: str
-    references: tuple[str, ...]
+_Texts = list[tuple[str, tuple[str, ...]]]  # of each detection: its caption, those of its region
 
 
-def _assigned(picture: Regions) -> tuple[list[_Detection], int]:
-    """A picture's detections, the most confident first, each with its region; and the number of regions."""
+def _assigned(picture: Regions) -> tuple[Found, _Texts]:
+    """A picture's detections, each with its region; not scored yet."""
     groups = _merged(picture.true_boxes)
     means = [picture.true_boxes[group].mean(0) for group in groups]
     regions = np.array(means, np.float64).reshape(-1, 4)
     overlap_DG = overlaps(picture.boxes, regions, inclusive=True)
+    order = np.argsort(-picture.confidences, kind="stable")
+    overlap_D, first_D = np.zeros(len(order)), np.zeros(len(order), bool)
     taken: set[int] = set()
-    found = []
-    order: list[int] = np.argsort(-picture.confidences, kind="stable").tolist()
-    for place in order:
+    texts: _Texts = []
+    for at, place in enumerate(order.tolist()):
+        shown: tuple[str, ...] = ()
         best = int(overlap_DG[place].argmax()) if groups else -1
-        overlap = float(overlap_DG[place, best]) if groups else 0.0
-        references: tuple[str, ...] = ()
-        if overlap > 0:
-            references = tuple(picture.true_captions[i] for i in groups[best])
-        found.append(
-            _Detection(
-                float(picture.confidences[place]),
-                overlap,
-                overlap > 0 and best not in taken,
-                picture.captions[place],
-                references,
-            )
-        )
-        if overlap > 0:
+        if groups and overlap_DG[place, best] > 0:
+            overlap_D[at], first_D[at] = overlap_DG[place, best], best not in taken
+            shown = tuple(picture.true_captions[i] for i in groups[best])
             taken.add(best)
-    return found, len(groups)
+        texts.append((picture.captions[place], shown))
+    nothing = np.full(len(order), -np.inf)
+    confidences = picture.confidences[order].astype(np.float64)
+    return Found(confidences, overlap_D, first_D, nothing, len(groups)), texts
 
 
 def _merged(boxes_N4: Float[np.ndarray, "N 4"]) -> list[list[int]]:

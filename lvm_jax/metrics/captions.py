@@ -1,6 +1,7 @@
 """Scores of captions: CIDEr-D, METEOR 1.5, and BLEU-4 by `lvm_jax.metrics.text.bleu`.
 
-A caption is a text whose words stand between spaces; the public scores lower the case and cut off punctuation first.
+A caption is a text whose words stand between spaces. The public scores lower the case and cut off punctuation first:
+`plain` does.
 
 Shape legend: M captions.
 """
@@ -9,6 +10,7 @@ import collections
 import contextlib
 import math
 import shutil
+import string
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,6 +22,16 @@ _ORDERS = 4  # of n-grams
 _SIGMA = 6.0  # of the penalty for another length
 
 Counts = collections.Counter[tuple[str, ...]]
+
+
+def plain(caption: str) -> str:
+    """A caption in lower case, without the punctuation around its words, which stand between single spaces.
+
+    Hyphens and apostrophes inside words stay. The public scores read captions by the tokenizer of the Penn Treebank,
+    for which "man's" is two words.
+    """
+    words = (word.strip(string.punctuation) for word in caption.lower().split())
+    return " ".join(filter(None, words))
 
 
 def cider_d(
@@ -62,7 +74,7 @@ def meteor_1_5(
 ) -> Float[np.ndarray, " M"]:
     """METEOR 1.5 of each caption, in [0, 1], by the authors' jar (Denkowski and Lavie 2014).
 
-    Seconds pass before the first caption: it loads its paraphrases.
+    Seconds pass before the first caption: it loads its paraphrases. A caption without words has 0.
 
     Raises:
       UserError: see `missing_meteor`; or a caption has no reference.
@@ -70,13 +82,23 @@ def meteor_1_5(
     _check_references(references)
     if why := missing_meteor():
         raise UserError(f"no METEOR 1.5: {why}")
+    # A line of the jar is a caption, and it reads no empty one.
+    lines = [" ".join(text.split()) for text in predicted]
+    said = [place for place, line in enumerate(lines) if line]
+    scores = np.zeros(len(lines))
+    if said:
+        shown = [[" ".join(text.split()) for text in references[place]] for place in said]
+        scores[said] = _by_the_jar([lines[place] for place in said], shown)
+    return scores
+
+
+def _by_the_jar(lines: Sequence[str], references: Sequence[list[str]]) -> list[float]:
     from pycocoevalcap.meteor.meteor import Meteor  # pyright: ignore[reportMissingImports]
 
     scorer = Meteor()
     try:
         _, scores = scorer.compute_score(
-            {i: list(texts) for i, texts in enumerate(references)},
-            {i: [text] for i, text in enumerate(predicted)},
+            dict(enumerate(references)), {place: [line] for place, line in enumerate(lines)}
         )
     finally:
         process = scorer.meteor_p
@@ -85,7 +107,7 @@ def meteor_1_5(
         for pipe in (process.stdin, process.stdout, process.stderr):
             with contextlib.suppress(OSError):  # what was still to be written has no reader
                 pipe.close()
-    return np.array(scores)
+    return scores
 
 
 class _Weighed:

@@ -3,15 +3,20 @@
 The definitions are those of the public page benchmarks (Fox, GOT-OCR2.0), which Vary's tables follow (arXiv 2312.06109,
 Table 1); where ours differs, the docstring says so. rapidfuzz, sacrebleu, nltk and jieba do the work and are imported
 when they are needed: `pip install 'lvm_jax[text-metrics]'`.
+
+Shape legend: M texts.
 """
 
 import functools
-import itertools
+import importlib.util
 import logging
 import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
 
 from lvm_jax.errors import UserError
 
@@ -74,6 +79,12 @@ def word_sets(predicted: Sequence[str], truth: Sequence[str]) -> WordSets:
     )
 
 
+def missing_sacrebleu() -> str:
+    """Why `bleu` cannot be computed here; "" if it can."""
+    known = importlib.util.find_spec("sacrebleu") is not None
+    return "" if known else "sacrebleu is not installed: pip install 'lvm_jax[text-metrics]'"
+
+
 def bleu(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """BLEU-4 of a corpus without smoothing, in [0, 1] (Papineni et al. 2002), by sacrebleu.
 
@@ -83,13 +94,31 @@ def bleu(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> float
       predicted: texts whose words stand between spaces.
       references: one or more such texts for each.
     """
+    return bleu_of(bleu_counts(predicted, references))
+
+
+def bleu_counts(
+    predicted: Sequence[str], references: Sequence[Sequence[str]]
+) -> Int[np.ndarray, "M 10"]:
+    """What BLEU-4 sums over texts: n-grams that agree and all of them, for n of 1 to 4, then both lengths in words."""
     import sacrebleu
 
-    # A stream has the i-th reference of each text, None where there are fewer: its annotations leave that out.
-    streams: Any = list(map(list, itertools.zip_longest(*references)))
-    score = sacrebleu.corpus_bleu(
-        list(predicted), streams, smooth_method="none", tokenize="none", force=True
-    )
+    def of_text(text: str, shown: Sequence[str]) -> list[int]:
+        # A stream has the i-th reference of each text.
+        streams = [[reference] for reference in shown]
+        score = sacrebleu.corpus_bleu([text], streams, tokenize="none", force=True)
+        return [*score.counts, *score.totals, score.sys_len, score.ref_len]
+
+    counts = [of_text(text, shown) for text, shown in zip(predicted, references, strict=True)]
+    return np.array(counts, np.int64).reshape(-1, 10)
+
+
+def bleu_of(counts_M10: Int[np.ndarray, "M 10"]) -> float:
+    """BLEU-4 of the corpus of some texts, from their `bleu_counts`."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    *counts, length, wanted = counts_M10.sum(axis=0).tolist()
+    score = BLEU.compute_bleu(counts[:4], counts[4:], length, wanted, smooth_method="none")
     return score.score / 100
 
 

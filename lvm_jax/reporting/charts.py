@@ -1,4 +1,4 @@
-"""Line and bar charts, as SVG for the page (in its light or dark colours) and as PNG for elsewhere."""
+"""Charts of lines, bars and intervals, as SVG for the page (in its light or dark colours) and as PNG for elsewhere."""
 
 import abc
 import dataclasses
@@ -165,6 +165,39 @@ class Bars(Picture):
         axes.set_ylim(bottom=1)
         _tidy(axes)
         axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals(Picture):
+    """A row for each name, from the top: a dot, and its interval.
+
+    Attributes:
+      x_label: with units.
+      rows: (name, value, half of its interval, 0 if unknown).
+      width: in inches; the rows set the height.
+    """
+
+    x_label: str
+    rows: Sequence[tuple[str, float, float]]
+    width: float = 4.4
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height in inches."""
+        return self.width, 0.8 + 0.24 * len(self.rows)
+
+    def _draw(self, axes: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        names, values, margins = zip(*self.rows, strict=True)
+        places = np.arange(len(names))
+        axes.errorbar(values, places, xerr=margins, fmt="o", markersize=4, color=PALETTE[0])
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.set_xlabel(self.x_label)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", alpha=0.25, linewidth=0.6)
 
 
 def _tidy(axes: Any, labels: int = 0) -> None:

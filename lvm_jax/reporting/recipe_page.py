@@ -8,8 +8,10 @@ from etils import epath
 
 from lvm_jax import files
 from lvm_jax.reporting import markdown
-from lvm_jax.reporting.html import Bullets, Folded, Section, Table, page
+from lvm_jax.reporting.charts import Chart, Intervals, Level, Series
+from lvm_jax.reporting.html import Bullets, Drawing, Folded, Pairs, Section, Table, page
 from lvm_jax.reporting.numbers import number, short
+from lvm_jax.reporting.recipe_findings import findings, margin_of
 
 Study = Mapping[str, Any]
 Grid = tuple[tuple[str, ...], list[tuple[Any, ...]]]
@@ -27,10 +29,14 @@ def write_page(workdir: epath.PathLike) -> epath.Path:
     folder = epath.Path(workdir)
     study = json.loads((folder / "study.json").read_text())
     tables = grids(study)
-    text = [f"- {sentence}\n" for sentence in limits(study)]
+    found = findings(study)
+    text = [f"- {sentence}\n" for sentence in (*found, *limits(study))]
     text += [f"\n## {title}\n\n{_as_markdown(grid)}" for title, grid in tables.items()]
     files.write(folder / "study.md", "# Recipe study\n\n" + "".join(text))
     blocks = [
+        Section("What was found", [Bullets(found), *learning(study), Pairs(intervals(study))])
+        if found
+        else None,
         Section("How to read it", [Bullets(limits(study))]),
         *(Section(title, [Table(*grid)]) for title, grid in tables.items()),
         Folded("Settings of the variants", study["settings"]),
@@ -59,7 +65,8 @@ def limits(study: Study) -> list[str]:
             f"{number(max(seconds))} seconds, in which {short(min(items))} to {short(max(items))} items were read."
         )
     spread = (
-        f"{seeds} seeds each; ± is one standard error over them, and differences are of equal seeds."
+        f"{seeds} seeds each, and differences are of equal seeds. In tables ± is one standard error over seeds; in "
+        "words and charts it is the 95% interval by Student's t. Of 20 differences that are none, one is told from it."
         if seeds > 1
         else "One seed each: how much another would change is not known."
     )
@@ -99,6 +106,42 @@ def grids(study: Study) -> dict[str, Grid]:
             rows = [(v["variant"], *_cells(v["numbers"], of_task, _value)) for v in variants]
             found[title] = (("variant", *tasks), rows)
     return found
+
+
+def learning(study: Study) -> list[Drawing]:
+    """How the numbers with a limit went as the variants learnt, the mean over seeds; nothing where nobody evaluated."""
+    headings = {name: heading for heading, name in study["columns"]}
+    found = []
+    for name, limit in study["milestones"].items():
+        lines = [_curve(study, name, variant["variant"]) for variant in study["variants"]]
+        if lines := [line for line in lines if line.x]:
+            chart = Chart("step", headings.get(name, name), lines, [Level("limit", limit)])
+            found.append(Drawing(chart.svg(), "The mean over seeds, while training."))
+    return found
+
+
+def intervals(study: Study) -> list[Drawing]:
+    """Each number of all variants, with its interval."""
+    found = []
+    for heading, name in study["columns"]:
+        rows = [
+            (v["variant"], one["mean"], margin_of(one["error"], one["seeds"]) or 0.0)
+            for v in study["variants"]
+            if (one := v["numbers"].get(name))
+        ]
+        if len({value for _, value, _ in rows}) > 1:
+            found.append(Drawing(Intervals(heading, rows).svg()))
+    return found
+
+
+def _curve(study: Study, name: str, variant: str) -> Series:
+    values: dict[int, list[float]] = {}
+    for run in study["runs"]:
+        if run["variant"] == variant:
+            for step, value in run["curves"].get(name, []):
+                values.setdefault(step, []).append(value)
+    steps = sorted(values)
+    return Series(variant, steps, [sum(values[s]) / len(values[s]) for s in steps])
 
 
 def _cells(

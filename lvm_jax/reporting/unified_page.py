@@ -8,9 +8,8 @@ from etils import epath
 
 from lvm_jax import files
 from lvm_jax.errors import UserError
-from lvm_jax.reporting import demands, html, sections
+from lvm_jax.reporting import demands, html, sections, unified_scores
 from lvm_jax.reporting.charts import Chart, Series
-from lvm_jax.reporting.controls import is_flat
 from lvm_jax.reporting.html import Block, Bullets, Drawing, Pairs, Picture, Section, Table, Words
 from lvm_jax.reporting.inputs import (
     Metrics,
@@ -35,21 +34,6 @@ _ASKED = {
     "pictures": "examples without a word",
     "words": "examples with the name of what is meant",
 }
-# What a control puts in the place of what it takes away.
-_CONTROLS = {
-    "no_examples": "no example at all",
-    "other_examples": "an example of another class",
-    "other_object": "an example of another thing in the picture",
-    "shuffled_answers": "another answer in the example",
-    "other_query": "another query",
-    "class_only": "the name of the class alone",
-}
-_BASELINES = ("copy", "nearest", "mean_mask", "frequent")
-_EXPLAINED = (
-    "Each control takes one thing away and scores the answer against the same truth. Where that costs nothing, nobody "
-    "looked at it. 'turned' is the answer to an example of another thing in the picture, scored against that thing."
-)
-_LEAST = 0.02  # of a score: a smaller difference is flat, however small its error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,56 +158,28 @@ def depends(run: UnifiedFiles) -> Section:
     sentences = [
         f"With {_ASKED[name]}, {sentence}"
         for name in _ASKED
-        for sentence in control_words(run.results[name].get("segmentation", {}))
+        for sentence in unified_scores.control_words(run.results[name].get("segmentation", {}))
     ]
     return Section(
         "What do the masks depend on?",
         [
             Bullets(sentences) if sentences else Words("The controls were not measured."),
-            Words(_EXPLAINED, soft=True),
+            Words(unified_scores.EXPLAINED, soft=True),
         ],
     )
 
 
-def control_words(results: Mapping[str, Any], score: str = "miou") -> list[str]:
-    """A sentence for each control that was measured."""
-    found = []
-    for control, instead in _CONTROLS.items():
-        cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
-        if cost is None or error is None:
-            continue
-        verdict = " (flat)" if is_flat(cost, error, _LEAST) else ""
-        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of IoU{verdict}.")
-    return found
-
-
 def scores(run: UnifiedFiles, name: str) -> Section:
     """The scores of the decoder, of controls and of baselines, of masks and of words, and losses of the true answer."""
-    results, blocks = run.results[name], []
-    for question in ("segmentation", "captioning"):
-        drawn = results.get(question, {})
-        nats = results.get(f"{question}_controls", {})
-        if drawn:
-            blocks.append(_table(question, drawn, nats))
-    return Section(f"All scores, {_ASKED[name]}", blocks)
-
-
-def _table(question: str, drawn: Mapping[str, Any], nats: Mapping[str, Any]) -> Table:
-    names = ("model", "turned", *_CONTROLS, *_BASELINES)
-    prefix = "model/"
-    kinds = [
-        key.removeprefix(prefix)
-        for key in drawn
-        if key.startswith(prefix) and not key.endswith("_error")
-    ]
-    rows = []
-    for name in names:
-        values = [drawn.get(f"{name}/{kind}") for kind in kinds]
-        loss = nats.get("right/loss" if name == "model" else f"{name}/loss")
-        if any(value is not None for value in (*values, loss)):
-            rows.append((_CONTROLS.get(name, name.replace("_", " ")), *values, loss))
-    header = (f"{question}: {drawn.get('episodes', '?')} queries", *kinds, "nats a token")
-    return Table(header, rows)
+    results = run.results[name]
+    absent = unified_scores.missing(results)
+    return Section(
+        f"All scores, {_ASKED[name]}",
+        [
+            *(Table(header, rows) for header, rows in unified_scores.grids(results).values()),
+            Bullets(absent) if absent else None,
+        ],
+    )
 
 
 def training(run: UnifiedFiles) -> Section:

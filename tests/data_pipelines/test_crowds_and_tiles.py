@@ -8,6 +8,7 @@ import pytest
 from data_pipelines.hues import hue_name
 from data_pipelines.in_context import ONE_PICTURE, DrawnCrowds, DrawnObjects, MarkedTiles
 from data_pipelines.in_context.drawn_objects import GREY
+from data_pipelines.in_context.marked_tiles import name_of_set
 from lvm_jax.errors import UserError
 
 CROWDS = DrawnCrowds(count=12, size=48)
@@ -91,6 +92,13 @@ def test_the_pictures_of_a_set_have_the_same_colours_marked():
         assert not marked & rest, "a colour is marked in one picture and not in another"
         assert 3 <= len(marked | rest) <= 5
     assert len({frozenset(pictures[0][0]) for pictures in shown.values()}) > 3
+
+
+def test_a_set_has_a_short_name_of_its_own():
+    names = [name_of_set(number) for number in range(3000)]
+    assert len(set(names)) == 3000
+    assert {len(name) for name in names[:2704]} == {2}
+    assert TILES.load(TILES.keys()[-1])["class"][0].words == names[5]
 
 
 @pytest.mark.parametrize("source", [CROWDS, TILES])

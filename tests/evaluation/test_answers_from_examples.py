@@ -16,7 +16,7 @@ from tiny_pairs import FORMAT, PAIRS, Letters, batch, decoder, pair
 
 from lvm_jax.data.in_context.episodes import RowStyle
 from lvm_jax.data.in_context.sequences import Pair, Question, SequenceFormat
-from lvm_jax.data.in_context.words import Parsed, Words, WordsFormat
+from lvm_jax.data.in_context.words import Words, WordsFormat
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.in_context import answers
 from lvm_jax.evaluation.in_context import episodes as changes
@@ -27,6 +27,7 @@ from lvm_jax.evaluation.in_context.losses import LossControls
 from lvm_jax.evaluation.in_context.scores import box_iou, boxes_iou, mask_scores, word_scores
 from lvm_jax.evaluation.in_context.scoring import PoolQuestions, score
 from lvm_jax.evaluation.in_context.while_training import parse_word_sets
+from lvm_jax.inference.in_context import DrawnWords
 from lvm_jax.inference.in_context_pictures import InContextGenerator
 from lvm_jax.models import Decoder
 from lvm_jax.parallel.mesh import make_mesh
@@ -142,7 +143,7 @@ class Knower:
         return list((255 * answers.decode_codes(self.vqgan, codes_RN)).astype(np.uint8))
 
     def words(self, prompts, **_):
-        return [[Parsed(self.answer(prompt), 0)] for prompt in prompts]
+        return [[DrawnWords(self.answer(prompt), 0, -1.0)] for prompt in prompts]
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from tiny_models import CODES, TOKENS
 
 from lvm_jax.data.in_context.episodes import RowStyle
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.in_context import comparison
-from lvm_jax.evaluation.in_context.comparison import as_table, compare, parse_models
+from lvm_jax.evaluation.in_context.comparison import compare, parse_models
 from lvm_jax.evaluation.in_context.scoring import PoolQuestions
 from lvm_jax.inference.codec import decode_codes
 from lvm_jax.pictures.pixels import to_uint8
+from lvm_jax.reporting.comparison_page import BASELINES, as_markdown, write_page
 
 sys.path.append(str(Path(__file__).parent.parent / "data"))
 import pool_fakes
@@ -64,23 +64,27 @@ def pool(vqgan, tmp_path):
 def test_all_models_answer_the_same_episodes(vqgan, pool, tmp_path):
     asked = PoolQuestions(str(pool), RowStyle(shots=(0.0, 1.0)), batch_size=4)
     models = {"copies": Shower(vqgan, True), "looks": Shower(vqgan, False)}
-    found = compare(models, vqgan, asked, tmp_path / "shown")
+    found = compare(models, vqgan, asked, tmp_path / "answers")
     assert models["copies"].asked == models["looks"].asked
     assert (
         found["copies"]["model/miou"] == found["copies"]["copy/miou"] == found["looks"]["copy/miou"]
     )
     assert found["copies"]["uses_other_query/miou"] == 0
-    assert (tmp_path / "shown" / "looks" / "masks-best.png").exists()
-    lines = as_table(found).splitlines()
+    assert (tmp_path / "answers" / "looks" / "masks-best.png").exists()
+    lines = as_markdown(found).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lines] == [
-        "model", "---", "copies", "looks", *comparison.BASELINES,
+        "model", "---", "copies", "looks", *BASELINES,
     ]  # fmt: skip
     header, copies = ([cell.strip() for cell in lines[i].split("|")[1:-1]] for i in (0, 2))
     row = dict(zip(header, copies, strict=True))
     assert row["mIoU"].startswith(f"{found['copies']['model/miou']:.3f} ± ")
-    assert row["other_examples"] == f"{found['copies']['other_examples/miou']:.3f}"
+    assert row["other examples"] == f"{found['copies']['other_examples/miou']:.3f}"
     assert int(row["parameters"].replace(",", "")) == found["copies"]["parameters"] > 0
-    assert "other_object" not in header
+    assert "other object" not in header
+    page = write_page(found, "held-out ones", tmp_path).read_text()
+    assert "6 episodes: held-out ones." in page
+    assert page.count("data:image/png;base64,") == 6
+    assert "Another query costs 0.00 ± 0.00 of IoU (flat)." in page
     with pytest.raises(UserError, match=r"0 models to compare"):
         compare({}, vqgan, asked)
 

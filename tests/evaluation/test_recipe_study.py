@@ -7,13 +7,16 @@ import shlex
 import statistics
 
 import pytest
+from ml_collections import ConfigDict
 
+from experiments.configs import recipe_study as recipes
 from lvm_jax import cli
+from lvm_jax.config import from_mapping
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.recipe_results import collect
 from lvm_jax.evaluation.recipe_study import (
     Run,
     Study,
-    collect,
     run_commands,
     speed_commands,
     study_runs,
@@ -137,7 +140,7 @@ def write_runs(workdir) -> list[Run]:
         (folder / "model" / "config.json").write_text("{}")
         (folder / "goodput.json").write_text(json.dumps({"training": 10.0 + run.seed}))
         lines = [
-            {"step": 1, "evaluation/next_token/loss": 9.0},
+            {"step": 1, "evaluation/next_token/loss": 9.0, "train/loss": 2.0},
             {"step": 16, "evaluation/next_token/loss": 8.0},
             {"step": 16, "evaluation/controls/s: image -> depth/uses_query": 0.5 * run.seed},
         ]
@@ -156,10 +159,12 @@ def test_means_errors_and_differences_are_over_seeds(tmp_path):
     assert [v["variant"] for v in (plain, muon, rows)] == ["plain", "muon", "rows"]
     losses = [loss_of(Run("muon", seed, 16)) for seed in range(3)]
     error = statistics.stdev(losses) / 3**0.5
-    assert muon["numbers"]["next_token/loss"] == pytest.approx({"mean": 3.75, "error": error})
+    assert muon["numbers"]["next_token/loss"] == pytest.approx(
+        {"mean": 3.75, "error": error, "seeds": 3}
+    )
     # Seeds move both alike: their difference has no error.
     difference = muon["beside"]["next_token/loss"]
-    assert difference == {"mean": -0.5, "error": 0.0}
+    assert difference == {"mean": -0.5, "error": 0.0, "seeds": 3}
     assert (muon["seeds"], muon["steps"], muon["items"]) == (3, 16, 4096)
     assert (rows["steps"], rows["items"], rows["seconds"]) == (8, 4096, 11.0)
     tasks = {t: f"controls/{t}/uses_query" for t in ("s: image -> depth", "s: image -> edges")}
@@ -185,10 +190,94 @@ def test_a_variant_may_read_a_share_and_milestones_say_when(tmp_path):
     _, muon, _ = collect(study, runs, tmp_path)["variants"]
     assert muon["items"] == 2048
     # Not at step 1, where the loss was 9.
-    assert muon["numbers"]["steps_to/next_token/loss"] == {"mean": 16.0, "error": 0.0}
+    assert muon["numbers"]["steps_to/next_token/loss"] == {"mean": 16.0, "error": 0.0, "seeds": 3}
     assert muon["numbers"]["reached/train/loss"]["mean"] == 0
     with pytest.raises(UserError, match="'other', which is no variant"):
         dataclasses.replace(STUDY, shares={"other": 0.5})
+
+
+def test_a_variant_may_be_another_evaluated_otherwise(tmp_path):
+    study = dataclasses.replace(
+        STUDY,
+        variants={**STUDY.variants, "asked": {}},
+        trained_as={"asked": "rows"},
+        asked={"asked": {"shots": 0}, "plain": {"shots": 1}},
+        also={"unseen": {"split": "other"}},
+        columns=(("loss", "next_token/loss"), ("unseen", "unseen/next_token/loss")),
+        tables=(),
+        milestones={"next_token/loss": 8.5},
+    )
+    runs = study_runs(study, tmp_path)
+    assert [run.variant for run in runs[:4]] == ["plain", "muon", "rows", "asked"]
+    assert (runs[3].steps, study.per_step("asked")) == (8, 512)
+    assert [c.name for c in speed_commands(dataclasses.replace(study, equal="time"), tmp_path)] == [
+        "plain-speed", "muon-speed", "rows-speed",
+    ]  # fmt: skip
+    first, other = run_commands(study, runs[3], tmp_path)
+    assert first.words == (
+        "experiments/evaluate.py",
+        f"--model={tmp_path}/runs/rows-s0/model",
+        f"--output={tmp_path}/runs/asked-s0/evaluation",
+        "--images=b folder",
+        "--shots=0",
+    )
+    assert other.words[2:] == (
+        f"--output={tmp_path}/runs/asked-s0/evaluation-unseen",
+        "--images=b folder",
+        "--shots=0",
+        "--split=other",
+    )
+    assert [c.name for c in run_commands(study, runs[0], tmp_path)] == [
+        "plain-s0", "plain-s0-evaluation", "plain-s0-evaluation-unseen",
+    ]  # fmt: skip
+    write_runs(tmp_path)
+    for place, run in enumerate(runs):
+        for name, loss in {"evaluation": 1.0, "evaluation-unseen": 2.0}.items():
+            folder = tmp_path / "runs" / run.name / name
+            folder.mkdir(parents=True, exist_ok=True)
+            results = {"next_token": {"loss": loss + place}}
+            (folder / "results.json").write_text(json.dumps(results))
+    found = collect(study, runs, tmp_path)
+    assert found["runs"][3]["numbers"] == {"next_token/loss": 4.0, "unseen/next_token/loss": 5.0}
+    assert found["runs"][3]["seconds"] == found["runs"][2]["seconds"]
+    assert found["runs"][2]["curves"] == {"next_token/loss": [(1, 9.0), (16, 8.0)]}
+    assert found["runs"][3]["curves"] == {}
+    assert found["settings"]["asked"] == {"trained_as": "rows", "evaluated": {"shots": 0}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"trained_as": {"muon": "plain"}}, "has 'muon', which is evaluated as 'plain' was"),
+        ({"trained_as": {"none": "plain"}}, r"config\.trained_as has 'none', which is no variant"),
+        ({"asked": {"none": {"shots": 0}}}, r"config\.asked has 'none', which is no variant"),
+        ({"orders": (("o", "loss", "plain", "none"),)}, r"config\.orders has 'none', which is"),
+        ({"also": {"u": {"x": 1}}, "evaluate": {}}, r"config\.evaluate is empty"),
+    ],
+)
+def test_evaluations_that_cannot_be_made_are_refused(changed, words):
+    with pytest.raises(UserError, match=words):
+        dataclasses.replace(STUDY, **changed)
+
+
+@pytest.mark.parametrize("arg", ["decoder", "tokenizer,maps", "unified", "unified_context"])
+def test_every_configured_study_is_one(arg, tmp_path):
+    """Whole and shrunk; a study whose paths are named has commands for each variant."""
+    for more in ("", ",runlocal"):
+        config = recipes.get_config(arg + more).unlock()
+        fill_paths(config)
+        study = from_mapping(Study, config)
+        runs = study_runs(dataclasses.replace(study, equal="items"), tmp_path)
+        named = [command.name for run in runs for command in run_commands(study, run, tmp_path)]
+        assert len(set(named)) == len(named) >= len(runs)
+
+
+def fill_paths(config):
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            fill_paths(value)
+        elif value == "":
+            config[name] = "a folder"
 
 
 def test_one_seed_has_no_error_and_an_unfinished_run_is_named(tmp_path):

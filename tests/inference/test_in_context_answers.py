@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -11,7 +12,7 @@ from tiny_models import CODES as VQGAN_CODES
 from tiny_pairs import FORMAT, LENGTH, VOCABULARY, Letters, decoder, pair
 
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
-from lvm_jax.data.in_context.words import Words, WordsFormat
+from lvm_jax.data.in_context.words import Parsed, Words, WordsFormat
 from lvm_jax.errors import UserError
 from lvm_jax.inference.in_context import InContextEngine, InContextPrompt
 from lvm_jax.inference.in_context_folder import (
@@ -47,19 +48,24 @@ def prompt(seed, question=MASKS, examples=2, category=""):
 
 def recomputed(model, asked, begun=()):
     """Greedy ids from whole forward passes."""
+    return [*begun, *(id for id, _ in recomputed_with_nats(model, asked, begun))]
+
+
+def recomputed_with_nats(model, asked, begun=()):
+    """Each greedy id with its log likelihood."""
     row = FORMAT.prompt(asked.examples, dataclasses.replace(asked.query, category=""))
     ids = [*row.tokens.tolist(), *begun]
     attributes = np.full(LENGTH, FORMAT.answer_attribute(asked.question), np.int32)
     attributes[: len(row.attributes)] = row.attributes
     allowed = FORMAT.drawable(asked.question)
     forward = nnx.jit(lambda model, tokens: model(tokens, attributes_BT=attributes[None]))
-    drawn = list(begun)
-    while len(drawn) < FORMAT.tokens_per_image and VOCABULARY.pad not in drawn:
+    drawn = []
+    while len(begun) + len(drawn) < FORMAT.tokens_per_image and VOCABULARY.pad not in ids[-1:]:
         tokens = np.zeros((1, LENGTH), np.int32)
         tokens[0, : len(ids)] = ids
         scores = np.where(allowed, forward(model, tokens)[0, len(ids) - 1], -np.inf)
-        drawn.append(int(scores.argmax()))
-        ids.append(drawn[-1])
+        ids.append(int(scores.argmax()))
+        drawn.append((ids[-1], float(jax.nn.log_softmax(scores)[ids[-1]])))
     return drawn
 
 
@@ -89,14 +95,19 @@ def test_attributes_reach_the_experts(model, engine):
 
 def test_words_end_and_go_on_from_a_category(model, engine):
     asked = prompt(4, SAID, 1)
-    drawn = recomputed(model, asked)
+    drawn, nats = zip(*recomputed_with_nats(model, asked))
     ((found,),) = engine.words([asked], sampling=GREEDY)
-    assert found == FORMAT.words.parse(drawn)
+    assert said(found) == FORMAT.words.parse(drawn)
+    assert found.log_likelihood == pytest.approx(np.mean(nats), rel=1e-4)
     named = dataclasses.replace(asked, category="ox")
     begun = FORMAT.words.category("ox")
     ((found,),) = engine.words([named], sampling=GREEDY)
-    assert found == FORMAT.words.parse(recomputed(model, named, begun))
+    assert said(found) == FORMAT.words.parse(recomputed(model, named, begun))
     assert found.words.category == "ox"
+
+
+def said(found):
+    return Parsed(found.words, found.broken)
 
 
 @pytest.mark.parametrize(

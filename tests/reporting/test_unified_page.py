@@ -9,7 +9,8 @@ import pytest
 from lvm_jax.errors import UserError
 from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.unified_gates import gates
-from lvm_jax.reporting.unified_page import control_words, write_unified_report
+from lvm_jax.reporting.unified_page import write_unified_report
+from lvm_jax.reporting.unified_scores import as_markdown, control_words
 
 MASKS = {
     "episodes": 64, "model/miou": 0.61, "model/miou_error": 0.02, "turned/miou": 0.58, "other_object/miou": 0.02,
@@ -43,6 +44,21 @@ def test_a_control_that_costs_nothing_is_flat():
     sentences = control_words(MASKS)
     assert "no example at all costs 0.28 ± 0.03 of IoU." in sentences
     assert "an example of another class costs 0.01 ± 0.02 of IoU (flat)." in sentences
+
+
+def test_tables_have_a_row_for_each_control_and_say_what_is_missing():
+    results = {
+        **RESULTS,
+        "captioning": {**WORDS, "examples_1/cider_d": 1.0, "meteor": "not measured: no jar"},
+        "captioning_controls": {"right/loss": 0.5, "no_examples/loss": 0.75},
+    }
+    text = as_markdown(results)
+    assert "| the decoder | 0.610 ± 0.020 |" in text
+    assert "| no example at all | 0.330 |" in text
+    assert "| no example at all | – | – | – | – | – | 0.750 |" in text
+    assert "| 1 of the examples | – | – | – | – | 1.00 | – |" in text
+    assert "- meteor of captioning: not measured: no jar" in text
+    assert "## environment" in text
 
 
 @pytest.fixture

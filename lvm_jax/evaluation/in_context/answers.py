@@ -23,8 +23,14 @@ from jaxtyping import Bool, Float, Int, UInt8
 from tqdm import tqdm
 
 from lvm_jax.data.in_context.sequences import Pair, Question
-from lvm_jax.data.in_context.words import Parsed, Words
+from lvm_jax.data.in_context.words import Words
 from lvm_jax.evaluation.base import Result
+from lvm_jax.evaluation.in_context.caption_scores import (
+    Said,
+    missing,
+    summary_together,
+    with_meteors,
+)
 from lvm_jax.evaluation.in_context.episodes import Episode, check_episodes, controls_of
 from lvm_jax.evaluation.in_context.scores import (
     Scores,
@@ -33,12 +39,11 @@ from lvm_jax.evaluation.in_context.scores import (
     mask_scores,
     summary,
     where,
-    word_scores,
 )
 from lvm_jax.inference.codec import decode_codes, encode_images
+from lvm_jax.inference.in_context import DrawnWords
 from lvm_jax.inference.in_context_pictures import GREEDY, InContextGenerator, MaskAnswerer
 from lvm_jax.inference.sampling import Sampling
-from lvm_jax.metrics.captions import cider_d
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.annotation_maps import mask_to_rgb, rgb_to_mask
 from lvm_jax.pictures.pixels import to_uint8
@@ -84,6 +89,7 @@ class SaidWords:
     Attributes:
       words: "model", control or baseline -> what it says.
       controls, truths, rivals: see `DrawnMasks`.
+      confidences: of the model and each control -> the mean log likelihoods of what it says.
       broken: share of the model's answers of which something could not be read.
     """
 
@@ -91,20 +97,16 @@ class SaidWords:
     controls: Mapping[str, Sequence[bool]]
     truths: Sequence[Words]
     rivals: Sequence[Words | None]
+    confidences: Mapping[str, Sequence[float]]
     broken: float
 
-    def scores(
-        self, name: str, sets: WordSets, truths: Sequence[Words] | None = None
-    ) -> list[Scores]:
-        """Those of what a name says, against the truth or others, and CIDEr-D of the captions."""
-        truths = truths or self.truths
-        likeness = cider_d(
-            [words.caption for words in self.words[name]], [[truth.caption] for truth in truths]
-        )
-        return [
-            word_scores(words, truth, sets) | {"cider_d": value}
-            for words, truth, value in zip(self.words[name], truths, likeness.tolist(), strict=True)
-        ]
+    def said(self, name: str) -> Said:
+        """What a name says beside the truth; "turned": what `other_object` says beside the rivals'."""
+        is_turned = name == "turned"
+        words = self.words["other_object" if is_turned else name]
+        truths = _instead(self.truths, self.rivals) if is_turned else self.truths
+        confidences = self.confidences.get("other_object" if is_turned else name)
+        return Said(words, truths, confidences or [0.0] * len(words))
 
 
 class MaskEvaluator:
@@ -159,7 +161,7 @@ class MaskEvaluator:
         if "other_object" in drawn.controls:
             others = _instead(drawn.truths, drawn.rivals)
             scores["turned"] = drawn.scores("other_object", others)
-        scores = _where_told(scores, drawn.controls)
+        scores = _where_told(scores, _told(drawn.controls))
         missing: Result = {} if self._truths is not None else {"ceiling": NO_PIXELS}
         return {"episodes": len(self.episodes), **summary(scores, drawn.controls), **missing}
 
@@ -188,7 +190,7 @@ class MaskEvaluator:
 
 
 class WordsEvaluator:
-    """Scores words: NAME/category, box_iou, cider_d and each SET, for the model, baselines and controls.
+    """Scores words: NAME/SCORE for the model, baselines and controls, with the scores of `caption_scores`.
 
     Args:
       episodes: of captioning.
@@ -222,30 +224,34 @@ class WordsEvaluator:
 
     def answer(self, subject: InContextGenerator) -> SaidWords:
         """The words of the model, of the model under each control, and of each baseline."""
-        parsed = self.answers(subject, self.episodes)
         controls = controls_of(self.episodes, subject.names_classes)
-        said = {"model": [found.words for found in parsed]}
+        drawn = {"model": self.answers(subject, self.episodes)}
         for name, control in controls.items():
-            changed = control.change(self.episodes)
-            said[name] = [found.words for found in self.answers(subject, changed)]
-        said |= self._baselines(subject.vqgan)
-        broken = float(np.mean([found.broken > 0 for found in parsed]))
-        truths = [_words(episode.query) for episode in self.episodes]
-        rivals = [_words(e.rival.query) if e.rival else None for e in self.episodes]
-        told = {name: control.to(self.episodes) for name, control in controls.items()}
-        return SaidWords(said, told, truths, rivals, broken)
+            drawn[name] = self.answers(subject, control.change(self.episodes))
+        words = {name: [found.words for found in each] for name, each in drawn.items()}
+        return SaidWords(
+            words | self._baselines(subject.vqgan),
+            {name: control.to(self.episodes) for name, control in controls.items()},
+            [_words(episode.query) for episode in self.episodes],
+            [_words(e.rival.query) if e.rival else None for e in self.episodes],
+            {name: [found.log_likelihood for found in each] for name, each in drawn.items()},
+            float(np.mean([found.broken > 0 for found in drawn["model"]])),
+        )
 
     def score(self, said: SaidWords) -> Result:
         """The scores of all that was said."""
-        scores = {name: said.scores(name, self._sets) for name in said.words}
-        if "other_object" in said.controls:
-            others = _instead(said.truths, said.rivals)
-            scores["turned"] = said.scores("other_object", self._sets, others)
-        scores = _where_told(scores, said.controls)
-        found = summary(scores, said.controls)
-        return {"episodes": len(self.episodes), "broken": said.broken, **found}
+        told = _told(said.controls)
+        of = with_meteors({name: said.said(name) for name in {**said.words, **told}})
+        scores = _where_told({name: one.each(self._sets) for name, one in of.items()}, told)
+        return {
+            "episodes": len(self.episodes),
+            "broken": said.broken,
+            **summary(scores, said.controls),
+            **summary_together(of, told, said.controls),
+            **missing(),
+        }
 
-    def answers(self, subject: InContextGenerator, episodes: Sequence[Episode]) -> list[Parsed]:
+    def answers(self, subject: InContextGenerator, episodes: Sequence[Episode]) -> list[DrawnWords]:
         """What is said."""
         found = []
         for at in tqdm(range(0, len(episodes), self._batch_size), desc=self.name, unit="batch"):
@@ -271,12 +277,17 @@ def _instead(truths: Sequence[Truth], rivals: Sequence[Truth | None]) -> list[Tr
     return [truth if rival is None else rival for truth, rival in zip(truths, rivals, strict=True)]
 
 
+def _told(controls: Mapping[str, Sequence[bool]]) -> dict[str, Sequence[bool]]:
+    """The episodes that each control says something about; `turned` is `other_object` beside other truths."""
+    turned = {"turned": controls["other_object"]} if "other_object" in controls else {}
+    return {**controls, **turned}
+
+
 def _where_told(
-    scores: Mapping[str, Sequence[Scores]], controls: Mapping[str, Sequence[bool]]
+    scores: Mapping[str, Sequence[Scores]], told: Mapping[str, Sequence[bool]]
 ) -> dict[str, Sequence[Scores]]:
     """Scores under controls count only for the episodes that they say something about."""
-    of = {**controls, "turned": controls.get("other_object", ())}
-    return {name: where(of[name], each) if name in of else each for name, each in scores.items()}
+    return {n: where(told[n], each) if n in told else each for n, each in scores.items()}
 
 
 def _decoded(vqgan: VQGAN, codes: Sequence[Int[np.ndarray, " N"] | Words]) -> list[Picture]:

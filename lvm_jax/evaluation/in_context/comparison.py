@@ -1,7 +1,4 @@
-"""Several models on the very same episodes of segmentation: a table as the paper's Table 4, with controls.
-
-A column of controls says what a model's score becomes when the thing that should matter is taken away.
-"""
+"""Several models on the very same episodes of segmentation, as in the paper's Table 4."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,12 +14,7 @@ from lvm_jax.evaluation.in_context.shown import show_masks
 from lvm_jax.evaluation.in_context.while_training import episodes_of
 from lvm_jax.inference.in_context_pictures import MaskAnswerer
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.reporting.markdown import table
 from lvm_jax.weights.model_folder import named_parameters
-
-# What a score is without training, the same for all models.
-BASELINES = ("copy", "nearest", "mean_mask")
-CONTROLS = ("other_examples", "shuffled_answers", "other_query", "other_object", "no_examples")
 
 
 def compare(
@@ -70,30 +62,6 @@ def compare(
     return results
 
 
-def as_table(results: Mapping[str, Result]) -> str:
-    """Rows: models, then baselines. Columns: parameters, mIoU with its standard error, MAE, mIoU under each control.
-
-    Args:
-      results: of `compare`.
-    """
-    first = next(iter(results.values()))
-    controls = [name for name in CONTROLS if any(f"{name}/miou" in r for r in results.values())]
-    rows = [
-        [
-            name,
-            f"{result['parameters']:,}",
-            *_scores(result, "model"),
-            *(_number(result.get(f"{control}/miou")) for control in controls),
-        ]
-        for name, result in results.items()
-    ]
-    blank = [""] * len(controls)
-    rows += [
-        [name, "", *_scores(first, name), *blank] for name in BASELINES if f"{name}/miou" in first
-    ]
-    return table(["model", "parameters", "mIoU", "MAE", *controls], rows)
-
-
 def parse_models(entries: Sequence[str]) -> dict[str, str]:
     """Name -> folder, from "NAME=FOLDER" entries.
 
@@ -109,13 +77,3 @@ def parse_models(entries: Sequence[str]) -> dict[str, str]:
             )
         found[name] = folder
     return found
-
-
-def _scores(result: Result, name: str) -> list[str]:
-    error = result.get(f"{name}/miou_error")
-    spread = f" ± {_number(error)}" if error is not None else ""
-    return [f"{_number(result[f'{name}/miou'])}{spread}", _number(result[f"{name}/mae"])]
-
-
-def _number(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else ""

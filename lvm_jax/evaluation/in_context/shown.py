@@ -66,7 +66,7 @@ def show_words(
       shown/NAME, the file; shown/NAME/examples, shown/NAME/answer and shown/NAME/truth, what is said.
     """
     result: Result = {}
-    for name, place in _places([_mean(each) for each in said.scores("model", sets)]).items():
+    for name, place in _places([_mean(each) for each in said.said("model").each(sets)]).items():
         episode = episodes[place]
         pictures = [_decoded(vqgan, pair.picture) for pair in episode.examples]
         query = Group("query", [_decoded(vqgan, episode.query.picture)])
