@@ -10,7 +10,6 @@ from lvm_jax import files
 from lvm_jax.errors import UserError
 from lvm_jax.reporting import demands, html, sections
 from lvm_jax.reporting.charts import Chart, Series
-from lvm_jax.reporting.controls import is_flat
 from lvm_jax.reporting.html import Block, Bullets, Drawing, Pairs, Picture, Section, Table, Words
 from lvm_jax.reporting.inputs import (
     Metrics,
@@ -22,6 +21,7 @@ from lvm_jax.reporting.inputs import (
 )
 from lvm_jax.reporting.numbers import number
 from lvm_jax.reporting.unified_gates import gates
+from lvm_jax.reporting.unified_words import ASKED, CONTROLS, control_words
 
 # Input file -> the script that writes it.
 _WRITERS = {
@@ -30,26 +30,11 @@ _WRITERS = {
     "evaluation/pictures/results.json": "experiments/evaluate.py --category=none",
     "evaluation/words/results.json": "experiments/evaluate.py --category=examples",
 }
-# Evaluation -> what its examples have.
-_ASKED = {
-    "pictures": "examples without a word",
-    "words": "examples with the name of what is meant",
-}
-# What a control puts in the place of what it takes away.
-_CONTROLS = {
-    "no_examples": "no example at all",
-    "other_examples": "an example of another class",
-    "other_object": "an example of another thing in the picture",
-    "shuffled_answers": "another answer in the example",
-    "other_query": "another query",
-    "class_only": "the name of the class alone",
-}
 _BASELINES = ("copy", "nearest", "mean_mask", "frequent")
 _EXPLAINED = (
     "Each control takes one thing away and scores the answer against the same truth. Where that costs nothing, nobody "
     "looked at it. 'turned' is the answer to an example of another thing in the picture, scored against that thing."
 )
-_LEAST = 0.02  # of a score: a smaller difference is flat, however small its error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +83,7 @@ class UnifiedFiles:
             tokenizer=read_metrics(root / "tokenizer/metrics.jsonl"),
             decoder=read_metrics(root / "unified/metrics.jsonl"),
             configs={name: read_json(path) for name, path in configs.items() if path.exists()},
-            results={name: read_json(root / f"evaluation/{name}/results.json") for name in _ASKED},
+            results={name: read_json(root / f"evaluation/{name}/results.json") for name in ASKED},
             manifests=read_manifests(root / "pools"),
             stages=read_stages(root),
         )
@@ -116,9 +101,9 @@ def write_unified_report(workdir: epath.PathLike) -> epath.Path:
     run = UnifiedFiles.load(workdir)
     blocks = (
         reached(run),
-        *(episodes(run, name) for name in _ASKED),
+        *(episodes(run, name) for name in ASKED),
         depends(run),
-        *(scores(run, name) for name in _ASKED),
+        *(scores(run, name) for name in ASKED),
         training(run),
         sections.corpus(run),
         sections.setup(run),
@@ -163,7 +148,7 @@ def episodes(run: UnifiedFiles, name: str) -> Section:
             blocks.append(Picture(folder / file, f"{place} · {' · '.join(parts)}"))
     if not blocks:
         blocks = [Words("No answers were drawn.")]
-    return Section(f"Good, middling and bad answers, {_ASKED[name]}", blocks)
+    return Section(f"Good, middling and bad answers, {ASKED[name]}", blocks)
 
 
 _SAID = ("examples", "answer", "truth")
@@ -172,8 +157,8 @@ _SAID = ("examples", "answer", "truth")
 def depends(run: UnifiedFiles) -> Section:
     """What the masks depend on, in plain words."""
     sentences = [
-        f"With {_ASKED[name]}, {sentence}"
-        for name in _ASKED
+        f"With {ASKED[name]}, {sentence}"
+        for name in ASKED
         for sentence in control_words(run.results[name].get("segmentation", {}))
     ]
     return Section(
@@ -185,31 +170,22 @@ def depends(run: UnifiedFiles) -> Section:
     )
 
 
-def control_words(results: Mapping[str, Any], score: str = "miou") -> list[str]:
-    """A sentence for each control that was measured."""
-    found = []
-    for control, instead in _CONTROLS.items():
-        cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
-        if cost is None or error is None:
-            continue
-        verdict = " (flat)" if is_flat(cost, error, _LEAST) else ""
-        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of IoU{verdict}.")
-    return found
-
-
 def scores(run: UnifiedFiles, name: str) -> Section:
     """The scores of the decoder, of controls and of baselines, of masks and of words, and losses of the true answer."""
-    results, blocks = run.results[name], []
-    for question in ("segmentation", "captioning"):
-        drawn = results.get(question, {})
-        nats = results.get(f"{question}_controls", {})
-        if drawn:
-            blocks.append(_table(question, drawn, nats))
-    return Section(f"All scores, {_ASKED[name]}", blocks)
+    return Section(f"All scores, {ASKED[name]}", score_tables(run.results[name]))
+
+
+def score_tables(results: Mapping[str, Any]) -> list[Table]:
+    """A table for each question of an evaluation."""
+    return [
+        _table(question, results[question], results.get(f"{question}_controls", {}))
+        for question in ("segmentation", "captioning")
+        if results.get(question)
+    ]
 
 
 def _table(question: str, drawn: Mapping[str, Any], nats: Mapping[str, Any]) -> Table:
-    names = ("model", "turned", *_CONTROLS, *_BASELINES)
+    names = ("model", "turned", *CONTROLS, *_BASELINES)
     prefix = "model/"
     kinds = [
         key.removeprefix(prefix)
@@ -221,7 +197,7 @@ def _table(question: str, drawn: Mapping[str, Any], nats: Mapping[str, Any]) -> 
         values = [drawn.get(f"{name}/{kind}") for kind in kinds]
         loss = nats.get("right/loss" if name == "model" else f"{name}/loss")
         if any(value is not None for value in (*values, loss)):
-            rows.append((_CONTROLS.get(name, name.replace("_", " ")), *values, loss))
+            rows.append((CONTROLS.get(name, name.replace("_", " ")), *values, loss))
     header = (f"{question}: {drawn.get('episodes', '?')} queries", *kinds, "nats a token")
     return Table(header, rows)
 

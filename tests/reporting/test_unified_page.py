@@ -9,7 +9,8 @@ import pytest
 from lvm_jax.errors import UserError
 from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.unified_gates import gates
-from lvm_jax.reporting.unified_page import control_words, write_unified_report
+from lvm_jax.reporting.unified_page import write_unified_report
+from lvm_jax.reporting.unified_words import control_words, headline
 
 MASKS = {
     "episodes": 64, "model/miou": 0.61, "model/miou_error": 0.02, "turned/miou": 0.58, "other_object/miou": 0.02,
@@ -43,6 +44,19 @@ def test_a_control_that_costs_nothing_is_flat():
     sentences = control_words(MASKS)
     assert "no example at all costs 0.28 ± 0.03 of IoU." in sentences
     assert "an example of another class costs 0.01 ± 0.02 of IoU (flat)." in sentences
+
+
+def test_the_headline_begins_with_what_is_ignored():
+    flat = {"uses_other_query/cider_d": 0.01, "uses_other_query/cider_d_error": 0.5}
+    read = {"uses_other_query/cider_d": 1.5, "uses_other_query/cider_d_error": 0.5}
+    masks = {name: MASKS[name] for name in MASKS if name.startswith("uses_no_examples")}
+    pictures = {"segmentation": masks, "captioning": flat}
+    told = headline({"pictures": pictures, "words": {"captioning": read}})
+    assert told.startswith(
+        "Words do not depend on the query after examples without a word. Masks depend on the examples (0.28); words "
+        "depend on the query (1.50)."
+    )
+    assert headline({"pictures": {}, "words": {}}).startswith("The controls were not measured")
 
 
 @pytest.fixture
