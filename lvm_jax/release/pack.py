@@ -1,7 +1,6 @@
 """Packs the models of a finished run: rounds the weights, measures what rounding costs, and writes the folder."""
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +26,7 @@ class Run(Protocol):
 
     system: str
     manifest: Manifest
-    licences: Sequence[Path]
+    licences: list[Path]
 
     def save(self, folder: Path) -> None:
         """Writes the models as they are to be stored, and what one may ask them."""
