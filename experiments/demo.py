@@ -1,8 +1,8 @@
 r"""A local page to ask trained models with your own pictures, with a tab for each system that has a model here.
 
-  make demo                                           # release/ if it exists, and the workdirs of all quickstarts
+  make demo                                           # release/, else the workdirs of the quickstarts
   python experiments/demo.py --workdir=runs/a,runs/b
-  python experiments/demo.py --release=FOLDER         # packed by experiments/release.py
+  python experiments/demo.py --release=FOLDER         # FOLDER/lvm, FOLDER/vary, FOLDER/unified
 
 It listens on this machine only; stop it with Ctrl-C. docs/release.md lists what it refuses.
 """
@@ -22,7 +22,9 @@ _WORKDIR = flags.DEFINE_list(
     ["runs/quickstart", "runs/quickstart_vary", "runs/quickstart_unified"],
     "folders of finished runs; the first that holds a system's model counts",
 )
-_RELEASE = flags.DEFINE_string("release", "release", "a release; used if it exists")
+_RELEASE = flags.DEFINE_string(
+    "release", "release", "folder of the releases; a system's is used if it exists"
+)
 _HOST = flags.DEFINE_string("host", LOOPBACK[0], "address to listen on")
 _PORT = flags.DEFINE_integer("port", 0, "port; 0 takes a free one from 7860 on", 0, 65535)
 

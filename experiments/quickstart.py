@@ -22,7 +22,7 @@ from lvm_jax.release import folder as release_folder
 _SYSTEM = flags.DEFINE_string("system", "lvm", "what to build: one of the names of CHAINS")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "where everything goes")
 _RELEASE = flags.DEFINE_string(
-    "release", "release", "folder of released models; where it exists they are asked too"
+    "release", "release", "folder of the releases; LVM's, where it exists, is asked too"
 )
 _TINY = flags.DEFINE_bool(
     "tiny", False, "a few pictures and steps: shows that the way works, learns nothing"
@@ -46,7 +46,7 @@ class Command:
 
 
 def lvm_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
-    """LVM's commands in order. `w` is the workdir, `release` the folder of released models, if any."""
+    """LVM's commands in order. `w` is the workdir, `release` the folder of its released models, if any."""
     few = " --scenes=24 --clips=8 --turntables=8" if tiny else ""
     local = ",runlocal" if tiny else ""
     held_out = " --max_sentences=12" if tiny else ""
@@ -113,7 +113,7 @@ def _compared(w: str, release: str) -> list[Command]:
 
 def vary_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
     """Vary's commands in order; arguments as in `lvm_commands`."""
-    del release  # no model of Vary is released
+    del release  # its pages are larger than what these models see
     whole = " ".join(
         f'--whole="{text}"' for text in (*vary_quickstart.QUESTIONS, "user", "assistant")
     )
@@ -172,8 +172,8 @@ def vary_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
 
 
 def unified_commands(w: str, tiny: bool, release: str | None) -> list[Command]:
-    """Unified's commands in order; of this system there is no release."""
-    del release
+    """Unified's commands in order; arguments as in `lvm_commands`."""
+    del release  # its episodes are of other things than these models learn
     local = ",runlocal" if tiny else ""
     things = (
         f"data_pipelines/configs/unified_shapes.py:plain,size=32,classes=colour,count=5000{local}"
@@ -276,11 +276,11 @@ def main() -> None:
 
 
 def _release() -> str | None:
-    """The folder of the released models, verified; None with --tiny, whose context is too short for their prompts."""
-    if _TINY.value or not release_folder.exists(_RELEASE.value):
+    """The folder of LVM's release, verified; None with --tiny, whose context is too short for its prompts."""
+    if _TINY.value:
         return None
-    release_folder.verify(_RELEASE.value)
-    return _RELEASE.value
+    found = release_folder.find(_RELEASE.value, release_folder.LVM)
+    return None if found is None else str(found)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     assert config.nav is not None
     position = next(i for i, item in enumerate(config.nav) if "Measured" in item)
     config.nav.insert(position, {"Reference": reference})
-    config.nav += [{"Changes": "changelog.md"}, {"Model card": "model_card.md"}]
+    cards = [{p.title: p.path} for p in root_pages.pages(ROOT) if p.path.startswith("model_card")]
+    config.nav += [{"Changes": "changelog.md"}, *cards]
     return config
 
 

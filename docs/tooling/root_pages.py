@@ -15,7 +15,9 @@ _PAGES = {
     "README.md": ("index.md", "Start"),
     "CONTRIBUTING.md": ("contributing.md", "Contributing"),
     "CHANGELOG.md": ("changelog.md", "Changes"),
-    "release/MODEL_CARD.md": ("model_card.md", "Model card"),
+    "release/lvm/MODEL_CARD.md": ("model_card_lvm.md", "LVM's model card"),
+    "release/vary/MODEL_CARD.md": ("model_card_vary.md", "Vary's model card"),
+    "release/unified/MODEL_CARD.md": ("model_card_unified.md", "Unified's model card"),
     "data_pipelines/assets/LICENSES.md": ("licences.md", "Licences of the embedded corpus"),
 }
 _SOURCE_OF = {page: source for source, (page, _) in _PAGES.items()}
@@ -24,10 +26,11 @@ _LINK_TO_FOLDER = re.compile(r"\[([^\]]+)\]\((?:release|data_pipelines|experimen
 
 
 def pages(root: pathlib.Path) -> list[GeneratedPage]:
-    """The pages, with the links as they stand in the source."""
+    """The pages, with the links as they stand in the source; of the cards those of the releases that there are."""
     return [
         GeneratedPage(page, title, (root / source).read_text(encoding="utf-8"))
         for source, (page, title) in _PAGES.items()
+        if not source.startswith("release/") or (root / source).exists()
     ]
 
 

@@ -17,7 +17,7 @@ def find_tabs(
     """Loads what is there.
 
     Args:
-      release: folder of released models; used if it exists.
+      release: folder of the releases of all systems; a system's is used if it exists.
       workdirs: of finished runs; the first that holds a system's model counts.
 
     Returns:
@@ -28,8 +28,8 @@ def find_tabs(
     """
     found: dict[str, tuple[Tab | None, str]] = {
         LvmTab.title: (LvmTab.find(release, workdirs), "make quickstart"),
-        VaryTab.title: (VaryTab.find(workdirs), "make quickstart SYSTEM=vary"),
-        UnifiedTab.title: (UnifiedTab.find(workdirs), "make quickstart SYSTEM=unified"),
+        VaryTab.title: (VaryTab.find(release, workdirs), "make quickstart SYSTEM=vary"),
+        UnifiedTab.title: (UnifiedTab.find(release, workdirs), "make quickstart SYSTEM=unified"),
     }
     tabs = [tab for tab, _ in found.values() if tab is not None]
     if not tabs:

@@ -1,9 +1,11 @@
-"""The folder of a release, its checksums and its archive.
+"""The folder of released models, each in a folder of its own with checksums, and a release's archive.
 
-FOLDER/tokenizer, FOLDER/decoder     model folders (`VQGAN.from_pretrained`, `Decoder.from_pretrained`)
-FOLDER/prompts/NAME                  held-out prompts as pictures (`generate.py --prompt=FOLDER/prompts`)
-FOLDER/MODEL_CARD.md, LICENSES.md, manifest.json
-FOLDER/SHA256SUMS                    of all other files, for `sha256sum -c` and `verify`
+ROOT/lvm       tokenizer/, decoder/, and prompts/NAME: held-out prompts as pictures (`generate.py --prompt`)
+ROOT/vary      model/, and pages/SET.json beside pages/SET/: held-out pages (`evaluate_documents.py --benchmark=pages`)
+ROOT/unified   tokenizer/, decoder/, and episodes/NAME: held-out episodes as pictures and words (`generate.py --prompt`)
+
+Each of them also has MODEL_CARD.md, manifest.json of its data, LICENSES.md if these need a list, and SHA256SUMS of all
+other files, for `sha256sum -c` and `verify`.
 """
 
 import gzip
@@ -14,6 +16,11 @@ from pathlib import Path
 
 from lvm_jax.errors import UserError
 
+LVM, VARY, UNIFIED = (
+    "lvm",
+    "vary",
+    "unified",
+)  # systems, and the folders of their releases below ROOT
 SUMS = "SHA256SUMS"
 MAX_BYTES = 60_000_000
 
@@ -21,6 +28,19 @@ MAX_BYTES = 60_000_000
 def exists(folder: str | os.PathLike[str]) -> bool:
     """Whether there is a complete release at `folder`; the checksums are written last."""
     return (Path(folder) / SUMS).exists()
+
+
+def find(root: str | os.PathLike[str], system: str) -> Path | None:
+    """The release of a system below ROOT, verified; None if there is none.
+
+    Raises:
+      UserError: see `verify`.
+    """
+    folder = Path(root) / system
+    if not exists(folder):
+        return None
+    verify(folder)
+    return folder
 
 
 def write_checksums(folder: Path) -> None:
@@ -55,8 +75,8 @@ def verify(folder: str | os.PathLike[str]) -> None:
             )
 
 
-def write_archive(folder: Path, archive: Path) -> str:
-    """Packs a release into a .tar.gz that unpacks to a folder `release`; equal releases give equal bytes.
+def write_archive(folder: Path, archive: Path, system: str) -> str:
+    """Packs the release of a system into a .tar.gz that unpacks to release/SYSTEM; equal releases give equal bytes.
 
     Returns:
       the SHA-256 of the archive.
@@ -68,7 +88,7 @@ def write_archive(folder: Path, archive: Path) -> str:
     ):
         for file in [*_files(folder), folder / SUMS]:
             # A fresh TarInfo has no owner and no time, which would make the bytes differ.
-            info = tarfile.TarInfo(f"release/{file.relative_to(folder).as_posix()}")
+            info = tarfile.TarInfo(f"release/{system}/{file.relative_to(folder).as_posix()}")
             info.size = file.stat().st_size
             with file.open("rb") as content:
                 tar.addfile(info, content)

@@ -21,6 +21,7 @@ from lvm_jax.reporting.inputs import (
 )
 from lvm_jax.reporting.numbers import number
 from lvm_jax.reporting.unified_gates import gates
+from lvm_jax.reporting.unified_words import ASKED
 
 # Input file -> the script that writes it.
 _WRITERS = {
@@ -28,11 +29,6 @@ _WRITERS = {
     "unified/metrics.jsonl": "experiments/train.py",
     "evaluation/pictures/results.json": "experiments/evaluate.py --category=none",
     "evaluation/words/results.json": "experiments/evaluate.py --category=examples",
-}
-# Evaluation -> what its examples have.
-_ASKED = {
-    "pictures": "examples without a word",
-    "words": "examples with the name of what is meant",
 }
 
 
@@ -82,7 +78,7 @@ class UnifiedFiles:
             tokenizer=read_metrics(root / "tokenizer/metrics.jsonl"),
             decoder=read_metrics(root / "unified/metrics.jsonl"),
             configs={name: read_json(path) for name, path in configs.items() if path.exists()},
-            results={name: read_json(root / f"evaluation/{name}/results.json") for name in _ASKED},
+            results={name: read_json(root / f"evaluation/{name}/results.json") for name in ASKED},
             manifests=read_manifests(root / "pools"),
             stages=read_stages(root),
         )
@@ -100,9 +96,9 @@ def write_unified_report(workdir: epath.PathLike) -> epath.Path:
     run = UnifiedFiles.load(workdir)
     blocks = (
         reached(run),
-        *(episodes(run, name) for name in _ASKED),
+        *(episodes(run, name) for name in ASKED),
         depends(run),
-        *(scores(run, name) for name in _ASKED),
+        *(scores(run, name) for name in ASKED),
         training(run),
         sections.corpus(run),
         sections.setup(run),
@@ -147,7 +143,7 @@ def episodes(run: UnifiedFiles, name: str) -> Section:
             blocks.append(Picture(folder / file, f"{place} · {' · '.join(parts)}"))
     if not blocks:
         blocks = [Words("No answers were drawn.")]
-    return Section(f"Good, middling and bad answers, {_ASKED[name]}", blocks)
+    return Section(f"Good, middling and bad answers, {ASKED[name]}", blocks)
 
 
 _SAID = ("examples", "answer", "truth")
@@ -156,8 +152,8 @@ _SAID = ("examples", "answer", "truth")
 def depends(run: UnifiedFiles) -> Section:
     """What the masks depend on, in plain words."""
     sentences = [
-        f"With {_ASKED[name]}, {sentence}"
-        for name in _ASKED
+        f"With {ASKED[name]}, {sentence}"
+        for name in ASKED
         for sentence in unified_scores.control_words(run.results[name].get("segmentation", {}))
     ]
     return Section(
@@ -174,7 +170,7 @@ def scores(run: UnifiedFiles, name: str) -> Section:
     results = run.results[name]
     absent = unified_scores.missing(results)
     return Section(
-        f"All scores, {_ASKED[name]}",
+        f"All scores, {ASKED[name]}",
         [
             *(Table(header, rows) for header, rows in unified_scores.grids(results).values()),
             Bullets(absent) if absent else None,

@@ -28,7 +28,7 @@ _BASELINES = {
 }
 _ROWS = {"model": "the decoder", "turned": "turned", **CONTROLS, **_BASELINES}
 _QUESTIONS = ("segmentation", "captioning")
-_LEAST = 0.02  # of a score: a smaller difference is flat, however small its error
+LEAST = 0.02  # of a score: a smaller difference is flat, however small its error
 EXPLAINED = (
     "Each control takes one thing away and scores the answer against the same truth. Where that costs nothing, nobody "
     "looked at it. 'turned' is the answer to an example of another thing in the picture, scored against that thing."
@@ -61,7 +61,7 @@ def control_words(results: Mapping[str, Any], score: str = "miou") -> list[str]:
         cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
         if cost is None or error is None:
             continue
-        verdict = " (flat)" if is_flat(cost, error, _LEAST) else ""
+        verdict = " (flat)" if is_flat(cost, error, LEAST) else ""
         found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of IoU{verdict}.")
     return found
 

@@ -1,4 +1,4 @@
-"""Reads a finished workdir of Vary's quickstart for its report, which uses nothing else."""
+"""Reads a finished workdir of Vary for its report and its card, which use nothing else."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ from lvm_jax.weights.model_folder import read_tensors
 # The trainings, and the folders of their models: the new vocabulary, both vocabularies, the old one alone.
 TINY, TWO, OLD = "tiny", "two", "old"
 TRAININGS = (TINY, TWO, OLD)
+_SHARDS = "shards"  # the folder of all data sets
 _TOWER = "vitdet.tower."  # tensors that the second stage leaves as they are
 
 Said = Sequence[Mapping[str, Any]]
@@ -34,7 +35,7 @@ class Evaluated:
 
 @dataclasses.dataclass(frozen=True)
 class VaryFiles:
-    """The files of a workdir W.
+    """The files of a workdir W. The old vocabulary alone need not have been trained.
 
     Attributes:
       workdir: W.
@@ -65,6 +66,7 @@ class VaryFiles:
         """
         root = epath.Path(workdir)
         train = "experiments/train.py"
+        trained = [name for name in TRAININGS if name != OLD or (root / OLD).is_dir()]
         results = {
             name: read_json(
                 _written(
@@ -72,23 +74,23 @@ class VaryFiles:
                     "experiments/evaluate_documents.py",
                 )
             )
-            for name in TRAININGS
+            for name in trained
         }
         return cls(
             workdir=root,
             metrics={
                 name: read_metrics(_written(root / name / "metrics.jsonl", train))
-                for name in TRAININGS
+                for name in trained
             },
             configs={
-                name: read_json(_written(root / name / "config.json", train)) for name in TRAININGS
+                name: read_json(_written(root / name / "config.json", train)) for name in trained
             },
             evaluated={
                 name: _evaluated(found, root / "evaluation" / name)
                 for name, found in results.items()
             },
             environment=results[TWO]["environment"],
-            manifests=read_manifests(root / "shards"),
+            manifests=read_manifests(root / _SHARDS),
             changed=_changed(root / TINY / "model", root / TWO / "model"),
             stages=read_stages(root),
         )
@@ -99,9 +101,15 @@ class VaryFiles:
 
     @property
     def steps_of_an_epoch(self) -> float:
-        """Steps in which the first stage sees as many pictures as the shards hold for training."""
-        records = sum(found["splits"]["train"]["sentences"] for found in self.manifests.values())
-        return records / self.configs[TINY]["train"]["batch_size"]
+        """Steps in which the first stage sees as many pictures as its data sets hold for training."""
+        config = self.configs[TINY]
+        named = {epath.Path(path).name for path in config["data"]["shards"].split(",")}
+        records = sum(
+            found["splits"]["train"]["sentences"]
+            for name, found in self.manifests.items()
+            if named & {_SHARDS, *name.split("/")}
+        )
+        return records / config["train"]["batch_size"]
 
 
 def _written(path: epath.Path, script: str) -> epath.Path:

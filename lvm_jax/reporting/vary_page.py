@@ -10,7 +10,6 @@ from lvm_jax.reporting import html
 from lvm_jax.reporting.charts import Chart, Series
 from lvm_jax.reporting.demands import VERDICTS, Demand, headline
 from lvm_jax.reporting.html import (
-    Block,
     Bullets,
     Cards,
     Drawing,
@@ -25,7 +24,8 @@ from lvm_jax.reporting.html import (
 from lvm_jax.reporting.inputs import column
 from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.vary_gates import CHARTS, LINES, SHAPES, gates
-from lvm_jax.reporting.vary_inputs import OLD, TINY, TRAININGS, TWO, Said, VaryFiles
+from lvm_jax.reporting.vary_inputs import OLD, TINY, TWO, Said, VaryFiles
+from lvm_jax.reporting.vary_words import CER, CONTROLS, FIELDS, PEERS, control_words, score_of
 
 _SHOWN = 4  # right and wrong answers of each set, each
 _MODELS = {
@@ -33,13 +33,6 @@ _MODELS = {
     TWO: "second stage: both vocabularies and another decoder",
     OLD: "the old vocabulary alone, trained as the second stage",
 }
-_CONTROLS = {
-    "model": "its picture",
-    "other_page": "another picture",
-    "blank": "a blank one",
-    "no_picture": "none",
-}
-_CER, _FIELDS = "cer", "fields"  # what counts in a set
 _VERDICTS = VERDICTS | {False: VERDICTS[False].upper()}
 
 
@@ -59,7 +52,7 @@ def write_vary_report(workdir: epath.PathLike) -> epath.Path:
         _controls(run),
         _cards(run),
         *(_readings(run, part) for part in run.evaluated[TWO].said),
-        _scores(run),
+        Section("Scores", score_tables(run)),
         _training(run),
         _corpus(run),
         _setup(run),
@@ -71,28 +64,6 @@ def write_vary_report(workdir: epath.PathLike) -> epath.Path:
     figures.mkdir(exist_ok=True)
     (figures / "vary_loss.png").write_bytes(_losses(run).png())
     return path
-
-
-def control_words(part: str, scores: Mapping[str, Any]) -> str:
-    """What a set's score is with its picture and without it, as a sentence."""
-    name = score_of(scores)
-    told = {
-        what: percent(scores[f"{control}/{name}"])
-        for control, what in _CONTROLS.items()
-        if f"{control}/{name}" in scores
-    }
-    counted = {
-        _CER: "of the characters are wrong",
-        _FIELDS: "of the fields are right",
-    }[name]
-    ours, *others = (f"with {what} {value}" for what, value in told.items())
-    ours = ours.removeprefix("with its picture ")
-    return f"{part}: {'; '.join([f'{ours} {counted}', *others])}."
-
-
-def score_of(scores: Mapping[str, Any]) -> str:
-    """The score that counts in a set: fields right if the answers are dicts, else the character error rate."""
-    return _FIELDS if f"model/{_FIELDS}" in scores else _CER
 
 
 def _gates(found: Sequence[Demand]) -> Section:
@@ -162,28 +133,32 @@ def numbers(said: Said, right: bool) -> list[int]:
     return [i for i, one in enumerate(said) if is_right(one) == right]
 
 
-def _scores(run: VaryFiles) -> Section:
-    blocks: list[Block] = []
-    for training in TRAININGS:
-        rows = [
-            (
+def score_tables(run: VaryFiles) -> list[Table]:
+    """The score that counts in each set, with its picture and without, of each stage; and that of OCR engines."""
+    tables = []
+    for training, evaluated in run.evaluated.items():
+        sets = evaluated.scores
+        peers = [p for p in PEERS if any({p, f"{p}/{CER}"} & set(found) for found in sets.values())]
+        rows = []
+        for part, scores in sets.items():
+            name = score_of(scores)
+            row = (
                 part,
-                {_CER: "CER (less is better)", _FIELDS: "fields right"}[name],
-                *(scores.get(f"{control}/{name}") for control in _CONTROLS),
+                {CER: "CER (less is better)", FIELDS: "fields right"}[name],
+                *(scores.get(f"{control}/{name}") for control in CONTROLS),
+                *(scores.get(f"{peer}/{name}", scores.get(peer)) for peer in peers),
                 scores["model/exact"],
                 scores["questions"],
             )
-            for part, scores in run.evaluated[training].scores.items()
-            for name in (score_of(scores),)
-        ]
-        header = ("set", "score", *_CONTROLS.values(), "exact", "questions")
-        blocks.append(Table(header, rows, _MODELS[training]))
-    return Section("Scores", blocks)
+            rows.append(row)
+        header = ("set", "score", *CONTROLS.values(), *peers, "exact", "questions")
+        tables.append(Table(header, rows, _MODELS[training]))
+    return tables
 
 
 def _losses(run: VaryFiles) -> Chart:
     lines: list[Series] = []
-    for i, training in enumerate(TRAININGS):
+    for i, training in enumerate(run.metrics):
         ours, held_out = (
             column(run.metrics[training], name) for name in ("train/loss", "validation/loss")
         )
@@ -201,7 +176,7 @@ def _training(run: VaryFiles) -> Section:
         )
     ]
     charts = []
-    for training in TRAININGS:
+    for training in run.metrics:
         names = {
             "its picture": "loss",
             "another": "loss_other_image",

@@ -77,6 +77,24 @@ def bomb() -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture
+def run_card(tmp_path, monkeypatch) -> Callable[[Path, dict[str, bytes]], dict]:
+    """(a release, files) -> the names that the card's Python leaves, run beside release/SYSTEM and these files."""
+
+    def run(release: Path, files: dict[str, bytes]) -> dict:
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        (tmp_path / "release").mkdir()
+        (tmp_path / "release" / release.name).symlink_to(release)
+        monkeypatch.chdir(tmp_path)
+        card = (release / "MODEL_CARD.md").read_text()
+        names: dict = {}
+        exec(card.split("```python\n")[1].split("```")[0], names)
+        return names
+
+    return run
+
+
 @pytest.fixture(scope="package")
 def workdir(tmp_path_factory, vqgan: VQGAN, model: Llama) -> Path:
     """What a finished run leaves, as far as the page reads it."""

@@ -1,4 +1,4 @@
-"""A release: what is stored, what it costs, what its card says, and what is refused."""
+"""A release of LVM, and of any system: what is stored, what it costs, what its card says, and what is refused."""
 
 import json
 import shutil
@@ -17,7 +17,10 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.defaults import Defaults
 from lvm_jax.models import VQGAN, Llama, presets
 from lvm_jax.release import folder as release_folder
-from lvm_jax.release import pack as packing
+from lvm_jax.release.lvm import LvmRun, Measured
+from lvm_jax.release.pack import pack
+from lvm_jax.release.stored import StoredTypes
+from lvm_jax.release.systems import open_run
 from lvm_jax.weights.model_folder import read_tensors, rounded
 
 ROOT = Path(__file__).parents[2]
@@ -126,43 +129,39 @@ RESULTS = {
 
 @pytest.fixture(scope="module")
 def packed(finished, tmp_path_factory):
-    output = tmp_path_factory.mktemp("out") / "release"
-    cost = packing.pack(
-        finished, output, name="Tiny", tokenizer_dtype="float32", decoder_dtype="bfloat16"
-    )
-    return output, cost
+    output = tmp_path_factory.mktemp("out") / "lvm"
+    return output, pack(open_run(finished, "bfloat16"), output, name="Tiny")
 
 
 def test_the_cost_is_measured(packed):
-    _, cost = packed
-    assert (cost.sentences, cost.images) == (4, 2)
-    assert cost.psnr[0] == cost.psnr[1]
-    assert cost.codes_equal == 1
-    assert 0 < abs(cost.code_loss[1] - cost.code_loss[0]) < 0.01
+    _, (loss, psnr, codes) = packed
+    assert loss.what == "decoder, nats a code, 4 sentences"
+    assert psnr.what == "tokenizer, PSNR in dB, 2 images"
+    assert psnr.before == psnr.after
+    assert codes.after == 1
+    assert 0 < abs(loss.after - loss.before) < 0.01
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_decoder_names_the_tokenizer_beside_it(finished, tmp_path, dtype):
-    output = tmp_path / "release"
-    packing.pack(
-        finished, output, name="Tiny", tokenizer_dtype=dtype, decoder_dtype="float32", images=2
-    )
+    output = tmp_path / "lvm"
+    pack(LvmRun(finished, StoredTypes("float32", dtype), Measured(images=2)), output, name="Tiny")
     vqgan = VQGAN.from_pretrained(output / "tokenizer")
     assert Llama.from_pretrained(output / "decoder").tokenizer_fingerprint == vqgan.fingerprint()
 
 
 def test_the_card_is_written_from_the_run(packed):
-    output, cost = packed
+    output, (loss, *_) = packed
     card = (output / "MODEL_CARD.md").read_text()
     for words in (
         "# Tiny",
         "| clips | unlabelled videos | 2 | 6 | CC0-1.0 | made up |",
-        "Decoder: 7 steps of 3, begins from the first stage; shares of the sources clips=2,x=1.",
-        "Decoder's first stage: 9 steps of 2.",
+        "- **lvm_first**: 9 steps of 2.",
+        "- **lvm**: 7 steps of 3, begins from the model of lvm_first, weights clips=2,x=1; at the end train/loss 2.00.",
         "| this decoder | 3.25 |",
         "| copying the previous image | 4.25 |",
         "20.5 dB PSNR",
-        f"{cost.code_loss[0]:.5f} | {cost.code_loss[1]:.5f}",
+        f"{loss.before:.5f} | {loss.after:.5f}",
         "on average on: weak.",
         "in some of: x.",
     ):
@@ -176,7 +175,7 @@ def test_the_card_is_written_from_the_run(packed):
 
 def test_its_prompts_and_models_are_found(packed, finished):
     output, _ = packed
-    found = find_models(output, [])
+    found = find_models(output.parent, [])
     (case,) = found.cases
     assert case.kind == "analogy"
     assert [len(case.prompt_PN), len(case.truth_IN)] == [3, 1]
@@ -197,7 +196,7 @@ def test_its_prompts_and_models_are_found(packed, finished):
 
 def test_it_is_checked(packed, tmp_path):
     output, _ = packed
-    copy = tmp_path / "release"
+    copy = tmp_path / "lvm"
     shutil.copytree(output, copy)
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=copy, check=True)
     release_folder.verify(copy)
@@ -206,40 +205,59 @@ def test_it_is_checked(packed, tmp_path):
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(UserError, match=r"model.safetensors is missing or differs from SHA256SUMS"):
-        find_models(copy, [])
+        find_models(tmp_path, [])
 
 
 def test_the_archive_depends_on_the_files_alone(packed, tmp_path):
     output, _ = packed
     first, second = tmp_path / "a.tar.gz", tmp_path / "b.tar.gz"
-    assert release_folder.write_archive(output, first) == release_folder.write_archive(
-        output, second
-    )
+    digests = [release_folder.write_archive(output, path, "lvm") for path in (first, second)]
+    assert digests[0] == digests[1]
     with tarfile.open(first) as tar:
         tar.extractall(tmp_path, filter="data")
-    release_folder.verify(tmp_path / "release")
+    release_folder.verify(tmp_path / "release/lvm")
+
+
+def test_the_lines_of_its_card_load_it(packed, run_card, picture):
+    output, _ = packed
+    images = {f"{i}.png": picture(i) for i in (1, 2)}
+    assert len(run_card(output, images)["images"]) == 1
 
 
 def test_what_is_refused(packed, finished, tmp_path, monkeypatch):
     output, _ = packed
-    types = {"name": "x", "tokenizer_dtype": "float32", "decoder_dtype": "float16"}
+    run = LvmRun(finished, StoredTypes("float16"))
     with pytest.raises(UserError, match="exists: remove it"):
-        packing.pack(finished, output, **types)
+        pack(run, output, name="x")
+    with pytest.raises(UserError, match="has none of lvm, two and unified: name the workdir"):
+        open_run(tmp_path, "float16")
+    (tmp_path / "lvm").mkdir()
     with pytest.raises(UserError, match=r"does not exist: run experiments/train.py first"):
-        packing.pack(tmp_path, tmp_path / "new", **types)
+        open_run(tmp_path, "float16")
+    with pytest.raises(UserError, match=r"--licences=none.md is no file"):
+        pack(run, tmp_path / "new", name="x", licences="none.md")
     monkeypatch.setattr(release_folder, "MAX_BYTES", 1000)
     with pytest.raises(UserError, match=r"the release has .* MB: at most 0 MB"):
-        packing.pack(finished, tmp_path / "new", **types)
+        pack(run, tmp_path / "new", name="x")
     assert not release_folder.exists(tmp_path / "new")
     with pytest.raises(UserError, match=r"no trained model in .*: run `make quickstart` first"):
         find_tabs(tmp_path / "new", [tmp_path])
+
+
+def test_the_releases_of_this_repository_are_whole():
+    folders = sorted(path.name for path in (ROOT / "release").iterdir())
+    assert "lvm" in folders
+    assert set(folders) <= {"lvm", "vary", "unified"}
+    assert all(release_folder.find(ROOT / "release", name) for name in folders)
+    size = sum(path.stat().st_size for path in (ROOT / "release").rglob("*") if path.is_file())
+    assert size < 100_000_000
 
 
 def test_the_quickstart_asks_the_released_models_too(packed, tmp_path):
     output, _ = packed
     code = (
         "import sys; sys.path.insert(0, 'experiments'); import quickstart; from absl import flags; "
-        f"flags.FLAGS(['x', '--release={output}', *sys.argv[1:]]); "
+        f"flags.FLAGS(['x', '--release={output.parent}', *sys.argv[1:]]); "
         "print(*[s.name for s in quickstart.lvm_commands('W', False, quickstart._release())])"
     )
 

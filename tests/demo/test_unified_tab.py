@@ -19,7 +19,7 @@ from lvm_jax.inference import Sampling
 
 @pytest.fixture(scope="module")
 def tab(unified_run) -> UnifiedTab:
-    found = UnifiedTab.find(["nowhere", unified_run])
+    found = UnifiedTab.find("nowhere", ["nowhere", unified_run])
     assert found is not None
     return found
 
@@ -43,7 +43,7 @@ def half_white(left: bool) -> np.ndarray:
 
 
 def test_a_run_offers_episodes_of_both_questions(tab, unified_run):
-    assert UnifiedTab.find([unified_run / "pools"]) is None
+    assert UnifiedTab.find("nowhere", [unified_run / "pools"]) is None
     # Masks and words in turn, of two classes each.
     prompts = [tab.start_from(tab.empty, i).prompt for i in range(4)]
     assert [prompt.question for prompt in prompts] == [MASKS, SAID, MASKS, SAID]

@@ -19,7 +19,7 @@ VALUES = (6, 1, 0)  # of the controls: tokens, beams, n-gram block
 
 @pytest.fixture(scope="module")
 def tab(vary_run) -> VaryTab:
-    found = VaryTab.find(["nowhere", vary_run])
+    found = VaryTab.find("nowhere", ["nowhere", vary_run])
     assert found is not None
     return found
 
@@ -31,7 +31,7 @@ def last(steps):
 
 
 def test_a_run_offers_its_held_out_pages_and_questions(tab, vary_run):
-    assert VaryTab.find([vary_run / "shards"]) is None
+    assert VaryTab.find("nowhere", [vary_run / "shards"]) is None
     assert tab.empty.question == "Read it."
     assert tab.examples.count("data-index=") == 4
     (label, words), data = tab.label

@@ -105,11 +105,11 @@ def test_links_between_files_become_links_between_pages(tooling):
     rewrite = tooling("root_pages").rewrite_links
     assert rewrite("[a](docs/scaling.md#the-table)", "index.md") == "[a](scaling.md#the-table)"
     assert rewrite("![](docs/images/demo.png)", "index.md") == "![](images/demo.png)"
-    assert rewrite("[a](release/MODEL_CARD.md)", "index.md") == "[a](model_card.md)"
+    assert rewrite("[a](release/lvm/MODEL_CARD.md)", "index.md") == "[a](model_card_lvm.md)"
     assert rewrite("[a](../../CONTRIBUTING.md#golden-numbers)", "how_to/task.md") == (
         "[a](../contributing.md#golden-numbers)"
     )
-    assert rewrite("[a](../release/MODEL_CARD.md)", "release.md") == "[a](model_card.md)"
+    assert rewrite("[a](../release/lvm/MODEL_CARD.md)", "release.md") == "[a](model_card_lvm.md)"
     assert (
         rewrite("[a](#here) [b](https://x.org/y.md)", "index.md")
         == "[a](#here) [b](https://x.org/y.md)"

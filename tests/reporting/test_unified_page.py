@@ -11,6 +11,7 @@ from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.unified_gates import gates
 from lvm_jax.reporting.unified_page import write_unified_report
 from lvm_jax.reporting.unified_scores import as_markdown, control_words
+from lvm_jax.reporting.unified_words import headline
 
 MASKS = {
     "episodes": 64, "model/miou": 0.61, "model/miou_error": 0.02, "turned/miou": 0.58, "other_object/miou": 0.02,
@@ -59,6 +60,19 @@ def test_tables_have_a_row_for_each_control_and_say_what_is_missing():
     assert "| 1 of the examples | – | – | – | – | 1.00 | – |" in text
     assert "- meteor of captioning: not measured: no jar" in text
     assert "## environment" in text
+
+
+def test_the_headline_begins_with_what_is_ignored():
+    flat = {"uses_other_query/cider_d": 0.01, "uses_other_query/cider_d_error": 0.5}
+    read = {"uses_other_query/cider_d": 1.5, "uses_other_query/cider_d_error": 0.5}
+    masks = {name: MASKS[name] for name in MASKS if name.startswith("uses_no_examples")}
+    pictures = {"segmentation": masks, "captioning": flat}
+    told = headline({"pictures": pictures, "words": {"captioning": read}})
+    assert told.startswith(
+        "Words do not depend on the query after examples without a word. Masks depend on the examples (0.28); words "
+        "depend on the query (1.50)."
+    )
+    assert headline({"pictures": {}, "words": {}}).startswith("The controls were not measured")
 
 
 @pytest.fixture

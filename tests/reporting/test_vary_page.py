@@ -1,6 +1,7 @@
 """The page of Vary's quickstart: gates that are missed are said to be, and every number comes from the files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from lvm_jax.errors import UserError
 from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.vary_gates import gates, second_epoch
 from lvm_jax.reporting.vary_inputs import VaryFiles
-from lvm_jax.reporting.vary_page import control_words, write_vary_report
+from lvm_jax.reporting.vary_page import write_vary_report
+from lvm_jax.reporting.vary_words import control_words, headline
 
 CONTROLS = ("model", "other_page", "blank", "no_picture")
 
@@ -46,7 +48,9 @@ def workdir(tmp_path):
             "decoder.embedding": np.full(3, len(training), np.float32),
         }
         save_file(weights, folder / "model" / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({"train": {"batch_size": 10}}))
+        (folder / "config.json").write_text(
+            json.dumps({"train": {"batch_size": 10}, "data": {"shards": "W/shards"}})
+        )
         steps = [
             {"step": s, "train/loss": 3 - s / 20, "evaluation/image_use/loss": 1.0}
             for s in range(2, 21, 2)
@@ -125,6 +129,36 @@ def test_a_gate_that_is_missed_comes_first(workdir, training, part, scores, miss
     assert "MISSED" in write_vary_report(workdir).read_text()
 
 
+def test_every_set_of_texts_is_demanded(workdir):
+    path = workdir / "evaluation/two/results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fonts": lines_of(0.3, 1.1)}))
+    (workdir / "evaluation/two/fonts.jsonl").write_text("")
+    first, *rest = gates(VaryFiles.load(workdir))
+    assert (first.task, first.measured) == (
+        "both vocabularies read fonts",
+        "0.300, with another picture 1.10",
+    )
+    assert all(gate.met for gate in rest)
+
+
+def test_the_old_vocabulary_alone_need_not_be_there(workdir):
+    shutil.rmtree(workdir / "old")
+    found = gates(VaryFiles.load(workdir))
+    assert [gate.met for gate in found].count(None) == 2
+    assert {gate.task for gate in found[:2]} == {"both vocabularies beside the old one alone"}
+    assert "Met: 6 of 8; 2 were not measured" in write_vary_report(workdir).read_text()
+
+
+def test_an_epoch_is_of_the_data_sets_that_the_first_stage_names(workdir):
+    other = workdir / "shards/others/1.0.0/manifest.json"
+    other.parent.mkdir(parents=True)
+    other.write_text((workdir / "shards/vary_quickstart/1.0.0/manifest.json").read_text())
+    assert VaryFiles.load(workdir).steps_of_an_epoch == 20
+    config = {"train": {"batch_size": 10}, "data": {"shards": "W/shards/others"}}
+    (workdir / "tiny/config.json").write_text(json.dumps(config))
+    assert VaryFiles.load(workdir).steps_of_an_epoch == 10
+
+
 def test_a_frozen_tower_that_changed_is_told(workdir):
     save_file(
         {"vitdet.tower.neck": np.nextafter(np.ones(3, np.float32), 2)},
@@ -144,6 +178,16 @@ def test_the_second_epoch_is_beside_the_first_or_was_not_reached():
     assert second_epoch(worse, 2).met is False
     unknown = second_epoch(metrics, 3)
     assert (unknown.met, unknown.measured) == (None, "1.3 epochs")
+
+
+def test_the_headline_begins_with_what_is_not_read():
+    read, flat = lines_of(0.1, 0.9, 0.8, 1.0), lines_of(0.5, 0.55, 0.9, 0.9)
+    charts = {f"{control}/fields": x for control, x in zip(CONTROLS, (0.7, 0.1, 0.2, 0.0))}
+    assert headline({"lines": read, "han": flat, "charts": charts}) == (
+        "The answers do not depend on the picture in 1 of 3 sets (han). The answers depend on the picture in 2 of 3 "
+        "sets: without it they are worse by 0.50 to 0.70 of the characters or fields."
+    )
+    assert headline({"lines": {"model/cer": 0.1}}).startswith("The controls were not measured")
 
 
 def test_controls_that_were_not_asked_are_not_told():

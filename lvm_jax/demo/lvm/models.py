@@ -16,7 +16,7 @@ from lvm_jax.inference.defaults import Defaults, read_defaults
 from lvm_jax.inference.prompt_files import read_prompts
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.release.folder import exists, verify
+from lvm_jax.release import folder as release_folder
 
 N_EXAMPLES = 12
 _MADE = ("tokenizer/model", "lvm/model")  # by a run
@@ -48,11 +48,15 @@ class Found:
 def find_models(release: epath.PathLike, workdirs: Sequence[epath.PathLike]) -> Found | None:
     """Loads the released models if there are any, else those of the first finished run; None if there is neither.
 
+    Args:
+      release: folder of the releases of all systems.
+      workdirs: of runs.
+
     Raises:
       UserError: the release is damaged, or a run's shards are of another tokenizer.
     """
-    if exists(release):
-        return _released(epath.Path(release))
+    if released := release_folder.find(release, release_folder.LVM):
+        return _released(epath.Path(released))
     runs = map(epath.Path, workdirs)
     run = next(
         (run for run in runs if all((run / f / "config.json").exists() for f in _MADE)), None
@@ -61,7 +65,6 @@ def find_models(release: epath.PathLike, workdirs: Sequence[epath.PathLike]) -> 
 
 
 def _released(folder: epath.Path) -> Found:
-    verify(folder)
     vqgan, model = _load(folder / "tokenizer", folder / "decoder")
     cases = [prompt.ask().case() for prompt in read_prompts(folder / "prompts", vqgan)]
     return Found(

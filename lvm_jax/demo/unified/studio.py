@@ -11,13 +11,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from lvm_jax.data.in_context.loader import Episode
 from lvm_jax.data.in_context.pool_record import PoolRecord
 from lvm_jax.data.in_context.sequences import Pair, Question
 from lvm_jax.data.in_context.words import Box, Words
 from lvm_jax.demo.codes import Coder, Item
-from lvm_jax.demo.unified.models import TrainedRows
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.in_context.held_out import HeldOutEpisode, TrainedRows
 from lvm_jax.evaluation.in_context.scores import boxes_iou, mask_iou
 from lvm_jax.inference.in_context import InContextPrompt
 from lvm_jax.inference.in_context_pictures import InContextGenerator
@@ -132,9 +131,9 @@ class Studio:
         mask = None if record.mask is None else self.coder.of_codes(record.mask[None])[0]
         return Shot(picture, mask, record.caption, record.boxes)
 
-    def example(self, episode: Episode) -> Example:
+    def example(self, episode: HeldOutEpisode) -> Example:
         """A held-out episode."""
-        question = episode.pairs[-1].question
+        question = episode.question
         shots = tuple(map(self.shot, episode.examples))
         query = self.shot(episode.query)
         prompt = Prompt(question, shots, query.picture, episode.query.class_name)
@@ -208,19 +207,16 @@ class Studio:
         if not shot.caption:
             raise UserError(f"example {number} has 0 words: say what is in it, or remove it")
         return Pair(
-            shot.picture.codes_N, self._words(shot.caption, prompt.category, shot.boxes), before
+            shot.picture.codes_N,
+            self._rows.words(shot.caption, prompt.category, shot.boxes),
+            before,
         )
 
     def _truth(self, question: Question, record: PoolRecord) -> Item | Words:
         if question is SAID:
-            return self._words(record.caption, record.class_name, record.boxes)
+            return self._rows.words(record.caption, record.class_name, record.boxes)
         assert record.mask is not None  # or it would not be in the pool
         return self.coder.of_codes(record.mask[None])[0]
-
-    def _words(self, caption: str, category: str, boxes: Sequence[Box]) -> Words:
-        rows = self._rows
-        said = category if rows.say_category else ""
-        return Words(caption, said, tuple(boxes) if rows.boxes == "text" else ())
 
 
 def mask_in(item: Item) -> Mask:

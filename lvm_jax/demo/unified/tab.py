@@ -73,9 +73,11 @@ class UnifiedTab:
         )
 
     @classmethod
-    def find(cls, workdirs: Sequence[epath.PathLike]) -> "UnifiedTab | None":
-        """The tab of a run; None if there is none; errors as in `find_model`."""
-        found = find_model(workdirs)
+    def find(
+        cls, release: epath.PathLike, workdirs: Sequence[epath.PathLike]
+    ) -> "UnifiedTab | None":
+        """The tab of a release or a run; None if there is neither; errors as in `find_model`."""
+        found = find_model(release, workdirs)
         return None if found is None else cls(found)
 
     def start_from(self, desk: Desk, index: int) -> Desk:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from lvm_jax.data.image_text.store import ImageTextStore
+from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.text_tokenizer import TextTokenizer
 from lvm_jax.demo.words import millions, origins_in_words
 from lvm_jax.errors import UserError
@@ -13,6 +14,8 @@ from lvm_jax.evaluation.documents.page_evaluator import others
 from lvm_jax.evaluation.documents.page_questions import PageQuestion, PageSet
 from lvm_jax.evaluation.documents.readers import read_shards
 from lvm_jax.models.vision_language.model import VisionLanguage
+from lvm_jax.release import folder as release_folder
+from lvm_jax.release.pages import read_page_sets
 
 EXAMPLES_OF_SOURCE = 3
 # Where runs leave a model: the second stage of the quickstart, its first, a run by hand, and that run's own workdir.
@@ -41,7 +44,7 @@ class Found:
 
     Attributes:
       model, tokenizer: the two.
-      held_out: the questions, of all sources in turn; none without shards.
+      held_out: the questions, of all sources in turn; none without shards or a release.
       model_words, data_words: the text; "" if nothing is known about the data.
     """
 
@@ -52,19 +55,30 @@ class Found:
     data_words: str
 
 
-def find_model(workdirs: Sequence[epath.PathLike]) -> Found | None:
-    """Loads the model of the first workdir that has one; None if none has.
+def find_model(release: epath.PathLike, workdirs: Sequence[epath.PathLike]) -> Found | None:
+    """Loads the released model if there is one, else that of the first workdir that has one; None if none has.
+
+    Args:
+      release: folder of the releases of all systems.
+      workdirs: of runs.
 
     Raises:
-      UserError: its folder or its shards are damaged.
+      UserError: the release is damaged, or a run's folder or shards are.
     """
+    if released := release_folder.find(release, release_folder.VARY):
+        folder = epath.Path(released)
+        held_out = _in_turns(read_page_sets(folder / "pages"))
+        return _load(folder / "model", held_out, origins_in_words(Manifest.load(folder)))
     folders = [epath.Path(run) / made for run in workdirs for made in _MADE]
     folder = next(filter(_reads_pages, folders), None)
     if folder is None:
         return None
-    model, tokenizer = VisionLanguage.from_pretrained(folder), TextTokenizer(folder)
     run = next(run for run in map(epath.Path, workdirs) if run in folder.parents)
-    held_out, data_words = _held_out(run / "shards")
+    return _load(folder, *_held_out(run / "shards"))
+
+
+def _load(folder: epath.Path, held_out: Sequence[HeldOut], data_words: str) -> Found:
+    model, tokenizer = VisionLanguage.from_pretrained(folder), TextTokenizer(folder)
     towers = " and ".join(
         "{} x {}".format(*branch.tower.image_size) for branch in model.config.branches.values()
     )
@@ -83,10 +97,15 @@ def _held_out(shards: epath.Path) -> tuple[list[HeldOut], str]:
     """The first questions of each source in turn, and where the data come from."""
     if not shards.exists():
         return [], ""
-    sets = [_once(pages) for pages in read_shards(shards, _SPLIT, most=EXAMPLES_OF_SOURCE)]
+    sets = read_shards(shards, _SPLIT, most=EXAMPLES_OF_SOURCE)
+    return _in_turns(sets), origins_in_words(ImageTextStore(shards, _SPLIT).manifest)
+
+
+def _in_turns(sets: Sequence[PageSet]) -> list[HeldOut]:
+    """The first questions of each set in turn."""
+    sets = [_once(pages) for pages in sets]
     asked = [_with_others(pages, sets) for pages in sets]
-    turns = [each[i] for i in range(EXAMPLES_OF_SOURCE) for each in asked if i < len(each)]
-    return turns, origins_in_words(ImageTextStore(shards, _SPLIT).manifest)
+    return [each[i] for i in range(EXAMPLES_OF_SOURCE) for each in asked if i < len(each)]
 
 
 def _once(pages: PageSet) -> PageSet:

@@ -87,9 +87,9 @@ class VaryTab:
         )
 
     @classmethod
-    def find(cls, workdirs: Sequence[epath.PathLike]) -> "VaryTab | None":
-        """The tab of a run; None if there is none; errors as in `find_model`."""
-        found = find_model(workdirs)
+    def find(cls, release: epath.PathLike, workdirs: Sequence[epath.PathLike]) -> "VaryTab | None":
+        """The tab of a release or a run; None if there is neither; errors as in `find_model`."""
+        found = find_model(release, workdirs)
         return None if found is None else cls(found)
 
     def start_from(self, desk: Desk, index: int) -> Desk:

@@ -1,0 +1,101 @@
+"""What the card of unified says: what answers depend on, gates, and scores beside baselines and controls."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lvm_jax.inference.in_context_pictures import InContextGenerator
+from lvm_jax.release.card import CardParts, bullets
+from lvm_jax.release.stored import StoredTypes
+from lvm_jax.reporting import markdown, unified_scores, unified_words
+from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.trainings import Training
+from lvm_jax.reporting.unified_gates import gates
+from lvm_jax.reporting.unified_page import UnifiedFiles
+from lvm_jax.reporting.unified_words import ASKED
+from lvm_jax.weights.model_folder import named_parameters
+
+_LOAD = """```python
+from lvm_jax.inference.in_context_pictures import Example, InContextGenerator
+
+generator = InContextGenerator.from_pretrained("release/unified/decoder", "release/unified/tokenizer")
+((drawn,),) = generator.segment([Example("a.png", "a.mask.png")], ["query.png"])
+print(drawn.mask.mean())  # the share of the query that is meant
+```
+
+Each folder of `release/unified/episodes` is a held-out question, which `experiments/generate.py --prompt` asks too.
+"""
+
+
+def card_parts(
+    files: UnifiedFiles,
+    generator: InContextGenerator,
+    types: StoredTypes,
+    trainings: Sequence[Training],
+) -> CardParts:
+    """What the card says.
+
+    Args:
+      files: of the run.
+      generator: tokenizers and decoder.
+      types: of the stored weights.
+      trainings: of the image tokenizer and of the decoder.
+    """
+    return CardParts(
+        headline=unified_words.headline(files.results),
+        what=_what(generator, types),
+        demands=gates(files.results["pictures"], files.results["words"]),
+        load=_LOAD,
+        manifests=files.manifests,
+        trainings=trainings,
+        stages=files.stages,
+        workdir=str(files.workdir),
+        environment=files.environment,
+        scores=[block for name in ASKED for block in _scores(name, files.results[name])],
+        limits=list(_limits(files, generator)),
+    )
+
+
+def _what(generator: InContextGenerator, types: StoredTypes) -> str:
+    vqgan, model = generator.vqgan, generator.model
+    sizes = [sum(v.size for v in named_parameters(m).values()) / 1e6 for m in (vqgan, model)]
+    side, codes = vqgan.config.resolution, vqgan.tokens_per_image
+    return (
+        f"A tokenizer ({sizes[0]:.2f} million parameters, {types.tokenizer}) that turns {side} x {side} pixels into "
+        f"{codes} codes of {n(vqgan.codebook_size)} and back, and a decoder ({sizes[1]:.2f} million parameters, "
+        f"{types.model}) that reads up to {generator.engine.most_examples} examples and a query. An example is a "
+        "picture with a mask or with words; the answer to the query is of the same kind."
+    )
+
+
+def _scores(name: str, results: Mapping[str, Any]) -> list[str]:
+    controls = unified_scores.control_words(results.get("segmentation", {}))
+    blocks = [
+        f"### {ASKED[name][0].upper()}{ASKED[name][1:]}\n",
+        f"{n(results['examples'])} before each query, whose class is {results['classes']}; greedy answers.\n",
+    ]
+    if controls:
+        blocks += ["Of the masks:\n", bullets(controls)]
+    for header, rows in unified_scores.grids(results).values():
+        blocks.append(markdown.table(header, [tuple(map(n, row)) for row in rows]))
+    if absent := unified_scores.missing(results):
+        blocks.append(bullets(absent))
+    return blocks
+
+
+def _limits(files: UnifiedFiles, generator: InContextGenerator) -> Iterator[str]:
+    """What it cannot do, going by the numbers."""
+    side = generator.vqgan.config.resolution
+    yield f"It sees and draws {side} x {side} pixels; what is smaller than a few of them is lost."
+    for name, results in files.results.items():
+        said = results.get("captioning", {})
+        scores = [key.removeprefix("frequent/") for key in said if key.startswith("frequent/")]
+        behind = [
+            score
+            for score in scores
+            if not score.endswith("_error") and said[f"model/{score}"] <= said[f"frequent/{score}"]
+        ]
+        if behind:
+            yield f"After {ASKED[name]}, its words are no better than the most frequent ones in: {', '.join(behind)}."
+        broken = said.get("broken")
+        if broken:
+            yield f"After {ASKED[name]}, {broken:.0%} of its words could not be read whole."

@@ -1,0 +1,121 @@
+"""The trainings that led to a model, as their own files tell them: each began from the weights of the one before."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from lvm_jax import files
+from lvm_jax.errors import UserError
+from lvm_jax.reporting.inputs import Metrics, column, names, read_json, read_metrics
+from lvm_jax.reporting.numbers import number
+
+_MODEL = "model"  # the folder of a training's weights, below its own
+_LOSS = re.compile(r"(train|validation)/([^/]*/)?loss(/[^/]*)?")
+_DATA = ("weights", "shares", "stages")  # what else of config.data says how a model was taught
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training.
+
+    Attributes:
+      name: of its folder.
+      config: its config.json.
+      metrics: the lines of its metrics.jsonl.
+      seconds: of all its processes together; None if it left no goodput.json.
+      begun: part of the model, or "model" -> the training before, or the weights, that it began from.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    metrics: Metrics
+    seconds: float | None
+    begun: Mapping[str, str]
+
+    def in_words(self) -> str:
+        """Steps, beginning, settings, last losses and seconds."""
+        train, data = self.config["train"], self.config.get("data", {})
+        parts = [f"{number(train['steps'])} steps of {number(train['batch_size'])}"]
+        parts += [f"begins from the {part} of {name}" for part, name in self.begun.items()]
+        if frozen := self.config.get("frozen"):
+            parts.append(f"frozen {', '.join(frozen)}")
+        if shards := data.get("shards"):
+            parts.append(f"on {', '.join(epath.Path(path).name for path in shards.split(','))}")
+        settings = self.config.get("optimizer") or self.config.get("generator", {})
+        chosen = (settings.get("kind"), settings.get("schedule"))
+        parts += [
+            f"{key} {value}"
+            for key, value in settings.items()
+            if value not in ([], "") and (not isinstance(value, Mapping) or key in chosen)
+        ]
+        parts += [f"{key} {data[key]}" for key in _DATA if data.get(key)]
+        told = "; ".join([", ".join(parts), *self._ended()])
+        return f"**{self.name}**: {told}."
+
+    def _ended(self) -> Iterator[str]:
+        losses = {
+            name: column(self.metrics, name)[1][-1]
+            for name in names(self.metrics)
+            if _LOSS.fullmatch(name)
+        }
+        if losses:
+            yield "at the end " + ", ".join(f"{name} {number(v)}" for name, v in losses.items())
+        if self.seconds is not None:
+            yield f"{number(round(self.seconds))} seconds"
+
+
+def chain(folder: epath.PathLike) -> list[Training]:
+    """The training in a folder and all those that its weights come from, the earliest first.
+
+    Where a configuration names a folder that has moved with the whole run, the folder of that name beside `folder`
+    counts.
+
+    Raises:
+      UserError: a training's files are missing or damaged.
+    """
+    last = epath.Path(folder)
+    before: list[Training] = []
+    begun: dict[str, str] = {}
+    if not (last / "config.json").exists():
+        raise UserError(f"{last / 'config.json'} does not exist: run experiments/train.py first")
+    config = read_json(last / "config.json")
+    for part, weights in _begun(config):
+        earlier = _training_of(epath.Path(weights), last)
+        begun[part] = epath.Path(weights).name if earlier is None else earlier.name
+        if earlier is not None:
+            before += chain(earlier)
+    metrics, seconds = last / "metrics.jsonl", files.read_json(last / "goodput.json")
+    ours = Training(
+        last.name,
+        config,
+        read_metrics(metrics) if metrics.exists() else [],
+        sum(seconds.values()) if seconds else None,
+        begun,
+    )
+    # A training may lend two parts; it is told once.
+    return list({training.name: training for training in [*before, ours]}.values())
+
+
+def _begun(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(part, folder of weights) of a configuration."""
+    given = config.get("init_from") or {}
+    for part, weights in ({_MODEL: given} if isinstance(given, str) else given).items():
+        if weights:
+            yield part, weights
+
+
+def _training_of(weights: epath.Path, later: epath.Path) -> epath.Path | None:
+    """The folder of the training that made some weights; None if they are somebody else's."""
+    for folder in (weights.parent, later.parent / weights.parent.name):
+        if (folder / "config.json").exists():
+            return folder
+    # Only trainings call the folder of their weights so.
+    if weights.name == _MODEL and not weights.exists():
+        raise UserError(
+            f"{later.name} began from {weights}, and {later.parent / weights.parent.name} has no config.json: keep "
+            "the trainings of a run beside each other"
+        )
+    return None

@@ -1,0 +1,75 @@
+"""What answers from examples depend on, in words: each control takes one thing away and scores against the same truth.
+
+The numbers are those of `lvm_jax.evaluation.in_context`: uses_CONTROL/SCORE and uses_CONTROL/SCORE_error.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lvm_jax.reporting.controls import is_flat
+from lvm_jax.reporting.unified_scores import LEAST
+
+# Evaluation -> what its examples have.
+ASKED = {
+    "pictures": "examples without a word",
+    "words": "examples with the name of what is meant",
+}
+NOT_MEASURED = (
+    "The controls were not measured: nothing here says whether answers depend on the examples or on the query. "
+    "experiments/evaluate.py measures them."
+)
+# Control -> what it takes away; the name of the class takes the place of something, and takes nothing away.
+_THINGS = {
+    "other_query": "the query",
+    "no_examples": "the examples",
+    "other_examples": "the class of these",
+    "other_object": "which thing they mean",
+    "shuffled_answers": "their answers",
+}
+# Question -> answers, and the score that tells what they depend on.
+_ANSWERS = {"segmentation": ("masks", "miou"), "captioning": ("words", "cider_d")}
+_BRACKETS = (
+    "In brackets: what taking it away costs, of masks in IoU, of words in CIDEr-D, after examples without a word and "
+    "after examples with a name."
+)
+
+
+def headline(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the answers do not depend on, then what they depend on, and what taking it away costs.
+
+    Args:
+      results: evaluation -> its results.json.
+    """
+    flat, depends = [], []
+    for question, (answers, score) in _ANSWERS.items():
+        ignored, read = [], []
+        for control, thing in _THINGS.items():
+            known = {
+                name: cost
+                for name in ASKED
+                if (cost := _cost(results[name].get(question, {}), control, score))
+            }
+            where = [ASKED[name] for name, cost in known.items() if is_flat(*cost, LEAST)]
+            if where:
+                of_some = f" after {where[0]}" if len(where) < len(known) else ""
+                ignored.append(thing + of_some)
+            if costs := [cost for cost, error in known.values() if not is_flat(cost, error, LEAST)]:
+                ends = dict.fromkeys(f"{end:.2f}" for end in (min(costs), max(costs)))
+                read.append(f"{thing} ({' to '.join(ends)})")
+        flat += [f"{answers} do not depend on {', '.join(ignored)}"] if ignored else []
+        depends += [f"{answers} depend on {', '.join(read)}"] if read else []
+    if not flat and not depends:
+        return NOT_MEASURED
+    told = [_sentence(clauses) for clauses in (flat, depends) if clauses]
+    return " ".join([*told, _BRACKETS])
+
+
+def _cost(results: Mapping[str, Any], control: str, score: str) -> tuple[float, float] | None:
+    """What a control costs, and its standard error; None if it was not measured."""
+    cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
+    return None if cost is None or error is None else (cost, error)
+
+
+def _sentence(clauses: list[str]) -> str:
+    text = "; ".join(clauses)
+    return f"{text[0].upper()}{text[1:]}."
