@@ -1,167 +1,67 @@
-r"""The table of docs/scaling.md: the decoder's training step, compiled for TPU slices and GPU hosts you do not have.
+r"""The tables of docs/scaling.md: training steps, compiled for TPU slices and GPU hosts you do not have.
 
-python benchmarks/scaling_table.py --output=DIR [--only=3b]
+python benchmarks/scaling_table.py --output=DIR [--systems=vary,unified] [--only=v5p]
 
-It compiles row after row with experiments/compile_only.py, one to two minutes each on two idle cores. DIR/ROW.json
-keeps the numbers, and a row that exists is not compiled again. It prints the table of all rows in DIR as Markdown, and
-how much of its speed 3b keeps from 64 to 512 chips.
+It compiles row after row of benchmarks/scaling_rows.py with experiments/compile_only.py, one to four minutes each on
+two idle cores. DIR/ROW.json keeps the numbers, and a row that exists is not compiled again; DIR/ROW.failed keeps why
+one did not compile, and is tried again by --retry. It prints a table of each system as Markdown, what each kind of
+collective sends, and how much of its speed LVM's 3b keeps from 64 to 512 chips.
 """
 
-import dataclasses
 import json
-import math
 import os
 import pathlib
-import re
 import subprocess
 import sys
+from typing import Any
 
 from absl import flags
+from scaling_rows import LVM, ROWS, Row  # benchmarks/ is the script's own folder
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
-HOST_CHIPS = 4  # of v5p, v5e and v6e pods; the published mesh is (hosts, the rest, 1)
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A model on a slice, with the mesh and remat of the published code (`published`) or ours.
-
-    `system` is the configuration file, `expert` the axis of the mesh that splits experts.
-    """
-
-    size: str
-    topology: str
-    data: int
-    rows_per_chip: int
-    remat: str = "dots"
-    published: bool = False
-    slices: int = 1
-    system: str = "lvm"
-    expert: int = 1
-
-    @property
-    def model(self) -> str:
-        """The argument of the configuration file, and which file it is of, unless that is LVM's."""
-        return self.size if self.system == "lvm" else f"{self.system}: {self.size}"
-
-    @property
-    def chips(self) -> int:
-        """Chips of all slices."""
-        shape = re.findall(r"\d+", self.topology.split(":")[1])
-        return self.slices * math.prod(map(int, shape))
-
-    @property
-    def where(self) -> str:
-        """The slices, as the table shows them."""
-        return f"{self.slices} x {self.topology}" if self.slices > 1 else self.topology
-
-    @property
-    def name(self) -> str:
-        """Name of the row's file."""
-        rules = "-published" if self.published else ""
-        slices = re.sub(r"\W+", "-", self.where)
-        model = re.sub(r"\W+", "-", self.model)
-        return f"{model}-{slices}{rules}"
-
-    def flags(self, attention: str) -> list[str]:
-        """Flags of compile_only.py; `attention` is the one for TPUs."""
-        if self.topology.startswith("h"):
-            attention = "cudnn"
-        if self.system == "unified":  # which drops weights of attention
-            attention = "xla"
-        hosts = self.chips // HOST_CHIPS
-        return [
-            f"--config=experiments/configs/{self.system}.py:{self.size}",
-            f"--topology={self.topology}",
-            f"--num_slices={self.slices}",
-            f"--config.mesh.data={hosts if self.published else self.data}",
-            f"--config.mesh.expert={self.expert}",
-            f"--config.train.batch_size={self.rows_per_chip * self.chips}",
-            f"--config.model.remat={'full' if self.published else self.remat}",
-            f"--config.model.attention={attention}",
-        ]
-
-
-ROWS = [
-    Row("100m", "v5e:16x16", 16, 8),
-    Row("300m", "v5e:16x16", 16, 4),
-    Row("300m", "v6e:16x16", 16, 4),
-    Row("300m", "v5p:4x4x8", 4, 8),
-    Row("600m", "v5e:16x16", 16, 2),
-    Row("1b", "v5e:16x16", 4, 2),
-    Row("3b", "v5e:16x16", 2, 1),
-    Row("3b", "v6e:16x16", 2, 2),
-    Row("3b", "v5p:4x4x4", 2, 4),
-    Row("3b", "v5p:4x4x8", 4, 4),
-    Row("3b", "v5p:4x4x4", 4, 4, slices=2),
-    Row("3b", "v5p:8x8x8", 16, 4),
-    Row("3b", "v5p:4x4x4", 0, 4, published=True),
-    Row("3b", "v5p:8x8x8", 0, 4, published=True),
-    Row("7b", "v5e:16x16", 2, 1),
-    Row("7b", "v6e:16x16", 2, 1),
-    Row("7b", "v5p:4x4x8", 2, 4),
-    Row("7b", "v5p:8x8x8", 8, 4),
-    Row("13b", "v5p:8x8x8", 4, 2),
-    Row("20b", "v5p:8x8x8", 4, 2),
-    Row("30b", "v5p:8x8x8", 4, 2),
-    Row("300m", "h100:1x8", 1, 8),
-    Row("1b", "h100:1x8", 1, 4),
-    Row("3b", "h100:1x8", 1, 4),
-    Row("3b", "h100:8x8", 8, 4),
-    Row("7b", "h100:8x8", 8, 2),
-    Row("3b", "h200:8x8", 8, 8),
-    Row("published,experts=token", "v5p:4x4x4", 1, 8, system="unified", expert=8),
-    Row("published,experts=token", "v6e:8x8", 1, 4, system="unified", expert=8),
-    Row("published,experts=token", "h200:1x8", 1, 16, system="unified", expert=8),
-    Row("published", "v5p:4x4x4", 1, 8, system="unified", expert=8),
-]
-
-
-def compile_row(row: Row, folder: pathlib.Path, attention: str) -> None:
-    """Writes the row's file.
-
-    Raises:
-      UserError: it does not compile, or does not fit.
-    """
-    path = folder / f"{row.name}.json"
-    command = [sys.executable, str(ROOT / "experiments/compile_only.py"), *row.flags(attention)]
+def compile_row(row: Row, folder: pathlib.Path) -> None:
+    """Writes the row's file, or why there is none."""
+    path, failed = folder / f"{row.name}.json", folder / f"{row.name}.failed"
+    command = [sys.executable, str(ROOT / "experiments/compile_only.py"), *row.flags()]
     path_of_imports = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path_of_imports}
     done = subprocess.run(
         [*command, f"--output={path}"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
+    failed.unlink(missing_ok=True)
     if done.returncode:
-        raise UserError(f"{row.name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        failed.write_text(f"{reason}\n")
+        print(f"{row.name}: {reason}", file=sys.stderr, flush=True)
 
 
-def table(folder: pathlib.Path) -> str:
+def table(rows: list[Row], reports: dict[str, dict[str, Any]]) -> str:
     """The rows as Markdown; says which were not compiled."""
     lines = [
         "| model | slice | mesh data x fsdp (x expert) | remat | rows a chip | memory GiB | compiled/model FLOPs "
         "| sent GB a chip (hidden) | step ms | tokens/s a chip | MFU |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in ROWS:
-        path = folder / f"{row.name}.json"
-        label = f"{row.model}{' (published)' if row.published else ''}"
-        if not path.exists():
-            lines.append(f"| {label} | {row.where} | not compiled yet |" + " |" * 8)
+    for row in rows:
+        report = reports.get(row.name)
+        if report is None:
+            lines.append(f"| {row.label} | {row.where} | not compiled yet |" + " |" * 8)
             continue
-        report = json.loads(path.read_text())
         sent = report["collectives_per_chip"].values()
         total = sum(kind["wire_bytes"] for kind in sent)
         hidden = sum(kind["asynchronous_bytes"] for kind in sent)
+        axes = ("data", "fsdp", *(["expert"] if row.expert > 1 else []))
         cells = [
-            label,
+            row.label,
             row.where,
-            " x ".join(
-                str(report["mesh"][axis])
-                for axis in ("data", "fsdp", *(["expert"] if row.expert > 1 else []))
-            ),
-            report["config"]["model"]["remat"],
+            " x ".join(str(report["mesh"][axis]) for axis in axes),
+            row.remat if not row.published else "full",
             str(row.rows_per_chip),
             f"{report['memory_bytes_per_chip']['peak'] / 2**30:.1f}",
             f"{report['compiled_flops'] / report['model_flops']:.2f}",
@@ -174,36 +74,40 @@ def table(folder: pathlib.Path) -> str:
     return "\n".join(lines)
 
 
-def experts(folder: pathlib.Path) -> str:
-    """How often and how much the tokens of each row with experts travel."""
-    lines = []
-    for row in ROWS:
-        path = folder / f"{row.name}.json"
-        if row.expert > 1 and path.exists():
-            report = json.loads(path.read_text())["collectives_per_chip"]
-            found = report.get("all-to-all", {"executions": 0, "wire_bytes": 0})
-            lines.append(
-                f"{row.model} on {row.where}: {found['executions']:.0f} all-to-alls, "
-                f"{found['wire_bytes'] / 1e9:.2f} GB sent by a chip"
+def collectives(rows: list[Row], reports: dict[str, dict[str, Any]]) -> str:
+    """Number and GB sent by a chip of each kind of collective, as Markdown; and what binds the step."""
+    lines = [
+        f"| model | slice | {' | '.join(KINDS)} | bound by |",
+        "|---|---|" + "---|" * (len(KINDS) + 1),
+    ]
+    for row in rows:
+        if row.name not in reports:
+            continue
+        report = reports[row.name]
+        cells = []
+        for kind in KINDS:
+            found = report["collectives_per_chip"].get(kind)
+            cells.append(
+                f"{found['executions']:.0f}: {found['wire_bytes'] / 1e9:.2f}" if found else ""
             )
-    return "\n".join(lines) or "rows with experts: not compiled yet"
+        seconds = report["predicted_seconds"]
+        bound = max(("compute", "hbm", "hidden"), key=lambda part: seconds[part])
+        cells.append({"hidden": "links", "hbm": "HBM"}.get(bound, bound))
+        lines.append(f"| {row.label} | {row.where} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def weak_scaling(folder: pathlib.Path) -> str:
+def weak_scaling(reports: dict[str, dict[str, Any]]) -> str:
     """A line that says how much of its speed 3b keeps from 64 to 512 chips, at the same rows per chip."""
     lines = []
     for published in (False, True):
-        ends = [r for r in ROWS if r.size == "3b" and r.published == published and r.slices == 1]
-        paths = [
-            folder / f"{r.name}.json" for r in ends if r.topology in ("v5p:4x4x4", "v5p:8x8x8")
-        ]
+        ends = [r for r in LVM if r.model == "3b" and r.published == published and r.slices == 1]
+        names = [r.name for r in ends if r.topology in ("v5p:4x4x4", "v5p:8x8x8")]
         label = "published layout" if published else "3b"
-        if not all(path.exists() for path in paths):
+        if not all(name in reports for name in names):
             lines.append(f"{label}: not compiled yet")
             continue
-        few, many = (
-            json.loads(path.read_text())["predicted_items_per_second_per_chip"] for path in paths
-        )
+        few, many = (reports[name]["predicted_items_per_second_per_chip"] for name in names)
         lines.append(
             f"{label}: {few:,.0f} to {many:,.0f} tokens/s a chip, {many / few:.1%} of it kept"
         )
@@ -211,23 +115,32 @@ def weak_scaling(folder: pathlib.Path) -> str:
 
 
 def main() -> None:
-    """Compiles the missing rows and prints the table."""
-    folder = pathlib.Path(_OUTPUT.value)
+    """Compiles the missing rows and prints the tables."""
+    args, folder = flags.FLAGS, pathlib.Path(flags.FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)
-    for row in ROWS:
-        if (not _ONLY.value or row.size == _ONLY.value) and not (
-            folder / f"{row.name}.json"
-        ).exists():
+    unknown = set(args.systems) - set(ROWS)
+    if unknown:
+        raise UserError(f"--systems={','.join(unknown)} does not exist; known: {', '.join(ROWS)}")
+    chosen = [row for system in args.systems for row in ROWS[system]]
+    for row in chosen:
+        exists = (folder / f"{row.name}.json").exists()
+        given_up = (folder / f"{row.name}.failed").exists() and not args.retry
+        if args.only in row.name and not exists and not given_up:
             print(f"compiling {row.name}", file=sys.stderr, flush=True)
-            try:
-                compile_row(row, folder, _ATTENTION.value)
-            except UserError as error:
-                print(error, file=sys.stderr, flush=True)
-    print(table(folder), experts(folder), weak_scaling(folder), sep="\n\n")
+            compile_row(row, folder)
+    reports = {
+        row.name: json.loads(path.read_text())
+        for row in chosen
+        if (path := folder / f"{row.name}.json").exists()
+    }
+    for system in args.systems:
+        print(table(ROWS[system], reports), collectives(ROWS[system], reports), sep="\n\n")
+        print(f"\n{weak_scaling(reports)}" if system == "lvm" else "")
 
 
 if __name__ == "__main__":
-    _OUTPUT = flags.DEFINE_string("output", None, "folder of the rows' files", required=True)
-    _ONLY = flags.DEFINE_string("only", "", "a size; the others are not compiled")
-    _ATTENTION = flags.DEFINE_string("attention", "splash", "config.model.attention of all rows")
-    cli.run(main)
+    flags.DEFINE_string("output", None, "folder of the rows' files")
+    flags.DEFINE_list("systems", list(ROWS), "whose rows")
+    flags.DEFINE_string("only", "", "a part of the names of rows; the others are not compiled")
+    flags.DEFINE_bool("retry", False, "compile again what did not compile")
+    cli.run(main, required_flags=["output"])

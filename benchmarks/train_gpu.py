@@ -1,13 +1,17 @@
-r"""Training on one GPU: tokens/s and MFU of every size against PyTorch; only a side whose losses agree is timed.
+r"""Training on one GPU: tokens/s and MFU of every model against PyTorch; only a side whose losses agree is timed.
 
-    python benchmarks/train_gpu.py --presets=300m,1b,3b --peer_python=OTHER_ENVIRONMENT/bin/python
+    python benchmarks/train_gpu.py --models=300m,1b,3b --peer_python=OTHER_ENVIRONMENT/bin/python
+    python benchmarks/train_gpu.py --models=vary:tiny,unified:published --seq_len=0 --peer_python=...
 
-A step is forward, backward, clipping to norm 1 and AdamW with fp32 master weights, on rows of T = 4096 tokens. The
-sides: lvm_jax in bf16, and with --quantization=none,fp8 also in fp8; torch.compile + transformers, with cuDNN's
-attention forced and AdamW fused. All start from one folder of weights and read the same tokens. The gate: the losses of
-20 steps must be within 1e-2 nats of an fp32 run; a side that fails is not timed. Then the sides take turns, each turn
-in its own process with the whole GPU (compiled programs are kept between turns). MFU counts causal attention once, over
-the data sheet's dense bf16 peak, also for fp8. It also runs on a CPU, to show that it works.
+A model is a preset of LVM, `vary:` and a preset of a first stage, or `unified:` and a preset. A step is forward,
+backward, clipping to norm 1 and AdamW with fp32 master weights, on rows of T = 4096 tokens; --seq_len=0 takes each
+model's own. The sides: lvm_jax in bf16, and with --quantization=none,fp8 also in fp8; torch.compile + transformers,
+with AdamW fused and, for LVM, cuDNN's attention forced. unified has no dropout here, and its token router drops
+nothing, as in the peer. All start from one folder of weights and read the same rows. The gate: the losses of 20 steps
+must be within 1e-2 nats of an fp32 run; a side that fails is not timed. Then the sides take turns, each turn in its own
+process with the whole GPU (compiled programs are kept between turns). MFU counts causal attention once, over the data
+sheet's dense bf16 peak, also for fp8. It also runs on a CPU, to show that it works. For a tower alone see
+tower_speed.py.
 """
 
 import json
@@ -16,68 +20,52 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
-from flax import nnx
+from gpu_subjects import SUBJECTS, batches  # benchmarks/ is the script's own folder
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
-from lvm_jax.models import Llama, presets
-from lvm_jax.models.decoder import hf_folder
-from lvm_jax.models.decoder.config import train_flops_per_token
 from lvm_jax.parallel import runtime
-from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.throughput import peak_flops
 
 LEARNING_RATE, WEIGHT_DECAY = 3e-4, 0.1
 GATE_STEPS, GATE_TOLERANCE = 20, 1e-2
 WARM_UP = 3
 # Rows per step that fit 141 GB with the products of every layer stored.
-ROWS = {"300m": 16, "600m": 16, "1b": 8, "3b": 4}
-
-
-def structured_tokens(vocab_size: int, steps: int, rows: int, seq_len: int) -> np.ndarray:
-    """Ids (steps, rows, seq_len + 1); seven in ten follow from the previous one, so there is something to learn."""
-    rng = np.random.default_rng(0)
-    following = rng.permutation(vocab_size)
-    shape = (steps, rows, seq_len + 1)
-    tokens = rng.integers(0, vocab_size, shape).astype(np.int32)
-    follows = rng.random(shape) < 0.7
-    for t in range(1, seq_len + 1):
-        tokens[..., t] = np.where(follows[..., t], following[tokens[..., t - 1]], tokens[..., t])
-    return tokens
+ROWS = {"300m": 16, "600m": 16, "1b": 8, "3b": 4, "vary:tiny": 4, "unified:published": 8}
 
 
 def turn(question: dict[str, Any]) -> dict[str, Any]:
     """Trains in this process, as the driver asks.
 
     Args:
-      question: folder of weights, tokens file, steps, warm_up, folder of compiled programs, and compute settings.
+      question: system, preset, folder of weights, file of rows, steps, warm_up, folder of compiled programs, and how to
+        compute.
 
     Returns:
-      losses of all steps, seconds of the steps after warm-up, compile seconds, peak bytes, FLOP/s of the device.
+      losses of all steps, seconds of the steps after warm-up, compile seconds, peak bytes, FLOP/s of the device, FLOPs
+      and tokens of a step.
     """
     runtime.initialize(compile_cache=question["cache"])
     peak = peak_flops()
-    config = hf_folder.load_config(question["folder"], **question["compute"])
-    tokens = np.load(question["tokens"])
+    rows = dict(np.load(question["rows"]))
+    subject, folder = SUBJECTS[question["system"]], pathlib.Path(question["folder"])
     tx = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adamw(LEARNING_RATE, b1=0.9, b2=0.95, eps=1e-8, weight_decay=WEIGHT_DECAY),
     )
-    task = DecoderTask(config, tx, seq_len=tokens.shape[2] - 1)
-    key = jax.random.key(0)
-    weights = np.ones(tokens.shape[1:], np.float32)
-    batches = [jax.device_put({"tokens": rows, "loss_weights": weights}) for rows in tokens]
-    params = nnx.state(Llama.from_pretrained(question["folder"], **question["compute"]))
+    count, length = rows["tokens"].shape[1], rows["tokens"].shape[2] - 1
+    task, params = subject.open(folder, question["preset"], question["compute"], tx, length)
+    key, fed = jax.random.key(0), batches(rows)
     state = {"step": jnp.zeros((), jnp.int32), "params": params, "opt": jax.jit(tx.init)(params)}
     begin = time.perf_counter()
-    step = jax.jit(task.step, donate_argnums=0).lower(state, batches[0], key).compile()
+    step = jax.jit(task.step, donate_argnums=0).lower(state, fed[0], key).compile()
     compile_seconds = time.perf_counter() - begin
 
     losses, start = [], 0.0
@@ -85,7 +73,7 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
         if number == question["warm_up"]:
             jax.block_until_ready(state)
             start = time.perf_counter()
-        state, metrics = step(state, batches[number % len(batches)], key)
+        state, metrics = step(state, fed[number % len(fed)], key)
         losses.append(metrics["loss"])
     jax.block_until_ready(state)
     seconds = time.perf_counter() - start
@@ -98,14 +86,18 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
         "compile_seconds": compile_seconds,
         "peak_bytes": (device.memory_stats() or {}).get("peak_bytes_in_use", planned),
         "peak_flops": peak,
+        "flops": task.flops_per_batch(count),
+        "tokens": task.items_per_batch(count)[1],
         "versions": {"device": device.device_kind, "jax": jax.__version__},
     }
 
 
 def prepare(question: dict[str, Any]) -> dict[str, Any]:
-    """Writes a folder of random weights for all sides to start from."""
-    config = presets.llama(question["preset"])
-    nnx.jit(lambda: Llama(config, rngs=nnx.Rngs(0)))().save_pretrained(question["folder"])
+    """Writes a folder of random weights for all sides to start from, and the rows that they read."""
+    subject, preset = SUBJECTS[question["system"]], question["preset"]
+    subject.save(preset, pathlib.Path(question["folder"]))
+    for path, steps, rows in question["files"]:
+        np.savez(path, **subject.rows(preset, steps, rows, question["seq_len"]))
     return {}
 
 
@@ -125,6 +117,26 @@ def ask(command: list[str], question: dict[str, Any]) -> dict[str, Any]:
     return json.loads(lines[-1])
 
 
+class Model(NamedTuple):
+    """What all sides train: its system, its preset, and the folder of its weights."""
+
+    system: str
+    preset: str
+    folder: str
+
+    @classmethod
+    def named(cls, name: str, folder: str) -> "Model":
+        """The model of a flag's value, such as "3b" or "vary:tiny".
+
+        Raises:
+          UserError: no such system.
+        """
+        system, _, preset = name.rpartition(":")
+        if (system or "lvm") not in SUBJECTS:
+            raise UserError(f"--models={name}: known systems are {', '.join(SUBJECTS)}")
+        return cls(system or "lvm", preset, folder)
+
+
 class Side:
     """One program under test; each question starts a process that answers it.
 
@@ -140,10 +152,10 @@ class Side:
         self.problem = ""
         self.gap = float("nan")
 
-    def train(self, folder: str, tokens: str, steps: int, warm_up: int) -> dict[str, Any]:
+    def train(self, model: Model, rows: str, steps: int, warm_up: int) -> dict[str, Any]:
         """Its answer to one turn."""
-        question = {"folder": folder, "tokens": tokens, "steps": steps, "warm_up": warm_up}
-        cache = f"{pathlib.Path(folder).parent}/compiled"
+        question = {**model._asdict(), "rows": rows, "steps": steps, "warm_up": warm_up}
+        cache = f"{pathlib.Path(model.folder).parent}/compiled"
         return ask(self.command, {**question, "cache": cache, "compute": self.compute})
 
 
@@ -157,28 +169,30 @@ def sides_of(args: Any) -> list[Side]:
     for kind in args.quantization:
         if kind not in names:
             raise UserError(f"--quantization={kind} does not exist; known: {', '.join(names)}")
-        sides.append(Side(names[kind], ours, {**fast, "quantization": kind}))
+        compute = fast if kind == "none" else {**fast, "quantization": kind}
+        sides.append(Side(names[kind], ours, compute))
     if args.peer_python:
         script = str(pathlib.Path(__file__).parent / "peers" / "torch_train_gpu.py")
-        compute = {"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
-        sides.append(Side("PyTorch bf16", [args.peer_python, script], compute))
+        rates = {"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
+        sides.append(Side("PyTorch bf16", [args.peer_python, script], rates))
     return sides
 
 
-def measure(preset: str, args: Any) -> list[dict[str, Any]]:
-    """Gates and times all sides on one size; returns a record for each."""
-    config = presets.llama(preset)
-    rows = args.rows or ROWS.get(preset, 1)
+def measure(name: str, args: Any) -> list[dict[str, Any]]:
+    """Gates and times all sides on one model; returns a record for each."""
+    rows = args.rows or ROWS.get(name, 1)
     reference, *sides = sides_of(args)
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        folder, gate, tokens = (f"{scratch}/{name}" for name in ("model", "gate.npy", "tokens.npy"))
-        np.save(gate, structured_tokens(config.vocab_size, GATE_STEPS, 1, args.seq_len))
-        np.save(tokens, structured_tokens(config.vocab_size, 4, rows, args.seq_len))
-        ask([sys.executable, __file__, "--turn"], {"preset": preset, "folder": folder})
-        exact = np.array(reference.train(folder, gate, GATE_STEPS, 0)["losses"])
+        folder, gate, timed = (f"{scratch}/{part}" for part in ("model", "gate.npz", "timed.npz"))
+        pathlib.Path(folder).mkdir()
+        model = Model.named(name, folder)
+        files = [(gate, GATE_STEPS, 1), (timed, 4, rows)]
+        question = {**model._asdict(), "files": files, "seq_len": args.seq_len}
+        ask([sys.executable, __file__, "--turn"], question)
+        exact = np.array(reference.train(model, gate, GATE_STEPS, 0)["losses"])
         for side in sides:
             try:
-                losses = np.array(side.train(folder, gate, GATE_STEPS, 0)["losses"])
+                losses = np.array(side.train(model, gate, GATE_STEPS, 0)["losses"])
                 side.gap = float(np.abs(losses - exact).max())
                 if not side.gap <= GATE_TOLERANCE:
                     side.problem = f"losses are {side.gap:.1e} from fp32's: no speed"
@@ -187,25 +201,26 @@ def measure(preset: str, args: Any) -> list[dict[str, Any]]:
         for _ in range(args.rounds):
             for side in (side for side in sides if not side.problem):
                 try:
-                    side.turns.append(side.train(folder, tokens, args.steps, WARM_UP))
+                    side.turns.append(side.train(model, timed, args.steps, WARM_UP))
                 except UserError as error:
                     side.problem = str(error)
-    flops = train_flops_per_token(config, args.seq_len)
-    work = args.steps * rows * args.seq_len
-    return [record(preset, rows, side, work, flops, exact) for side in sides]
+    ours = next((side.turns[0] for side in sides if side.turns and "flops" in side.turns[0]), {})
+    work = args.steps * ours.get("tokens", 0)
+    flops = ours["flops"] / ours["tokens"] if ours else float("nan")
+    return [record(name, rows, side, work, flops, exact) for side in sides]
 
 
 def record(
-    preset: str, rows: int, side: Side, work: int, flops: float, exact: np.ndarray
+    name: str, rows: int, side: Side, work: int, flops: float, exact: np.ndarray
 ) -> dict[str, Any]:
-    """The numbers of one line of the table."""
-    line = {"preset": preset, "rows": rows, "side": side.name, "gap": side.gap}
+    """The numbers of one line of the table; `flops` are those of a token."""
+    line = {"model": name, "rows": rows, "side": side.name, "gap": side.gap}
     line |= {"problem": side.problem, "reference_losses": exact.tolist()}
     if not side.turns:
         return line
     rate = float(np.median([work / answer["seconds"] for answer in side.turns]))
     first = side.turns[0]
-    line |= {name: first[name] for name in ("compile_seconds", "peak_bytes", "versions")}
+    line |= {key: first[key] for key in ("compile_seconds", "peak_bytes", "versions")}
     peak = first.get("peak_flops")
     return line | {"tokens_per_second": rate, "flops_per_second": rate * flops, "peak_flops": peak}
 
@@ -214,7 +229,7 @@ def show(lines: list[dict[str, Any]]) -> None:
     """Prints the rows of the table; MFU is over the peak that our side reports."""
     peak = next((line["peak_flops"] for line in lines if line.get("peak_flops")), float("nan"))
     for line in lines:
-        begin = f"| {line['preset']} | {line['side']} | {line['rows']} |"
+        begin = f"| {line['model']} | {line['side']} | {line['rows']} |"
         if line["problem"]:
             print(f"{begin} {line['problem']} | | | | {line['gap']:.1e} |", flush=True)
             continue
@@ -230,14 +245,14 @@ def main() -> None:
     args = flags.FLAGS
     if args.turn:
         question = json.loads(args.turn)
-        print(json.dumps(prepare(question) if "preset" in question else turn(question)))
+        print(json.dumps(prepare(question) if "files" in question else turn(question)))
         return
     print(f"T = {args.seq_len}, {args.rounds} rounds of {args.steps} steps, remat {args.remat}")
-    print("| preset | side | rows | tokens/s | MFU | compile s | peak GiB | loss gap to fp32 |")
+    print("| model | side | rows | tokens/s | MFU | compile s | peak GiB | loss gap to fp32 |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     records = []
-    for preset in args.presets:
-        lines = measure(preset, args)
+    for name in args.models:
+        lines = measure(name, args)
         show(lines)
         records += lines
     if args.output:
@@ -245,10 +260,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("presets", ["300m", "1b", "3b"], "decoders of lvm_jax.models.presets")
+    flags.DEFINE_list("models", ["300m", "1b", "3b"], "presets of LVM, vary:NAME, unified:NAME")
     flags.DEFINE_list("quantization", ["none"], "of our sides: none (bf16), int8, fp8")
     flags.DEFINE_integer("rows", 0, "of a step; 0: a number for each size")
-    flags.DEFINE_integer("seq_len", 4096, "tokens of a row", lower_bound=2)
+    flags.DEFINE_integer("seq_len", 4096, "tokens of a row; 0: the model's own", lower_bound=0)
     flags.DEFINE_integer("rounds", 3, "turns of each side", lower_bound=1)
     flags.DEFINE_integer("steps", 20, "timed steps of a turn", lower_bound=1)
     flags.DEFINE_string("remat", "dots", "of our sides: none, full, dots")

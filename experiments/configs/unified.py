@@ -4,8 +4,9 @@ python experiments/train.py --config=experiments/configs/unified.py:published --
     --config.data.shards=POOLS --config.data.text_tokenizer=GPT2
 
 The argument is a size (debug, quickstart, small, published), then by name: experts=attribute, token or dense; mt=False
-for mixed batches and plain AdamW; text=, image= and bins= for the sizes of the vocabulary, tokens= for the codes of a
-picture; `published,runlocal` shrinks any size to a laptop. The rows of the paper's Table 3:
+for mixed batches and plain AdamW; text=, image= and bins= for the sizes of the vocabulary (bins=0: no boxes, 51,290
+ids), tokens= for the codes of a picture; `published,runlocal` shrinks any size to a laptop. The rows of the paper's
+Table 3:
 
     single task       experts=dense,mt=False --config.data.questions='("segmentation",)'
     all tasks         experts=dense,mt=False
@@ -43,19 +44,21 @@ def get_config(arg: str | None = None) -> ConfigDict:
         mt=True,
         text=0,
         image=0,
-        bins=0,
+        bins=-1,  # 0 is a size too: no brackets
         tokens=0,
         runlocal=False,
     )
     size = args["size"]
     if size not in _SIZES:
         raise UserError(f"config argument size={size!r} does not exist; known: {', '.join(_SIZES)}")
-    sizes = [args[n] or d for n, d in zip(("text", "image", "bins", "tokens"), _SIZES[size])]
+    text, image, bins, tokens = _SIZES[size]
+    text, image, tokens = args["text"] or text, args["image"] or image, args["tokens"] or tokens
+    bins = bins if args["bins"] < 0 else args["bins"]
     config: Any = ConfigDict()
     config.recipe = "unified"  # what is built from these keys: lvm_jax/recipes/unified.py
-    _vocabulary(config, *sizes[:3])
-    _format(config, sizes[3])
-    _rows(config)
+    _vocabulary(config, text, image, bins)
+    _format(config, tokens)
+    _rows(config, brackets=bins > 0)
     _data(config, args["mt"])
     _model(config, size, args["experts"])
     config.init_from = ""  # a model folder of this shape to start from; "": fresh weights
@@ -93,7 +96,7 @@ def _format(config: Any, tokens: int) -> None:
     config.format.input_weight = 0.0
 
 
-def _rows(config: Any) -> None:
+def _rows(config: Any, brackets: bool) -> None:
     config.rows = ConfigDict()
     config.rows.shots = (0.0, 0.0, 0.0, 1.0)  # chance of 0, 1, 2, ... examples
     # How often the class stands before pairs, in format.category_room.
@@ -101,8 +104,9 @@ def _rows(config: Any) -> None:
     config.rows.category.none = 1.0  # before none
     config.rows.category.examples = 0.0  # before examples only
     config.rows.category.all = 0.0  # before examples and the query
-    config.rows.say_category = True  # words begin with the class in its brackets
-    config.rows.boxes = "text"  # words say boxes; "image": drawn into the picture; "none"
+    config.rows.say_category = brackets  # words begin with the class in its brackets
+    # "text": words say boxes; "image": drawn into the picture; "none".
+    config.rows.boxes = "text" if brackets else "none"
 
 
 def _model(config: Any, size: str, experts: str) -> None:

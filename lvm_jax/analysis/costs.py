@@ -8,20 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from lvm_jax.analysis import hlo
+from lvm_jax.analysis.instruction_flops import convolution_flops, dot_flops, kernel_flops
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-PALLAS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
-VENDOR_PRODUCTS = ("__cublas", "__cudnn")
-
-# Attention kernels that state no cost: matrix products of (queries, keys) per call, of which a causal mask leaves half,
-# and the axis of T in the queries. The last two are cuDNN's.
-ATTENTION_KERNELS = {
-    "splash_mha_fwd": (2, -2),
-    "splash_mha_dkv": (4, -2),
-    "splash_mha_dq": (3, -2),
-    "dot_product_attention_fwd": (2, -3),
-    "dot_product_attention_bwd": (5, -3),
-}
 
 # Instructions that move no bytes themselves: bookkeeping, or calls whose bodies are counted instead.
 _FREE = {
@@ -67,7 +56,7 @@ class Cost:
       hbm_bytes: read and written by instructions after fusion; data that stays on the chip is free.
       collectives: all of them.
       uncounted_kernels: name -> calls, for Pallas kernels and calls into NVIDIA's libraries that state no cost and are
-        not in `ATTENTION_KERNELS`.
+        not known by their names.
     """
 
     flops: float = 0.0
@@ -121,9 +110,9 @@ class _Counter:
                 inner = instruction if opcode == "fusion" else fused
                 self.visit(self.module.called(instruction, key), times, inner)
             elif opcode == "dot":
-                self.cost.flops += times * _dot_flops(computation, instruction)
+                self.cost.flops += times * dot_flops(computation, instruction)
             elif opcode == "convolution":
-                self.cost.flops += times * _convolution_flops(computation, instruction)
+                self.cost.flops += times * convolution_flops(computation, instruction)
             elif opcode == "custom-call":
                 self._kernel(computation, instruction, times)
             elif opcode.removesuffix("-start") in COLLECTIVES:
@@ -153,23 +142,12 @@ class _Counter:
     def _kernel(
         self, computation: hlo.Computation, instruction: hlo.Instruction, times: float
     ) -> None:
-        target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
-        if target is None or not target.group(1).startswith((*PALLAS, *VENDOR_PRODUCTS)):
-            return
-        stated = re.search(r'"cost_estimate": ?\{[^}]*"flops": ?"?(\d+)', instruction.attributes)
-        if stated:
-            self.cost.flops += times * int(stated.group(1))
-            return
-        label = f"{instruction.name} {instruction.attributes}"
-        for name, (products, axis) in ATTENTION_KERNELS.items():
-            if name in label:
-                # The queries are the first bf16 operand of three dimensions or more.
-                shapes = [i.shapes[0] for i in computation.operands(instruction)]
-                queries = next(s.dims for s in shapes if len(s.dims) >= 3 and s.dtype == "bf16")
-                self.cost.flops += times * products * math.prod(queries) * queries[axis]
-                return
-        uncounted = self.cost.uncounted_kernels
-        uncounted[instruction.name] = uncounted.get(instruction.name, 0.0) + times
+        flops = kernel_flops(computation, instruction)
+        if flops is None:
+            uncounted = self.cost.uncounted_kernels
+            uncounted[instruction.name] = uncounted.get(instruction.name, 0.0) + times
+        else:
+            self.cost.flops += times * flops
 
     def _collective(
         self,
@@ -198,56 +176,6 @@ class _Counter:
             kind = "reduce-scatter"
         if len(group) > 1:
             self.cost.collectives.append(Collective(kind, payload, group, times, asynchronous))
-
-
-def _dot_flops(computation: hlo.Computation, dot: hlo.Instruction) -> float:
-    contracted = re.search(r"lhs_contracting_dims=\{([0-9,]*)\}", dot.attributes)
-    left = computation.operands(dot)[0].shapes[0].dims
-    inner = (
-        math.prod(left[int(d)] for d in contracted.group(1).split(",") if d) if contracted else 1
-    )
-    return 2.0 * math.prod(dot.shapes[0].dims) * inner
-
-
-def _convolution_flops(computation: hlo.Computation, conv: hlo.Instruction) -> float:
-    """Counts only (output, kernel position) pairs that meet an input element.
-
-    A TPU writes a batched matrix product as a convolution whose other pairs fall on padding or holes of dilation.
-    """
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", conv.attributes)
-    if labels is None:
-        raise ValueError(f"convolution {conv.name} has no dim_labels")
-    inputs, kernel, outputs = labels.groups()
-    left, right = (operand.shapes[0].dims for operand in computation.operands(conv)[:2])
-    window = dict(re.findall(r"(\w+)=([\w\-]+)", _braces(conv.attributes, "window")))
-    groups = int(conv.attribute("batch_group_count") or 1)
-    flops = 2.0 * conv.shapes[0].dims[outputs.index("b")] * conv.shapes[0].dims[outputs.index("f")]
-    flops *= right[kernel.index("i")]
-    for axis in range(len(outputs) - 2):
-        digit = str(axis)
-        flops *= _meeting(
-            left[inputs.index(digit)],
-            right[kernel.index(digit)],
-            conv.shapes[0].dims[outputs.index(digit)],
-            {key: value.split("x")[axis] for key, value in window.items()},
-        )
-    return flops / groups
-
-
-def _braces(attributes: str, key: str) -> str:
-    found = re.search(rf"\b{key}=\{{([^}}]*)\}}", attributes)
-    return found.group(1) if found else ""
-
-
-def _meeting(size: int, taps: int, outputs: int, window: Mapping[str, str]) -> int:
-    """Pairs (output, tap) along one dimension that read an input element, and not padding or a hole of dilation."""
-    stride, lhs_dilate, rhs_dilate = (
-        int(window.get(key, 1)) for key in ("stride", "lhs_dilate", "rhs_dilate")
-    )
-    low = int(window.get("pad", "0_0").split("_")[0])
-    position = np.arange(outputs)[:, None] * stride + np.arange(taps) * rhs_dilate - low
-    inside = (position >= 0) & (position <= (size - 1) * lhs_dilate)
-    return int(np.sum(inside & (position % lhs_dilate == 0)))
 
 
 def _first_group(attributes: str, n_devices: int) -> tuple[int, ...]:

@@ -13,6 +13,10 @@ from lvm_jax.tasks.base import Task
 from lvm_jax.training.step import abstract_state, compile_step, guarded
 from lvm_jax.training.train_config import TrainConfig
 
+# Triton's products need tiles, which XLA finds by trying them on the GPU. Without one it takes defaults, and fails
+# where they do not divide a product. The libraries need none.
+_ABSENT_GPU = {"xla_gpu_enable_triton_gemm": False}
+
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -115,8 +119,10 @@ def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> Step
       UserError: see `lower_step`.
     """
     lowered = lower_step(task, config, mesh)
+    devices = list(mesh.devices.flat)
+    options = _ABSENT_GPU if devices[0].platform in ("gpu", "cuda") else None
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         need = out_of_memory(str(error))
         if need is None:
@@ -125,7 +131,6 @@ def report_step(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> Step
     memory = _memory(compiled.memory_analysis())
     if memory.peak > chip.hbm_bytes:  # the compiler for GPUs does not check
         raise DoesNotFit(f"{memory.peak / GIB:.2f}G of {chip.hbm_bytes / GIB:.2f}G")
-    devices = list(mesh.devices.flat)
     cost = program_cost(compiled.as_text() or "", len(devices))
     prediction = predict(cost, chip, devices)
     model_flops = task.flops_per_batch(config.batch_size)

@@ -30,52 +30,6 @@ def test_the_body_of_a_loop_counts_as_often_as_it_runs():
     assert sent == pytest.approx(LAYERS * matrix * (2 * 7 / 8 + 2 * 7 / 8))
 
 
-def test_a_batched_product_that_a_tpu_writes_as_a_convolution():
-    text = program(
-        "%a = bf16[4,8,128,96]{3,2,1,0} parameter(0)",
-        "%b = bf16[4,8,96,64]{3,2,1,0} parameter(1)",
-        "ROOT %c = f32[4,8,128,64]{3,2,1,0} convolution(%a, %b), window={size=4x8 stride=3x7 lhs_dilate=4x8}, "
-        "dim_labels=01bf_01io->01bf",
-    )
-    assert program_cost(text).flops == 2 * 4 * 8 * 128 * 96 * 64
-
-
-def test_a_convolution_counts_no_products_with_its_padding():
-    text = program(
-        "%a = f32[2,5,5,3]{3,2,1,0} parameter(0)",
-        "%k = f32[3,3,3,7]{3,2,1,0} parameter(1)",
-        "ROOT %c = f32[2,5,5,7]{3,2,1,0} convolution(%a, %k), window={size=3x3 pad=1_1x1_1}, "
-        "dim_labels=b01f_01io->b01f",
-    )
-    assert program_cost(text).flops == 2 * 2 * 3 * 7 * 13 * 13  # 5 + 4 + 4 pairs a dimension
-
-
-def kernel(name: str, attributes: str = "") -> str:
-    return program(
-        "%q = bf16[2,8,512,128]{3,2,1,0} parameter(0)",
-        f"ROOT %{name} = bf16[2,8,512,128]{{3,2,1,0}} custom-call(%q), "
-        f'custom_call_target="tpu_custom_call"{attributes}',
-    )
-
-
-def test_pallas_kernels_count_by_their_own_estimate_or_as_attention_or_are_named():
-    stated = ', backend_config={"custom_call_config":{"body":"x","cost_estimate":{"flops":1234,"bytes_accessed":1}}}'
-    assert program_cost(kernel("mine", stated)).flops == 1234
-    causal_product = 2 * 2 * 8 * 512 * 512 * 128 / 2
-    assert program_cost(kernel("splash_mha_fwd_residuals.1")).flops == 2 * causal_product
-    assert program_cost(kernel("splash_mha_dkv_no_residuals")).flops == 4 * causal_product
-    cudnn = kernel("dot_product_attention_bwd.2").replace(
-        "tpu_custom_call", "__cudnn$fmhaSoftmaxBackward"
-    )
-    cudnn = cudnn.replace("[2,8,512,128]", "[2,512,8,128]")
-    assert program_cost(cudnn).flops == 5 * causal_product
-    unknown = program_cost(kernel("mine"))
-    assert (unknown.flops, unknown.uncounted_kernels) == (0.0, {"mine": 1.0})
-    library = program_cost(kernel("gemm").replace("tpu_custom_call", "__cublas$lt$matmul"))
-    assert (library.flops, library.uncounted_kernels) == (0.0, {"gemm": 1.0})
-    assert not program_cost(kernel("x").replace("tpu_custom_call", "Sharding")).uncounted_kernels
-
-
 def test_an_asynchronous_collective_of_a_tpu_counts_once():
     gather = (
         "all-gather(%{p}), channel_id=9, replica_groups=mesh['axis_0'=1,'axis_1'=64] {{'axis_1'}}, "

@@ -9,14 +9,18 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from lvm_jax.analysis.costs import program_cost
 from lvm_jax.models import VisionLanguage, presets
 from lvm_jax.models.vision_language import parts
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement
 from lvm_jax.tasks.image_text import ImageTextTask
-from lvm_jax.training.step import compile_step, init_state
+from lvm_jax.training.ahead_of_time import lower_step
+from lvm_jax.training.step import abstract_state, compile_step, init_state
+from lvm_jax.training.train_config import TrainConfig
 
 B, T, N = 8, 16, 4
+FROZEN = ("vitdet/tower", "clip/tower")
 MESHES = {
     "hsdp_tensor": {"data": 2, "fsdp": 2, "tensor": 2},
     "context": {"fsdp": 4, "context": 2},
@@ -53,8 +57,7 @@ def rows(model):
 def stepped(mesh):
     """The losses of two steps, and the state after them."""
     model = config()
-    frozen = ("vitdet/tower", "clip/tower")
-    task = ImageTextTask(model, optax.sgd(0.1), seq_len=T, max_images=1, frozen=frozen)
+    task = ImageTextTask(model, optax.sgd(0.1), seq_len=T, max_images=1, frozen=FROZEN)
     losses = []
     with jax.set_mesh(mesh):
         state, step = init_state(task, 0, mesh), compile_step(task, 0)
@@ -94,3 +97,31 @@ def test_a_tower_is_read_into_its_shards(tmp_path):
     expected = dict(nnx.to_flat_state(nnx.state(model.vitdet.tower, nnx.Param)))
     for path, value in nnx.to_flat_state(loaded):
         np.testing.assert_array_equal(value[...], expected[path][...], err_msg=str(path))
+
+
+def test_a_frozen_tower_has_no_optimizer_state():
+    task, mesh = frozen_task(FROZEN), make_mesh(MeshConfig(fsdp=8))
+    moments = jax.tree_util.tree_leaves_with_path(abstract_state(task, mesh)["opt"])
+    paths = [jax.tree_util.keystr(path) for path, _ in moments]
+    assert any("projector" in path for path in paths)
+    assert not any("tower" in path for path in paths)
+
+
+@pytest.mark.slow
+def test_a_frozen_tower_is_gathered_once_and_its_gradient_never_summed():
+    mesh = make_mesh(MeshConfig(fsdp=8))
+    lowered = lower_step(frozen_task(FROZEN), TrainConfig(steps=1, batch_size=B), mesh)
+    cost = program_cost(lowered.compile().as_text(), 8)
+    params = jax.eval_shape(frozen_task(FROZEN).init, jax.random.key(0))["params"]
+    frozen, trained = (
+        sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params[name]))
+        for name in ("frozen", "trained")
+    )
+    assert frozen > 5 * trained
+    # What is trained is gathered for both passes. Moments would add twice what is frozen.
+    assert cost.payload("all-gather") <= frozen + 2 * trained
+    assert cost.payload("all-reduce") + cost.payload("reduce-scatter") <= trained
+
+
+def frozen_task(frozen):
+    return ImageTextTask(config(), optax.adamw(0.1), seq_len=T, max_images=1, frozen=frozen)

@@ -23,6 +23,7 @@ ARGUMENTS = {
         "quickstart",
         "small,experts=token,mt=False",
         "published,experts=dense,runlocal",
+        "published,bins=0",
     ),
     "vary": ("", "base,stage=sft", "quickstart", "small,stage=lines", "toy,runlocal"),
 }
@@ -60,6 +61,13 @@ def test_a_file_sets_every_key_there_is_and_no_other(name, arg):
 def test_a_stage_that_a_size_does_not_have_is_refused():
     with pytest.raises(UserError, match="base has no stage=lines: choose pretrain or sft"):
         get_config("vary", "base,stage=lines")
+
+
+@pytest.mark.parametrize(("arg", "ids"), [("", 52_295), ("bins=0", 51_290), ("bins=65", 51_359)])
+def test_the_argument_sets_the_vocabulary_in_all_places(arg, ids):
+    config = get_config("unified", arg)
+    assert (config.model.vocab_size, config.rows.say_category) == (ids, arg != "bins=0")
+    RECIPES["unified"].make_task(from_mapping(RECIPES["unified"].experiment, config))
 
 
 def without_comment(text, name):
