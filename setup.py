@@ -77,7 +77,7 @@ setup(
         "docs": DOCS,
         "quickstart": PIPELINES + PERCEPTUAL + REPORT,
         "quickstart-vary": PIPELINES + TEXT + TEXT_METRICS + REPORT,
-        "quickstart-unified": PIPELINES + PERCEPTUAL + TEXT + REPORT,
+        "quickstart-unified": PIPELINES + PERCEPTUAL + TEXT + TEXT_METRICS + REPORT,
         "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow-cpu>=2.19", "importlib_resources"],
         "gs": GS,
         "wandb": ["wandb>=0.19"],

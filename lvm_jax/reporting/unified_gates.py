@@ -91,7 +91,7 @@ def _captions(scores: Scores) -> list[Demand]:
         met = None if value is None else value >= demanded
         asked = f"{name.replace('_iou', ' IoU')} of at least {demanded:g}"
         found.append(Demand(_SAID, asked, measured, met))
-    value, frequent = scores.get("model/cider_d"), scores.get("frequent/cider_d")
+    value, frequent, copy = (scores.get(f"{n}/cider_d") for n in ("model", "frequent", "copy"))
     met = None
     if value is not None and frequent is not None:
         met = value > 0 and value >= FAR_ABOVE * frequent
@@ -99,7 +99,7 @@ def _captions(scores: Scores) -> list[Demand]:
         Demand(
             _SAID,
             f"CIDEr-D at least {FAR_ABOVE:g} times that of the most frequent caption",
-            f"{number(value)}; the most frequent {number(frequent)}",
+            f"{number(value)}; the most frequent {number(frequent)}, a copy of the example's words {number(copy)}",
             met,
         )
     )

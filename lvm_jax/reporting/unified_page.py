@@ -32,6 +32,13 @@ _WRITERS = {
 }
 
 
+# Answers, the question, the score, and its name.
+_DEPENDS = (
+    ("Masks", "segmentation", "miou", "IoU"),
+    ("Words", "captioning", "cider_d", "CIDEr-D"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class UnifiedFiles:
     """The files of a workdir W.
@@ -150,14 +157,15 @@ _SAID = ("examples", "answer", "truth")
 
 
 def depends(run: UnifiedFiles) -> Section:
-    """What the masks depend on, in plain words."""
+    """What masks and words depend on, in sentences."""
     sentences = [
-        f"With {ASKED[name]}, {sentence}"
+        f"{what} with {ASKED[name]}: {sentence}"
+        for what, question, *score in _DEPENDS
         for name in ASKED
-        for sentence in unified_scores.control_words(run.results[name].get("segmentation", {}))
+        for sentence in unified_scores.control_words(run.results[name].get(question, {}), *score)
     ]
     return Section(
-        "What do the masks depend on?",
+        "What do the answers depend on?",
         [
             Bullets(sentences) if sentences else Words("The controls were not measured."),
             Words(unified_scores.EXPLAINED, soft=True),

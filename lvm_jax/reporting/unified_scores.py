@@ -54,15 +54,21 @@ def grids(results: Mapping[str, Scores], *, errors: bool = False) -> dict[str, G
     }
 
 
-def control_words(results: Mapping[str, Any], score: str = "miou") -> list[str]:
-    """A sentence for each control that was measured."""
+def control_words(results: Scores, score: str = "miou", name: str = "IoU") -> list[str]:
+    """A sentence for each control that was measured.
+
+    Args:
+      results: of one question.
+      score: what it costs is counted in.
+      name: of the score, in words.
+    """
     found = []
     for control, instead in CONTROLS.items():
         cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
         if cost is None or error is None:
             continue
         verdict = " (flat)" if is_flat(cost, error, LEAST) else ""
-        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of IoU{verdict}.")
+        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of {name}{verdict}.")
     return found
 
 

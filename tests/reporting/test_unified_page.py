@@ -45,6 +45,10 @@ def test_a_control_that_costs_nothing_is_flat():
     sentences = control_words(MASKS)
     assert "no example at all costs 0.28 ± 0.03 of IoU." in sentences
     assert "an example of another class costs 0.01 ± 0.02 of IoU (flat)." in sentences
+    said = {"uses_other_query/cider_d": 1.0, "uses_other_query/cider_d_error": 0.25}
+    assert control_words(said, "cider_d", "CIDEr-D") == [
+        "another query costs 1.00 ± 0.25 of CIDEr-D."
+    ]
 
 
 def test_tables_have_a_row_for_each_control_and_say_what_is_missing():
