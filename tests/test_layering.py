@@ -1,6 +1,7 @@
 """Imports point down the layers, never up or sideways; and the core needs none of the heavy extras."""
 
 import ast
+import functools
 import pathlib
 import re
 import runpy
@@ -151,53 +152,54 @@ def imports(source: str) -> set[Import]:
     """All that a source file imports, by statement or through importlib."""
     tree = ast.parse(source)
     functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-    inside = {node for f in ast.walk(tree) if isinstance(f, functions) for node in ast.walk(f)}
+    nodes = list(ast.walk(tree))
+    inside = {node for f in nodes if isinstance(f, functions) for node in ast.walk(f)}
+    importers = {"__import__"}  # names of functions that import
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            importers |= {a.asname or a.name for a in node.names if a.name == "import_module"}
     return {
         Import(module, node in inside)
-        for node in ast.walk(tree)
-        for module in _imported_by(node, tree)
+        for node in nodes
+        for module in _imported_by(node, nodes, importers)
     }
 
 
-def _imported_by(node: ast.AST, tree: ast.Module) -> Iterator[str]:
+def _imported_by(node: ast.AST, nodes: list[ast.AST], importers: set[str]) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute"
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Call) and _is_import_module(node.func, tree):
+    elif isinstance(node, ast.Call) and _is_import_module(node.func, importers):
         argument = node.args[0] if node.args else node.keywords[0].value
         if isinstance(argument, ast.Constant):
             assert not str(argument.value).startswith("."), "imports are absolute"
             yield str(argument.value)
         else:  # a computed name: it may be any module that the file spells out
-            texts = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+            texts = (n.value for n in nodes if isinstance(n, ast.Constant))
             yield from (t for t in texts if isinstance(t, str) and _is_ours_or_heavy(t))
 
 
-def _is_import_module(function: ast.expr, tree: ast.Module) -> bool:
+def _is_import_module(function: ast.expr, importers: set[str]) -> bool:
     """Whether a call imports: `__import__`, `importlib.import_module`, or that function under another name."""
     if isinstance(function, ast.Attribute):
         return function.attr in ("import_module", "__import__")
-    renamed = {
-        alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if alias.name == "import_module"
-    }
-    return isinstance(function, ast.Name) and function.id in {"__import__", *renamed}
+    return isinstance(function, ast.Name) and function.id in importers
 
 
 def _is_ours_or_heavy(text: str) -> bool:
     return bool(re.fullmatch(r"\w+(\.\w+)*", text)) and text.split(".")[0] in {"lvm_jax", *HEAVY}
 
 
-def imports_of(folder: str) -> Iterator[tuple[str, Import]]:
+@functools.cache
+def imports_of(folder: str) -> tuple[tuple[str, Import], ...]:
     """(file, import) of every module of a package, the file from the root on."""
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        for found in sorted(imports(path.read_text())):
-            yield str(path.relative_to(ROOT)), found
+    return tuple(
+        (str(path.relative_to(ROOT)), found)
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for found in sorted(imports(path.read_text()))
+    )
 
 
 def arrows(depth: int) -> Iterator[tuple[str, str, str]]:
@@ -292,13 +294,14 @@ def test_pipelines_do_not_import_experiments():
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["lvm_jax", "lvm_jax.models", "lvm_jax.inference"])
-def test_importing_starts_no_backend(module):
-    code = (
-        f"import sys, {module}\n"
-        "from jax._src import xla_bridge\n"
-        "assert not xla_bridge.backends_are_initialized(), 'a backend was started'\n"
-        f"extras = {HEAVY} & set(sys.modules)\n"
-        "assert not extras, extras\n"
-    )
+def test_importing_starts_no_backend():
+    """One process, for its imports take seconds: each module adds to what is there already."""
+    code = "import importlib, sys\nfrom jax._src import xla_bridge\n"
+    for module in ("lvm_jax", "lvm_jax.models", "lvm_jax.inference"):
+        code += (
+            f"importlib.import_module({module!r})\n"
+            f"assert not xla_bridge.backends_are_initialized(), '{module} starts a backend'\n"
+            f"extras = {HEAVY} & set(sys.modules)\n"
+            f"assert not extras, ({module!r}, extras)\n"
+        )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)

@@ -3,6 +3,7 @@
 A hang would show as a test that does not end; the seeds are fixed, so that what fails fails again.
 """
 
+import os
 import random
 import tracemalloc
 
@@ -95,6 +96,13 @@ def shard(tmp_path, monkeypatch):
     return path
 
 
+def overwrite(path, data):
+    """In place: file systems hurry to the disk what was emptied and written again, which was most of the time here."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
+        file.write(data)
+        file.truncate()
+
+
 def check(error, words):
     """One line, not endless, that says `words`."""
     text = str(error)
@@ -129,13 +137,11 @@ def test_no_wrong_record_of_a_damaged_shard_is_accepted(shard):
     for case in traced(SHARDS):
         forged = case % 10 < 2  # one with its index, one without
         damaged = with_a_forged_length(sound, offsets, rng) if forged else mutated(sound, rng)
-        with open(shard, "wb") as file:
-            file.write(damaged)
+        overwrite(shard, damaged)
         if case % 2:
             index_path(shard).unlink(missing_ok=True)  # one is made
         else:
-            with open(index_path(shard), "wb") as file:
-                file.write(index)
+            overwrite(index_path(shard), index)
         found = read_all(shard)
         assert all(record in RECORDS for record in found)
         accepted += len(found)
@@ -185,7 +191,6 @@ def test_damaged_indices_are_refused(shard):
         except BadIndex as error:
             check(error, "")
         if case % 4 == 1:
-            with open(index_path(shard), "wb") as file:
-                file.write(damaged)
+            overwrite(index_path(shard), damaged)
             assert all(record in RECORDS for record in read_all(shard))
     assert usable > 100  # forged, and nothing in them is impossible

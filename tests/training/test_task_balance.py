@@ -1,6 +1,7 @@
 """Task-balanced gradient normalisation: its formula, AdamW for one task, and no influence of scale or share."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -101,13 +102,13 @@ def test_a_decoder_hands_over_the_task_of_its_batch():
     task = DecoderTask(
         config, tx, seq_len=6, optimizer_args=lambda batch: {"task_id": batch["task_id"][0]}
     )
-    state = task.init(jax.random.key(0))
+    state, step = jax.jit(task.init)(jax.random.key(0)), jax.jit(task.step)
     tokens = jax.random.randint(jax.random.key(1), (2, 7), 0, 40)
     batch = {"tokens": tokens, "loss_weights": jnp.ones((2, 7))}
     moved = []
     for number in (0, 1):
         ids = jnp.full((2,), number, jnp.int32)
-        new, _ = jax.jit(task.step)(state, batch | {"task_id": ids}, jax.random.key(2))
+        new, _ = step(state, batch | {"task_id": ids}, jax.random.key(2))
         moved.append(new["opt"][1][0].mu["head"][...])
     np.testing.assert_allclose(moved[1], 9 * moved[0], rtol=1e-4)
 
@@ -118,24 +119,31 @@ def test_muon_takes_as_much_of_each_task_as_of_another():
         "debug", vocab_size=140, hidden_size=8, intermediate_size=12, num_hidden_layers=1
     )
     settings = ScheduledConfig(learning_rate=0.1, warmup_steps=0, decay_steps=10)
-    params = DecoderTask(config, optax.identity(), seq_len=6).init(jax.random.key(0))["params"]
+    task = DecoderTask(config, optax.identity(), seq_len=6)
+    params = jax.jit(task.init)(jax.random.key(0))["params"]
     keys = iter(jax.random.split(jax.random.key(1), 2 * len(jax.tree.leaves(params))))
     one, two = (
         jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params) for _ in range(2)
     )
 
+    @functools.cache
+    def made(shares):
+        tx = make_task_balanced_muon(settings, TaskBalance(shares))
+        return jax.jit(tx.init), jax.jit(tx.update)
+
     def moved(scale, shares):
         """After a step of each task."""
-        tx = make_task_balanced_muon(settings, TaskBalance(shares))
-        state = tx.init(params)
+        init, update = made(shares)
+        state = init(params)
         for task, grads in enumerate((one, jax.tree.map(lambda x: scale * x, two))):
-            updates, state = tx.update(grads, state, params, task_id=jnp.int32(task))
+            updates, state = update(grads, state, params, task_id=jnp.int32(task))
         return updates
 
+    even = moved(1.0, (1.0, 1.0))
     for other in (moved(1e3, (1.0, 1.0)), moved(1.0, (2.0, 2.0))):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6),
-            moved(1.0, (1.0, 1.0)),
+            even,
             other,
         )
     # A rarer task enters as much more.
