@@ -86,7 +86,7 @@ class UnifiedRun:
         loaders = {q: self._loader(q) for q in read_questions(self._model)}
         changes = []
         for question, loader in loaders.items():
-            losses = [self._loss(generator, loader) for generator in (self._exact, stored)]
+            losses = self._losses(loader, (self._exact, stored))
             changes.append(Change(f"{name_of(question)}, nats a token", *losses))
         episodes = {question: episodes_of(loader) for question, loader in loaders.items()}
         if asked := episodes.get(Question.SEGMENTATION):
@@ -115,12 +115,15 @@ class UnifiedRun:
             tokenizer_fingerprint=self._exact.vqgan.fingerprint(),
         )
 
-    def _loss(self, generator: InContextGenerator, loader: InContextEvalLoader) -> float:
-        length = 2 * generator.engine.form.pair_length - 1
-        task = InContextTask(generator.engine.config, optax.identity(), seq_len=length)
+    def _losses(
+        self, loader: InContextEvalLoader, generators: Sequence[InContextGenerator]
+    ) -> list[float]:
+        length = 2 * self._exact.engine.form.pair_length - 1
+        task = InContextTask(self._exact.engine.config, optax.identity(), seq_len=length)
         placement = BatchPlacement(make_mesh(devices=jax.devices()[:1]), _AT_ONCE)
         held_out = HeldOutLoss(task.loss, loader, placement)
-        return float(held_out.run(nnx.state(generator.model, nnx.Param))["loss"])
+        params = (nnx.state(generator.model, nnx.Param) for generator in generators)
+        return [float(held_out.run(one)["loss"]) for one in params]
 
     def _iou(self, generator: InContextGenerator, episodes: Sequence[Episode]) -> float:
         """Against the truth as the tokenizer of the run shows it."""

@@ -50,7 +50,7 @@ def card_parts(
         stages=files.stages,
         workdir=str(files.workdir),
         environment=files.environment,
-        scores=[block for name in ASKED for block in _scores(name, files.results[name])],
+        scores=[block for name in files.results for block in _scores(name, files.results[name])],
         limits=list(_limits(files, generator)),
     )
 
@@ -68,10 +68,11 @@ def _what(generator: InContextGenerator, types: StoredTypes) -> str:
 
 
 def _scores(name: str, results: Mapping[str, Any]) -> list[str]:
+    title = ASKED.get(name, name)
     controls = unified_scores.control_words(results.get("segmentation", {}))
     blocks = [
-        f"### {ASKED[name][0].upper()}{ASKED[name][1:]}\n",
-        f"{n(results['examples'])} before each query, whose class is {results['classes']}; greedy answers.\n",
+        f"### {title[0].upper()}{title[1:]}\n",
+        f"Examples before each query: {n(results['examples'])}; classes: {results['classes']}; greedy answers.\n",
     ]
     if controls:
         blocks += ["Of the masks:\n", bullets(controls)]
@@ -86,8 +87,8 @@ def _limits(files: UnifiedFiles, generator: InContextGenerator) -> Iterator[str]
     """What it cannot do, going by the numbers."""
     side = generator.vqgan.config.resolution
     yield f"It sees and draws {side} x {side} pixels; what is smaller than a few of them is lost."
-    for name, results in files.results.items():
-        said = results.get("captioning", {})
+    for name, asked in ASKED.items():
+        said = files.results[name].get("captioning", {})
         scores = [key.removeprefix("frequent/") for key in said if key.startswith("frequent/")]
         behind = [
             score
@@ -95,7 +96,7 @@ def _limits(files: UnifiedFiles, generator: InContextGenerator) -> Iterator[str]
             if not score.endswith("_error") and said[f"model/{score}"] <= said[f"frequent/{score}"]
         ]
         if behind:
-            yield f"After {ASKED[name]}, its words are no better than the most frequent ones in: {', '.join(behind)}."
+            yield f"After {asked}, its words are no better than the most frequent ones in: {', '.join(behind)}."
         broken = said.get("broken")
         if broken:
-            yield f"After {ASKED[name]}, {broken:.0%} of its words could not be read whole."
+            yield f"After {asked}, {broken:.0%} of its words could not be read whole."

@@ -62,7 +62,7 @@ def _what(model: VisionLanguage, dtype: str, questions: Sequence[str]) -> str:
         "{} of {} x {} pixels".format(name, *branch.tower.image_size)
         for name, branch in model.config.branches.items()
     ]
-    asked = ", ".join(f"*{question}*" for question in questions)
+    asked = ", ".join(f"*{question}*" for question in questions if question) or "*(nothing)*"
     return (
         f"A model that reads pages ({size:.2f} million parameters, {dtype}): the towers see views of a picture "
         f"({', '.join(towers)}, height x width), and a decoder that reads and writes "

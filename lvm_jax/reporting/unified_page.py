@@ -30,8 +30,7 @@ _WRITERS = {
     "evaluation/pictures/results.json": "experiments/evaluate.py --category=none",
     "evaluation/words/results.json": "experiments/evaluate.py --category=examples",
 }
-
-
+_RESULTS = "evaluation/{}/results.json"
 # Answers, the question, the score, and its name.
 _DEPENDS = (
     ("Masks", "segmentation", "miou", "IoU"),
@@ -47,7 +46,7 @@ class UnifiedFiles:
       workdir: W.
       tokenizer, decoder: the lines of W/tokenizer/metrics.jsonl and W/unified/metrics.jsonl.
       configs: title -> config.json of a training, if it exists.
-      results: evaluation -> W/evaluation/NAME/results.json.
+      results: evaluation -> W/evaluation/NAME/results.json, first those of `ASKED`, which there must be.
       manifests: data set -> its manifest.json below W/pools.
       stages: see `RunFiles`.
     """
@@ -76,6 +75,8 @@ class UnifiedFiles:
         for name, script in _WRITERS.items():
             if not (root / name).exists():
                 raise UserError(f"{root / name} does not exist: run {script} first")
+        found = files.expand(root / _RESULTS.format("*"))
+        evaluations = dict.fromkeys([*ASKED, *(path.parent.name for path in found)])
         configs = {
             "tokenizer": root / "tokenizer/config.json",
             "decoder": root / "unified/config.json",
@@ -85,7 +86,7 @@ class UnifiedFiles:
             tokenizer=read_metrics(root / "tokenizer/metrics.jsonl"),
             decoder=read_metrics(root / "unified/metrics.jsonl"),
             configs={name: read_json(path) for name, path in configs.items() if path.exists()},
-            results={name: read_json(root / f"evaluation/{name}/results.json") for name in ASKED},
+            results={name: read_json(root / _RESULTS.format(name)) for name in evaluations},
             manifests=read_manifests(root / "pools"),
             stages=read_stages(root),
         )

@@ -35,10 +35,10 @@ def finished(unified_run, tmp_path_factory):
         config = {"train": {"steps": 7, "batch_size": 3}, "rows": {"say_category": False}}
         (run / part / "config.json").write_text(json.dumps(config))
         (run / part / "metrics.jsonl").write_text('{"step": 7, "train/loss/captioning": 2.5}\n')
-    for name in ("pictures", "words"):
+    for name, classes in (("pictures", "all"), ("words", "all"), ("unseen", "unseen")):
         folder = run / "evaluation" / name
         folder.mkdir(parents=True)
-        (folder / "results.json").write_text(json.dumps(RESULTS))
+        (folder / "results.json").write_text(json.dumps(RESULTS | {"classes": classes}))
     stages = {"decoder": {"seconds": 3.0, "command": f"experiments/train.py --workdir={run}/x"}}
     (run / "stages.json").write_text(json.dumps(stages))
     return run
@@ -60,6 +60,7 @@ def test_the_card_tells_controls_and_baselines(packed):
         "**unified**: 7 steps of 3; at the end train/loss/captioning 2.50.",
         "| decoder | 3.00 | `experiments/train.py --workdir=W/x` |",
         "| mean mask | 0.100 |",
+        "### Unseen\n\nExamples before each query: 1; classes: unseen; greedy answers.",
         "The ceiling of masks is not measured: pools keep codes.",
         "words are no better than the most frequent ones in: category.",
         "50% of its words could not be read whole.",
