@@ -59,9 +59,9 @@ def test_the_card_tells_controls_and_baselines(packed):
     for words in (
         "**unified**: 7 steps of 3; at the end train/loss/captioning 2.50.",
         "| decoder | 3.00 | `experiments/train.py --workdir=W/x` |",
-        "| mean mask | 0.100 |",
+        "| baseline: the mean mask | 0.100 |",
         "### Unseen\n\nExamples before each query: 1; classes: unseen; greedy answers.",
-        "The ceiling of masks is not measured: pools keep codes.",
+        "- ceiling of segmentation: not measured: pools keep codes",
         "words are no better than the most frequent ones in: category.",
         "50% of its words could not be read whole.",
     ):
