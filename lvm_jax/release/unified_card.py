@@ -87,8 +87,9 @@ def _limits(files: UnifiedFiles, generator: InContextGenerator) -> Iterator[str]
     """What it cannot do, going by the numbers."""
     side = generator.vqgan.config.resolution
     yield f"It sees and draws {side} x {side} pixels; what is smaller than a few of them is lost."
-    for name, asked in ASKED.items():
-        said = files.results[name].get("captioning", {})
+    for name, results in files.results.items():
+        said = results.get("captioning", {})
+        asked = f"With {ASKED[name]}" if name in ASKED else f"In the evaluation {name}"
         scores = [key.removeprefix("frequent/") for key in said if key.startswith("frequent/")]
         behind = [
             score
@@ -96,7 +97,7 @@ def _limits(files: UnifiedFiles, generator: InContextGenerator) -> Iterator[str]
             if not score.endswith("_error") and said[f"model/{score}"] <= said[f"frequent/{score}"]
         ]
         if behind:
-            yield f"After {asked}, its words are no better than the most frequent ones in: {', '.join(behind)}."
+            yield f"{asked}, its words are no better than the most frequent ones in: {', '.join(behind)}."
         broken = said.get("broken")
         if broken:
-            yield f"After {asked}, {broken:.0%} of its words could not be read whole."
+            yield f"{asked}: {broken:.0%} of its words could not be read whole."
