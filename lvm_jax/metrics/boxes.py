@@ -160,11 +160,11 @@ def _assigned(picture: Regions) -> tuple[Found, _Texts]:
     means = [picture.true_boxes[group].mean(0) for group in groups]
     regions = np.array(means, np.float64).reshape(-1, 4)
     overlap_DG = overlaps(picture.boxes, regions, inclusive=True)
-    order = np.argsort(-picture.confidences, kind="stable")
+    order: list[int] = np.argsort(-picture.confidences, kind="stable").tolist()
     overlap_D, first_D = np.zeros(len(order)), np.zeros(len(order), bool)
     taken: set[int] = set()
     texts: _Texts = []
-    for at, place in enumerate(order.tolist()):
+    for at, place in enumerate(order):
         shown: tuple[str, ...] = ()
         best = int(overlap_DG[place].argmax()) if groups else -1
         if groups and overlap_DG[place, best] > 0:
