@@ -8,6 +8,8 @@ WORKDIR ?= runs/quickstart$(if $(filter-out lvm,$(SYSTEM)),_$(SYSTEM))
 # What a system's quickstart needs: the extra quickstart, or one of its own.
 EXTRA := quickstart$(addprefix -,$(filter vary unified,$(SYSTEM)))
 EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
+# Each of the two takes a stretch of the tests, so what a file prepares is seldom prepared twice.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 .PHONY: help quickstart demo test test-slow lint docs clean
 
@@ -27,12 +29,12 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python experiments/demo.py$(if $(filter-out file,$(origin WORKDIR)), --workdir=$(WORKDIR))
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore=tests/devices8
-	$(EIGHT_DEVICES) $(BIN)/python -m pytest -q -m "not slow" tests/devices8
+	$(PYTEST) -m "not slow" --ignore=tests/devices8
+	$(EIGHT_DEVICES) $(PYTEST) -m "not slow" tests/devices8
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n 2 -m slow --ignore=tests/devices8
-	$(EIGHT_DEVICES) $(BIN)/python -m pytest -q -m slow tests/devices8
+	$(PYTEST) -m slow --ignore=tests/devices8
+	$(EIGHT_DEVICES) $(PYTEST) -m slow tests/devices8
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The whole way, small: every command of the quickstart, interrupted and repeated; and the reader's own folder."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,12 +17,16 @@ ROOT = Path(__file__).parent.parent
 TIMES = ("time", "tokens_per_second", "images_per_second", "mfu", "goodput", "badput")
 
 
+# Compiled as a user's commands are, and not in haste as the suite's programs (tests/conftest.py).
+AS_A_USER = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+
+
 def command(*words: str) -> list[str]:
     return [sys.executable, "-W", "ignore", *words]
 
 
-def run(*words: str) -> str:
-    done = subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True)
+def run(*words: str, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command(*words), cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -46,7 +51,7 @@ def numbers(workdir: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> Path:
     w = tmp_path_factory.mktemp("quickstart")
-    run("experiments/quickstart.py", "--tiny", f"--workdir={w}")
+    run("experiments/quickstart.py", "--tiny", f"--workdir={w}", env=AS_A_USER)
     return w
 
 
@@ -93,12 +98,12 @@ def test_a_stopped_training_ends_with_the_same_numbers(workdir, tmp_path, number
         f"--workdir={tmp_path}",
         f"--config.data.shards={workdir}/shards",
     ]
-    process = subprocess.Popen(command(*words), cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(*words), cwd=ROOT, env=AS_A_USER, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (tmp_path / "checkpoints" / "3").exists():
         time.sleep(0.02)
     process.send_signal(number)
     process.wait()
-    run(*words)
+    run(*words, env=AS_A_USER)
     assert numbers(tmp_path) == numbers(workdir / "lvm")
     weights = "model/model.safetensors"
     assert (tmp_path / weights).read_bytes() == (workdir / "lvm" / weights).read_bytes()
