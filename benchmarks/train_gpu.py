@@ -97,7 +97,8 @@ def prepare(question: dict[str, Any]) -> dict[str, Any]:
     subject, preset = SUBJECTS[question["system"]], question["preset"]
     subject.save(preset, pathlib.Path(question["folder"]))
     for path, steps, rows in question["files"]:
-        np.savez(path, **subject.rows(preset, steps, rows, question["seq_len"]))
+        made: dict[str, Any] = subject.rows(preset, steps, rows, question["seq_len"])
+        np.savez(path, **made)
     return {}
 
 

@@ -15,7 +15,7 @@ from lvm_jax.training.train_config import TrainConfig
 
 # Triton's products need tiles, which XLA finds by trying them on the GPU. Without one it takes defaults, and fails
 # where they do not divide a product. The libraries need none.
-_ABSENT_GPU = {"xla_gpu_enable_triton_gemm": False}
+_ABSENT_GPU: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
 
 
 @dataclasses.dataclass(frozen=True)
