@@ -127,16 +127,13 @@ class InContextEngine:
     ) -> list[list[DrawnWords]]:
         """Draws words, `n_candidates` of each prompt independently; arguments and errors as in `masks`."""
         ids_RBN, nats_RB = self._drawn(prompts, Question.CAPTIONING, n_candidates, sampling, seed)
-        # The first pad was drawn; those after it fill the room.
-        count_RB = np.minimum(
-            (ids_RBN != self.form.words.vocabulary.pad).sum(-1) + 1, ids_RBN.shape[-1]
-        )
+        mean_RB = nats_RB / drawn_tokens(ids_RBN, self.form.words.vocabulary.pad)
         return [
             [
                 self._read([*self._begun(prompt), *ids_N], float(mean))
                 for ids_N, mean in zip(ids_BN.tolist(), mean_B, strict=True)
             ]
-            for prompt, ids_BN, mean_B in zip(prompts, ids_RBN, nats_RB / count_RB, strict=True)
+            for prompt, ids_BN, mean_B in zip(prompts, ids_RBN, mean_RB, strict=True)
         ]
 
     def _read(self, ids: Sequence[int], log_likelihood: float) -> DrawnWords:
@@ -247,6 +244,11 @@ class InContextEngine:
                     f"{self.config.max_position_embeddings} positions have room for {max(self.most_examples, 0)} and a "
                     "query; leave some out"
                 )
+
+
+def drawn_tokens(ids_RBN: Int[np.ndarray, "R B N"], pad: int) -> Int[np.ndarray, "R B"]:
+    """How many tokens of each answer were drawn: the first pad was, those after it fill the room."""
+    return np.minimum((ids_RBN != pad).sum(-1) + 1, ids_RBN.shape[-1])
 
 
 def _padded(rows: Sequence[Int[np.ndarray, "_"]], length: int) -> Int[np.ndarray, "R T"]:

@@ -14,7 +14,7 @@ from tiny_pairs import FORMAT, LENGTH, VOCABULARY, Letters, decoder, pair
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.data.in_context.words import Parsed, Words, WordsFormat
 from lvm_jax.errors import UserError
-from lvm_jax.inference.in_context import InContextEngine, InContextPrompt
+from lvm_jax.inference.in_context import InContextEngine, InContextPrompt, drawn_tokens
 from lvm_jax.inference.in_context_folder import (
     FolderRequest,
     answer_folder,
@@ -104,6 +104,11 @@ def test_words_end_and_go_on_from_a_category(model, engine):
     ((found,),) = engine.words([named], sampling=GREEDY)
     assert said(found) == FORMAT.words.parse(recomputed(model, named, begun))
     assert found.words.category == "ox"
+
+
+def test_the_first_pad_is_drawn_and_the_others_fill():
+    ids_RBN = np.array([[[5, 6, 9, 9], [9, 9, 9, 9]], [[1, 2, 3, 4], [1, 2, 3, 9]]])
+    assert drawn_tokens(ids_RBN, 9).tolist() == [[3, 1], [4, 4]]
 
 
 def said(found):
