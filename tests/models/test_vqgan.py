@@ -210,7 +210,7 @@ def test_a_folder_calls_the_architecture_layout_and_keeps_its_fingerprint(tmp_pa
     assert fields["layout"] == "maskgit"
     assert "architecture" not in fields
     assert VQGAN.from_pretrained(tmp_path).config == vqgan.config
-    released = pathlib.Path(__file__).parents[2] / "release"
+    released = pathlib.Path(__file__).parents[2] / "release/lvm"
     trained_with = json.loads((released / "decoder" / "config.json").read_text())
     fingerprint = VQGAN.from_pretrained(released / "tokenizer").fingerprint()
     assert fingerprint == trained_with["tokenizer_fingerprint"]
