@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 import threading
+from collections.abc import Iterator
 
 import array_annotations
 import pytest
@@ -29,6 +30,17 @@ array_annotations.install(("models", "losses", "pictures", "inference", "metrics
 # A suite that a shell started in the background ignores Ctrl-C, and so would the processes that tests press it in.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def as_a_user() -> Iterator[None]:
+    """What is compiled now is compiled as a user's programs, and not in haste."""
+    import jax
+
+    in_haste = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", in_haste)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -112,15 +112,6 @@ def test_mixtral(dispatch):
     np.testing.assert_allclose(losses["load_balance"], arrays["balance"], rtol=1e-6)
 
 
-@pytest.fixture
-def as_a_user():
-    """Programs that are compiled now are those of a user, and not in haste (tests/conftest.py)."""
-    in_haste = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", in_haste)
-
-
 def test_switch_with_capacity(as_a_user):
     # 4 slots of an expert for 12 tokens: 12 / 4 * 1.3, rounded up.
     module, arrays = theirs("switch", top_k=1, capacity_factor=1.3)

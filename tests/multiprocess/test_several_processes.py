@@ -26,7 +26,7 @@ def launch(processes, *arguments):
     children = []
     for process in range(processes):
         env = {**os.environ, "PYTHONPATH": str(HERE.parent.parent), "JAX_PLATFORMS": "cpu"}
-        env["XLA_FLAGS"] += " --xla_force_host_platform_device_count=1"
+        env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
         if processes > 1:
             env["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{port}"
             env["JAX_NUM_PROCESSES"], env["JAX_PROCESS_ID"] = str(processes), str(process)

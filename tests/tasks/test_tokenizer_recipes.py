@@ -154,7 +154,7 @@ def codes_used(revive_after: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_collapsed_codebook_recovers_with_revival_and_only_with_it():
+def test_a_collapsed_codebook_recovers_with_revival_and_only_with_it(as_a_user):
     assert codes_used(revive_after=0) <= 2
     assert codes_used(revive_after=10) >= 4
 
