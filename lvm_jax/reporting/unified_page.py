@@ -21,7 +21,7 @@ from lvm_jax.reporting.inputs import (
 )
 from lvm_jax.reporting.numbers import number
 from lvm_jax.reporting.unified_gates import gates
-from lvm_jax.reporting.unified_words import ASKED
+from lvm_jax.reporting.unified_words import ANSWERS, ASKED
 
 # Input file -> the script that writes it.
 _WRITERS = {
@@ -31,11 +31,6 @@ _WRITERS = {
     "evaluation/words/results.json": "experiments/evaluate.py --category=examples",
 }
 _RESULTS = "evaluation/{}/results.json"
-# Answers, the question, the score, and its name.
-_DEPENDS = (
-    ("Masks", "segmentation", "miou", "IoU"),
-    ("Words", "captioning", "cider_d", "CIDEr-D"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +155,8 @@ _SAID = ("examples", "answer", "truth")
 def depends(run: UnifiedFiles) -> Section:
     """What masks and words depend on, in sentences."""
     sentences = [
-        f"{what} with {ASKED[name]}: {sentence}"
-        for what, question, *score in _DEPENDS
+        f"{what.capitalize()} with {ASKED[name]}: {sentence}"
+        for question, (what, *score) in ANSWERS.items()
         for name in ASKED
         for sentence in unified_scores.control_words(run.results[name].get(question, {}), *score)
     ]

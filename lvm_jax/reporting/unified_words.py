@@ -26,8 +26,11 @@ _THINGS = {
     "other_object": "which thing they mean",
     "shuffled_answers": "their answers",
 }
-# Question -> answers, and the score that tells what they depend on.
-_ANSWERS = {"segmentation": ("masks", "miou"), "captioning": ("words", "cider_d")}
+# Question -> answers, the score that tells what they depend on, and its name.
+ANSWERS = {
+    "segmentation": ("masks", "miou", "IoU"),
+    "captioning": ("words", "cider_d", "CIDEr-D"),
+}
 _BRACKETS = (
     "In brackets: what taking it away costs, of masks in IoU, of words in CIDEr-D, after examples without a word and "
     "after examples with a name."
@@ -41,7 +44,7 @@ def headline(results: Mapping[str, Mapping[str, Any]]) -> str:
       results: evaluation -> its results.json.
     """
     flat, depends = [], []
-    for question, (answers, score) in _ANSWERS.items():
+    for question, (answers, score, _) in ANSWERS.items():
         ignored, read = [], []
         for control, thing in _THINGS.items():
             known = {
