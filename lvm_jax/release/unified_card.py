@@ -17,7 +17,8 @@ from lvm_jax.weights.model_folder import named_parameters
 _LOAD = """```python
 from lvm_jax.inference.in_context_pictures import Example, InContextGenerator
 
-generator = InContextGenerator.from_pretrained("release/unified/decoder", "release/unified/tokenizer")
+folder = "release/unified"
+generator = InContextGenerator.from_pretrained(f"{folder}/decoder", f"{folder}/tokenizer")
 ((drawn,),) = generator.segment([Example("a.png", "a.mask.png")], ["query.png"])
 print(drawn.mask.mean())  # the share of the query that is meant
 ```

@@ -1,5 +1,6 @@
 """What the card of Vary says: whether it looks at its pictures, what it reads beside controls and OCR engines."""
 
+import json
 from collections.abc import Iterator, Sequence
 
 from lvm_jax.models.vision_language.model import VisionLanguage
@@ -19,7 +20,7 @@ from lvm_jax.models import VisionLanguage
 
 model = VisionLanguage.from_pretrained("release/vary/model")
 tokenizer = TextTokenizer("release/vary/model")
-print(generate_text(model, tokenizer, "page.png", {question!r}))
+print(generate_text(model, tokenizer, "page.png", {question}))
 ```
 
 `release/vary/pages` has held-out pages with their questions and answers.
@@ -45,7 +46,7 @@ def card_parts(
         headline=vary_words.headline(sets),
         what=_what(model, dtype, questions),
         demands=gates(files),
-        load=_LOAD.format(question=questions[0]),
+        load=_LOAD.format(question=json.dumps(questions[0], ensure_ascii=False)),
         manifests=files.manifests,
         trainings=trainings,
         stages=files.stages,
