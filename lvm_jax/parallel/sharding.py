@@ -45,6 +45,14 @@ RULES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def on_one_cpu() -> bool:
+    """Whether the current mesh, or without one the backend, is a single CPU device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    device = mesh.abstract_device
+    platform = jax.default_backend() if device is None else device.platform
+    return platform == "cpu" and (mesh.empty or mesh.size == 1)
+
+
 def partition_spec(
     axes: tuple[str | None, ...],
     shape: tuple[int, ...],

@@ -25,16 +25,23 @@ from lvm_jax.models.decoder import hf_folder
 from lvm_jax.models.decoder.block import Attend, Block, Period
 from lvm_jax.models.decoder.config import DecoderConfig, LoRAConfig
 from lvm_jax.models.decoder.kv_cache import KVCache, Prefix, Stored, check_dtype
-from lvm_jax.models.decoder.linear import linear, sequence_is_whole, vocabulary_table
+from lvm_jax.models.decoder.linear import (
+    ByOutputs,
+    by_outputs,
+    few_rows,
+    linear,
+    sequence_is_whole,
+    vocabulary_table,
+)
 from lvm_jax.models.decoder.look_back import LookBack
-from lvm_jax.models.decoder.lora import check_targets, merge_adapters
+from lvm_jax.models.decoder.lora import Adaptable, check_targets, merge_adapters
 from lvm_jax.models.decoder.mlp import MLPS, Losses, MLPClass, Tokens
 from lvm_jax.models.decoder.moe import MixtureOfExperts
 from lvm_jax.models.decoder.norms import make_norm
 from lvm_jax.models.decoder.positions import make_positions
 from lvm_jax.models.decoder.stack import make_stack, repeats, run_stack, unstack
 from lvm_jax.models.dropout import dropout
-from lvm_jax.parallel.sharding import constrain
+from lvm_jax.parallel.sharding import constrain, on_one_cpu
 from lvm_jax.weights.model_folder import rounded, to_tensors
 
 # Parameters of norms, which compute in fp32 whatever the decoder's dtype is; so do routers.
@@ -223,9 +230,14 @@ class Decoder(nnx.Module):
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The head: fp32 scores over the published vocabulary, from normalised hidden states."""
-        kernel_DP = self.embedding[...].T if self.config.tie_word_embeddings else self.head[...]
+        tied = self.config.tie_word_embeddings
+        table = self.embedding if tied else self.head
+        if isinstance(table, ByOutputs):
+            logits_BTP = few_rows(x_BTD, table, result=jnp.float32)
+        else:
+            kernel_DP = table[...].T if tied else table[...]
+            logits_BTP = linear(x_BTD, kernel_DP, result=jnp.float32)
         # Constrained before the padding is cut off: P divides over the devices, V need not.
-        logits_BTP = linear(x_BTD, kernel_DP, result=jnp.float32)
         return constrain(logits_BTP, "batch", "seq", "act_vocab")[..., : self.config.vocab_size]
 
     def init_cache(
@@ -353,7 +365,8 @@ class Decoder(nnx.Module):
     def unstacked(self) -> Self:
         """This decoder for `prefill` and `extend` only: blocks in a list, matrices in the compute dtype.
 
-        A loop over tokens then neither copies layers out of the stack nor rounds matrices again.
+        A loop over tokens then neither copies layers out of the stack nor rounds matrices again. On one CPU device the
+        matrices are also stored by their outputs.
         """
 
         # Rounding in advance changes no result, because every product rounds its matrix to the compute dtype anyway.
@@ -365,7 +378,20 @@ class Decoder(nnx.Module):
         graphdef, state = nnx.split(self)
         copy = nnx.merge(graphdef, nnx.map_state(rounded, state))
         copy.layers = nnx.List(copy.blocks())
+        if on_one_cpu():
+            copy.store_by_outputs()
         return copy
+
+    def store_by_outputs(self) -> None:
+        """Stores the matrices as `few_rows` wants them."""
+        if self.config.tie_word_embeddings:  # the table is stored so already
+            axes = self.embedding.get_metadata()["axes"]
+            self.embedding = ByOutputs(self.embedding[...], axes=axes)
+        else:
+            self.head = by_outputs(self.head)
+        for _, module in nnx.iter_modules(self.layers):
+            if isinstance(module, Adaptable):
+                module.store_by_outputs()
 
     def merged(self) -> Self:
         """This decoder with its adapters, if any, merged into their matrices."""

@@ -12,13 +12,12 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
+from lvm_jax.parallel.sharding import on_one_cpu
+
 
 def serves(x: jax.Array) -> bool:
-    """Whether `x` is bf16 and the current mesh, or without one the backend, is a single CPU device."""
-    mesh = jax.sharding.get_abstract_mesh()
-    device = mesh.abstract_device
-    platform = jax.default_backend() if device is None else device.platform
-    return x.dtype == jnp.bfloat16 and platform == "cpu" and (mesh.empty or mesh.size == 1)
+    """Whether `x` is bf16 on one CPU device."""
+    return x.dtype == jnp.bfloat16 and on_one_cpu()
 
 
 @jax.custom_vjp

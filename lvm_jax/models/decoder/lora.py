@@ -7,7 +7,7 @@ Shapes: L layers, I inputs and O outputs of a matrix (each may be several dimens
 
 import math
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.models.decoder.config import LoRAConfig
-from lvm_jax.models.decoder.linear import linear
+from lvm_jax.models.decoder.linear import ByOutputs, by_outputs, few_rows, linear
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -25,20 +25,23 @@ class LoRAParam(nnx.Param):
 
 
 class Adaptable(nnx.Module):
-    """A module that multiplies by its matrices, each of which may have a bias `name_bias` and an adapter."""
+    """A module that multiplies by its matrices, each of which may have a bias `name_bias` and an adapter.
 
+    Attributes:
+      MATRICES: name -> how many of the matrix's first dimensions are inputs, contracted together.
+    """
+
+    MATRICES: ClassVar[Mapping[str, int]]
     adapter_scale: float = 1.0
     quantization: str = "none"
 
-    def product(self, name: str, x_BTD: jax.Array, inputs: int = 1) -> jax.Array:
-        """x times the matrix `name`, plus its adapter's product and its bias, if it has them.
-
-        Args:
-          name: of the matrix.
-          x_BTD: activations; their last `inputs` dimensions are the matrix's first ones.
-          inputs: how many dimensions are contracted.
-        """
-        y = linear(x_BTD, getattr(self, name)[...], inputs, quantization=self.quantization)
+    def product(self, name: str, x_BTD: jax.Array) -> jax.Array:
+        """x times the matrix `name`, plus its adapter's product and its bias, if it has them."""
+        kernel, inputs = getattr(self, name), self.MATRICES[name]
+        if isinstance(kernel, ByOutputs):
+            y = few_rows(x_BTD, kernel, inputs)
+        else:
+            y = linear(x_BTD, kernel[...], inputs, quantization=self.quantization)
         if hasattr(self, f"{name}_a"):
             a, b = (getattr(self, f"{name}_{side}")[...] for side in "ab")
             y = y + self.adapter_scale * linear(linear(x_BTD, a, inputs), b)
@@ -48,20 +51,14 @@ class Adaptable(nnx.Module):
             y = y + bias.astype(y.dtype).reshape(1, 1, *y.shape[2:])
         return y
 
-    def add_adapters(self, inputs: Mapping[str, int], config: LoRAConfig, rngs: nnx.Rngs) -> None:
-        """Adds adapters to the matrices that the config names.
-
-        Args:
-          inputs: matrix -> how many of its first dimensions are inputs.
-          config: which matrices get an adapter, its rank and its scale.
-          rngs: for the first factors; the second ones start from 0.
-        """
+    def add_adapters(self, config: LoRAConfig, rngs: nnx.Rngs) -> None:
+        """Adds adapters to the matrices that the config names; the second factors start from 0."""
         if not config.rank:
             return
         self.adapter_scale = config.alpha / config.rank
-        for name, count in inputs.items():
+        for name, inputs in self.MATRICES.items():
             if name in config.targets:
-                self._add_adapter(name, count, config.rank, rngs)
+                self._add_adapter(name, inputs, config.rank, rngs)
 
     def _add_adapter(self, name: str, inputs: int, rank: int, rngs: nnx.Rngs) -> None:
         kernel = getattr(self, name)
@@ -72,6 +69,12 @@ class Adaptable(nnx.Module):
         b = jnp.zeros((rank, *shape[inputs:]), jnp.float32)
         setattr(self, f"{name}_a", LoRAParam(a, axes=(*axes[:inputs], None)))
         setattr(self, f"{name}_b", LoRAParam(b, axes=(None, *axes[inputs:])))
+
+    def store_by_outputs(self) -> None:
+        """Stores each matrix as `few_rows` wants it, unless products are quantised."""
+        if self.quantization == "none":
+            for name, inputs in self.MATRICES.items():
+                setattr(self, name, by_outputs(getattr(self, name), inputs))
 
     def drop_adapters(self) -> None:
         """Removes all adapters, as if the module had been built without them."""

@@ -12,7 +12,7 @@ Shapes: B batch, T tokens, D hidden size, F MLP size.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 from flax import nnx
@@ -56,6 +56,8 @@ class MLPClass(Protocol):
 class SwiGLU(Adaptable):
     """down(silu(gate x) * up x) (Shazeer, arXiv 2002.05202, equation 6)."""
 
+    MATRICES: ClassVar[Mapping[str, int]] = {"gate": 1, "up": 1, "down": 1}
+
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         D, F = config.hidden_size, config.intermediate_size
         self.gate = matrix(rngs, config, (D, F), ("embed", "mlp"))
@@ -65,7 +67,7 @@ class SwiGLU(Adaptable):
             self.gate_bias, self.up_bias = bias(F, "mlp"), bias(F, "mlp")
             self.down_bias = bias(D, None)
         self.quantization = config.quantization
-        self.add_adapters({"gate": 1, "up": 1, "down": 1}, config.lora, rngs)
+        self.add_adapters(config.lora, rngs)
 
     def __call__(
         self,
@@ -84,6 +86,8 @@ class SwiGLU(Adaptable):
 class TwoLayers(Adaptable):
     """down(activation(up x)); a subclass names the activation."""
 
+    MATRICES: ClassVar[Mapping[str, int]] = {"up": 1, "down": 1}
+
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         D, F = config.hidden_size, config.intermediate_size
         self.up = matrix(rngs, config, (D, F), ("embed", "mlp"))
@@ -91,7 +95,7 @@ class TwoLayers(Adaptable):
         if config.dense_bias:
             self.up_bias, self.down_bias = bias(F, "mlp"), bias(D, None)
         self.quantization = config.quantization
-        self.add_adapters({"up": 1, "down": 1}, config.lora, rngs)
+        self.add_adapters(config.lora, rngs)
 
     def activation(self, x: jax.Array) -> jax.Array:
         """The function between the two products."""

@@ -3,6 +3,9 @@
 Shapes: B batch, T tokens, D hidden size, N query heads, K key-value heads, H head dimension.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -16,6 +19,8 @@ from lvm_jax.parallel.sharding import constrain
 
 class Attention(Adaptable):
     """Projects the residual stream to queries, keys and values, and the heads' results back."""
+
+    MATRICES: ClassVar[Mapping[str, int]] = {"query": 1, "key": 1, "value": 1, "out": 2}
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         D, N, K, H = (
@@ -39,7 +44,7 @@ class Attention(Adaptable):
             self.query_norm = RMSNorm(H, config.rms_norm_eps)
             self.key_norm = RMSNorm(H, config.rms_norm_eps)
         self.quantization = config.quantization
-        self.add_adapters({"query": 1, "key": 1, "value": 1, "out": 2}, config.lora, rngs)
+        self.add_adapters(config.lora, rngs)
 
     def project(
         self, x_BTD: Float[Array, "B T D"], rotate: Rotate
@@ -55,4 +60,4 @@ class Attention(Adaptable):
 
     def merge(self, y_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
         """Projects the heads' results back."""
-        return self.product("out", y_BTNH, inputs=2)
+        return self.product("out", y_BTNH)
