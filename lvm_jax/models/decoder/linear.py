@@ -100,11 +100,11 @@ def few_rows(
     """
     columns, rows = kernel.shape[: kernel.ndim - inputs], math.prod(kernel.shape[-inputs:])
     x, weights = x_BTD.reshape(-1, rows), kernel[...].reshape(-1, rows)
-    if len(x) > _FEW:
+    if not 1 < len(x) <= _FEW:
         y = jnp.matmul(x, weights.T, preferred_element_type=result)
     else:
-        # XLA's CPU backend reads the left operand once and copies the right one into blocks first. Without the barrier
-        # it would merge the transposition into the product, which turns the operands round again.
+        # XLA's CPU backend reads the left operand once and copies the right one into blocks first; a vector needs
+        # neither. Without the barrier it would merge the transposition into the product, and turn the operands round.
         y_T = jnp.matmul(weights, x.T, preferred_element_type=result)
         y = jax.lax.optimization_barrier(y_T).T
     return y.reshape(*x_BTD.shape[:2], *columns)
