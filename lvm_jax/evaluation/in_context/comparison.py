@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from lvm_jax.data.in_context.loader import InContextEvalLoader
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import Result
@@ -36,19 +35,8 @@ def compare(
     """
     if not answerers:
         raise UserError("0 models to compare: name at least one")
-    loader = InContextEvalLoader(
-        asked.shards,
-        asked.split,
-        SequenceFormat.of_masks(vqgan.codebook_size, vqgan.tokens_per_image),
-        asked.style,
-        Question.SEGMENTATION,
-        asked.batch_size,
-        limit=asked.episodes,
-        side=asked.classes,
-        fewest=asked.style.most_examples + 1,
-        tokenizer_fingerprint=vqgan.fingerprint(),
-    )
-    episodes = episodes_of(loader)
+    form = SequenceFormat.of_masks(vqgan.codebook_size, vqgan.tokens_per_image)
+    episodes = episodes_of(asked.loader(Question.SEGMENTATION, form, vqgan.fingerprint()))
     evaluator = MaskEvaluator(episodes, batch_size=asked.batch_size)
     results: dict[str, Result] = {}
     for name, answerer in answerers.items():
