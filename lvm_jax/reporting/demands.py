@@ -6,7 +6,7 @@ from typing import Any
 
 from lvm_jax.reporting import answers, markdown
 from lvm_jax.reporting.controls import Tasks, by_task
-from lvm_jax.reporting.numbers import number
+from lvm_jax.reporting.numbers import apart, number
 
 USES_QUERY = 0.5  # nats a code, on every annotation
 USES_PAIRS = 0.1  # nats a code, on some tasks
@@ -85,7 +85,8 @@ def _of_task(task: str, controls: Tasks, drawn: Tasks) -> Iterator[Demand]:
         return
     cost = controls.get(task, {}).get("uses_query")
     met = None if cost is None else cost >= USES_QUERY
-    yield Demand(task, f"uses_query at least {USES_QUERY} nats a code", number(cost), met)
+    measured = number(None) if cost is None else apart(cost, USES_QUERY)
+    yield Demand(task, f"uses_query at least {USES_QUERY} nats a code", measured, met)
     for other in _BEATEN_ON_MAPS:
         yield _beats(task, values, other, AHEAD_ON_MASKS if role in _MASKS else 0.0)
 

@@ -33,7 +33,6 @@ _MODELS = {
     TWO: "second stage: both vocabularies and another decoder",
     OLD: "the old vocabulary alone, trained as the second stage",
 }
-_VERDICTS = VERDICTS | {False: VERDICTS[False].upper()}
 
 
 def write_vary_report(workdir: epath.PathLike) -> epath.Path:
@@ -67,7 +66,7 @@ def write_vary_report(workdir: epath.PathLike) -> epath.Path:
 
 
 def _gates(found: Sequence[Demand]) -> Section:
-    rows = [(_VERDICTS[gate.met], gate.task, gate.asked, gate.measured) for gate in found]
+    rows = [(VERDICTS[gate.met], gate.task, gate.asked, gate.measured) for gate in found]
     return Section(
         "What it should reach",
         [Words(headline(list(found))), Table(("", "what", "asked", "measured"), rows)],

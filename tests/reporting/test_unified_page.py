@@ -41,6 +41,17 @@ def test_gates_are_the_numbers():
     assert {demand.met for demand in gates({}, {})} == {None}
 
 
+def test_a_difference_without_its_error_is_not_told_from_none():
+    alone = {"uses_other_examples/miou": 0.3, "uses_no_examples/miou": 0.3}  # of one episode
+    found = {demand.asked: demand for demand in gates({"segmentation": alone}, {})}
+    lowered = found["an example of another class lowers it, by more than two standard errors"]
+    assert (lowered.met, lowered.measured) == (None, "0.300, without a standard error")
+    (gained,) = (
+        demand for asked, demand in found.items() if asked.startswith("one example better")
+    )
+    assert gained.measured.startswith("0.300, without a standard error; ")
+
+
 def test_a_control_that_costs_nothing_is_flat():
     sentences = control_words(MASKS)
     assert "no example at all costs 0.28 ± 0.03 of IoU." in sentences
