@@ -8,6 +8,7 @@ from lvm_jax.release.card import CardParts, bullets
 from lvm_jax.release.stored import StoredTypes
 from lvm_jax.reporting import markdown, unified_scores, unified_words
 from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.trainings import Training
 from lvm_jax.reporting.unified_gates import gates
 from lvm_jax.reporting.unified_page import UnifiedFiles
@@ -101,4 +102,4 @@ def _limits(files: UnifiedFiles, generator: InContextGenerator) -> Iterator[str]
             yield f"{asked}, its words are no better than the most frequent ones in: {', '.join(behind)}."
         broken = said.get("broken")
         if broken:
-            yield f"{asked}: {broken:.0%} of its words could not be read whole."
+            yield f"{asked}, {percent(broken)} of its answers in words could not be read whole."

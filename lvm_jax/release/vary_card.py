@@ -7,6 +7,7 @@ from lvm_jax.models.vision_language.model import VisionLanguage
 from lvm_jax.release.card import CardParts, bullets
 from lvm_jax.reporting import markdown, vary_words
 from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.trainings import Training
 from lvm_jax.reporting.vary_gates import gates
 from lvm_jax.reporting.vary_inputs import TWO, VaryFiles
@@ -94,7 +95,7 @@ def _limits(files: VaryFiles, model: VisionLanguage) -> Iterator[str]:
         f"A page is scaled to {height} x {width} pixels; type that is smaller there than in its data is not read."
     )
     right = {part: scores["model/exact"] for part, scores in files.evaluated[TWO].scores.items()}
-    weak = [f"{part} ({share:.0%})" for part, share in right.items() if share < 0.5]
+    weak = [f"{part} ({percent(share)})" for part, share in right.items() if share < 0.5]
     if weak:
         yield f"Less than half of its answers are right word for word in: {', '.join(weak)}."
     yield "It writes in its data's alphabets only, and does not know what it cannot read: it answers all the same."

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lvm_jax.reporting import answers, controls
+from lvm_jax.reporting import answers, controls, demands, sources
 from lvm_jax.reporting.charts import Chart, Level, Series
+from lvm_jax.reporting.demands import Demand
 from lvm_jax.reporting.html import (
     Block,
     Bullets,
@@ -26,14 +27,6 @@ from lvm_jax.reporting.words import KINDS, context_curve, plain_words
 
 _SHOWN_TASKS = 7  # with pictures
 _NOT_DRAWN = ("goodput", "badput/", "epochs/", "evaluation/")
-
-CATEGORIES = {
-    1: "unlabelled images",
-    2: "annotated images",
-    3: "unlabelled videos",
-    4: "annotated videos",
-    5: "turntables of 3D objects",
-}
 
 
 def depends(files: RunFiles) -> Section:
@@ -96,6 +89,18 @@ def summary(files: RunFiles) -> list[Block]:
     return [Cards(items), Bullets(plain_words(files))]
 
 
+def demanded(title: str, found: list[Demand], note: str = "") -> Section:
+    """What is asked of a run, and whether it is met; `note` is small print."""
+    return Section(
+        title,
+        [
+            Words(demands.headline(found)),
+            Table(demands.HEADER, demands.rows(found)),
+            Words(note, soft=True) if note else None,
+        ],
+    )
+
+
 def corpus(files: Common) -> Section:
     """The contents and licences of the shards."""
     blocks: list[Block] = []
@@ -104,19 +109,6 @@ def corpus(files: Common) -> Section:
             (split, info["sentences"], info["images"], info["shards"])
             for split, info in manifest["splits"].items()
         ]
-        sources = [
-            (
-                source,
-                CATEGORIES.get(info["category"], info["category"]),
-                info["sentences"],
-                info["images"],
-                info["licence"],
-                info["origin"],
-            )
-            for source, info in sorted(
-                manifest["sources"].items(), key=lambda item: (item[1]["category"], item[0])
-            )
-        ]
         blocks += [
             Shards(
                 name,
@@ -124,8 +116,8 @@ def corpus(files: Common) -> Section:
                 manifest["tokens_per_image"],
                 manifest["tokenizer_fingerprint"],
             ),
-            Table(("split", "sentences", "images", "shards"), splits),
-            Table(("source", "kind", "sentences", "images", "licence", "origin"), sources),
+            Table(("split", "records", "images", "shards"), splits),
+            Table(sources.HEADER, sources.rows([manifest])),
         ]
     return Section("The corpus", blocks)
 
@@ -317,7 +309,7 @@ def setup(files: Common) -> Section:
     blocks = [
         Table(("environment", ""), list(files.environment.items())),
         Table(("step", "seconds", "command"), stages) if stages else None,
-        *(Folded(f"configuration of the {name}", config) for name, config in files.configs.items()),
+        *(Folded(f"configuration: {name}", config) for name, config in files.configs.items()),
     ]
     return Section("Set-up", blocks)
 

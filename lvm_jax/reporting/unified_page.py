@@ -8,7 +8,7 @@ from etils import epath
 
 from lvm_jax import files
 from lvm_jax.errors import UserError
-from lvm_jax.reporting import demands, html, sections, unified_scores
+from lvm_jax.reporting import html, sections, unified_scores
 from lvm_jax.reporting.charts import Chart, Series
 from lvm_jax.reporting.html import Block, Bullets, Drawing, Pairs, Picture, Section, Table, Words
 from lvm_jax.reporting.inputs import (
@@ -98,7 +98,11 @@ def write_unified_report(workdir: epath.PathLike) -> epath.Path:
     """
     run = UnifiedFiles.load(workdir)
     blocks = (
-        reached(run),
+        sections.demanded(
+            "Does it use its examples?",
+            gates(run.results["pictures"], run.results["words"]),
+            "One example, greedy answers to held-out queries; ± is one standard error.",
+        ),
         *(episodes(run, name) for name in ASKED),
         depends(run),
         *(scores(run, name) for name in ASKED),
@@ -111,23 +115,6 @@ def write_unified_report(workdir: epath.PathLike) -> epath.Path:
     path = run.workdir / "report.html"
     files.write(path, content)
     return path
-
-
-def reached(run: UnifiedFiles) -> Section:
-    """What was asked of the decoder, and what it reached; what is missed comes first."""
-    found = gates(run.results["pictures"], run.results["words"])
-    rows = [(demands.VERDICTS[d.met], d.task, d.asked, d.measured) for d in found]
-    return Section(
-        "Does it use its examples?",
-        [
-            Words(demands.headline(found)),
-            Table(("", "task", "asked", "measured"), rows),
-            Words(
-                "One example, greedy answers to held-out queries; ± is one standard error.",
-                soft=True,
-            ),
-        ],
-    )
 
 
 def episodes(run: UnifiedFiles, name: str) -> Section:

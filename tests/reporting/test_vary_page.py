@@ -76,15 +76,13 @@ def workdir(tmp_path):
                 save_png(output / part / f"{i}.png", np.full((8, 8, 3), 200, np.uint8))
     manifest = tmp_path / "shards" / "vary_quickstart" / "1.0.0" / "manifest.json"
     manifest.parent.mkdir(parents=True)
-    source = {"sentences": 100, "licence": "Apache-2.0", "origin": "drawn"}
-    manifest.write_text(
-        json.dumps(
-            {
-                "splits": {"train": {"sentences": 100, "shards": 1}},
-                "sources": {"lines": source},
-            }
-        )
-    )
+    counts = {"sentences": 100, "images": 100}
+    source = {**counts, "category": 2, "licence": "Apache-2.0", "origin": "drawn"}
+    content = {
+        "splits": {"train": {**counts, "shards": 1}}, "sources": {"lines": source},
+        "image_size": 0, "tokens_per_image": 0, "tokenizer_fingerprint": "",
+    }  # fmt: skip
+    manifest.write_text(json.dumps(content))
     return tmp_path
 
 
@@ -99,6 +97,7 @@ def test_the_page_opens_with_its_gates_and_shows_what_was_read(workdir):
     assert page.count("data:image/png;base64,") == 12
     assert page.count("<td>right</td>") == 8
     assert "9.8.7" in page
+    assert "<code>vary_quickstart/1.0.0</code>." in page
     assert (workdir / "figures" / "vary_loss.png").stat().st_size > 1000
 
 
@@ -215,8 +214,8 @@ def test_the_headline_begins_with_what_is_not_read():
     read, flat = lines_of(0.1, 0.9, 0.8, 1.0), lines_of(0.5, 0.55, 0.9, 0.9)
     charts = {f"{control}/fields": x for control, x in zip(CONTROLS, (0.7, 0.1, 0.2, 0.0))}
     assert headline({"lines": read, "han": flat, "charts": charts}) == (
-        "The answers do not depend on the picture in 1 of 3 sets (han). The answers depend on the picture in 2 of 3 "
-        "sets: without it they are worse by 0.50 to 0.70 of the characters or fields."
+        "In 1 of 3 sets (han) the answers are no better with the picture than without it. In 2 of 3 sets they come "
+        "from the picture: without it they are worse by 0.50 to 0.70 of the characters or fields."
     )
     assert headline({"lines": {"model/cer": 0.1}}).startswith("The controls were not measured")
 
