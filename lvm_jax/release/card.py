@@ -4,12 +4,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flax import nnx
+
 from lvm_jax.release import cost
 from lvm_jax.release.cost import Change
 from lvm_jax.reporting import demands, markdown, sources
 from lvm_jax.reporting.demands import Demand
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.trainings import Training
+from lvm_jax.weights.model_folder import parameter_count
 
 _UNCHECKED = (
     "It knows the data above and little else; nothing here was checked for bias or for harm."
@@ -82,6 +85,11 @@ def model_card(name: str, parts: CardParts, costs: Sequence[Change]) -> str:
 def bullets(sentences: Sequence[str]) -> str:
     """A Markdown list."""
     return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def stored(model: nnx.Module, dtype: str) -> str:
+    """A model's size, and the type of its stored weights."""
+    return f"{parameter_count(model) / 1e6:.2f} million parameters, {dtype}"
 
 
 def _sources(manifests: Mapping[str, Any]) -> str:

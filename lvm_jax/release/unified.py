@@ -38,7 +38,7 @@ from lvm_jax.release.episodes import write_episodes
 from lvm_jax.release.stored import StoredTypes
 from lvm_jax.release.unified_card import card_parts
 from lvm_jax.reporting.trainings import chain
-from lvm_jax.reporting.unified_page import UnifiedFiles
+from lvm_jax.reporting.unified_inputs import UnifiedFiles
 from lvm_jax.tasks.in_context import InContextTask, name_of
 
 ROWS = "rows.json"  # what words of the training's rows say

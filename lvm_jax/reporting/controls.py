@@ -100,14 +100,17 @@ def tables(results: Mapping[str, Any]) -> list[Grid]:
 
 def as_markdown(results: Mapping[str, Any]) -> str:
     """Headline, sentences and tables."""
+    return f"{headline(results)}\n\n{details_as_markdown(results)}"
+
+
+def details_as_markdown(results: Mapping[str, Any]) -> str:
+    """Sentences and tables, task by task."""
     grids = [
         markdown.table(header, [tuple(map(number, row)) for row in rows])
         for header, rows in tables(results)
     ]
     words = "".join(f"- {sentence}\n" for sentence in plain_words(results))
-    return "\n".join(
-        [f"{headline(results)}\n", *([words] if words else []), *grids, f"{CAPTION}\n"]
-    )
+    return "\n".join([*([words] if words else []), *grids, f"{CAPTION}\n"])
 
 
 def by_task(results: Mapping[str, Any]) -> Tasks:

@@ -1,6 +1,5 @@
 """The sections of a run's report, each from the files of the workdir alone."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from lvm_jax.reporting.html import (
 from lvm_jax.reporting.inputs import COMPARED, Common, Metrics, RunFiles, column, names
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.numbers import percent
-from lvm_jax.reporting.words import KINDS, context_curve, plain_words
+from lvm_jax.reporting.words import KINDS, context_curve, members_of, plain_words
 
 _SHOWN_TASKS = 7  # with pictures
 _NOT_DRAWN = ("goodput", "badput/", "epochs/", "evaluation/")
@@ -316,13 +315,10 @@ def setup(files: Common) -> Section:
 
 def _groups(scores: Mapping[str, Any], by: str) -> list[tuple[Any, ...]]:
     """One row per source or category: its name, loss, perplexity and number of sentences."""
-    members = [
-        name.split("/")[1] for name in scores if re.fullmatch(rf"{by}/[^/]+/code_loss", name)
-    ]
     columns = ("code_loss", "code_perplexity", "sentences")
     return [
         (m.replace("_", " "), *(scores[f"{by}/{m}/{column}"] for column in columns))
-        for m in members
+        for m in members_of(scores, by)
     ]
 
 

@@ -64,21 +64,28 @@ def control_words(results: Scores, score: str = "miou", name: str = "IoU") -> li
     """
     found = []
     for control, instead in CONTROLS.items():
-        cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
-        if cost is None or error is None:
-            continue
-        verdict = " (flat)" if is_flat(cost, error, LEAST) else ""
-        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of {name}{verdict}.")
+        if known := cost_of(results, control, score):
+            cost, error = known
+            verdict = " (flat)" if is_flat(cost, error, LEAST) else ""
+            found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of {name}{verdict}.")
     return found
 
 
+def cost_of(results: Scores, control: str, score: str) -> tuple[float, float] | None:
+    """What a control costs a question's answers, and the standard error; None if that was not measured."""
+    cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
+    return None if cost is None or error is None else (cost, error)
+
+
 def missing(results: Mapping[str, Scores]) -> list[str]:
-    """Scores that were not measured, and why."""
+    """Scores that were not measured, and why; those of one reason together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for question in _QUESTIONS:
+        for name, why in results.get(question, {}).items():
+            if isinstance(why, str) and why.startswith("not measured"):
+                found.setdefault((question, why), []).append(name)
     return [
-        f"{name} of {question}: {why}"
-        for question in _QUESTIONS
-        for name, why in results.get(question, {}).items()
-        if isinstance(why, str) and why.startswith("not measured")
+        f"{' and '.join(names)} of {question}: {why}" for (question, why), names in found.items()
     ]
 
 

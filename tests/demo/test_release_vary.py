@@ -78,10 +78,10 @@ def test_the_card_tells_stages_controls_and_demands(packed):
         "from the picture: without it they are worse by 0.85 of the characters or fields."
     )
     told = [
-        "**lines**: 7 steps of 3, on pages, learning_rate 0.5, schedule cosine, stages [[0, 1]]; at the end "
-        "train/loss 2.50, validation/loss 3.50; 70 seconds.",
-        "**tiny**: 7 steps of 3, begins from the model of lines, on pages",
-        "**two**: 7 steps of 3, begins from the tower of tiny, frozen vitdet/tower, on pages",
+        "**lines**: 7 steps of 3 on pages. At the end train/loss 2.50, validation/loss 3.50. It took 70 seconds. "
+        "Settings: `learning_rate 0.5, schedule cosine, stages [[0, 1]]`.",
+        "**tiny**: 7 steps of 3 on pages, beginning with the model of lines. At",
+        "**two**: 7 steps of 3 on pages, beginning with the tower of tiny, with vitdet/tower frozen. At",
     ]
     places = [card.index(words) for words in told]
     assert places == sorted(places)

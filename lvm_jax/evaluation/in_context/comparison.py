@@ -13,7 +13,7 @@ from lvm_jax.evaluation.in_context.shown import show_masks
 from lvm_jax.evaluation.in_context.while_training import episodes_of
 from lvm_jax.inference.in_context_pictures import MaskAnswerer
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.weights.model_folder import named_parameters
+from lvm_jax.weights.model_folder import parameter_count
 
 
 def compare(
@@ -45,7 +45,7 @@ def compare(
         if folder is not None:
             (target := epath.Path(folder) / name).mkdir(parents=True, exist_ok=True)
             shown = show_masks(episodes, drawn, vqgan, target)
-        size = {"parameters": sum(p.size for p in named_parameters(answerer.model).values())}
+        size = {"parameters": parameter_count(answerer.model)}
         results[name] = size | evaluator.score(drawn) | shown
     return results
 
