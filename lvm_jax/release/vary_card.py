@@ -76,7 +76,7 @@ def _scores(files: VaryFiles) -> list[str]:
         for part, scores in files.evaluated[TWO].scores.items()
     ]
     blocks = [
-        "Every question is asked with its picture, with another question's, with a blank one and with none.\n",
+        f"{vary_words.EXPLAINED}\n",
         bullets(words),
     ]
     for table in score_tables(files):

@@ -27,6 +27,11 @@ def apart(value: float, limit: float) -> str:
     return repr(value)
 
 
+def hundredths(value: float) -> str:
+    """A difference with two decimals; what rounds to nothing has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def short(value: float) -> str:
     """A large number with a letter for the power of a thousand: 656k, 2.05M, 12.2T."""
     power = max(0, min(len(_LETTERS) - 1, int(math.log10(max(value, 1)) // 3)))

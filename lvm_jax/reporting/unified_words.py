@@ -64,7 +64,7 @@ def headline(results: Mapping[str, Mapping[str, Any]]) -> str:
     if not flat and not depends:
         return NOT_MEASURED
     sentences = [_sentence(clauses) for clauses in (flat, depends) if clauses]
-    return " ".join([*sentences, _BRACKETS])
+    return " ".join([*sentences, *([_BRACKETS] if depends else [])])
 
 
 def told(results: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,15 @@ from lvm_jax.reporting.inputs import column
 from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.vary_gates import CHARTS, LINES, SHAPES, gates
 from lvm_jax.reporting.vary_inputs import OLD, TINY, TWO, Said, VaryFiles
-from lvm_jax.reporting.vary_words import CER, CONTROLS, PEERS, SCORES, control_words, score_of
+from lvm_jax.reporting.vary_words import (
+    CER,
+    CONTROLS,
+    EXPLAINED,
+    PEERS,
+    SCORES,
+    control_words,
+    score_of,
+)
 
 _SHOWN = 4  # right and wrong answers of each set, each
 _MODELS = {
@@ -64,8 +72,8 @@ def write_vary_report(workdir: epath.PathLike) -> epath.Path:
 
 def _controls(run: VaryFiles) -> Section:
     what = (
-        "A model that has learnt what texts usually say scores without reading. So every question is asked with its "
-        "picture, with another question's, with a blank one and with none: reading shows where the first alone is good."
+        f"A model that has learnt what texts usually say scores without reading. {EXPLAINED} Reading shows where the "
+        "first alone is good."
     )
     sentences = [control_words(part, scores) for part, scores in run.evaluated[TWO].scores.items()]
     return Section("Does it look at the picture?", [Words(what), Bullets(sentences)])

@@ -13,6 +13,10 @@ CONTROLS = {
     "no_picture": "none",
 }
 PEERS = ("tesseract", "rapidocr")  # OCR engines that may have read the same pages
+EXPLAINED = (
+    "Every question is asked with its picture, with another question's, with a blank one and with none. Where more is "
+    "written than there is to read, more than 100 % of the characters are wrong."
+)
 LEAST = 0.1  # of the characters or fields: what is gained by less may be luck
 NOT_MEASURED = (
     "The controls were not measured: nothing here says whether it looks at its pictures. "
