@@ -210,6 +210,13 @@ def test_it_is_checked(packed, tmp_path):
         find_models(tmp_path, [])
 
 
+def test_an_empty_list_of_checksums_checks_nothing(tmp_path):
+    (tmp_path / "lvm").mkdir()
+    (tmp_path / "lvm/SHA256SUMS").write_text("")
+    with pytest.raises(UserError, match=r"SHA256SUMS lists 0 files: fetch the release again"):
+        release_folder.find(tmp_path, "lvm")
+
+
 def test_the_archive_depends_on_the_files_alone(packed, tmp_path):
     output, _ = packed
     first, second = tmp_path / "a.tar.gz", tmp_path / "b.tar.gz"
