@@ -60,7 +60,7 @@ def main() -> None:
         "split": _SPLIT.value,
         "classes": _CLASSES.value,
         "examples": _EXAMPLES.value,
-        **scores,
+        "models": scores,  # by name, which may be any
     }
     output.mkdir(parents=True, exist_ok=True)
     files.write(output / "results.md", text)

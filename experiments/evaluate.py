@@ -233,6 +233,7 @@ def answers_from_examples(model: str, pools: str, shown: epath.Path) -> dict[str
         "classes": _CLASSES.value,
         "examples": _EXAMPLES.value,
         "category_words": _CATEGORY.value,
+        "boxes": _BOXES.value,
     }
     tokenizer = about.described(generator.vqgan)
     found = score(generator, asked, shown)

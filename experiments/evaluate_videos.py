@@ -56,7 +56,8 @@ def main() -> None:
     left_out = {"unreadable": clips.unreadable, "too_short": clips.too_short}
     if not clips.sentences:
         raise UserError(
-            f"{root} has no video of {_FRAMES.value} frames at a stride of {_STRIDE.value} ({left_out}): lower one"
+            f"{root} has no video of {_FRAMES.value} frames at a stride of {_STRIDE.value} ({clips.unreadable} are "
+            f"unreadable, {clips.too_short} too short): lower one"
         )
     scorer = Scorer(model, vqgan.codebook_size, batch_size=_BATCH.value)
     asked = {"frames": _FRAMES.value, "stride": _STRIDE.value, "seed": _SEED.value, **left_out}

@@ -177,6 +177,7 @@ def answer_in_context() -> None:
         model, vqgan, read_format(_MODEL.value), cache_dtype=_CACHE_DTYPE.value
     )
     identity = {"model": decoder_fingerprint(model), "tokenizer": vqgan.fingerprint()}
+    identity |= {"cache_dtype": generator.engine.cache_dtype}
     answer_folder(generator, questions, request, epath.Path(_OUTPUT.value), identity)
     print(f"the answers are in {_OUTPUT.value}")
 

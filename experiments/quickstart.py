@@ -9,8 +9,9 @@ It prints every command; the README explains them. Stop it whenever you like: th
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -248,6 +249,19 @@ CHAINS: dict[str, Callable[[str, bool, str | None], list[Command]]] = {
 }
 
 
+def unfinished(chain: Sequence[Command], finished: Mapping[str, Any]) -> Sequence[Command]:
+    """The first command that has not run as it stands, and all behind it, which read what it makes.
+
+    Args:
+      chain: all commands in order.
+      finished: name of a command -> {"command", "seconds"}.
+    """
+    for number, command in enumerate(chain):
+        if finished.get(command.name, {}).get("command") != command.line:
+            return chain[number:]
+    return ()
+
+
 def main() -> None:
     """Runs the commands that are not finished."""
     if _SYSTEM.value not in CHAINS:
@@ -257,16 +271,15 @@ def main() -> None:
     record = workdir / "stages.json"  # what ran and for how long, also for the report
     finished = json.loads(record.read_text()) if record.exists() else {}
     with cli.only_one_run(workdir) as lock:
-        todo = CHAINS[_SYSTEM.value](str(workdir), _TINY.value, _release())
-        ran = False  # if any command runs, the report must be written again
-        for number, command in enumerate(todo, 1):
-            title = f"[{number}/{len(todo)}] {command.name}: {command.purpose}"
-            done = finished.get(command.name, {}).get("command") == command.line
-            if done and not (ran and command.name == "report"):
+        chain = CHAINS[_SYSTEM.value](str(workdir), _TINY.value, _release())
+        done = len(chain) - len(unfinished(chain, finished))
+        for number, command in enumerate(chain):
+            title = f"[{number + 1}/{len(chain)}] {command.name}: {command.purpose}"
+            if number < done:
                 print(f"{title} (done, {finished[command.name]['seconds']:.0f} s)")
                 continue
             print(f"\n{title}\n$ python {command.line}", flush=True)
-            ran, start = True, time.monotonic()
+            start = time.monotonic()
             cli.run_python(command.line, lock)
             seconds = time.monotonic() - start
             finished[command.name] = {"command": command.line, "seconds": round(seconds, 1)}

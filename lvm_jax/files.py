@@ -6,6 +6,7 @@ a file system or an object store (gs://, through `etils.epath`).
 
 import contextlib
 import fnmatch
+import hashlib
 import json
 import os
 import re
@@ -88,6 +89,11 @@ def write(path: epath.PathLike, content: str | bytes) -> None:
 def write_json(path: epath.PathLike, content: Any) -> None:
     """Writes a JSON file, indented for human readers."""
     write(path, json.dumps(content, indent=1) + "\n")
+
+
+def fingerprint(path: epath.PathLike) -> str:
+    """16 hex digits of a file's content."""
+    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()[:16]
 
 
 def read_json(path: epath.PathLike) -> dict[str, Any] | None:

@@ -82,6 +82,18 @@ def test_the_unified_chain(tmp_path):
         assert {"model/cider_d", "frequent/cider_d"} <= set(results["captioning"])
 
 
+def test_a_command_that_changed_repeats_all_behind_it():
+    code = (
+        "import sys; sys.path.insert(0, 'experiments'); from quickstart import lvm_commands, unfinished; "
+        "chain = lvm_commands('W', False, None); done = {c.name: {'command': c.line} for c in chain}; "
+        "print([c.name for c in unfinished(chain, done)]); done['decoder'] = {'command': 'an older one'}; "
+        "print([c.name for c in unfinished(chain, done)])"
+    )
+    assert run("-c", code).splitlines() == [
+        "[]", "['decoder', 'evaluation', 'prompts', 'report']",
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_second_run_does_nothing(workdir):
     before = (workdir / "lvm" / "metrics.jsonl").read_bytes()

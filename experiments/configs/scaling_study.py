@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lvm_jax.config import parse_arg
+from lvm_jax.errors import UserError
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -43,6 +44,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "d128": ConfigDict(),
         }
     )
+    if args["family"] not in ("quickstart", "published"):
+        raise UserError(
+            f"config argument family={args['family']!r} does not exist; known: quickstart, published"
+        )
     if args["family"] == "published":
         _published(config)
     if args["runlocal"]:

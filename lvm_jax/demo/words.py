@@ -3,12 +3,12 @@
 from flax import nnx
 
 from lvm_jax.data.records.manifest import Manifest
-from lvm_jax.weights.model_folder import named_parameters
+from lvm_jax.weights.model_folder import parameter_count
 
 
 def millions(model: nnx.Module) -> str:
     """The number of a model's parameters, such as "5.3 million"."""
-    return f"{sum(v.size for v in named_parameters(model).values()) / 1e6:,.1f} million"
+    return f"{parameter_count(model) / 1e6:,.1f} million"
 
 
 def origins_in_words(manifest: Manifest) -> str:

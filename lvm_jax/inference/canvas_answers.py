@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from lvm_jax.data.in_context.sequences import Question
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import batched
+from lvm_jax.inference.codec import batched, check_trained_with
 from lvm_jax.inference.in_context import InContextPrompt
 from lvm_jax.models.canvas.compose import cells, column, in_colours, square
 from lvm_jax.models.canvas.mae_vqgan import MaeVqgan
@@ -81,12 +81,7 @@ class MaeVqganAnswerer(_CanvasAnswerer):
     most_examples = 1
 
     def __init__(self, model: MaeVqgan, vqgan: VQGAN) -> None:
-        trained_with = model.tokenizer_fingerprint
-        if trained_with and trained_with != vqgan.fingerprint():
-            raise UserError(
-                f"the MAE-VQGAN was trained with the tokenizer {trained_with}, this one is {vqgan.fingerprint()}: its "
-                "codes mean other pictures; use the tokenizer that the pools were made with"
-            )
+        check_trained_with(model.tokenizer_fingerprint, vqgan, "the MAE-VQGAN")
         check_finite(model, "the MAE-VQGAN")
         self.model, self.vqgan = model, vqgan
 

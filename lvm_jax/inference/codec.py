@@ -12,10 +12,29 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
+from lvm_jax.errors import UserError
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.pixels import to_float
 
 DEFAULT_BATCH = 16
+
+
+def check_trained_with(fingerprint: str, vqgan: VQGAN, who: str) -> None:
+    """Requires the tokenizer that a model was trained with.
+
+    Args:
+      fingerprint: of that one, as the model's folder names it; "": unknown.
+      vqgan: the one that it is to be used with.
+      who: the model, in words.
+
+    Raises:
+      UserError: it is another.
+    """
+    if fingerprint and fingerprint != vqgan.fingerprint():
+        raise UserError(
+            f"{who} was trained with the tokenizer {fingerprint}, this one is {vqgan.fingerprint()}: its codes mean "
+            "other pictures; use the tokenizer that the model's shards were made with"
+        )
 
 
 def encode_images(

@@ -6,8 +6,7 @@ B: candidates, I: images made, H, W: pixels, C: the channels R, G, B.
 import numpy as np
 from jaxtyping import Float
 
-from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import decode_codes
+from lvm_jax.inference.codec import check_trained_with, decode_codes
 from lvm_jax.inference.images import Engine, vocabulary_of
 from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
 from lvm_jax.inference.sampling import Sampling
@@ -128,10 +127,5 @@ def check_pair(model: Decoder, vqgan: VQGAN) -> None:
       UserError: otherwise.
     """
     vocabulary_of(model, vqgan.codebook_size)
-    trained_with = model.tokenizer_fingerprint
-    if trained_with and trained_with != vqgan.fingerprint():
-        raise UserError(
-            f"the model was trained with the tokenizer {trained_with}, this one is {vqgan.fingerprint()}: its codes "
-            "mean other pictures; use the tokenizer that the model's shards were made with"
-        )
+    check_trained_with(model.tokenizer_fingerprint, vqgan, "the model")
     check_finite(vqgan, "the tokenizer")

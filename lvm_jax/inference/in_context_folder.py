@@ -9,10 +9,11 @@ line and each only if it is known, `category: dog`, `box: LEFT TOP RIGHT BOTTOM`
 the caption.
 
 OUT/QUERY/ gets mask_0.png, mask_1.png, ... (black and white) and decoded_0.png, ... (as drawn), or words_0.txt, ...;
-OUT/answers.json has the settings and all answers.
+OUT/answers.json has the settings, what was asked, and all answers.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from lvm_jax.data.in_context.words import Box, Words
 from lvm_jax.errors import UserError
 from lvm_jax.inference.in_context import DrawnWords
 from lvm_jax.inference.in_context_pictures import DrawnMask, Example, InContextGenerator
+from lvm_jax.inference.prompting import Image
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.pictures.annotation_maps import mask_to_rgb
 from lvm_jax.pictures.listing import list_frames
@@ -75,8 +77,8 @@ def read_folder(folder: epath.PathLike, question: Question | None = None) -> Fol
       question: what is asked; None: what the examples show.
 
     Raises:
-      UserError: no query, an example without an answer or with two, examples of several kinds or of another than
-        `question`, neither example nor question, or a text that cannot be read.
+      UserError: no query, two queries of one name, an example without an answer or with two, examples of several kinds
+        or of another than `question`, neither example nor question, or a text that cannot be read.
     """
     root = epath.Path(folder)
     queries = _pictures(root / "queries")
@@ -84,6 +86,9 @@ def read_folder(folder: epath.PathLike, question: Question | None = None) -> Fol
         raise UserError(
             f"{root / 'queries'} has 0 pictures: put those there whose answers are wanted"
         )
+    for one, other in itertools.pairwise(sorted(queries, key=lambda path: path.stem)):
+        if one.stem == other.stem:
+            raise UserError(f"{one} and {other} would both be answered in {one.stem}: rename one")
     listed = _pictures(root / "examples")
     masks = {path.stem.removesuffix(MASK): path for path in listed if _is_mask(path)}
     pictures = [path for path in listed if not _is_mask(path)]
@@ -113,17 +118,18 @@ def answer_folder(
 ) -> dict[str, Any]:
     """Answers the queries into OUTPUT; returns the content of answers.json.
 
-    Queries that an earlier run answered under the same `identity` are left alone.
+    Queries that an earlier run answered under the same `identity` are left alone, unless their picture or an example
+    has changed since.
     """
     path = output / "answers.json"
     asked = {
         **identity,
         **dataclasses.asdict(request),
         "question": questions.question.name.lower(),
-        "examples": [str(example.picture) for example in questions.examples],
+        "examples": [_described(example) for example in questions.examples],
     }
-    before = files.read_json(path) or {}
-    answers = before["answers"] if before.get("request") == asked else {}
+    contents = {query.name: files.fingerprint(query) for query in questions.queries}
+    answers = _known(path, asked, contents)
     left = [query for query in questions.queries if query.name not in answers]
     output.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(questions.queries), initial=len(answers), unit="query") as progress:
@@ -135,9 +141,36 @@ def answer_folder(
                     _save(candidate, output / query.stem, number)
                     for number, candidate in enumerate(candidates)
                 ]
-            files.write_json(path, {"request": asked, "answers": answers})
+            files.write_json(path, {"request": asked, "queries": contents, "answers": answers})
             progress.update(len(batch))
-    return {"request": asked, "answers": answers}
+    return {"request": asked, "queries": contents, "answers": answers}
+
+
+def _described(example: Example) -> dict[str, Any]:
+    """An example as JSON; one that has changed gives another."""
+    shown = {"picture": example.picture, "answer": example.answer}
+    return {
+        "name": str(example.picture),
+        **{part: _content(value) for part, value in shown.items()},
+    }
+
+
+def _content(shown: Image | Words) -> str:
+    if isinstance(shown, Words):
+        return written(shown)
+    assert isinstance(shown, epath.Path)  # `read_folder` leaves pictures in their files
+    return files.fingerprint(shown)
+
+
+def _known(path: epath.Path, asked: dict[str, Any], contents: dict[str, str]) -> dict[str, Any]:
+    """The answers of an earlier run that still hold, by query."""
+    before = files.read_json(path) or {}
+    if before.get("request") != asked:
+        return {}
+    then, answers = before.get("queries", {}), before["answers"]
+    return {
+        n: answers[n] for n, content in contents.items() if n in answers and then.get(n) == content
+    }
 
 
 def read_words(path: epath.Path) -> Words:

@@ -16,7 +16,7 @@ from lvm_jax.data.in_context.format_folder import read_format
 from lvm_jax.data.in_context.sequences import Pair, Question, SequenceFormat
 from lvm_jax.data.in_context.words import Words
 from lvm_jax.errors import UserError
-from lvm_jax.inference.codec import decode_codes, encode_images
+from lvm_jax.inference.codec import check_trained_with, decode_codes, encode_images
 from lvm_jax.inference.in_context import DrawnWords, InContextEngine, InContextPrompt
 from lvm_jax.inference.prompting import Image, as_rgb
 from lvm_jax.inference.sampling import Sampling
@@ -124,12 +124,7 @@ class InContextGenerator:
                 f"the tokenizer has {vqgan.codebook_size} codes and {vqgan.tokens_per_image} of them a picture, the "
                 f"decoder's rows {codes} and {form.tokens_per_image}: use the tokenizer that it was trained with"
             )
-        trained_with = model.tokenizer_fingerprint
-        if trained_with and trained_with != vqgan.fingerprint():
-            raise UserError(
-                f"the decoder was trained with the tokenizer {trained_with}, this one is {vqgan.fingerprint()}: its "
-                "codes mean other pictures; use the tokenizer that the pools were made with"
-            )
+        check_trained_with(model.tokenizer_fingerprint, vqgan, "the decoder")
         check_finite(vqgan, "the tokenizer")
         self.engine = InContextEngine(model, form, cache_dtype=cache_dtype)
         self.model, self.vqgan = model, vqgan

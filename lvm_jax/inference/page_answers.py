@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lvm_jax import files
 from lvm_jax.errors import BadData
-from lvm_jax.inference.page_files import Page, fingerprint_of
+from lvm_jax.inference.page_files import Page
 from lvm_jax.inference.prompt_batches import module_fingerprint
 from lvm_jax.inference.text_generator import Asked, Reader, TextGenerator, Writing, Written
 from lvm_jax.metrics.repetition import ending_loop
@@ -77,9 +77,7 @@ def read_pages(
       passage over and over), or `error`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    fingerprint = functools.lru_cache(maxsize=8)(
-        fingerprint_of
-    )  # pages of a file follow one another
+    fingerprint = functools.lru_cache(maxsize=8)(files.fingerprint)  # a file's pages come together
     records: list[Record] = []
     with tqdm(total=len(pages), desc="pages", unit="page") as progress:
         for start in range(0, len(pages), reading.batch_size):

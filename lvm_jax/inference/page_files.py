@@ -4,7 +4,6 @@ H, W: pixels of a page.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -95,11 +94,6 @@ def list_pages(source: epath.PathLike, *, max_pages: int) -> Listing:
             else f"{path}: {len(refused)} files, all bad: {refused[0]}"
         )
     return Listing(tuple(pages), tuple(refused))
-
-
-def fingerprint_of(file: epath.Path) -> str:
-    """16 hex digits of a file's content."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _of_file(file: epath.Path, label: str, max_pages: int) -> list[Page]:

@@ -71,36 +71,6 @@ def _filled(length: int) -> int:
     return -(-length // step) * step
 
 
-def continue_ids(
-    generator: Generator,
-    prompts: Sequence[Int[np.ndarray, "_"]],
-    max_new: int,
-    *,
-    allowed_V: Bool[np.ndarray, " V"],
-    stop: Stop,
-    n_candidates: int = 1,
-    sampling: Sampling | None = None,
-    no_repeat: int = 0,
-    seed: int = 0,
-) -> Texts:
-    """Continues prompts of ids; arguments as in `continue_prompts`.
-
-    Raises:
-      UserError: no prompt, or an empty one.
-    """
-    return continue_prompts(
-        generator,
-        Prompts.of(prompts, stop.pad),
-        max_new,
-        allowed_V=allowed_V,
-        stop=stop,
-        n_candidates=n_candidates,
-        sampling=sampling,
-        no_repeat=no_repeat,
-        seed=seed,
-    )
-
-
 def continue_prompts(
     generator: Generator,
     prompts: Prompts,

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flax import nnx
+
 from lvm_jax.release import cost
 from lvm_jax.release.cost import Change
-from lvm_jax.reporting import demands, markdown
+from lvm_jax.reporting import demands, markdown, sources
 from lvm_jax.reporting.demands import Demand
 from lvm_jax.reporting.numbers import number as n
-from lvm_jax.reporting.sections import CATEGORIES
 from lvm_jax.reporting.trainings import Training
+from lvm_jax.weights.model_folder import parameter_count
 
 _UNCHECKED = (
     "It knows the data above and little else; nothing here was checked for bias or for harm."
@@ -67,7 +69,7 @@ def model_card(name: str, parts: CardParts, costs: Sequence[Change]) -> str:
         parts.load,
         "`sha256sum -c SHA256SUMS` inside the folder checks the files.\n",
         "## Data\n",
-        *map(_sources, parts.manifests.values()),
+        _sources(parts.manifests),
         "## How it was trained\n",
         *_trained(parts),
         "## Scores, on what was held out\n",
@@ -85,19 +87,14 @@ def bullets(sentences: Sequence[str]) -> str:
     return "".join(f"- {sentence}\n" for sentence in sentences)
 
 
-def _sources(manifest: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            source,
-            CATEGORIES.get(info["category"], info["category"]),
-            n(info["sentences"]),
-            n(info["images"]),
-            info["licence"],
-            info["origin"],
-        )
-        for source, info in sorted(manifest["sources"].items())
-    ]
-    return markdown.table(("source", "kind", "records", "images", "licence", "origin"), rows)
+def stored(model: nnx.Module, dtype: str) -> str:
+    """A model's size, and the type of its stored weights."""
+    return f"{parameter_count(model) / 1e6:.2f} million parameters, {dtype}"
+
+
+def _sources(manifests: Mapping[str, Any]) -> str:
+    rows = [tuple(map(n, row)) for row in sources.rows(manifests.values())]
+    return markdown.table(sources.HEADER, rows)
 
 
 def _trained(parts: CardParts) -> list[str]:

@@ -64,10 +64,15 @@ def verify(folder: str | os.PathLike[str]) -> None:
     """Requires every file of a release to exist unchanged.
 
     Raises:
-      UserError: a file is missing or differs; the message names the first.
+      UserError: a file is missing or differs, and the message names the first; or no file is listed.
     """
     folder = Path(folder)
-    for line in (folder / SUMS).read_text().splitlines():
+    lines = (folder / SUMS).read_text().splitlines()
+    if not lines:
+        raise UserError(
+            f"{folder / SUMS} lists 0 files: fetch the release again, or remove {folder}"
+        )
+    for line in lines:
         digest, _, name = line.partition("  ")
         if not (folder / name).is_file() or _sha256(folder / name) != digest:
             raise UserError(

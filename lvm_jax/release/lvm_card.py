@@ -5,21 +5,20 @@ from collections.abc import Sequence
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.hf_folder import family_of
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.release.card import CardParts, bullets
+from lvm_jax.release.card import CardParts, bullets, stored
 from lvm_jax.release.stored import StoredTypes
 from lvm_jax.reporting import answers, controls, demands, markdown
 from lvm_jax.reporting.inputs import RunFiles
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.trainings import Training
-from lvm_jax.reporting.words import plain_words
-from lvm_jax.weights.model_folder import named_parameters
+from lvm_jax.reporting.words import members_of, plain_words
 
 _LOAD = """```python
 from lvm_jax.inference import VisualPrompt, generate_images
-from lvm_jax.models import VQGAN, Llama
+from lvm_jax.models import VQGAN, Decoder
 
 vqgan = VQGAN.from_pretrained("release/lvm/tokenizer")
-model = Llama.from_pretrained("release/lvm/decoder")
+model = Decoder.from_pretrained("release/lvm/decoder")
 images = generate_images(model, vqgan, VisualPrompt.sequential(["1.png", "2.png"]))
 ```
 
@@ -60,13 +59,11 @@ def card_parts(
 
 def _what(models: tuple[VQGAN, Decoder], types: StoredTypes) -> str:
     vqgan, model = models
-    sizes = [sum(v.size for v in named_parameters(m).values()) / 1e6 for m in models]
     side, tokens = vqgan.config.resolution, vqgan.tokens_per_image
     return (
-        f"A tokenizer ({sizes[0]:.2f} million parameters, {types.tokenizer}) that turns {side} x {side} pixels "
-        f"into {tokens} codes of {n(vqgan.codebook_size)} and back, and a LLaMA ({sizes[1]:.2f} million "
-        f"parameters, {types.model}) that predicts the next code and reads "
-        f"{model.config.max_position_embeddings // tokens} images at once. They are asked with pictures: "
+        f"A tokenizer ({stored(vqgan, types.tokenizer)}) that turns {side} x {side} pixels into {tokens} codes of "
+        f"{n(vqgan.codebook_size)} and back, and a decoder ({stored(model, types.model)}) that predicts the next code "
+        f"and reads {model.config.max_position_embeddings // tokens} images at once. They are asked with pictures: "
         "frames, or (image, answer) pairs and a query."
     )
 
@@ -83,8 +80,9 @@ def _scores(files: RunFiles) -> list[str]:
     ceilings = files.results.get("ceilings", {})
     return [
         bullets(plain_words(files)),
-        markdown.table(("nats a held-out code", ""), [(a, n(b)) for a, b in rows]),
-        *(["### Controls\n", controls.as_markdown(measured)] if measured else ()),
+        markdown.table(("predictor", "nats a held-out code"), [(a, n(b)) for a, b in rows]),
+        # The card begins with their headline.
+        *(["### Controls\n", controls.details_as_markdown(measured)] if measured else ()),
         *(["### Answers\n", answers.as_markdown(drawn, ceilings)] if drawn else ()),
     ]
 
@@ -110,11 +108,9 @@ def _limits(files: RunFiles, models: tuple[VQGAN, Decoder]) -> list[str]:
         )
     tokens = files.results["next_token"]
     weak = sorted(
-        name.split("/")[1]
-        for name, loss in tokens.items()
-        if name.startswith("source/")
-        and name.endswith("/code_loss")
-        and loss > tokens["baseline/copy_loss"]
+        source
+        for source in members_of(tokens, "source")
+        if tokens[f"source/{source}/code_loss"] > tokens["baseline/copy_loss"]
     )
     if weak:
         lines.append(

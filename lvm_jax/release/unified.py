@@ -23,6 +23,7 @@ from lvm_jax.evaluation.held_out_loss import HeldOutLoss
 from lvm_jax.evaluation.in_context.answers import DrawnMasks, MaskEvaluator
 from lvm_jax.evaluation.in_context.episodes import Episode
 from lvm_jax.evaluation.in_context.held_out import TrainedRows, held_out_episodes
+from lvm_jax.evaluation.in_context.scoring import PoolQuestions
 from lvm_jax.evaluation.in_context.while_training import episodes_of
 from lvm_jax.inference.codec import decode_codes, encode_images
 from lvm_jax.inference.in_context_pictures import InContextGenerator
@@ -37,7 +38,7 @@ from lvm_jax.release.episodes import write_episodes
 from lvm_jax.release.stored import StoredTypes
 from lvm_jax.release.unified_card import card_parts
 from lvm_jax.reporting.trainings import chain
-from lvm_jax.reporting.unified_page import UnifiedFiles
+from lvm_jax.reporting.unified_inputs import UnifiedFiles
 from lvm_jax.tasks.in_context import InContextTask, name_of
 
 ROWS = "rows.json"  # what words of the training's rows say
@@ -83,36 +84,30 @@ class UnifiedRun:
     def cost(self, folder: Path) -> list[Change]:
         """Losses of the true answers, the IoU of drawn masks, and the codes of held-out pictures."""
         stored = InContextGenerator.from_pretrained(folder / "decoder", folder / "tokenizer")
-        loaders = {q: self._loader(q) for q in read_questions(self._model)}
+        asked = self._asked()
+        loaders = {q: asked.loader_for(self._exact, q) for q in read_questions(self._model)}
         changes = []
         for question, loader in loaders.items():
             losses = self._losses(loader, (self._exact, stored))
             changes.append(Change(f"{name_of(question)}, nats a token", *losses))
         episodes = {question: episodes_of(loader) for question, loader in loaders.items()}
-        if asked := episodes.get(Question.SEGMENTATION):
-            ious = [self._iou(generator, asked) for generator in (self._exact, stored)]
-            changes.append(Change(f"masks, IoU, {len(asked)} episodes", *ious))
+        if masks := episodes.get(Question.SEGMENTATION):
+            ious = [self._iou(generator, masks) for generator in (self._exact, stored)]
+            changes.append(Change(f"masks, IoU, {len(masks)} episodes", *ious))
         return [*changes, self._codes(stored, episodes)]
 
     def card(self) -> CardParts:
         """See `lvm_jax.release.unified_card`."""
         return card_parts(self._files, self._exact, self._types, self._trainings)
 
-    def _loader(self, question: Question) -> InContextEvalLoader:
+    def _asked(self) -> PoolQuestions:
         """Held-out rows of one example, as the evaluation asks them."""
-        style = RowStyle((0.0, 1.0), say_category=self._rows.say_category, boxes=self._rows.boxes)
-        return InContextEvalLoader(
+        return PoolQuestions(
             self._pools,
-            _SPLIT,
-            self._exact.engine.form,
-            style,
-            question,
-            _AT_ONCE,
-            limit=self._episodes,
-            side=self._files.results["pictures"]["classes"],
-            fewest=style.most_examples + 1,
-            positions=self._exact.engine.config.max_position_embeddings,
-            tokenizer_fingerprint=self._exact.vqgan.fingerprint(),
+            RowStyle((0.0, 1.0), say_category=self._rows.say_category, boxes=self._rows.boxes),
+            classes=self._files.results["pictures"]["classes"],
+            episodes=self._episodes,
+            batch_size=_AT_ONCE,
         )
 
     def _losses(

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lvm_jax.inference.in_context_pictures import InContextGenerator
-from lvm_jax.release.card import CardParts, bullets
+from lvm_jax.release.card import CardParts, bullets, stored
 from lvm_jax.release.stored import StoredTypes
 from lvm_jax.reporting import markdown, unified_scores, unified_words
 from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.trainings import Training
 from lvm_jax.reporting.unified_gates import gates
-from lvm_jax.reporting.unified_page import UnifiedFiles
+from lvm_jax.reporting.unified_inputs import UnifiedFiles
 from lvm_jax.reporting.unified_words import ASKED
-from lvm_jax.weights.model_folder import named_parameters
 
 _LOAD = """```python
 from lvm_jax.inference.in_context_pictures import Example, InContextGenerator
@@ -51,37 +51,42 @@ def card_parts(
         stages=files.stages,
         workdir=str(files.workdir),
         environment=files.environment,
-        scores=[block for name in files.results for block in _scores(name, files.results[name])],
+        scores=[
+            *(block for name in files.results for block in _scores(name, files.results[name])),
+            *_missing(files.results),
+        ],
         limits=list(_limits(files, generator)),
     )
 
 
 def _what(generator: InContextGenerator, types: StoredTypes) -> str:
-    vqgan, model = generator.vqgan, generator.model
-    sizes = [sum(v.size for v in named_parameters(m).values()) / 1e6 for m in (vqgan, model)]
+    vqgan = generator.vqgan
     side, codes = vqgan.config.resolution, vqgan.tokens_per_image
     return (
-        f"A tokenizer ({sizes[0]:.2f} million parameters, {types.tokenizer}) that turns {side} x {side} pixels into "
-        f"{codes} codes of {n(vqgan.codebook_size)} and back, and a decoder ({sizes[1]:.2f} million parameters, "
-        f"{types.model}) that reads up to {generator.engine.most_examples} examples and a query. An example is a "
-        "picture with a mask or with words; the answer to the query is of the same kind."
+        f"A tokenizer ({stored(vqgan, types.tokenizer)}) that turns {side} x {side} pixels into {codes} codes of "
+        f"{n(vqgan.codebook_size)} and back, and a decoder ({stored(generator.model, types.model)}) that reads up to "
+        f"{generator.engine.most_examples} examples and a query. An example is a picture with a mask or with words; "
+        "the answer to the query is of the same kind."
     )
 
 
 def _scores(name: str, results: Mapping[str, Any]) -> list[str]:
     title = ASKED.get(name, name)
-    controls = unified_scores.control_words(results.get("segmentation", {}))
     blocks = [
         f"### {title[0].upper()}{title[1:]}\n",
         f"Examples before each query: {n(results['examples'])}; classes: {results['classes']}; greedy answers.\n",
     ]
-    if controls:
-        blocks += ["Of the masks:\n", bullets(controls)]
+    if controls := unified_words.told(results):
+        blocks.append(bullets(controls))
     for header, rows in unified_scores.grids(results).values():
         blocks.append(markdown.table(header, [tuple(map(n, row)) for row in rows]))
-    if absent := unified_scores.missing(results):
-        blocks.append(bullets(absent))
     return blocks
+
+
+def _missing(evaluations: Mapping[str, Any]) -> list[str]:
+    """What no evaluation could measure is said once for all of them."""
+    each = [one for results in evaluations.values() for one in unified_scores.missing(results)]
+    return ["### Not measured\n", bullets(list(dict.fromkeys(each)))] if each else []
 
 
 def _limits(files: UnifiedFiles, generator: InContextGenerator) -> Iterator[str]:
@@ -101,4 +106,4 @@ def _limits(files: UnifiedFiles, generator: InContextGenerator) -> Iterator[str]
             yield f"{asked}, its words are no better than the most frequent ones in: {', '.join(behind)}."
         broken = said.get("broken")
         if broken:
-            yield f"{asked}: {broken:.0%} of its words could not be read whole."
+            yield f"{asked}, {percent(broken)} of its answers in words could not be read whole."

@@ -17,7 +17,7 @@ from lvm_jax.release.pages import write_pages
 from lvm_jax.release.vary_card import card_parts
 from lvm_jax.reporting.trainings import chain
 from lvm_jax.reporting.vary_inputs import TWO, VaryFiles
-from lvm_jax.reporting.vary_words import score_of
+from lvm_jax.reporting.vary_words import SCORES, score_of
 
 PAGES_OF_SET = 6
 _SPLIT = "validation"
@@ -67,7 +67,7 @@ class VaryRun:
         changes = []
         for pages, exact, stored in zip(sets, before, after, strict=True):
             name = score_of(exact)
-            what = f"{pages.name}, {name}, {len(pages.questions)} questions"
+            what = f"{pages.name}, {SCORES[name]}, {len(pages.questions)} questions"
             changes.append(
                 Change(what, float(exact[f"model/{name}"]), float(stored[f"model/{name}"]))
             )

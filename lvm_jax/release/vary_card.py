@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator, Sequence
 
 from lvm_jax.models.vision_language.model import VisionLanguage
-from lvm_jax.release.card import CardParts, bullets
+from lvm_jax.release.card import CardParts, bullets, stored
 from lvm_jax.reporting import markdown, vary_words
 from lvm_jax.reporting.numbers import number as n
+from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.trainings import Training
 from lvm_jax.reporting.vary_gates import gates
 from lvm_jax.reporting.vary_inputs import TWO, VaryFiles
 from lvm_jax.reporting.vary_page import score_tables
-from lvm_jax.weights.model_folder import named_parameters
 
 _LOAD = """```python
 from lvm_jax.data.text_tokenizer import TextTokenizer
@@ -58,14 +58,13 @@ def card_parts(
 
 
 def _what(model: VisionLanguage, dtype: str, questions: Sequence[str]) -> str:
-    size = sum(v.size for v in named_parameters(model).values()) / 1e6
     towers = [
         "{} of {} x {} pixels".format(name, *branch.tower.image_size)
         for name, branch in model.config.branches.items()
     ]
     asked = ", ".join(f"*{question}*" for question in questions if question) or "*(nothing)*"
     return (
-        f"A model that reads pages ({size:.2f} million parameters, {dtype}): the towers see views of a picture "
+        f"A model that reads pages ({stored(model, dtype)}): the towers see views of a picture "
         f"({', '.join(towers)}, height x width), and a decoder that reads and writes "
         f"{n(model.decoder.config.max_position_embeddings)} tokens answers in words. It was asked: {asked}"
     )
@@ -77,7 +76,7 @@ def _scores(files: VaryFiles) -> list[str]:
         for part, scores in files.evaluated[TWO].scores.items()
     ]
     blocks = [
-        "Every question is asked with its picture, with another question's, with a blank one and with none.\n",
+        f"{vary_words.EXPLAINED}\n",
         bullets(words),
     ]
     for table in score_tables(files):
@@ -94,7 +93,7 @@ def _limits(files: VaryFiles, model: VisionLanguage) -> Iterator[str]:
         f"A page is scaled to {height} x {width} pixels; type that is smaller there than in its data is not read."
     )
     right = {part: scores["model/exact"] for part, scores in files.evaluated[TWO].scores.items()}
-    weak = [f"{part} ({share:.0%})" for part, share in right.items() if share < 0.5]
+    weak = [f"{part} ({percent(share)})" for part, share in right.items() if share < 0.5]
     if weak:
         yield f"Less than half of its answers are right word for word in: {', '.join(weak)}."
     yield "It writes in its data's alphabets only, and does not know what it cannot read: it answers all the same."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.reporting import markdown
-from lvm_jax.reporting.numbers import number
+from lvm_jax.reporting.numbers import hundredths, number
 
 LEAST_NATS = 0.02  # a smaller difference is flat, however small its error
 NOT_MEASURED = (
@@ -62,7 +62,7 @@ def headline(results: Mapping[str, Any] | None) -> str:
             flat.append(f"on {thing} {counted}{_which(names, list(known))}")
         elif known:
             costs = [values[use] for values in known.values()]
-            ends = dict.fromkeys((_nats(min(costs)), _nats(max(costs))))
+            ends = dict.fromkeys((hundredths(min(costs)), hundredths(max(costs))))
             measured = f"by {' to '.join(ends)} nats a code"
             depends.append(f"on {thing} in {len(known)} of {_tasks(len(known))} ({measured})")
     sentences = [
@@ -100,14 +100,17 @@ def tables(results: Mapping[str, Any]) -> list[Grid]:
 
 def as_markdown(results: Mapping[str, Any]) -> str:
     """Headline, sentences and tables."""
+    return f"{headline(results)}\n\n{details_as_markdown(results)}"
+
+
+def details_as_markdown(results: Mapping[str, Any]) -> str:
+    """Sentences and tables, task by task."""
     grids = [
         markdown.table(header, [tuple(map(number, row)) for row in rows])
         for header, rows in tables(results)
     ]
     words = "".join(f"- {sentence}\n" for sentence in plain_words(results))
-    return "\n".join(
-        [f"{headline(results)}\n", *([words] if words else []), *grids, f"{CAPTION}\n"]
-    )
+    return "\n".join([*([words] if words else []), *grids, f"{CAPTION}\n"])
 
 
 def by_task(results: Mapping[str, Any]) -> Tasks:
@@ -141,7 +144,7 @@ def _clauses(values: Mapping[str, Any]) -> list[str]:
             cost, error = values[use], values[f"{use}_error"]
             depends = "does not depend" if verdict else "depends"
             clauses.append(
-                f"{depends} on {thing}: {instead} costs {_nats(cost)} nats a code (± {_nats(error)})"
+                f"{depends} on {thing}: {instead} costs {hundredths(cost)} nats a code (± {hundredths(error)})"
             )
     return clauses or ["may depend on anything: its sentences are too few to tell"]
 
@@ -157,10 +160,5 @@ def _cell(values: Mapping[str, Any], column: str) -> Any:
     verdict = _flat(values, column) if column.startswith("uses_") else None
     if verdict is None:
         return values.get(column)
-    difference = f"{_nats(values[column])} ± {_nats(values[f'{column}_error'])}"
+    difference = f"{hundredths(values[column])} ± {hundredths(values[f'{column}_error'])}"
     return f"{difference}, flat" if verdict else difference
-
-
-def _nats(value: float) -> str:
-    # + 0.0: what rounds to nothing has no sign.
-    return f"{round(value, 2) + 0.0:.2f}"

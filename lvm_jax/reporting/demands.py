@@ -6,14 +6,15 @@ from typing import Any
 
 from lvm_jax.reporting import answers, markdown
 from lvm_jax.reporting.controls import Tasks, by_task
-from lvm_jax.reporting.numbers import number
+from lvm_jax.reporting.numbers import apart, number
 
 USES_QUERY = 0.5  # nats a code, on every annotation
 USES_PAIRS = 0.1  # nats a code, on some tasks
 PAIRED_TASKS = 3  # how many of them
 AHEAD_ON_MASKS = 0.15  # mIoU
 
-VERDICTS = {True: "met", False: "missed", None: "not measured"}
+HEADER = ("", "what", "asked", "measured")
+_VERDICTS = {True: "met", False: "missed", None: "not measured"}
 _MASKS = ("mask", "class_mask", "attribute")
 _BEATEN_ON_MAPS = ("copy", "nearest", "mean")
 _BEATEN_ON_PICTURES = ("query", "mean")
@@ -64,11 +65,16 @@ def headline(found: list[Demand]) -> str:
     return f"Met: {met} of {len(found)}{rest}. What is missed comes first."
 
 
+def rows(found: list[Demand]) -> list[tuple[str, ...]]:
+    """A row for each, under `HEADER`."""
+    return [(_VERDICTS[d.met], d.task, d.asked, d.measured) for d in found]
+
+
 def as_markdown(found: list[Demand]) -> str:
     """Headline and table."""
-    verdicts = VERDICTS | {False: f"**{VERDICTS[False]}**"}
-    rows = [(verdicts[demand.met], demand.task, demand.asked, demand.measured) for demand in found]
-    return f"{headline(found)}\n\n{markdown.table(('', 'task', 'asked', 'measured'), rows)}"
+    missed = _VERDICTS[False]
+    told = [(f"**{v}**" if v == missed else v, *rest) for v, *rest in rows(found)]
+    return f"{headline(found)}\n\n{markdown.table(HEADER, told)}"
 
 
 def _of_task(task: str, controls: Tasks, drawn: Tasks) -> Iterator[Demand]:
@@ -85,7 +91,8 @@ def _of_task(task: str, controls: Tasks, drawn: Tasks) -> Iterator[Demand]:
         return
     cost = controls.get(task, {}).get("uses_query")
     met = None if cost is None else cost >= USES_QUERY
-    yield Demand(task, f"uses_query at least {USES_QUERY} nats a code", number(cost), met)
+    measured = number(None) if cost is None else apart(cost, USES_QUERY)
+    yield Demand(task, f"uses_query at least {USES_QUERY} nats a code", measured, met)
     for other in _BEATEN_ON_MAPS:
         yield _beats(task, values, other, AHEAD_ON_MASKS if role in _MASKS else 0.0)
 
@@ -110,7 +117,7 @@ def _paired(controls: Tasks, drawn: Tasks) -> Demand:
     costs = {t: v["uses_pairs"] for t, v in controls.items() if "uses_pairs" in v}
     falls = {t: answers.beats(v, "control_shuffled") for t, v in drawn.items()}
     if not costs or not any(verdict is not None for verdict in falls.values()):
-        return Demand("all", asked, number(None), None)
+        return Demand("all tasks", asked, number(None), None)
     reached = [task for task, cost in costs.items() if cost >= USES_PAIRS and falls.get(task)]
     measured = "; ".join(f"{task} {number(costs[task])}" for task in reached) or "none"
-    return Demand("all", asked, measured, len(reached) >= PAIRED_TASKS)
+    return Demand("all tasks", asked, measured, len(reached) >= PAIRED_TASKS)

@@ -135,7 +135,7 @@ class Pairs(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Shards(Block):
-    """The sentence that introduces a data set."""
+    """The sentence that introduces a data set; without a `fingerprint` its images are no codes."""
 
     template = "shards.html"
     name: str

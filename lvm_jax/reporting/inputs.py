@@ -88,8 +88,7 @@ class RunFiles:
         """
         root = epath.Path(workdir)
         for name, script in _WRITERS.items():
-            if not (root / name).exists():
-                raise UserError(f"{root / name} does not exist: run {script} first")
+            existing(root / name, script)
         paths = {"tokenizer": root / "tokenizer/config.json", "decoder": root / "lvm/config.json"}
         configs = {name: read_json(path) for name, path in paths.items() if path.exists()}
         if begun := configs.get("decoder", {}).get("init_from"):
@@ -110,6 +109,17 @@ class RunFiles:
             },
             stages=read_stages(root),
         )
+
+
+def existing(path: epath.Path, script: str) -> epath.Path:
+    """The path of what a script writes.
+
+    Raises:
+      UserError: it has not written it yet.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist: run {script} first")
+    return path
 
 
 def read_stages(workdir: epath.Path) -> dict[str, Any]:

@@ -18,6 +18,20 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
+def apart(value: float, limit: float) -> str:
+    """A number with as many figures as tell it from a limit: 0.1004 beside 0.1, where three figures would say 0.100."""
+    for digits in range(3, 9):
+        text = number(value, digits)
+        if value == limit or float(text.replace(",", "")) != limit:
+            return text
+    return repr(value)
+
+
+def hundredths(value: float) -> str:
+    """A difference with two decimals; what rounds to nothing has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def short(value: float) -> str:
     """A large number with a letter for the power of a thousand: 656k, 2.05M, 12.2T."""
     power = max(0, min(len(_LETTERS) - 1, int(math.log10(max(value, 1)) // 3)))

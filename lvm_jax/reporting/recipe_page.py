@@ -87,7 +87,7 @@ def grids(study: Study) -> dict[str, Grid]:
         (
             *(variant["variant"], variant["seeds"], variant["steps"]),
             *(short(variant["items"]), round(variant["seconds"])),
-            *_cells(variant["numbers"], names, _value),
+            *_cells(variant, "numbers", names, _value),
         )
         for variant in variants
     ]
@@ -95,7 +95,7 @@ def grids(study: Study) -> dict[str, Grid]:
     found: dict[str, Grid] = {"Variants": (header, rows)}
     first, *others = variants
     if others:
-        differences = [(v["variant"], *_cells(v["beside"], names, _difference)) for v in others]
+        differences = [(v["variant"], *_cells(v, "beside", names, _difference)) for v in others]
         found[f"Difference to {first['variant']}"] = (
             ("variant", *(heading for heading, _ in columns)),
             differences,
@@ -103,7 +103,7 @@ def grids(study: Study) -> dict[str, Grid]:
     for title, tasks in study["tables"]:
         if tasks:
             of_task = list(tasks.values())
-            rows = [(v["variant"], *_cells(v["numbers"], of_task, _value)) for v in variants]
+            rows = [(v["variant"], *_cells(v, "numbers", of_task, _value)) for v in variants]
             found[title] = (("variant", *tasks), rows)
     return found
 
@@ -145,9 +145,19 @@ def _curve(study: Study, name: str, variant: str) -> Series:
 
 
 def _cells(
-    numbers: Mapping[str, Any], names: Sequence[str], shown: Callable[[Mapping[str, Any]], str]
+    variant: Mapping[str, Any],
+    part: str,
+    names: Sequence[str],
+    shown: Callable[[Mapping[str, Any]], str],
 ) -> list[str]:
-    return [shown(numbers[name]) if name in numbers else "–" for name in names]
+    """Numbers of a variant; one that not all of its seeds have says how many do."""
+
+    def cell(measured: Mapping[str, Any]) -> str:
+        seeds, every = measured["seeds"], variant["seeds"]
+        return shown(measured) + (f" ({seeds} of {every} seeds)" if seeds < every else "")
+
+    numbers = variant[part]
+    return [cell(numbers[name]) if name in numbers else "–" for name in names]
 
 
 def _value(measured: Mapping[str, Any]) -> str:

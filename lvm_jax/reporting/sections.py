@@ -1,11 +1,11 @@
 """The sections of a run's report, each from the files of the workdir alone."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from lvm_jax.reporting import answers, controls
+from lvm_jax.reporting import answers, controls, demands, sources
 from lvm_jax.reporting.charts import Chart, Level, Series
+from lvm_jax.reporting.demands import Demand
 from lvm_jax.reporting.html import (
     Block,
     Bullets,
@@ -22,18 +22,10 @@ from lvm_jax.reporting.html import (
 from lvm_jax.reporting.inputs import COMPARED, Common, Metrics, RunFiles, column, names
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.numbers import percent
-from lvm_jax.reporting.words import KINDS, context_curve, plain_words
+from lvm_jax.reporting.words import KINDS, context_curve, members_of, plain_words
 
 _SHOWN_TASKS = 7  # with pictures
 _NOT_DRAWN = ("goodput", "badput/", "epochs/", "evaluation/")
-
-CATEGORIES = {
-    1: "unlabelled images",
-    2: "annotated images",
-    3: "unlabelled videos",
-    4: "annotated videos",
-    5: "turntables of 3D objects",
-}
 
 
 def depends(files: RunFiles) -> Section:
@@ -96,6 +88,18 @@ def summary(files: RunFiles) -> list[Block]:
     return [Cards(items), Bullets(plain_words(files))]
 
 
+def demanded(title: str, found: list[Demand], note: str = "") -> Section:
+    """What is asked of a run, and whether it is met; `note` is small print."""
+    return Section(
+        title,
+        [
+            Words(demands.headline(found)),
+            Table(demands.HEADER, demands.rows(found)),
+            Words(note, soft=True) if note else None,
+        ],
+    )
+
+
 def corpus(files: Common) -> Section:
     """The contents and licences of the shards."""
     blocks: list[Block] = []
@@ -104,19 +108,6 @@ def corpus(files: Common) -> Section:
             (split, info["sentences"], info["images"], info["shards"])
             for split, info in manifest["splits"].items()
         ]
-        sources = [
-            (
-                source,
-                CATEGORIES.get(info["category"], info["category"]),
-                info["sentences"],
-                info["images"],
-                info["licence"],
-                info["origin"],
-            )
-            for source, info in sorted(
-                manifest["sources"].items(), key=lambda item: (item[1]["category"], item[0])
-            )
-        ]
         blocks += [
             Shards(
                 name,
@@ -124,8 +115,8 @@ def corpus(files: Common) -> Section:
                 manifest["tokens_per_image"],
                 manifest["tokenizer_fingerprint"],
             ),
-            Table(("split", "sentences", "images", "shards"), splits),
-            Table(("source", "kind", "sentences", "images", "licence", "origin"), sources),
+            Table(("split", "records", "images", "shards"), splits),
+            Table(sources.HEADER, sources.rows([manifest])),
         ]
     return Section("The corpus", blocks)
 
@@ -317,20 +308,17 @@ def setup(files: Common) -> Section:
     blocks = [
         Table(("environment", ""), list(files.environment.items())),
         Table(("step", "seconds", "command"), stages) if stages else None,
-        *(Folded(f"configuration of the {name}", config) for name, config in files.configs.items()),
+        *(Folded(f"configuration: {name}", config) for name, config in files.configs.items()),
     ]
     return Section("Set-up", blocks)
 
 
 def _groups(scores: Mapping[str, Any], by: str) -> list[tuple[Any, ...]]:
     """One row per source or category: its name, loss, perplexity and number of sentences."""
-    members = [
-        name.split("/")[1] for name in scores if re.fullmatch(rf"{by}/[^/]+/code_loss", name)
-    ]
     columns = ("code_loss", "code_perplexity", "sentences")
     return [
         (m.replace("_", " "), *(scores[f"{by}/{m}/{column}"] for column in columns))
-        for m in members
+        for m in members_of(scores, by)
     ]
 
 

@@ -36,24 +36,21 @@ class Training:
     begun: Mapping[str, str]
 
     def in_words(self) -> str:
-        """Steps, beginning, settings, last losses and seconds."""
-        train, data = self.config["train"], self.config.get("data", {})
-        parts = [f"{number(train['steps'])} steps of {number(train['batch_size'])}"]
-        parts += [f"begins from the {part} of {name}" for part, name in self.begun.items()]
+        """How long on what, from where; the last losses and the time; the settings."""
+        told = [self._trained(), *self._ended()]
+        if settings := ", ".join(self._settings()):
+            told.append(f"Settings: `{settings}`")
+        return f"**{self.name}**: {'. '.join(told)}."
+
+    def _trained(self) -> str:
+        train, shards = self.config["train"], self.config.get("data", {}).get("shards")
+        told = [f"{number(train['steps'])} steps of {number(train['batch_size'])}"]
+        if shards:
+            told[0] += f" on {', '.join(epath.Path(path).name for path in shards.split(','))}"
+        told += [f"beginning with the {part} of {name}" for part, name in self.begun.items()]
         if frozen := self.config.get("frozen"):
-            parts.append(f"frozen {', '.join(frozen)}")
-        if shards := data.get("shards"):
-            parts.append(f"on {', '.join(epath.Path(path).name for path in shards.split(','))}")
-        settings = self.config.get("optimizer") or self.config.get("generator", {})
-        chosen = (settings.get("kind"), settings.get("schedule"))
-        parts += [
-            f"{key} {value}"
-            for key, value in settings.items()
-            if value not in ([], "") and (not isinstance(value, Mapping) or key in chosen)
-        ]
-        parts += [f"{key} {data[key]}" for key in _DATA if data.get(key)]
-        told = "; ".join([", ".join(parts), *self._ended()])
-        return f"**{self.name}**: {told}."
+            told.append(f"with {', '.join(frozen)} frozen")
+        return ", ".join(told)
 
     def _ended(self) -> Iterator[str]:
         losses = {
@@ -62,9 +59,19 @@ class Training:
             if _LOSS.fullmatch(name)
         }
         if losses:
-            yield "at the end " + ", ".join(f"{name} {number(v)}" for name, v in losses.items())
+            yield "At the end " + ", ".join(f"{name} {number(v)}" for name, v in losses.items())
         if self.seconds is not None:
-            yield f"{number(round(self.seconds))} seconds"
+            yield f"It took {number(round(self.seconds))} seconds"
+
+    def _settings(self) -> Iterator[str]:
+        """Those of the optimizer that are in use, then what else of the data says how a model was taught."""
+        settings = self.config.get("optimizer") or self.config.get("generator", {})
+        chosen = (settings.get("kind"), settings.get("schedule"))
+        for key, value in settings.items():
+            if value not in ([], "") and (not isinstance(value, Mapping) or key in chosen):
+                yield f"{key} {value}"
+        data = self.config.get("data", {})
+        yield from (f"{key} {data[key]}" for key in _DATA if data.get(key))
 
 
 def chain(folder: epath.PathLike) -> list[Training]:

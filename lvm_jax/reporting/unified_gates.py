@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.reporting.demands import Demand, missed_first
-from lvm_jax.reporting.numbers import number
+from lvm_jax.reporting.numbers import apart, number
 
 NAMED_IOU = 0.5  # with the class named in the example
 GAIN = 0.05  # IoU by one example without a word
@@ -35,9 +35,9 @@ def gates(pictures: Mapping[str, Scores], words: Mapping[str, Scores]) -> list[D
 
 def _without_words(scores: Scores) -> list[Demand]:
     gain = scores.get("uses_no_examples/miou")
-    error = scores.get("uses_no_examples/miou_error", 0.0)
+    error = scores.get("uses_no_examples/miou_error")
     other = scores.get("uses_other_examples/miou")
-    other_error = scores.get("uses_other_examples/miou_error", 0.0)
+    other_error = scores.get("uses_other_examples/miou_error")
     return [
         Demand(
             _ALONE,
@@ -49,7 +49,7 @@ def _without_words(scores: Scores) -> list[Demand]:
             _ALONE,
             "an example of another class lowers it, by more than two standard errors",
             _with_error(other, other_error),
-            None if other is None else other > 2 * other_error,
+            None if other is None or other_error is None else other > 2 * other_error,
         ),
         _turned(_ALONE, scores),
     ]
@@ -87,7 +87,8 @@ def _captions(scores: Scores) -> list[Demand]:
     found = []
     for name, demanded in least.items():
         value, frequent = scores.get(f"model/{name}"), scores.get(f"frequent/{name}")
-        measured = f"{number(value)}; the most frequent {number(frequent)}"
+        shown = number(None) if value is None else apart(value, demanded)
+        measured = f"{shown}; the most frequent {number(frequent)}"
         met = None if value is None else value >= demanded
         asked = f"{name.replace('_iou', ' IoU')} of at least {demanded:g}"
         found.append(Demand(_SAID, asked, measured, met))
@@ -116,5 +117,7 @@ def _compared(scores: Scores) -> str:
     return ", ".join(f"{words} {number(scores.get(f'{n}/miou'))}" for words, n in named.items())
 
 
-def _with_error(value: float | None, error: float) -> str:
-    return number(value) if value is None else f"{value:.3f} ± {error:.3f}"
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return number(None)
+    return f"{value:.3f}{', without a standard error' if error is None else f' ± {error:.3f}'}"

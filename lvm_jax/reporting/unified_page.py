@@ -1,90 +1,16 @@
 """Writes the page of a unified run: what it should reach first, then episodes with answers and truth, then curves."""
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
-
 from etils import epath
 
 from lvm_jax import files
-from lvm_jax.errors import UserError
-from lvm_jax.reporting import demands, html, sections, unified_scores
+from lvm_jax.reporting import html, sections, unified_scores
 from lvm_jax.reporting.charts import Chart, Series
 from lvm_jax.reporting.html import Block, Bullets, Drawing, Pairs, Picture, Section, Table, Words
-from lvm_jax.reporting.inputs import (
-    Metrics,
-    column,
-    read_json,
-    read_manifests,
-    read_metrics,
-    read_stages,
-)
+from lvm_jax.reporting.inputs import column
 from lvm_jax.reporting.numbers import number
 from lvm_jax.reporting.unified_gates import gates
-from lvm_jax.reporting.unified_words import ANSWERS, ASKED
-
-# Input file -> the script that writes it.
-_WRITERS = {
-    "tokenizer/metrics.jsonl": "experiments/train.py",
-    "unified/metrics.jsonl": "experiments/train.py",
-    "evaluation/pictures/results.json": "experiments/evaluate.py --category=none",
-    "evaluation/words/results.json": "experiments/evaluate.py --category=examples",
-}
-_RESULTS = "evaluation/{}/results.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class UnifiedFiles:
-    """The files of a workdir W.
-
-    Attributes:
-      workdir: W.
-      tokenizer, decoder: the lines of W/tokenizer/metrics.jsonl and W/unified/metrics.jsonl.
-      configs: title -> config.json of a training, if it exists.
-      results: evaluation -> W/evaluation/NAME/results.json, first those of `ASKED`, which there must be.
-      manifests: data set -> its manifest.json below W/pools.
-      stages: see `RunFiles`.
-    """
-
-    workdir: epath.Path
-    tokenizer: Metrics
-    decoder: Metrics
-    configs: Mapping[str, Any]
-    results: Mapping[str, Any]
-    manifests: Mapping[str, Any]
-    stages: Mapping[str, Any]
-
-    @property
-    def environment(self) -> Mapping[str, Any]:
-        """Versions and devices of the first evaluation."""
-        return self.results["pictures"]["environment"]
-
-    @classmethod
-    def load(cls, workdir: epath.PathLike) -> "UnifiedFiles":
-        """Reads a workdir.
-
-        Raises:
-          UserError: a file is missing or damaged; the message says which command writes it.
-        """
-        root = epath.Path(workdir)
-        for name, script in _WRITERS.items():
-            if not (root / name).exists():
-                raise UserError(f"{root / name} does not exist: run {script} first")
-        found = files.expand(root / _RESULTS.format("*"))
-        evaluations = dict.fromkeys([*ASKED, *(path.parent.name for path in found)])
-        configs = {
-            "tokenizer": root / "tokenizer/config.json",
-            "decoder": root / "unified/config.json",
-        }
-        return cls(
-            workdir=root,
-            tokenizer=read_metrics(root / "tokenizer/metrics.jsonl"),
-            decoder=read_metrics(root / "unified/metrics.jsonl"),
-            configs={name: read_json(path) for name, path in configs.items() if path.exists()},
-            results={name: read_json(root / _RESULTS.format(name)) for name in evaluations},
-            manifests=read_manifests(root / "pools"),
-            stages=read_stages(root),
-        )
+from lvm_jax.reporting.unified_inputs import UnifiedFiles
+from lvm_jax.reporting.unified_words import ASKED, told
 
 
 def write_unified_report(workdir: epath.PathLike) -> epath.Path:
@@ -98,7 +24,11 @@ def write_unified_report(workdir: epath.PathLike) -> epath.Path:
     """
     run = UnifiedFiles.load(workdir)
     blocks = (
-        reached(run),
+        sections.demanded(
+            "Does it use its examples?",
+            gates(run.results["pictures"], run.results["words"]),
+            "One example, greedy answers to held-out queries; ± is one standard error.",
+        ),
         *(episodes(run, name) for name in ASKED),
         depends(run),
         *(scores(run, name) for name in ASKED),
@@ -111,23 +41,6 @@ def write_unified_report(workdir: epath.PathLike) -> epath.Path:
     path = run.workdir / "report.html"
     files.write(path, content)
     return path
-
-
-def reached(run: UnifiedFiles) -> Section:
-    """What was asked of the decoder, and what it reached; what is missed comes first."""
-    found = gates(run.results["pictures"], run.results["words"])
-    rows = [(demands.VERDICTS[d.met], d.task, d.asked, d.measured) for d in found]
-    return Section(
-        "Does it use its examples?",
-        [
-            Words(demands.headline(found)),
-            Table(("", "task", "asked", "measured"), rows),
-            Words(
-                "One example, greedy answers to held-out queries; ± is one standard error.",
-                soft=True,
-            ),
-        ],
-    )
 
 
 def episodes(run: UnifiedFiles, name: str) -> Section:
@@ -154,16 +67,14 @@ _SAID = ("examples", "answer", "truth")
 
 def depends(run: UnifiedFiles) -> Section:
     """What masks and words depend on, in sentences."""
-    sentences = [
-        f"{what.capitalize()} with {ASKED[name]}: {sentence}"
-        for question, (what, *score) in ANSWERS.items()
-        for name in ASKED
-        for sentence in unified_scores.control_words(run.results[name].get(question, {}), *score)
-    ]
+    blocks: list[Block] = []
+    for name, examples in ASKED.items():
+        if sentences := told(run.results[name]):
+            blocks += [Words(f"With {examples}:"), Bullets(sentences)]
     return Section(
         "What do the answers depend on?",
         [
-            Bullets(sentences) if sentences else Words("The controls were not measured."),
+            *(blocks or [Words("The controls were not measured.")]),
             Words(unified_scores.EXPLAINED, soft=True),
         ],
     )

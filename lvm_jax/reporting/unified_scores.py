@@ -8,7 +8,7 @@ from typing import Any
 
 from lvm_jax.reporting import markdown
 from lvm_jax.reporting.controls import is_flat
-from lvm_jax.reporting.numbers import number
+from lvm_jax.reporting.numbers import hundredths, number
 
 # What a control puts in the place of what it takes away.
 CONTROLS = {
@@ -45,9 +45,11 @@ def grids(results: Mapping[str, Scores], *, errors: bool = False) -> dict[str, G
       results: of an evaluation: "segmentation", "captioning", and their losses in "QUESTION_controls".
       errors: whether a cell is a text with its standard error, and not a number.
     """
+    # A single example is the last one and the nearest.
+    rows = {k: v for k, v in _ROWS.items() if k != "nearest" or results.get("examples") != 1}
     return {
         question: _grid(
-            question, results[question], results.get(f"{question}_controls", {}), errors
+            question, results[question], results.get(f"{question}_controls", {}), rows, errors
         )
         for question in _QUESTIONS
         if results.get(question)
@@ -64,21 +66,29 @@ def control_words(results: Scores, score: str = "miou", name: str = "IoU") -> li
     """
     found = []
     for control, instead in CONTROLS.items():
-        cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
-        if cost is None or error is None:
-            continue
-        verdict = " (flat)" if is_flat(cost, error, LEAST) else ""
-        found.append(f"{instead} costs {cost:.2f} ± {error:.2f} of {name}{verdict}.")
+        if known := cost_of(results, control, score):
+            cost, error = known
+            verdict = " (flat)" if is_flat(cost, error, LEAST) else ""
+            difference = f"{hundredths(cost)} ± {error:.2f}"
+            found.append(f"{instead} costs {difference} of {name}{verdict}.")
     return found
 
 
+def cost_of(results: Scores, control: str, score: str) -> tuple[float, float] | None:
+    """What a control costs a question's answers, and the standard error; None if that was not measured."""
+    cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
+    return None if cost is None or error is None else (cost, error)
+
+
 def missing(results: Mapping[str, Scores]) -> list[str]:
-    """Scores that were not measured, and why."""
+    """Scores that were not measured, and why; those of one reason together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for question in _QUESTIONS:
+        for name, why in results.get(question, {}).items():
+            if isinstance(why, str) and why.startswith("not measured"):
+                found.setdefault((question, why), []).append(name)
     return [
-        f"{name} of {question}: {why}"
-        for question in _QUESTIONS
-        for name, why in results.get(question, {}).items()
-        if isinstance(why, str) and why.startswith("not measured")
+        f"{' and '.join(names)} of {question}: {why}" for (question, why), names in found.items()
     ]
 
 
@@ -94,7 +104,9 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     return "\n".join([rest, *tables, notes])
 
 
-def _grid(question: str, drawn: Scores, nats: Scores, errors: bool) -> Grid:
+def _grid(
+    question: str, drawn: Scores, nats: Scores, named: Mapping[str, str], errors: bool
+) -> Grid:
     kinds = [
         key.removeprefix("model/")
         for key in drawn
@@ -103,7 +115,7 @@ def _grid(question: str, drawn: Scores, nats: Scores, errors: bool) -> Grid:
     fewer = sorted({key.partition("/")[0] for key in drawn if key.startswith("examples_")})
     of_some = {name: f"{name.removeprefix('examples_')} of the examples" for name in fewer}
     rows = []
-    for name, words in {**_ROWS, **of_some}.items():
+    for name, words in {**named, **of_some}.items():
         loss = "right" if name == "model" else name
         cells = [_cell(drawn, f"{name}/{kind}", errors) for kind in kinds]
         cells.append(_cell(nats, f"{loss}/loss", errors))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvm_jax.reporting.controls import is_flat
-from lvm_jax.reporting.unified_scores import LEAST
+from lvm_jax.reporting.unified_scores import LEAST, control_words, cost_of
 
 # Evaluation -> what its examples have.
 ASKED = {
@@ -22,8 +22,8 @@ NOT_MEASURED = (
 _THINGS = {
     "other_query": "the query",
     "no_examples": "the examples",
-    "other_examples": "the class of these",
-    "other_object": "which thing they mean",
+    "other_examples": "their class",
+    "other_object": "the thing that they mean",
     "shuffled_answers": "their answers",
 }
 # Question -> answers, the score that tells what they depend on, and its name.
@@ -32,8 +32,8 @@ ANSWERS = {
     "captioning": ("words", "cider_d", "CIDEr-D"),
 }
 _BRACKETS = (
-    "In brackets: what taking it away costs, of masks in IoU, of words in CIDEr-D, after examples without a word and "
-    "after examples with a name."
+    "The brackets say what answers lose without it, masks in IoU and words in CIDEr-D, with a name in the examples and "
+    "without one."
 )
 
 
@@ -50,7 +50,7 @@ def headline(results: Mapping[str, Mapping[str, Any]]) -> str:
             known = {
                 name: cost
                 for name in ASKED
-                if (cost := _cost(results[name].get(question, {}), control, score))
+                if (cost := cost_of(results[name].get(question, {}), control, score))
             }
             where = [ASKED[name] for name, cost in known.items() if is_flat(*cost, LEAST)]
             if where:
@@ -59,18 +59,27 @@ def headline(results: Mapping[str, Mapping[str, Any]]) -> str:
             if costs := [cost for cost, error in known.values() if not is_flat(cost, error, LEAST)]:
                 ends = dict.fromkeys(f"{end:.2f}" for end in (min(costs), max(costs)))
                 read.append(f"{thing} ({' to '.join(ends)})")
-        flat += [f"{answers} do not depend on {', '.join(ignored)}"] if ignored else []
-        depends += [f"{answers} depend on {', '.join(read)}"] if read else []
+        flat += [f"{answers} do not depend {_listed(ignored, 'or')}"] if ignored else []
+        depends += [f"{answers} depend {_listed(read, 'and')}"] if read else []
     if not flat and not depends:
         return NOT_MEASURED
-    told = [_sentence(clauses) for clauses in (flat, depends) if clauses]
-    return " ".join([*told, _BRACKETS])
+    sentences = [_sentence(clauses) for clauses in (flat, depends) if clauses]
+    return " ".join([*sentences, *([_BRACKETS] if depends else [])])
 
 
-def _cost(results: Mapping[str, Any], control: str, score: str) -> tuple[float, float] | None:
-    """What a control costs, and its standard error; None if it was not measured."""
-    cost, error = (results.get(f"uses_{control}/{score}{end}") for end in ("", "_error"))
-    return None if cost is None or error is None else (cost, error)
+def told(results: Mapping[str, Any]) -> list[str]:
+    """A sentence for each control of an evaluation, of masks and of words."""
+    return [
+        f"{answers.capitalize()}: {sentence}"
+        for question, (answers, score, name) in ANSWERS.items()
+        for sentence in control_words(results.get(question, {}), score, name)
+    ]
+
+
+def _listed(things: list[str], last: str) -> str:
+    """on one, on another and on a third"""
+    *others, end = (f"on {thing}" for thing in things)
+    return f"{', '.join(others)} {last} {end}" if others else end
 
 
 def _sentence(clauses: list[str]) -> str:

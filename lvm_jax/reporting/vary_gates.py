@@ -1,6 +1,6 @@
 """What a run of Vary should reach, and whether it does: what it reads, two epochs, the frozen tower, two branches.
 
-A score alone proves no reading, so the demands on lines and photographs name the same score with another picture.
+A score alone proves no reading, so the demands on texts and photographs name the same score with another picture.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 from lvm_jax.reporting.demands import Demand, missed_first
 from lvm_jax.reporting.inputs import Metrics, column
-from lvm_jax.reporting.numbers import number, percent
+from lvm_jax.reporting.numbers import apart, number, percent
 from lvm_jax.reporting.vary_inputs import OLD, TINY, TWO, VaryFiles
 
 CER = 0.10
@@ -18,28 +18,27 @@ FIELDS = 0.6
 PHOTOGRAPHS, DRAWINGS = 0.8, 0.1
 LINES, CHARTS, SHAPES, PHOTOS = "lines", "charts", "shapes", "photos"  # sets of the evaluation
 
+_TINY, _TWO = "the new vocabulary", "both vocabularies"
+_NO_SET = "the evaluation has no such set"
+_NO_OTHER = "no other picture was shown"
+
 Scores = Mapping[str, Any]
 
 
 def gates(files: VaryFiles) -> list[Demand]:
-    """All of them, those that are missed first."""
+    """All of them, those that are missed first, and of these the first stage's first."""
     scores = {name: found.scores for name, found in files.evaluated.items()}
-    changed, tensors = files.changed
-    found = [
-        *_reads(scores[TINY], "the new vocabulary reads"),
-        *_reads(scores[TWO], "both vocabularies read"),
-        _fields(scores[TWO].get(CHARTS, {})),
-        _photographs(scores[TWO].get(PHOTOS, {})),
-        second_epoch(files.metrics[TINY], files.steps_of_an_epoch),
-        Demand(
-            "frozen tower",
-            "bit for bit as the first stage left it",
-            f"{changed} of {tensors} tensors changed",
-            changed == 0 if tensors else None,
-        ),
-        *_beside_the_old(scores[TWO], scores.get(OLD, {})),
-    ]
-    return missed_first(found)
+    return missed_first(
+        [
+            *_reads(scores[TINY], _TINY),
+            second_epoch(files.metrics[TINY], files.steps_of_an_epoch),
+            _frozen(*files.changed),
+            *_reads(scores[TWO], _TWO),
+            _fields(scores[TWO].get(CHARTS, {})),
+            _photographs(scores[TWO].get(PHOTOS, {})),
+            *_beside_the_old(scores[TWO], scores.get(OLD)),
+        ]
+    )
 
 
 def second_epoch(metrics: Metrics, epoch: float) -> Demand:
@@ -53,11 +52,22 @@ def second_epoch(metrics: Metrics, epoch: float) -> Demand:
     seen = list(zip(steps, losses, strict=True))
     first = [loss for step, loss in seen if step <= epoch]
     second = [loss for step, loss in seen if epoch < step <= 2 * epoch]
-    asked = "a second epoch with a lower loss than the first"
+    task, asked = f"{_TINY}'s training", "a second epoch with a lower loss than the first"
+    if not seen:
+        return Demand(task, asked, "no training loss was logged", None)
     if not first or not second or steps[-1] < 2 * epoch:
-        return Demand("training", asked, f"{steps[-1] / epoch:.1f} epochs", None)
+        return Demand(task, asked, f"it was trained for {steps[-1] / epoch:.1f} epochs", None)
     a, b = (math.fsum(losses) / len(losses) for losses in (first, second))
-    return Demand("training", asked, f"{number(a)}, then {number(b)} nats a token", b < a)
+    return Demand(task, asked, f"{number(a)}, then {number(b)} nats a token", b < a)
+
+
+def _frozen(changed: int, tensors: int) -> Demand:
+    return Demand(
+        "the tower in the second stage",
+        "bit for bit as the first stage left it",
+        f"{changed} of {tensors} tensors changed",
+        changed == 0 if tensors else None,
+    )
 
 
 def _reads(sets: Mapping[str, Scores], who: str) -> Iterator[Demand]:
@@ -66,48 +76,57 @@ def _reads(sets: Mapping[str, Scores], who: str) -> Iterator[Demand]:
     for part in dict.fromkeys((LINES, *sets)):
         if part in (CHARTS, SHAPES, PHOTOS):
             continue
-        scores = sets.get(part, {})
+        scores, task = sets.get(part, {}), f"{who} read{'s' if who == _TINY else ''} {part}"
         ours, other = scores.get("model/cer"), scores.get("other_page/cer")
-        if ours is None or other is None:
-            yield Demand(f"{who} {part}", asked, "", None)
-            continue
-        measured = f"{number(ours)}, with another picture {number(other)}"
-        met = ours <= CER and other >= CER_OF_ANOTHER
-        yield Demand(f"{who} {part}", asked, measured, met)
+        if ours is None:
+            yield Demand(task, asked, _NO_SET, None)
+        elif other is None:
+            yield Demand(task, asked, f"{apart(ours, CER)}; {_NO_OTHER}", None)
+        else:
+            measured = f"{apart(ours, CER)}, with another picture {apart(other, CER_OF_ANOTHER)}"
+            yield Demand(task, asked, measured, ours <= CER and other >= CER_OF_ANOTHER)
 
 
 def _fields(scores: Scores) -> Demand:
     ours, other = scores.get("model/fields"), scores.get("other_page/fields")
-    asked = f"at least {percent(FIELDS)} of the fields of held-out charts"
+    task, asked = f"{_TWO} read charts", f"at least {percent(FIELDS)} of the held-out fields"
     if ours is None:
-        return Demand("charts", asked, "", None)
-    measured = f"{percent(ours)}, with another picture {percent(other or 0.0)}"
-    return Demand("charts", asked, measured, ours >= FIELDS)
+        return Demand(task, asked, _NO_SET, None)
+    beside = f"; {_NO_OTHER}" if other is None else f", with another picture {percent(other)}"
+    return Demand(task, asked, percent(ours) + beside, ours >= FIELDS)
 
 
 def _photographs(scores: Scores) -> Demand:
     """All photographs have one answer, so only what is said of other pictures shows that they are looked at."""
     ours, other = scores.get("model/exact"), scores.get("other_page/exact")
+    task = f"{_TWO} tell photographs from drawings"
     asked = (
-        f"at least {percent(PHOTOGRAPHS)} of held-out photographs are called so, and of drawings at most "
-        f"{percent(DRAWINGS)}"
+        f"at least {percent(PHOTOGRAPHS)} of held-out photographs are called so, and at most {percent(DRAWINGS)} of "
+        "drawings"
     )
-    if ours is None or other is None:
-        return Demand("photographs", asked, "", None)
+    if ours is None:
+        return Demand(task, asked, _NO_SET, None)
+    if other is None:
+        return Demand(task, asked, f"{percent(ours)}; {_NO_OTHER}", None)
     measured = f"{percent(ours)}, of drawings {percent(other)}"
-    return Demand("photographs", asked, measured, ours >= PHOTOGRAPHS and other <= DRAWINGS)
+    return Demand(task, asked, measured, ours >= PHOTOGRAPHS and other <= DRAWINGS)
 
 
-def _beside_the_old(both: Mapping[str, Scores], old: Mapping[str, Scores]) -> Iterator[Demand]:
-    task = "both vocabularies beside the old one alone"
-    ours, alone = (found.get(LINES, {}).get("model/cer") for found in (both, old))
-    measured = f"CER {number(ours)}, alone {number(alone)}"
-    met = None if ours is None or alone is None else ours < alone
-    yield Demand(task, "better on lines", measured, met)
-    ours, alone = (found.get(SHAPES, {}).get("model/exact") for found in (both, old))
+def _beside_the_old(
+    both: Mapping[str, Scores], old: Mapping[str, Scores] | None
+) -> Iterator[Demand]:
+    task = f"{_TWO} beside the old one alone"
+    absent = "the old one alone was not trained" if old is None else _NO_SET
+    ours, alone = (found.get(LINES, {}).get("model/cer") for found in (both, old or {}))
+    asked = "a lower CER on lines"
+    if ours is None or alone is None:
+        yield Demand(task, asked, absent, None)
+    else:
+        yield Demand(task, asked, f"{apart(ours, alone)}, alone {number(alone)}", ours < alone)
+    ours, alone = (found.get(SHAPES, {}).get("model/exact") for found in (both, old or {}))
     asked = "on shapes no worse than by two standard errors"
     if ours is None or alone is None:
-        yield Demand(task, asked, "", None)
+        yield Demand(task, asked, absent, None)
         return
     count = both[SHAPES]["questions"]
     error = math.sqrt((ours * (1 - ours) + alone * (1 - alone)) / count)

@@ -7,8 +7,14 @@ from typing import Any
 
 from etils import epath
 
-from lvm_jax.errors import UserError
-from lvm_jax.reporting.inputs import Metrics, read_json, read_manifests, read_metrics, read_stages
+from lvm_jax.reporting.inputs import (
+    Metrics,
+    existing,
+    read_json,
+    read_manifests,
+    read_metrics,
+    read_stages,
+)
 from lvm_jax.weights.model_folder import read_tensors
 
 # The trainings, and the folders of their models: the new vocabulary, both vocabularies, the old one alone.
@@ -65,25 +71,20 @@ class VaryFiles:
           UserError: a file is missing or damaged; the message says which command writes it.
         """
         root = epath.Path(workdir)
-        train = "experiments/train.py"
+        train, evaluate = "experiments/train.py", "experiments/evaluate_documents.py"
         trained = [name for name in TRAININGS if name != OLD or (root / OLD).is_dir()]
         results = {
-            name: read_json(
-                _written(
-                    root / "evaluation" / name / "results.json",
-                    "experiments/evaluate_documents.py",
-                )
-            )
+            name: read_json(existing(root / "evaluation" / name / "results.json", evaluate))
             for name in trained
         }
         return cls(
             workdir=root,
             metrics={
-                name: read_metrics(_written(root / name / "metrics.jsonl", train))
+                name: read_metrics(existing(root / name / "metrics.jsonl", train))
                 for name in trained
             },
             configs={
-                name: read_json(_written(root / name / "config.json", train)) for name in trained
+                name: read_json(existing(root / name / "config.json", train)) for name in trained
             },
             evaluated={
                 name: _evaluated(found, root / "evaluation" / name)
@@ -110,12 +111,6 @@ class VaryFiles:
             if named & {_SHARDS, *name.split("/")}
         )
         return records / config["train"]["batch_size"]
-
-
-def _written(path: epath.Path, script: str) -> epath.Path:
-    if not path.exists():
-        raise UserError(f"{path} does not exist: run {script} first")
-    return path
 
 
 def _evaluated(results: Mapping[str, Any], folder: epath.Path) -> Evaluated:

@@ -1,19 +1,17 @@
 """Writes the page of Vary's quickstart: gates and controls first, then pictures beside what was read, then curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
 from lvm_jax import files as whole_files
-from lvm_jax.reporting import html
+from lvm_jax.reporting import html, sections
 from lvm_jax.reporting.charts import Chart, Series
-from lvm_jax.reporting.demands import VERDICTS, Demand, headline
 from lvm_jax.reporting.html import (
     Bullets,
     Cards,
     Drawing,
-    Folded,
     Pairs,
     Reading,
     Readings,
@@ -25,7 +23,15 @@ from lvm_jax.reporting.inputs import column
 from lvm_jax.reporting.numbers import percent
 from lvm_jax.reporting.vary_gates import CHARTS, LINES, SHAPES, gates
 from lvm_jax.reporting.vary_inputs import OLD, TINY, TWO, Said, VaryFiles
-from lvm_jax.reporting.vary_words import CER, CONTROLS, FIELDS, PEERS, control_words, score_of
+from lvm_jax.reporting.vary_words import (
+    CER,
+    CONTROLS,
+    EXPLAINED,
+    PEERS,
+    SCORES,
+    control_words,
+    score_of,
+)
 
 _SHOWN = 4  # right and wrong answers of each set, each
 _MODELS = {
@@ -33,7 +39,6 @@ _MODELS = {
     TWO: "second stage: both vocabularies and another decoder",
     OLD: "the old vocabulary alone, trained as the second stage",
 }
-_VERDICTS = VERDICTS | {False: VERDICTS[False].upper()}
 
 
 def write_vary_report(workdir: epath.PathLike) -> epath.Path:
@@ -46,16 +51,15 @@ def write_vary_report(workdir: epath.PathLike) -> epath.Path:
       UserError: a result is missing; the message says which command writes it.
     """
     run = VaryFiles.load(workdir)
-    found = gates(run)
     blocks = (
-        _gates(found),
+        sections.demanded("What it should reach", gates(run)),
         _controls(run),
         _cards(run),
         *(_readings(run, part) for part in run.evaluated[TWO].said),
         Section("Scores", score_tables(run)),
         _training(run),
-        _corpus(run),
-        _setup(run),
+        sections.corpus(run),
+        sections.setup(run),
     )
     subtitle = f"Every number and picture comes from the files of the run in {run.workdir}."
     path = run.workdir / "report.html"
@@ -66,18 +70,10 @@ def write_vary_report(workdir: epath.PathLike) -> epath.Path:
     return path
 
 
-def _gates(found: Sequence[Demand]) -> Section:
-    rows = [(_VERDICTS[gate.met], gate.task, gate.asked, gate.measured) for gate in found]
-    return Section(
-        "What it should reach",
-        [Words(headline(list(found))), Table(("", "what", "asked", "measured"), rows)],
-    )
-
-
 def _controls(run: VaryFiles) -> Section:
     what = (
-        "A model that has learnt what texts usually say scores without reading. So every question is asked with its "
-        "picture, with another question's, with a blank one and with none: reading shows where the first alone is good."
+        f"A model that has learnt what texts usually say scores without reading. {EXPLAINED} Reading shows where the "
+        "first alone is good."
     )
     sentences = [control_words(part, scores) for part, scores in run.evaluated[TWO].scores.items()]
     return Section("Does it look at the picture?", [Words(what), Bullets(sentences)])
@@ -144,7 +140,7 @@ def score_tables(run: VaryFiles) -> list[Table]:
             name = score_of(scores)
             row = (
                 part,
-                {CER: "CER (less is better)", FIELDS: "fields right"}[name],
+                SCORES[name],
                 *(scores.get(f"{control}/{name}") for control in CONTROLS),
                 *(scores.get(f"{peer}/{name}", scores.get(peer)) for peer in peers),
                 scores["model/exact"],
@@ -200,31 +196,3 @@ def _training(run: VaryFiles) -> Section:
             words = "How much of the image tokens' variation lies between pictures; at 0 they are switched off"
             charts.append(Drawing(chart.svg(), f"{words}: {training}"))
     return Section("Training", [*drawings, Pairs(charts) if charts else None])
-
-
-def _corpus(run: VaryFiles) -> Section:
-    blocks = []
-    for manifest in run.manifests.values():
-        splits = [
-            (name, found["sentences"], found["shards"])
-            for name, found in manifest["splits"].items()
-        ]
-        sources = [
-            (name, found["sentences"], found["licence"], found["origin"])
-            for name, found in sorted(manifest["sources"].items())
-        ]
-        blocks += [
-            Table(("split", "records", "shards"), splits),
-            Table(("source", "records", "licence", "origin"), sources),
-        ]
-    return Section("The data", blocks)
-
-
-def _setup(run: VaryFiles) -> Section:
-    stages = [(name, stage["seconds"], stage["command"]) for name, stage in run.stages.items()]
-    blocks = [
-        Table(("environment", ""), list(run.environment.items())),
-        Table(("step", "seconds", "command"), stages) if stages else None,
-        *(Folded(f"configuration: {_MODELS[name]}", found) for name, found in run.configs.items()),
-    ]
-    return Section("Set-up", blocks)

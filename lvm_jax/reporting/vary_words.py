@@ -13,16 +13,21 @@ CONTROLS = {
     "no_picture": "none",
 }
 PEERS = ("tesseract", "rapidocr")  # OCR engines that may have read the same pages
+EXPLAINED = (
+    "Every question is asked with its picture, with another question's, with a blank one and with none. Where more is "
+    "written than there is to read, more than 100 % of the characters are wrong."
+)
 LEAST = 0.1  # of the characters or fields: what is gained by less may be luck
 NOT_MEASURED = (
     "The controls were not measured: nothing here says whether it looks at its pictures. "
     "experiments/evaluate_documents.py measures them."
 )
+SCORES = {CER: "CER (less is better)", FIELDS: "fields right"}
 _COUNTED = {CER: "of the characters are wrong", FIELDS: "of the fields are right"}
 
 
 def headline(sets: Mapping[str, Mapping[str, Any]]) -> str:
-    """In which sets the answers do not depend on the picture, then in which they do, and by how much.
+    """In which sets the answers gain nothing by the picture, then in which they do, and how much.
 
     Args:
       sets: name -> CONTROL/SCORE.
@@ -35,12 +40,13 @@ def headline(sets: Mapping[str, Mapping[str, Any]]) -> str:
     told = []
     if flat:
         told.append(
-            f"The answers do not depend on the picture in {len(flat)} of {len(gains)} sets ({', '.join(flat)})."
+            f"In {len(flat)} of {len(gains)} sets ({', '.join(flat)}) the answers are no better with the picture than "
+            "without it."
         )
     if read:
         ends = dict.fromkeys(f"{end:.2f}" for end in (min(read), max(read)))
         told.append(
-            f"The answers depend on the picture in {len(read)} of {len(gains)} sets: without it they are worse by "
+            f"In {len(read)} of {len(gains)} sets they come from the picture: without it they are worse by "
             f"{' to '.join(ends)} of the characters or fields."
         )
     return " ".join(told)

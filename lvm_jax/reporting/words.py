@@ -49,6 +49,12 @@ def context_curve(
     return sorted(found), [found[context] for context in sorted(found)]
 
 
+def members_of(scores: Mapping[str, Any], by: str) -> list[str]:
+    """The sources or the categories that the next-token scores tell apart; a source's name may have slashes."""
+    found = (re.fullmatch(rf"{by}/(.+)/sentences", name) for name in scores)
+    return [match[1] for match in found if match]
+
+
 def _tokenizer(results: Mapping[str, Any]) -> str:
     tokenizer, images = results["tokenizer"], results["reconstruction"]
     size = tokenizer["image_size"]

@@ -210,6 +210,11 @@ def named_parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
     return {_name(path): variable for path, variable in flat}
 
 
+def parameter_count(module: nnx.Module) -> int:
+    """The number of a module's parameters."""
+    return sum(variable.size for variable in named_parameters(module).values())
+
+
 def _name(path: Iterable[Any]) -> str:
     return ".".join(str(part) for part in path)
 

@@ -116,8 +116,8 @@ RESULTS = {
     },
     "next_token": {
         "sentences": 2, "code_loss": 3.25, "baseline/unigram_entropy": 4.5, "baseline/copy_loss": 4.25,
-        "baseline/fitted_on": "train", "uniform_loss": 5.0, "source/weak/code_loss": 4.75,
-        "source/strong/code_loss": 1.0,
+        "baseline/fitted_on": "train", "uniform_loss": 5.0, "source/very/weak/code_loss": 4.75,
+        "source/very/weak/sentences": 1, "source/strong/code_loss": 1.0, "source/strong/sentences": 1,
     },
     "in_context": {},
     "controls": {
@@ -157,17 +157,19 @@ def test_the_card_is_written_from_the_run(packed):
         "# Tiny",
         "| clips | unlabelled videos | 2 | 6 | CC0-1.0 | made up |",
         "- **lvm_first**: 9 steps of 2.",
-        "- **lvm**: 7 steps of 3, begins from the model of lvm_first, weights clips=2,x=1; at the end train/loss 2.00.",
+        "- **lvm**: 7 steps of 3, beginning with the model of lvm_first. At the end train/loss 2.00. Settings: "
+        "`weights clips=2,x=1`.",
         "| this decoder | 3.25 |",
         "| copying the previous image | 4.25 |",
         "20.5 dB PSNR",
         f"{loss.before:.5f} | {loss.after:.5f}",
-        "on average on: weak.",
+        "on average on: very/weak.",
         "in some of: x.",
     ):
         assert words in card
     assert (output / "LICENSES.md").exists()
     assert card.splitlines()[2] == "The answer does not depend on the query in 1 of 1 task."
+    assert card.count(card.splitlines()[2]) == 1
     assert "| x: image -> mask | 8 | 3 | 1.25 |" in card
     assert "| **missed** | x: image -> mask | uses_query at least 0.5 nats a code | 0 |" in card
     assert card.index("What is demanded of it") < card.index("## Load")
@@ -206,6 +208,13 @@ def test_it_is_checked(packed, tmp_path):
     weights.write_bytes(content)
     with pytest.raises(UserError, match=r"model.safetensors is missing or differs from SHA256SUMS"):
         find_models(tmp_path, [])
+
+
+def test_an_empty_list_of_checksums_checks_nothing(tmp_path):
+    (tmp_path / "lvm").mkdir()
+    (tmp_path / "lvm/SHA256SUMS").write_text("")
+    with pytest.raises(UserError, match=r"SHA256SUMS lists 0 files: fetch the release again"):
+        release_folder.find(tmp_path, "lvm")
 
 
 def test_the_archive_depends_on_the_files_alone(packed, tmp_path):

@@ -57,13 +57,13 @@ def test_the_card_tells_controls_and_baselines(packed):
         "Masks do not depend on the examples. Masks depend on the query (0.50)."
     )
     for words in (
-        "**unified**: 7 steps of 3; at the end train/loss/captioning 2.50.",
+        "**unified**: 7 steps of 3. At the end train/loss/captioning 2.50.",
         "| decoder | 3.00 | `experiments/train.py --workdir=W/x` |",
         "| baseline: the mean mask | 0.100 |",
         "### Unseen\n\nExamples before each query: 1; classes: unseen; greedy answers.",
         "- ceiling of segmentation: not measured: pools keep codes",
         "words are no better than the most frequent ones in: category.",
-        "50% of its words could not be read whole.",
+        "50.0 % of its answers in words could not be read whole.",
     ):
         assert words in card
     assert [cost.what for cost in costs] == [

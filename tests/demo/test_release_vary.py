@@ -74,24 +74,32 @@ def test_the_card_tells_stages_controls_and_demands(packed):
     output, costs = packed
     card = (output / "MODEL_CARD.md").read_text()
     assert card.splitlines()[2] == (
-        "The answers do not depend on the picture in 1 of 2 sets (shapes). The answers depend on the picture in 1 of 2 "
-        "sets: without it they are worse by 0.85 of the characters or fields."
+        "In 1 of 2 sets (shapes) the answers are no better with the picture than without it. In 1 of 2 sets they come "
+        "from the picture: without it they are worse by 0.85 of the characters or fields."
     )
     told = [
-        "**lines**: 7 steps of 3, on pages, learning_rate 0.5, schedule cosine, stages [[0, 1]]; at the end "
-        "train/loss 2.50, validation/loss 3.50; 70 seconds.",
-        "**tiny**: 7 steps of 3, begins from the model of lines, on pages",
-        "**two**: 7 steps of 3, begins from the tower of tiny, frozen vitdet/tower, on pages",
+        "**lines**: 7 steps of 3 on pages. At the end train/loss 2.50, validation/loss 3.50. It took 70 seconds. "
+        "Settings: `learning_rate 0.5, schedule cosine, stages [[0, 1]]`.",
+        "**tiny**: 7 steps of 3 on pages, beginning with the model of lines. At",
+        "**two**: 7 steps of 3 on pages, beginning with the tower of tiny, with vitdet/tower frozen. At",
     ]
     places = [card.index(words) for words in told]
     assert places == sorted(places)
-    assert "| met | frozen tower | bit for bit as the first stage left it | 0 of" in card
+    assert (
+        "| met | the tower in the second stage | bit for bit as the first stage left it | 0 of"
+        in card
+    )
     assert (
         "| lines | CER (less is better) | 0.0500 | 1.10 | 1.00 | 0.900 | 0.0200 | not installed"
         in card
     )
-    assert "| not measured | both vocabularies beside the old one alone | better on lines |" in card
-    assert [cost.what for cost in costs] == ["lines, cer, 2 questions", "shapes, cer, 2 questions"]
+    assert (
+        "| not measured | both vocabularies beside the old one alone | a lower CER on lines |"
+        in card
+    )
+    assert [cost.what for cost in costs] == [
+        f"{part}, CER (less is better), 2 questions" for part in ("lines", "shapes")
+    ]
     assert all(f"{cost.before:.5f} | {cost.after:.5f}" in card for cost in costs)
 
 

@@ -36,8 +36,7 @@ class Shower:
         return list(to_uint8(decode_codes(self.vqgan, np.stack(shown))))
 
 
-@pytest.fixture
-def pool(vqgan, tmp_path):
+def write(vqgan, folder, **fields):
     rng = np.random.default_rng(0)
     written = [
         pool_fakes.record(
@@ -46,11 +45,12 @@ def pool(vqgan, tmp_path):
             picture=rng.integers(0, CODES, TOKENS),
             mask=rng.integers(0, CODES, TOKENS),
             boxed=None,
+            **fields,
         )
         for i in range(6)
     ]
     pool_fakes.write_pool(
-        tmp_path,
+        folder,
         written,
         split="validation",
         codebook_size=CODES,
@@ -58,7 +58,20 @@ def pool(vqgan, tmp_path):
         tokens_per_image=TOKENS,
         tokenizer_fingerprint=vqgan.fingerprint(),
     )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def pool(vqgan, tmp_path):
+    return write(vqgan, tmp_path)
+
+
+def test_without_examples_another_object_cannot_be_shown(vqgan, tmp_path):
+    pool = write(vqgan, tmp_path, shows="one scene")
+    asked = PoolQuestions(str(pool), RowStyle(shots=(1.0,)), batch_size=4)
+    found = compare({"looks": Shower(vqgan, False)}, vqgan, asked, tmp_path)["looks"]
+    assert "other_object/miou" not in found
+    assert (tmp_path / "looks" / found["shown/best"]).exists()
 
 
 def test_all_models_answer_the_same_episodes(vqgan, pool, tmp_path):

@@ -316,6 +316,18 @@ def test_the_page_and_the_tables_show_the_numbers(tmp_path):
     )
 
 
+def test_a_number_that_some_seeds_lack_says_of_how_many_it_is(tmp_path):
+    found = collect(STUDY, write_runs(tmp_path), tmp_path)
+    muon = found["variants"][1]
+    for part in ("numbers", "beside"):
+        muon[part]["next_token/loss"]["seeds"] = 2
+    (tmp_path / "study.json").write_text(json.dumps(found))
+    write_page(tmp_path)
+    text = (tmp_path / "study.md").read_text()
+    assert "| muon | 3 | 16 | 4.1k | 11 | 3.75 ± 0.072 (2 of 3 seeds) | 0.750 ± 0.14 |" in text
+    assert "| muon | -0.500 ± 0 (2 of 3 seeds) | 0 ± 0 |" in text
+
+
 def test_a_command_is_done_once_and_a_stopped_one_again(tmp_path, monkeypatch):
     seen, stopped = [], []
 

@@ -106,3 +106,13 @@ def test_a_file_names_its_recipe(name):
 def test_an_unknown_recipe_is_named():
     with pytest.raises(UserError, match=r"config\.recipe is 'lmv': it must be one of lvm, tok"):
         recipe_named("lmv")
+
+
+@pytest.mark.parametrize("name", [*ARGUMENTS, "scaling_study", "recipe_study"])
+def test_an_unknown_argument_is_refused(name):
+    def read():
+        config = get_config(name, "nonsense")
+        from_mapping(RECIPES[name].experiment, config)
+
+    with pytest.raises(UserError, match="nonsense"):
+        read()

@@ -178,6 +178,40 @@ def test_a_folder_is_answered_once(folder, generator, tmp_path):
     assert answer_folder(None, asked, request, output, {"model": "m"}) == found
 
 
+@pytest.mark.parametrize(
+    ("changed", "repeated"),
+    [("examples/a", "xy"), ("examples/a.mask", "xy"), ("queries/y", "y")],
+)
+def test_a_changed_picture_is_asked_again(folder, generator, tmp_path, changed, repeated):
+    def answered():
+        answer_folder(generator, read_folder(folder), FolderRequest(), tmp_path / "out", {})
+        return {n: (tmp_path / "out" / n / "mask_0.png").stat().st_mtime_ns for n in "xy"}
+
+    before = answered()
+    save(folder / f"{changed}.png", 7)
+    after = answered()
+    assert {name for name in "xy" if after[name] != before[name]} == set(repeated)
+
+
+def test_changed_words_are_asked_again(folder, generator, tmp_path):
+    (folder / "examples/a.mask.png").unlink()
+    said = folder / "examples/a.txt"
+    for text, more in (("a", 1), ("a", 0), ("b", 1)):
+        said.write_text(text)
+        drawn = Counted(generator)
+        answer_folder(drawn, read_folder(folder), FolderRequest(), tmp_path / "out", {})
+        assert drawn.calls == more
+
+
+class Counted:
+    def __init__(self, generator):
+        self._generator, self.calls = generator, 0
+
+    def describe(self, *asked, **how):
+        self.calls += 1
+        return self._generator.describe(*asked, **how)
+
+
 def test_words_are_written_as_they_are_read(tmp_path):
     words = Words("a dog", "dog", ((0.1, 0.2, 0.3, 0.4),))
     (tmp_path / "a.txt").write_text(written(words))
@@ -200,6 +234,7 @@ def rename(old, new):
             r"2 examples of 2 questions",
         ),
         (rename("examples", "none"), r"has 0 examples of 0 questions: .*--question=segmentation"),
+        (rename("queries/y.png", "queries/x.jpg"), r"x.jpg and .*x.png would both be answered in x"),
     ],
 )  # fmt: skip
 def test_bad_folders_are_one_line(folder, damage, message):

@@ -15,7 +15,7 @@ from lvm_jax.inference import text as text_module
 from lvm_jax.inference.beam import Beams
 from lvm_jax.inference.generate import Generator, Stop
 from lvm_jax.inference.sampling import Sampling, keep_new_ngrams
-from lvm_jax.inference.text import Prompts, continue_ids, search_prompts
+from lvm_jax.inference.text import Prompts, continue_prompts, search_prompts
 from lvm_jax.models.decoder.llama import Llama, LlamaConfig
 
 V = 30
@@ -44,6 +44,10 @@ def generator() -> Generator:
 
 def ids(*values: int) -> np.ndarray:
     return np.array(values, np.int32)
+
+
+def continue_ids(generator, prompts, max_new, *, stop, **options):
+    return continue_prompts(generator, Prompts.of(prompts, stop.pad), max_new, stop=stop, **options)
 
 
 def test_a_text_ends_before_its_stop_id(generator):

@@ -81,7 +81,7 @@ def test_demands_begin_with_what_is_missed():
         (GREY, "psnr better than query"): True,
         (GREY, "psnr better than mean"): True,
         (WALK, "psnr better than copy"): False,
-        ("all", found_pairs(found)): False,
+        ("all tasks", found_pairs(found)): False,
     }
     assert demands.as_markdown(found).splitlines()[0] == (
         "Met: 7 of 12. What is missed comes first."
@@ -92,7 +92,7 @@ def test_demands_begin_with_what_is_missed():
 
 
 def found_pairs(found) -> str:
-    (demand,) = [demand for demand in found if demand.task == "all"]
+    (demand,) = [demand for demand in found if demand.task == "all tasks"]
     assert demand.measured == f"{MASK} 0.300"
     return demand.asked
 
@@ -110,4 +110,4 @@ def test_what_was_not_measured_is_not_met(missing):
 
 
 def found_asked(found):
-    return next(demand for demand in found if demand.task == "all")
+    return next(demand for demand in found if demand.task == "all tasks")

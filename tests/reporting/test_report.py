@@ -359,8 +359,7 @@ def test_text_of_the_run_is_never_markup(workdir):
     def in_results(results):
         results["environment"][evil] = evil
         results["next_token"] |= {
-            f"source/{evil.replace('/', '')}/{name}": 1.0
-            for name in ("code_loss", "code_perplexity", "sentences")
+            f"source/{evil}/{name}": 1.0 for name in ("code_loss", "code_perplexity", "sentences")
         }
 
     rename("shards/uvd/1.0.0/manifest.json", in_manifest)

@@ -41,10 +41,23 @@ def test_gates_are_the_numbers():
     assert {demand.met for demand in gates({}, {})} == {None}
 
 
+def test_a_difference_without_its_error_is_not_told_from_none():
+    alone = {"uses_other_examples/miou": 0.3, "uses_no_examples/miou": 0.3}  # of one episode
+    found = {demand.asked: demand for demand in gates({"segmentation": alone}, {})}
+    lowered = found["an example of another class lowers it, by more than two standard errors"]
+    assert (lowered.met, lowered.measured) == (None, "0.300, without a standard error")
+    (gained,) = (
+        demand for asked, demand in found.items() if asked.startswith("one example better")
+    )
+    assert gained.measured.startswith("0.300, without a standard error; ")
+
+
 def test_a_control_that_costs_nothing_is_flat():
     sentences = control_words(MASKS)
     assert "no example at all costs 0.28 ± 0.03 of IoU." in sentences
     assert "an example of another class costs 0.01 ± 0.02 of IoU (flat)." in sentences
+    nothing = {"uses_other_query/miou": -0.001, "uses_other_query/miou_error": 0.01}
+    assert control_words(nothing) == ["another query costs 0.00 ± 0.01 of IoU (flat)."]
     said = {"uses_other_query/cider_d": 1.0, "uses_other_query/cider_d_error": 0.25}
     assert control_words(said, "cider_d", "CIDEr-D") == [
         "another query costs 1.00 ± 0.25 of CIDEr-D."
@@ -66,6 +79,12 @@ def test_tables_have_a_row_for_each_control_and_say_what_is_missing():
     assert "## environment" in text
 
 
+def test_a_single_example_is_not_shown_as_the_nearest_too():
+    masks = {"segmentation": {"model/miou": 0.6, "copy/miou": 0.1, "nearest/miou": 0.1}}
+    assert "the nearest example" in as_markdown({**masks, "examples": 2})
+    assert "the nearest example" not in as_markdown({**masks, "examples": 1})
+
+
 def test_the_headline_begins_with_what_is_ignored():
     flat = {"uses_other_query/cider_d": 0.01, "uses_other_query/cider_d_error": 0.5}
     read = {"uses_other_query/cider_d": 1.5, "uses_other_query/cider_d_error": 0.5}
@@ -77,6 +96,8 @@ def test_the_headline_begins_with_what_is_ignored():
         "depend on the query (1.50)."
     )
     assert headline({"pictures": {}, "words": {}}).startswith("The controls were not measured")
+    ignored = headline({"pictures": {"captioning": flat}, "words": {}})
+    assert ignored == "Words do not depend on the query."
 
 
 @pytest.fixture

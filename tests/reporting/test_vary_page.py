@@ -76,15 +76,13 @@ def workdir(tmp_path):
                 save_png(output / part / f"{i}.png", np.full((8, 8, 3), 200, np.uint8))
     manifest = tmp_path / "shards" / "vary_quickstart" / "1.0.0" / "manifest.json"
     manifest.parent.mkdir(parents=True)
-    source = {"sentences": 100, "licence": "Apache-2.0", "origin": "drawn"}
-    manifest.write_text(
-        json.dumps(
-            {
-                "splits": {"train": {"sentences": 100, "shards": 1}},
-                "sources": {"lines": source},
-            }
-        )
-    )
+    counts = {"sentences": 100, "images": 100}
+    source = {**counts, "category": 2, "licence": "Apache-2.0", "origin": "drawn"}
+    content = {
+        "splits": {"train": {**counts, "shards": 1}}, "sources": {"lines": source},
+        "image_size": 0, "tokens_per_image": 0, "tokenizer_fingerprint": "",
+    }  # fmt: skip
+    manifest.write_text(json.dumps(content))
     return tmp_path
 
 
@@ -99,6 +97,7 @@ def test_the_page_opens_with_its_gates_and_shows_what_was_read(workdir):
     assert page.count("data:image/png;base64,") == 12
     assert page.count("<td>right</td>") == 8
     assert "9.8.7" in page
+    assert "<code>vary_quickstart/1.0.0</code>." in page
     assert (workdir / "figures" / "vary_loss.png").stat().st_size > 1000
 
 
@@ -109,14 +108,17 @@ def change(workdir, training, part, **scores):
     path.write_text(json.dumps(results))
 
 
+PHOTOGRAPHS = "both vocabularies tell photographs from drawings"
+
+
 @pytest.mark.parametrize(
     ("training", "part", "scores", "missed"),
     [
         ("tiny", "lines", {"model_of_cer": 0.11}, "the new vocabulary reads lines"),
         ("two", "lines", {"other_page_of_cer": 0.5}, "both vocabularies read lines"),
-        ("two", "charts", {"model_of_fields": 0.59}, "charts"),
-        ("two", "photos", {"model_of_exact": 0.75}, "photographs"),
-        ("two", "photos", {"other_page_of_exact": 0.5}, "photographs"),
+        ("two", "charts", {"model_of_fields": 0.59}, "both vocabularies read charts"),
+        ("two", "photos", {"model_of_exact": 0.75}, PHOTOGRAPHS),
+        ("two", "photos", {"other_page_of_exact": 0.5}, PHOTOGRAPHS),
         ("old", "lines", {"model_of_cer": 0.08}, "both vocabularies beside the old one alone"),
         ("two", "shapes", {"model_of_exact": 0.7}, "both vocabularies beside the old one alone"),
     ],
@@ -126,7 +128,28 @@ def test_a_gate_that_is_missed_comes_first(workdir, training, part, scores, miss
     found = gates(VaryFiles.load(workdir))
     assert [gate.task for gate in found if gate.met is False] == [missed]
     assert found[0].task == missed
-    assert "MISSED" in write_vary_report(workdir).read_text()
+    assert "<td>missed</td>" in write_vary_report(workdir).read_text()
+
+
+def test_a_number_shows_on_which_side_of_the_limit_it_is(workdir):
+    change(workdir, "two", "lines", model_of_cer=0.1004)
+    first, *_ = gates(VaryFiles.load(workdir))
+    assert first.measured == "0.1004, with another picture 1.10"
+
+
+def test_a_control_that_was_not_asked_is_no_number(workdir):
+    path = workdir / "evaluation/two/results.json"
+    results = json.loads(path.read_text())
+    for part, score in (("charts", "fields"), ("lines", "cer"), ("photos", "exact")):
+        del results[part][f"other_page/{score}"]
+    path.write_text(json.dumps(results))
+    found = {gate.task: gate for gate in gates(VaryFiles.load(workdir))}
+    charts = found["both vocabularies read charts"]
+    assert (charts.met, charts.measured) == (True, "70.0 %; no other picture was shown")
+    for task in ("read lines", "tell photographs from drawings"):
+        gate = found[f"both vocabularies {task}"]
+        assert gate.met is None
+        assert gate.measured.endswith("; no other picture was shown")
 
 
 def test_every_set_of_texts_is_demanded(workdir):
@@ -145,7 +168,9 @@ def test_the_old_vocabulary_alone_need_not_be_there(workdir):
     shutil.rmtree(workdir / "old")
     found = gates(VaryFiles.load(workdir))
     assert [gate.met for gate in found].count(None) == 2
-    assert {gate.task for gate in found[:2]} == {"both vocabularies beside the old one alone"}
+    assert {(gate.task, gate.measured) for gate in found[:2]} == {
+        ("both vocabularies beside the old one alone", "the old one alone was not trained")
+    }
     assert "Met: 6 of 8; 2 were not measured" in write_vary_report(workdir).read_text()
 
 
@@ -165,7 +190,10 @@ def test_a_frozen_tower_that_changed_is_told(workdir):
         workdir / "two" / "model" / "model.safetensors",
     )
     first, *rest = gates(VaryFiles.load(workdir))
-    assert (first.task, first.measured) == ("frozen tower", "1 of 1 tensors changed")
+    assert (first.task, first.measured) == (
+        "the tower in the second stage",
+        "1 of 1 tensors changed",
+    )
     assert all(gate.met for gate in rest)
 
 
@@ -177,15 +205,17 @@ def test_the_second_epoch_is_beside_the_first_or_was_not_reached():
     worse = [{**line, "train/loss": line["step"]} for line in metrics]
     assert second_epoch(worse, 2).met is False
     unknown = second_epoch(metrics, 3)
-    assert (unknown.met, unknown.measured) == (None, "1.3 epochs")
+    assert (unknown.met, unknown.measured) == (None, "it was trained for 1.3 epochs")
+    unknown = second_epoch([{"step": 4, "validation/loss": 1.0}], 3)
+    assert (unknown.met, unknown.measured) == (None, "no training loss was logged")
 
 
 def test_the_headline_begins_with_what_is_not_read():
     read, flat = lines_of(0.1, 0.9, 0.8, 1.0), lines_of(0.5, 0.55, 0.9, 0.9)
     charts = {f"{control}/fields": x for control, x in zip(CONTROLS, (0.7, 0.1, 0.2, 0.0))}
     assert headline({"lines": read, "han": flat, "charts": charts}) == (
-        "The answers do not depend on the picture in 1 of 3 sets (han). The answers depend on the picture in 2 of 3 "
-        "sets: without it they are worse by 0.50 to 0.70 of the characters or fields."
+        "In 1 of 3 sets (han) the answers are no better with the picture than without it. In 2 of 3 sets they come "
+        "from the picture: without it they are worse by 0.50 to 0.70 of the characters or fields."
     )
     assert headline({"lines": {"model/cer": 0.1}}).startswith("The controls were not measured")
 

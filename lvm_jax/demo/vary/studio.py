@@ -16,6 +16,7 @@ from lvm_jax.demo.drops import Dropped, Picture, pages_of
 from lvm_jax.errors import UserError
 from lvm_jax.inference.text_generator import Asked, Reader, TextGenerator, Writing, views_of
 from lvm_jax.metrics.repetition import ending_loop
+from lvm_jax.reporting.numbers import percent
 
 MAX_SHEETS = 4  # pages at once; of a longer PDF file the first
 MAX_BEAMS = 8
@@ -187,7 +188,7 @@ def how_much_changed(own: Answer, others: Sequence[Answer]) -> str:
     if len(same) == len(others):
         return f"The answer is the same with {' and with '.join(same)}: it does not come from the picture."
     shares = ", ".join(
-        f"{alike(own.said.text, other.said.text):.0%} with {other.what}" for other in others
+        f"{percent(alike(own.said.text, other.said.text))} with {other.what}" for other in others
     )
     only = f", though not with {' and '.join(same)}" if same else ""
     return (
@@ -199,4 +200,4 @@ def agreement(text: str, truth: str) -> str:
     """Compares an answer with the truth in words."""
     if " ".join(text.split()) == " ".join(truth.split()):
         return "equal to the truth"
-    return f"{alike(text, truth):.0%} of its characters agree with the truth"
+    return f"{percent(alike(text, truth))} of its characters agree with the truth"

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from lvm_jax.data.in_context.loader import InContextEvalLoader
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import Result
@@ -14,7 +13,7 @@ from lvm_jax.evaluation.in_context.shown import show_masks
 from lvm_jax.evaluation.in_context.while_training import episodes_of
 from lvm_jax.inference.in_context_pictures import MaskAnswerer
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-from lvm_jax.weights.model_folder import named_parameters
+from lvm_jax.weights.model_folder import parameter_count
 
 
 def compare(
@@ -36,19 +35,8 @@ def compare(
     """
     if not answerers:
         raise UserError("0 models to compare: name at least one")
-    loader = InContextEvalLoader(
-        asked.shards,
-        asked.split,
-        SequenceFormat.of_masks(vqgan.codebook_size, vqgan.tokens_per_image),
-        asked.style,
-        Question.SEGMENTATION,
-        asked.batch_size,
-        limit=asked.episodes,
-        side=asked.classes,
-        fewest=asked.style.most_examples + 1,
-        tokenizer_fingerprint=vqgan.fingerprint(),
-    )
-    episodes = episodes_of(loader)
+    form = SequenceFormat.of_masks(vqgan.codebook_size, vqgan.tokens_per_image)
+    episodes = episodes_of(asked.loader(Question.SEGMENTATION, form, vqgan.fingerprint()))
     evaluator = MaskEvaluator(episodes, batch_size=asked.batch_size)
     results: dict[str, Result] = {}
     for name, answerer in answerers.items():
@@ -57,7 +45,7 @@ def compare(
         if folder is not None:
             (target := epath.Path(folder) / name).mkdir(parents=True, exist_ok=True)
             shown = show_masks(episodes, drawn, vqgan, target)
-        size = {"parameters": sum(p.size for p in named_parameters(answerer.model).values())}
+        size = {"parameters": parameter_count(answerer.model)}
         results[name] = size | evaluator.score(drawn) | shown
     return results
 

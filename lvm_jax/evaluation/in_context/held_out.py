@@ -11,17 +11,17 @@ from etils import epath
 from lvm_jax import files
 from lvm_jax.config import from_mapping
 from lvm_jax.data.in_context.episodes import BoxMode, RowStyle
-from lvm_jax.data.in_context.loader import Episode, InContextEvalLoader
+from lvm_jax.data.in_context.loader import Episode
 from lvm_jax.data.in_context.pool_record import PoolRecord
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.data.in_context.words import Box, Words
 from lvm_jax.data.records.shards import Shards
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.in_context.scoring import PoolQuestions
 from lvm_jax.inference.in_context_pictures import InContextGenerator
 
 SHOTS = 2  # examples of an episode
 EPISODES_OF_QUESTION = 6
-_SPLIT = "validation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,16 +108,5 @@ def _of_question(
 def _drawn(
     question: Question, pools: Shards, generator: InContextGenerator, style: RowStyle
 ) -> Iterator[Episode]:
-    return InContextEvalLoader(
-        pools,
-        _SPLIT,
-        generator.engine.form,
-        style,
-        question,
-        1,
-        limit=8 * EPISODES_OF_QUESTION,
-        side="all",
-        fewest=style.most_examples + 1,
-        positions=generator.model.config.max_position_embeddings,
-        tokenizer_fingerprint=generator.vqgan.fingerprint(),
-    ).episodes()
+    asked = PoolQuestions(pools, style, episodes=8 * EPISODES_OF_QUESTION, batch_size=1)
+    return asked.loader_for(generator, question).episodes()

@@ -11,7 +11,7 @@ from flax import nnx
 from lvm_jax.data.in_context.episodes import RowStyle
 from lvm_jax.data.in_context.loader import InContextEvalLoader
 from lvm_jax.data.in_context.pool import Side
-from lvm_jax.data.in_context.sequences import Question
+from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.data.records.shards import Shards
 from lvm_jax.evaluation.base import Result
 from lvm_jax.evaluation.in_context.answers import MaskEvaluator, WordsEvaluator
@@ -51,6 +51,35 @@ class PoolQuestions:
     sets: WordSets = dataclasses.field(default_factory=dict)
     batch_size: int = 8
 
+    def loader(
+        self,
+        question: Question,
+        form: SequenceFormat,
+        tokenizer_fingerprint: str,
+        positions: int = 0,
+    ) -> InContextEvalLoader:
+        """The rows and episodes of one question; arguments and errors as in `InContextLoader`."""
+        return InContextEvalLoader(
+            self.shards,
+            self.split,
+            form,
+            self.style,
+            question,
+            self.batch_size,
+            limit=self.episodes,
+            side=self.classes,
+            fewest=self.style.most_examples + 1,
+            positions=positions,
+            tokenizer_fingerprint=tokenizer_fingerprint,
+        )
+
+    def loader_for(self, generator: InContextGenerator, question: Question) -> InContextEvalLoader:
+        """The same, as a decoder reads them."""
+        engine, fingerprint = generator.engine, generator.vqgan.fingerprint()
+        return self.loader(
+            question, engine.form, fingerprint, engine.config.max_position_embeddings
+        )
+
 
 def score(
     generator: InContextGenerator, asked: PoolQuestions, folder: epath.PathLike | None = None
@@ -68,7 +97,7 @@ def score(
     Raises:
       UserError: the pools are of another tokenizer or have no such episodes.
     """
-    loaders = {question: _loader(generator, asked, question) for question in asked.questions}
+    loaders = {question: asked.loader_for(generator, question) for question in asked.questions}
     episodes = {question: episodes_of(loader) for question, loader in loaders.items()}
     results: dict[str, Result] = {}
     for question, some in episodes.items():
@@ -111,21 +140,3 @@ def _words(
     said = evaluator.answer(generator)
     shown = show_words(episodes, said, asked.sets, generator.vqgan, folder) if folder else {}
     return evaluator.score(said) | shown
-
-
-def _loader(
-    generator: InContextGenerator, asked: PoolQuestions, question: Question
-) -> InContextEvalLoader:
-    return InContextEvalLoader(
-        asked.shards,
-        asked.split,
-        generator.engine.form,
-        asked.style,
-        question,
-        asked.batch_size,
-        limit=asked.episodes,
-        side=asked.classes,
-        fewest=asked.style.most_examples + 1,
-        positions=generator.engine.config.max_position_embeddings,
-        tokenizer_fingerprint=generator.vqgan.fingerprint(),
-    )

@@ -35,6 +35,7 @@ def show_masks(
       shown/NAME, the file, and shown/NAME/miou, the score.
     """
     scores = drawn.scores("model")
+    turns = drawn.controls.get("other_object", [False] * len(episodes))
     result: Result = {}
     for name, place in _places([each["miou"] for each in scores]).items():
         episode = episodes[place]
@@ -44,7 +45,7 @@ def show_masks(
             Group("answer", [drawn.pictures["model"][place]], PREDICTION),
             Group("truth", [mask_to_rgb(drawn.truths[place])], TRUTH),
         ]
-        if drawn.rivals[place] is not None:
+        if turns[place]:
             turned = drawn.pictures["other_object"][place]
             groups.append(Group("other object's", [turned], PREDICTION))
         file = f"masks-{name}.png"

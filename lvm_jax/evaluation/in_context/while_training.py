@@ -24,7 +24,7 @@ from lvm_jax.evaluation.in_context.scores import WordSets
 from lvm_jax.inference.in_context_pictures import InContextGenerator
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.parallel.sharding import BatchPlacement
-from lvm_jax.tasks.in_context import InContextTask
+from lvm_jax.tasks.in_context import InContextTask, name_of
 
 NAMES = ("controls", "gradients", "answers")
 _ROOM_FOR_ANSWERS = 8  # prompts answered at once
@@ -115,7 +115,7 @@ def make_evaluations(
     found: list[tuple[str, WhileTraining[Any]]] = []
     if "gradients" in wanted:
         batches = {
-            question.name.lower(): placement.put(next(iter(loader)))
+            name_of(question): placement.put(next(iter(loader)))
             for question, loader in rows.items()
         }
         gradients = QuestionGradients(task.loss, batches, len(task.config.mlps))
@@ -127,23 +127,9 @@ def make_evaluations(
         room = (task.seq_len + 1) // form.pair_length
         for question, some in episodes.items():
             controls = LossControls(task.loss, some, form, room, placement)
-            prefix = f"controls/{question.name.lower()}"
-            found.append(("controls", _of_params(prefix, controls)))
+            found.append(("controls", _of_params(f"controls/{name_of(question)}", controls)))
     if "answers" in wanted:
         found += [("answers", each) for each in _answers(config, task, form, episodes)]
-    return found
-
-
-def answer_evaluators(
-    episodes: Mapping[Question, list[Episode]], sets: WordSets, batch_size: int = _ROOM_FOR_ANSWERS
-) -> dict[Question, Evaluator[InContextGenerator]]:
-    """The evaluator of drawn answers to each question."""
-    found: dict[Question, Evaluator[InContextGenerator]] = {}
-    for question, some in episodes.items():
-        if question is Question.SEGMENTATION:
-            found[question] = MaskEvaluator(some, batch_size=batch_size)
-        else:
-            found[question] = WordsEvaluator(some, sets=sets, batch_size=batch_size)
     return found
 
 
@@ -158,13 +144,19 @@ def _answers(
             "config.evaluators.answers is on and config.evaluation.tokenizer empty: name the folder of the VQGAN"
         )
     vqgan, sets = VQGAN.from_pretrained(config.tokenizer), parse_word_sets(config.word_sets)
+
+    def evaluator(question: Question) -> Evaluator[InContextGenerator]:
+        if question is Question.SEGMENTATION:
+            return MaskEvaluator(episodes[question], batch_size=_ROOM_FOR_ANSWERS)
+        return WordsEvaluator(episodes[question], sets=sets, batch_size=_ROOM_FOR_ANSWERS)
+
     return [
         WhileTraining(
-            f"answers/{question.name.lower()}",
-            evaluator,
+            f"answers/{name_of(question)}",
+            evaluator(question),
             lambda state: InContextGenerator(task.model(state), vqgan, form),
         )
-        for question, evaluator in answer_evaluators(episodes, sets).items()
+        for question in episodes
     ]
 
 
