@@ -22,6 +22,7 @@ from peers.driver import Peer
 from turns import in_turns, seconds
 
 from lvm_jax import cli
+from lvm_jax.errors import UserError
 from lvm_jax.inference.images import Engine
 from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder.config import LlamaConfig, count_parameters
@@ -93,9 +94,9 @@ def main() -> None:
                 line["peer_tokens_per_second"] = ask_peer(config, prompt, rows, args.rounds)
             lines.append(line)
             peer = line.get("peer_tokens_per_second")
-            rate = line["tokens_per_second"]
+            drawn = line["tokens_per_second"]
             print(
-                f"| {preset} | {args.images} | {rows} | {line['prefill_seconds']:.4f} | {rate:,.0f} | {rate / N:.2f} "
+                f"| {preset} | {args.images} | {rows} | {line['prefill_seconds']:.4f} | {drawn:,.0f} | {drawn / N:.2f} "
                 f"| {line['of_limit']:.0%} | {f'{peer:,.0f}' if peer else '-'} |",
                 flush=True,
             )
@@ -119,7 +120,21 @@ def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[
     )
     fill, total = (medians[name]["seconds"] for name in ("prefill", "whole"))
     tokens = rows * engine.tokens_per_image
-    return {"prefill_seconds": fill, "tokens_per_second": tokens / (total - fill)}
+    return {"prefill_seconds": fill, "tokens_per_second": rate(tokens, total - fill)}
+
+
+def rate(tokens: int, spent: float) -> float:
+    """Tokens a second.
+
+    Raises:
+      UserError: less time was spent than the clock can tell.
+    """
+    if spent <= 0:
+        raise UserError(
+            f"drawing {tokens} tokens took {spent:.4f} s beyond the prompt: the machine is too busy to tell; take more "
+            "--rounds or --tokens_per_image"
+        )
+    return tokens / spent
 
 
 def ask_peer(config: LlamaConfig, prompt: np.ndarray, rows: int, rounds: int) -> float:
@@ -144,8 +159,7 @@ def ask_peer(config: LlamaConfig, prompt: np.ndarray, rows: int, rounds: int) ->
 
             short, long = 1, prompt.shape[1]
             medians = in_turns({"one": lambda: whole(short), "all": lambda: whole(long)}, rounds)
-    spent = medians["all"]["seconds"] - medians["one"]["seconds"]
-    return rows * (long - short) / spent
+    return rate(rows * (long - short), medians["all"]["seconds"] - medians["one"]["seconds"])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
+_WITHOUT_TRIPS, _CUDNN = ("while", "pallas_call"), "dot_product_attention"
+
 
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
     """FLOPs of the convolutions and matrix products in one call of `function`, found without running it.
@@ -19,7 +21,8 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
       *args: arrays or `jax.ShapeDtypeStruct`s.
 
     Raises:
-      ValueError: it multiplies in a `while_loop`, or in a Pallas kernel, which say nowhere how often they run.
+      ValueError: it multiplies in a `while_loop`, in a Pallas kernel or in cuDNN's attention, which say nowhere how
+        much they do.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -38,9 +41,10 @@ def _count(jaxpr: core.Jaxpr) -> float:
             total += max(_count(branch.jaxpr) for branch in params["branches"])
         else:
             inside = sum(_count(inner) for inner in _inner_jaxprs(params))
-            if inside and name in ("while", "pallas_call"):
+            if (inside and name in _WITHOUT_TRIPS) or name.startswith(_CUDNN):
                 raise ValueError(
-                    f"a {name} of products has no known number of trips: count the FLOPs by a formula, or of a scan"
+                    f"a {name} of products has no known number of trips: count the FLOPs by a formula, of a scan, or "
+                    'of attention="chunked"'
                 )
             total += (params["length"] if name == "scan" else 1) * inside
     return total
