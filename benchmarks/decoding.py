@@ -12,21 +12,18 @@ transformers. Run it on an idle machine.
 """
 
 import itertools
-import json
-import os
 import pathlib
-import sys
 import tempfile
 
-import jax
 import numpy as np
+import record  # benchmarks/ is the script's own folder
 from absl import flags
+from agreement import require_equal
 from flax import nnx
-from peers.driver import Peer  # benchmarks/ is the script's own folder
+from peers.driver import Peer
 from turns import in_turns, seconds
 
 from lvm_jax import cli
-from lvm_jax.errors import UserError
 from lvm_jax.inference.images import Engine
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models import Llama, presets
@@ -43,28 +40,11 @@ def make_model(preset: str, images: int, tokens_per_image: int) -> Llama:
     return nnx.jit(lambda: Llama(config, rngs=nnx.Rngs(0)))()
 
 
-def check_greedy(ours: dict[str, np.ndarray], theirs: np.ndarray) -> None:
-    """Requires equal ids.
-
-    Raises:
-      UserError: they differ, so a timing would compare programs that compute different things.
-    """
-    for name, ids in ours.items():
-        if not np.array_equal(ids, theirs):
-            differ = int(np.argmax((ids != theirs).any(axis=0)))
-            raise UserError(
-                f"greedy ids of {name!r} and transformers differ from token {differ} on: nothing was timed"
-            )
-    print(f"greedy ids of {', '.join(ours)} and transformers are equal: {theirs.size} tokens")
-
-
 def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
     runtime.keep_freed_memory()
-    threads = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    threads = record.cores()
     N, B = args.tokens_per_image, args.candidates
     model = make_model(args.preset, args.images, N)
     vocabulary = Vocabulary.lvm_of_size(model.config.vocab_size)
@@ -72,7 +52,7 @@ def main() -> None:
     prompt = np.random.default_rng(0).integers(0, codes, (args.images, N)).astype(np.int32)
     engine = Engine(model, N, codes)
     greedy = Sampling(temperature=0.0)
-    print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
+    record.announce()
 
     def question(way: str, sample: bool = True) -> dict[str, object]:
         bos = [] if way == "one_by_one" else [vocabulary.bos]
@@ -82,22 +62,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(pathlib.Path(folder))
-        with Peer(
-            args.peer_python,
-            "torch_decoding.py",
-            folder,
-            "cpu",
-            "float32",
-            threads,
-            keep_freed_memory=True,
-        ) as peer:
+        with Peer("torch_decoding.py", folder, "cpu", "float32", threads) as peer:
+            theirs = peer.ask(question("static", sample=False))["ids"]
+            alone = [engine.generate(prompt, sampling=greedy)[:, 0] for _ in range(B)]
             ours = {
                 "shared": engine.generate(prompt, n_candidates=B, sampling=greedy)[:, 0],
-                "one by one": np.concatenate(
-                    [engine.generate(prompt, sampling=greedy)[:, 0] for _ in range(B)]
-                ),
+                "one by one": np.concatenate(alone),
             }
-            check_greedy(ours, np.array(peer.ask(question("static", sample=False))["ids"]))
+            for name, ids in ours.items():
+                require_equal(f"greedy ids of {name} and static", ids, theirs)
             seeds = itertools.count()
 
             def shared() -> None:
@@ -116,7 +89,7 @@ def main() -> None:
                 },
                 args.rounds,
             )
-            versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
+            versions = record.versions(peer.versions)
     times = {name: median["seconds"] for name, median in medians.items()}
     ratios = {name: times[name] / times["shared"] for name in times if name != "shared"}
     print(
@@ -125,17 +98,13 @@ def main() -> None:
         f"shared: {B * N / times['shared']:,.0f} tokens/s, {times['shared']:.3f} s (median of {args.rounds}); "
         f"as many times faster than: {', '.join(f'{n} {r:.2f}' for n, r in ratios.items())}"
     )
-    if args.output:
-        record = {"threads": threads, "versions": versions, "seconds": times, "ratios": ratios}
-        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+    record.write({"threads": threads, "versions": versions, "seconds": times, "ratios": ratios})
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
     flags.DEFINE_string("preset", "quickstart", "decoder of lvm_jax.models.presets")
     flags.DEFINE_integer("images", 7, "of the prompt", lower_bound=1)
     flags.DEFINE_integer("tokens_per_image", 64, "N", lower_bound=1)
     flags.DEFINE_integer("candidates", 8, "answers", lower_bound=1)
     flags.DEFINE_integer("rounds", 5, "turns of each way", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main, required_flags=["peer_python"])

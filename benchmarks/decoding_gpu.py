@@ -9,22 +9,24 @@ torch.compile, on the same GPU and weights. It also runs on a CPU, to show that 
 """
 
 import itertools
-import json
 import pathlib
 import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import record  # benchmarks/ is the script's own folder
 from absl import flags
 from flax import nnx
-from peers.driver import Peer  # benchmarks/ is the script's own folder
+from peers.driver import Peer
 from turns import in_turns, seconds
 
 from lvm_jax import cli
+from lvm_jax.errors import UserError
 from lvm_jax.inference.images import Engine
 from lvm_jax.models import Llama, presets
 from lvm_jax.models.decoder.config import LlamaConfig, count_parameters
+from lvm_jax.models.decoder.kv_cache import CACHE_DTYPES
 from lvm_jax.vocabulary import Vocabulary
 
 
@@ -85,24 +87,20 @@ def main() -> None:
         for rows in map(int, args.rows):
             line = {"preset": preset, "images": args.images, "rows": rows}
             line |= measure(engine, prompt, rows, args.rounds)
-            item = 1 if engine.cache_dtype in ("int8", "float8_e4m3fn") else 2
+            item = jnp.dtype(engine.cache_dtype).itemsize
             needed = step_bytes(config, rows, prompt.size, N / 2, item)
             line["of_limit"] = line["tokens_per_second"] / (rows * bandwidth / needed)
             if args.peer_python:
-                line["peer_tokens_per_second"] = ask_peer(
-                    args.peer_python, config, prompt, rows, args.rounds
-                )
+                line["peer_tokens_per_second"] = ask_peer(config, prompt, rows, args.rounds)
             lines.append(line)
             peer = line.get("peer_tokens_per_second")
-            rate = line["tokens_per_second"]
+            drawn = line["tokens_per_second"]
             print(
-                f"| {preset} | {args.images} | {rows} | {line['prefill_seconds']:.4f} | {rate:,.0f} | {rate / N:.2f} "
+                f"| {preset} | {args.images} | {rows} | {line['prefill_seconds']:.4f} | {drawn:,.0f} | {drawn / N:.2f} "
                 f"| {line['of_limit']:.0%} | {f'{peer:,.0f}' if peer else '-'} |",
                 flush=True,
             )
-    if args.output:
-        record = {"device": jax.devices()[0].device_kind, "copy": bandwidth, "lines": lines}
-        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+    record.write({"device": jax.devices()[0].device_kind, "copy": bandwidth, "lines": lines})
 
 
 def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[str, float]:
@@ -122,10 +120,24 @@ def measure(engine: Engine, prompt: np.ndarray, rows: int, rounds: int) -> dict[
     )
     fill, total = (medians[name]["seconds"] for name in ("prefill", "whole"))
     tokens = rows * engine.tokens_per_image
-    return {"prefill_seconds": fill, "tokens_per_second": tokens / (total - fill)}
+    return {"prefill_seconds": fill, "tokens_per_second": rate(tokens, total - fill)}
 
 
-def ask_peer(python: str, config: LlamaConfig, prompt: np.ndarray, rows: int, rounds: int) -> float:
+def rate(tokens: int, spent: float) -> float:
+    """Tokens a second.
+
+    Raises:
+      UserError: less time was spent than the clock can tell.
+    """
+    if spent <= 0:
+        raise UserError(
+            f"drawing {tokens} tokens took {spent:.4f} s beyond the prompt: the machine is too busy to tell; take more "
+            "--rounds or --tokens_per_image"
+        )
+    return tokens / spent
+
+
+def ask_peer(config: LlamaConfig, prompt: np.ndarray, rows: int, rounds: int) -> float:
     """Median tokens/s of transformers, without its prefill."""
     vocabulary = Vocabulary.lvm_of_size(config.vocab_size)
     shared = {
@@ -139,15 +151,15 @@ def ask_peer(python: str, config: LlamaConfig, prompt: np.ndarray, rows: int, ro
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         random_model(config).save_pretrained(pathlib.Path(folder))
-        with Peer(python, "torch_decoding.py", folder, device, "bfloat16", 16) as peer:
+        side = (folder, device, "bfloat16", record.cores())
+        with Peer("torch_decoding.py", *side, keep_freed_memory=False) as peer:
 
             def whole(new: int) -> dict[str, float]:
                 return {"seconds": peer.ask(shared | {"new": new})["seconds"]}
 
             short, long = 1, prompt.shape[1]
             medians = in_turns({"one": lambda: whole(short), "all": lambda: whole(long)}, rounds)
-    spent = medians["all"]["seconds"] - medians["one"]["seconds"]
-    return rows * (long - short) / spent
+    return rate(rows * (long - short), medians["all"]["seconds"] - medians["one"]["seconds"])
 
 
 if __name__ == "__main__":
@@ -157,7 +169,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("tokens_per_image", 256, "N", lower_bound=2)
     flags.DEFINE_integer("rounds", 5, "of each measurement", lower_bound=1)
     flags.DEFINE_integer("copy_megabytes", 4096, "of the array whose copy gives the bandwidth")
-    flags.DEFINE_string("cache_dtype", None, "of the KV cache; default bfloat16")
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
+    flags.DEFINE_enum("cache_dtype", "bfloat16", list(CACHE_DTYPES), "of the KV cache")
     cli.run(main)

@@ -8,7 +8,6 @@ lossless WebP, as they go into shards. `--pdfs=DIR` adds pages of PDF files.
 
 import contextlib
 import dataclasses
-import itertools
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ from data_pipelines.build.image_text import ImageTextEncoder
 from data_pipelines.documents import Articles, Charts, Pages, Pdfs
 from data_pipelines.sources.base import BadItem
 from lvm_jax import cli
+from lvm_jax.errors import UserError
 
 
 def engines(han_font: str, pdfs: str) -> dict[str, Any]:
@@ -61,7 +61,12 @@ def main() -> None:
     for name, source in engines(args.han_font, args.pdfs).items():
         keys = source.keys()
         seen = [key for key in keys if not key.startswith("held_out/")]
-        some = itertools.cycle([seen[i : i + args.items] for i in range(0, len(seen), args.items)])
+        wanted = args.items * (args.rounds + 1)  # the warm-up has some too
+        if len(seen) < wanted:
+            raise UserError(
+                f"{name} has {len(seen)} items, {wanted} are needed: lower --items or --rounds"
+            )
+        some = iter([seen[i : i + args.items] for i in range(0, wanted, args.items)])
         runs[name] = lambda source=source, some=some: rate(source, next(some))
     for name, median in in_turns(runs, args.rounds).items():
         drawn, encoded = (

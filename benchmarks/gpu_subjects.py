@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+import unified_step  # benchmarks/ is the script's own folder
+import vary_step
 from flax import nnx
-from unified_step import make_configs  # benchmarks/ is the script's own folder
-from unified_step import make_rows as unified_rows
-from vary_step import first_stage, save_model
-from vary_step import make_rows as vary_rows
+from steps import whole_rows
 
+from lvm_jax.errors import UserError
 from lvm_jax.models import Decoder, Llama, VisionLanguage, presets
 from lvm_jax.models.decoder import hf_folder
 from lvm_jax.models.decoder.config import DecoderConfig
@@ -21,11 +21,12 @@ from lvm_jax.tasks.image_text import ImageTextTask
 
 CODES = {"published": 256, "debug": 8}  # of a picture of unified's rows; other sizes have 64
 TEXT = {"published": (50_257, 1_024, 1_001)}  # ids of text, codes, bins
+LVM_ROW = 4096  # tokens
 VARY_ROW = {"tiny": 4096, "tiny-plus": 4096, "tiny-600k": 2048}  # tokens; other sizes have 47
-WAY = "no limit"  # of unified: every choice finds room, as in the peer
 
-# Trains as many steps: (rows of a step's batch with a leading dimension for steps).
+# A batch with a leading dimension for steps.
 Rows = dict[str, np.ndarray]
+Computation = Mapping[str, Any]  # fields of a model's configuration
 
 
 class Subject(NamedTuple):
@@ -33,13 +34,13 @@ class Subject(NamedTuple):
 
     Attributes:
       save: (preset, folder) writes fresh weights, which all sides open.
-      open: (folder, preset, compute, optimizer, tokens a row) gives the task and its parameters.
-      rows: (preset, steps, rows of a step, tokens a row or 0) makes what all sides read.
+      open: (folder, computation, optimizer, tokens of a row) gives the task and its parameters.
+      rows: (preset, steps, rows of a step, tokens of a row or 0 for the model's own) makes what all sides read.
     """
 
     save: Callable[[str, pathlib.Path], None]
     open: Callable[
-        [pathlib.Path, str, Mapping[str, Any], optax.GradientTransformation, int],
+        [pathlib.Path, Computation, optax.GradientTransformation, int],
         tuple[DecoderTask, nnx.State],
     ]
     rows: Callable[[str, int, int, int], Rows]
@@ -57,8 +58,16 @@ def structured_tokens(vocab_size: int, steps: int, rows: int, seq_len: int) -> n
     return tokens
 
 
-def _stacked(batches: list[Rows]) -> Rows:
+def _stacked(tokens: np.ndarray, batch_of: Callable[[np.ndarray], Rows]) -> Rows:
+    """The batches of all steps, side by side."""
+    batches = [batch_of(of_step) for of_step in tokens]
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _text_rows(tokens: np.ndarray) -> Rows:
+    """Without segments and positions, which attention would have to mask; the peers know none."""
+    rows = whole_rows(tokens)
+    return {name: rows[name] for name in ("tokens", "loss_weights")}
 
 
 def _save_lvm(preset: str, folder: pathlib.Path) -> None:
@@ -67,53 +76,45 @@ def _save_lvm(preset: str, folder: pathlib.Path) -> None:
 
 
 def _open_lvm(
-    folder: pathlib.Path,
-    preset: str,
-    compute: Mapping[str, Any],
-    tx: optax.GradientTransformation,
-    seq_len: int,
+    folder: pathlib.Path, compute: Computation, tx: optax.GradientTransformation, seq_len: int
 ) -> tuple[DecoderTask, nnx.State]:
-    del preset
     task = DecoderTask(hf_folder.load_config(folder, **compute), tx, seq_len=seq_len)
     return task, nnx.state(Llama.from_pretrained(folder, **compute))
 
 
 def _lvm_rows(preset: str, steps: int, rows: int, seq_len: int) -> Rows:
-    tokens = structured_tokens(presets.llama(preset).vocab_size, steps, rows, seq_len or 4096)
-    return {"tokens": tokens, "loss_weights": np.ones(tokens.shape, np.float32)}
+    vocab_size = presets.llama(preset).vocab_size
+    tokens = structured_tokens(vocab_size, steps, rows, seq_len or LVM_ROW)
+    return _stacked(tokens, _text_rows)
 
 
 def _save_vary(preset: str, folder: pathlib.Path) -> None:
-    config = first_stage(preset, "none")
+    config = vary_step.first_stage(preset, "none")
     model = nnx.jit(lambda: VisionLanguage(config, rngs=nnx.Rngs(0)))()
     model.save_pretrained(folder / "ours")
-    save_model(model, folder)
+    vary_step.save_model(model, folder)
 
 
 def _open_vary(
-    folder: pathlib.Path,
-    preset: str,
-    compute: Mapping[str, Any],
-    tx: optax.GradientTransformation,
-    seq_len: int,
+    folder: pathlib.Path, compute: Computation, tx: optax.GradientTransformation, seq_len: int
 ) -> tuple[DecoderTask, nnx.State]:
-    del preset
     model = VisionLanguage.from_pretrained(folder / "ours", **compute)
     task = ImageTextTask(model.config, tx, seq_len=seq_len, max_images=1)
     return task, nnx.state(model, nnx.Param)
 
 
 def _vary_rows(preset: str, steps: int, rows: int, seq_len: int) -> Rows:
-    config = first_stage(preset, "none")
+    config = vary_step.first_stage(preset, "none")
     length = seq_len or VARY_ROW.get(preset, 47)
     tokens = structured_tokens(config.decoder.vocab_size, steps, rows, length)
-    return _stacked([vary_rows(config, step_tokens) for step_tokens in tokens])
+    return _stacked(tokens, lambda of_step: vary_step.make_rows(config, of_step))
 
 
 def _unified_config(preset: str) -> DecoderConfig:
     experts = 8 if preset == "published" else 4
     sizes = TEXT.get(preset, (512, 512, 65))
-    return make_configs(preset, experts, CODES.get(preset, 64), "none", sizes)[WAY]
+    ways = unified_step.make_configs(preset, experts, CODES.get(preset, 64), "none", sizes)
+    return ways[unified_step.NO_LIMIT]  # every choice finds room, as in the peer
 
 
 def _save_unified(preset: str, folder: pathlib.Path) -> None:
@@ -122,23 +123,20 @@ def _save_unified(preset: str, folder: pathlib.Path) -> None:
 
 
 def _open_unified(
-    folder: pathlib.Path,
-    preset: str,
-    compute: Mapping[str, Any],
-    tx: optax.GradientTransformation,
-    seq_len: int,
+    folder: pathlib.Path, compute: Computation, tx: optax.GradientTransformation, seq_len: int
 ) -> tuple[DecoderTask, nnx.State]:
-    del preset
     model = Decoder.from_pretrained(folder, **compute)
     return DecoderTask(model.config, tx, seq_len=seq_len), nnx.state(model, nnx.Param)
 
 
 def _unified_rows(preset: str, steps: int, rows: int, seq_len: int) -> Rows:
-    del seq_len  # follows from the pictures
-    codes, vocab_size = CODES.get(preset, 64), _unified_config(preset).vocab_size
-    length = unified_rows(vocab_size, 1, codes)["tokens"].shape[1] - 1
-    tokens = structured_tokens(vocab_size, steps, rows, length)
-    return {"tokens": tokens, "loss_weights": np.ones(tokens.shape, np.float32)}
+    own = unified_step.row_length(CODES.get(preset, 64)) - 1
+    if seq_len not in (0, own):
+        raise UserError(
+            f"--seq_len={seq_len}: rows of unified:{preset} have {own} tokens; leave it out"
+        )
+    tokens = structured_tokens(_unified_config(preset).vocab_size, steps, rows, own)
+    return _stacked(tokens, _text_rows)
 
 
 SUBJECTS = {

@@ -13,22 +13,18 @@ machine.
 
 import dataclasses
 import itertools
-import json
-import os
-import pathlib
-import sys
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
+import record  # benchmarks/ is the script's own folder
 from absl import flags
+from agreement import require_equal
 from flax import nnx
-from turns import in_turns, seconds  # benchmarks/ is the script's own folder
+from turns import in_turns, seconds
 
 from lvm_jax import cli
 from lvm_jax.data.in_context.sequences import Pair, Question, SequenceFormat
 from lvm_jax.data.in_context.words import WordsFormat
-from lvm_jax.errors import UserError
 from lvm_jax.inference.in_context import InContextEngine, InContextPrompt
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.models import Decoder, presets
@@ -77,17 +73,6 @@ def make_prompts(count: int, tokens: int) -> list[InContextPrompt]:
     return [InContextPrompt(pairs, query, Question.SEGMENTATION) for query in codes[2 * EXAMPLES :]]
 
 
-def check_equal(what: str, one: np.ndarray, other: np.ndarray) -> None:
-    """Requires equal codes.
-
-    Raises:
-      UserError: they differ, so a timing would compare programs that compute different things.
-    """
-    if not np.array_equal(one, other):
-        raise UserError(f"greedy codes of {what} differ: nothing was timed")
-    print(f"greedy codes of {what} are equal: {one.size} of them")
-
-
 def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args, seeds = flags.FLAGS, itertools.count()
@@ -96,15 +81,13 @@ def main() -> None:
     prompts = make_prompts(args.candidates, args.tokens_per_image)
     first, count = prompts[:1], args.candidates
     apart = [dataclasses.replace(p, examples=(*p.examples,)) for p in prompts]
-    print(f"load average {os.getloadavg()[0]:.1f} before the start")
+    record.announce()
     together = engine.masks(first, n_candidates=count, sampling=GREEDY)[0]
     alone = engine.masks(first, sampling=GREEDY)[0]
-    check_equal("together and one by one", together, np.repeat(alone, count, axis=0))
-    check_equal(
-        "shared and apart",
-        engine.masks(prompts, sampling=GREEDY),
-        engine.masks(apart, sampling=GREEDY),
-    )
+    repeated = np.repeat(alone, count, axis=0)
+    require_equal("greedy codes of together and one by one", together, repeated)
+    shared, by_themselves = (engine.masks(of, sampling=GREEDY) for of in (prompts, apart))
+    require_equal("greedy codes of shared and apart", shared, by_themselves)
 
     def one_by_one() -> None:
         for _ in range(count):
@@ -122,13 +105,12 @@ def main() -> None:
     times = {name: median["seconds"] for name, median in medians.items()}
     codes = count * args.tokens_per_image
     print(
-        f"{args.preset}, {EXAMPLES} examples of {args.tokens_per_image} codes, {count} candidates, fp32, jax "
-        f"{jax.__version__}, python {sys.version.split()[0]}\n"
+        f"{args.preset}, {EXAMPLES} examples of {args.tokens_per_image} codes, {count} candidates, fp32, "
+        f"{record.versions({})}\n"
         f"together: {codes / times['together']:,.0f} codes/s, {times['one by one'] / times['together']:.2f} times as "
         f"fast as one by one; shared examples: {times['apart'] / times['shared']:.2f} times as fast as apart"
     )
-    if args.output:
-        pathlib.Path(args.output).write_text(json.dumps({"seconds": times}, indent=2) + "\n")
+    record.write({"seconds": times})
 
 
 if __name__ == "__main__":
@@ -136,5 +118,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("tokens_per_image", 64, "N", lower_bound=1)
     flags.DEFINE_integer("candidates", 16, "answers to a prompt, and queries", lower_bound=1)
     flags.DEFINE_integer("rounds", 3, "turns of each way", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main)

@@ -76,6 +76,8 @@ def main() -> None:
             process = context.Process(target=measure, args=(folder, records))
             process.start()
             process.join()
+        if process.exitcode:
+            raise SystemExit(f"the process for {records:,} records ended with {process.exitcode}")
 
 
 if __name__ == "__main__":

@@ -17,24 +17,21 @@ OTHER_ENVIRONMENT has torch and transformers. Run it on an idle machine.
 import contextlib
 import dataclasses
 import functools
-import json
-import os
-import pathlib
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import record  # benchmarks/ is the script's own folder
 from absl import flags
+from agreement import require_equal
 from flax import nnx
-from peers.driver import Peer  # benchmarks/ is the script's own folder
-from turns import in_turns, seconds
+from peers.driver import Peer
+from turns import in_turns, timed
 
 from lvm_jax import cli
-from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.models.decoder.mlp import TanhGELUMLP, Tokens
@@ -46,6 +43,8 @@ from lvm_jax.parallel import runtime
 ROWS, TOKENS, D, F = 8, 512, 256, 1024
 SPANS = (256, 256)
 KEY = jax.random.key(0)
+EQUAL = ("no limit", "ragged dot")  # to all experts
+TOLERANCE = 5e-6  # of the largest output
 
 
 def config(**moe: object) -> DecoderConfig:
@@ -114,39 +113,23 @@ def ways() -> dict[str, tuple[Callable[..., jax.Array], nnx.State]]:
     }
 
 
-def check_equal(outputs: dict[str, np.ndarray]) -> None:
-    """Requires equal outputs, to a few millionths of the largest.
-
-    Raises:
-      UserError: they differ, so a timing would compare programs that compute different things.
-    """
-    (first, expected), *others = outputs.items()
-    for name, found in others:
-        worst = np.abs(found - expected).max() / np.abs(expected).max()
-        if worst > 5e-6:
-            raise UserError(f"{name} and {first} differ by {worst:.1e}: nothing was timed")
-    print(f"outputs of {', '.join(outputs)} are equal")
-
-
-def timed(function: Callable[[], object]) -> dict[str, float]:
-    """Wall and CPU seconds of one call."""
-    begin = time.process_time()
-    wall = seconds(function)
-    return {"seconds": wall, "cpu_seconds": time.process_time() - begin}
-
-
 def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
     runtime.keep_freed_memory()
-    print(f"load average {os.getloadavg()[0]:.1f} before the start")
+    record.announce()
     x = jax.random.normal(jax.random.key(1), (ROWS, TOKENS, D))
     made = ways()
+    # One forward and backward pass of each way.
     runs: dict[str, Callable[[], Any]] = {
-        name: functools.partial(timed, call) for name, call in steps(made, x).items()
+        name: functools.partial(timed, functools.partial(step_of(forward), params, x))
+        for name, (forward, params) in made.items()
     }
-    compared = ("all experts", "no limit", "ragged dot")
-    outputs = {name: np.asarray(jax.jit(made[name][0])(made[name][1], x)) for name in compared}
+    expected, *others = (
+        jax.jit(made[name][0])(made[name][1], x) for name in ("all experts", *EQUAL)
+    )
+    for name, found in zip(EQUAL, others, strict=True):
+        require_equal(f"{name} and all experts", found, expected, within=TOLERANCE)
     with contextlib.ExitStack() as closing:
         if args.peer_python:
             folder = closing.enter_context(tempfile.TemporaryDirectory())
@@ -156,34 +139,18 @@ def main() -> None:
             arrays |= {name: layer[name][...] for name in ("up", "down")}
             host: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
             np.savez(weights, **host)
-            peer = closing.enter_context(
-                Peer(args.peer_python, "torch_moe.py", weights, keep_freed_memory=True)
-            )
+            peer = closing.enter_context(Peer("torch_moe.py", weights))
             peer.ask({"output": f"{folder}/y.npy"})
-            outputs["mixtral"] = np.load(f"{folder}/y.npy")
+            theirs = np.load(f"{folder}/y.npy")
+            require_equal("mixtral and all experts", theirs, expected, within=TOLERANCE)
             runs["mixtral"] = lambda: peer.ask({"output": ""})
-        check_equal(outputs)
         medians = in_turns(runs, args.rounds)
-    # On a shared machine other programs lengthen the wall time of whoever has the turn.
     times = {name: median["cpu_seconds"] for name, median in medians.items()}
     for name, found in times.items():
         print(f"{name:12} {1e3 * found:8.1f} CPU ms  {found / times['dense']:5.2f} x dense")
-    if args.output:
-        pathlib.Path(args.output).write_text(json.dumps(medians, indent=2) + "\n")
-
-
-def steps(
-    made: dict[str, tuple[Callable[..., jax.Array], nnx.State]], x: jax.Array
-) -> dict[str, Callable[[], object]]:
-    """One forward and backward pass of each way, compiled."""
-    return {
-        name: functools.partial(step_of(forward), params, x)
-        for name, (forward, params) in made.items()
-    }
+    record.write(medians)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
     flags.DEFINE_integer("rounds", 5, "turns of each way", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main)

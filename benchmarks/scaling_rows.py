@@ -4,12 +4,10 @@ import dataclasses
 import math
 import re
 
-HOST_CHIPS = 4  # of v5p, v5e and v6e pods; the published mesh is (hosts, the rest, 1)
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A training step on a slice, with the mesh and remat of LVM's published code (`published`) or ours.
+    """A training step on a slice.
 
     Attributes:
       model: the argument of the configuration file.
@@ -17,7 +15,7 @@ class Row:
       data: the mesh's axis `data`; `fsdp` is the rest.
       rows_per_chip: of the batch.
       remat: what the backward pass recomputes.
-      published: LVM's own layout.
+      published: the mesh and the remat are those of LVM's published code, (hosts of 4 chips, the rest, 1) and "full".
       slices: TPU slices of that topology.
       system: the configuration file's name.
       expert: the axis of the mesh that splits experts.
@@ -58,12 +56,11 @@ class Row:
 
     def flags(self) -> list[str]:
         """Flags of compile_only.py."""
-        hosts = self.chips // HOST_CHIPS
         return [
             f"--config=experiments/configs/{self.system}.py:{self.model}",
             f"--topology={self.topology}",
             f"--num_slices={self.slices}",
-            f"--config.mesh.data={hosts if self.published else self.data}",
+            f"--config.mesh.data={self.data}",
             f"--config.mesh.expert={self.expert}",
             f"--config.train.batch_size={self.rows_per_chip * self.chips}",
             *(
@@ -77,7 +74,7 @@ class Row:
         """Path below config of each network -> how it is computed."""
         gpu = self.topology.startswith("h")
         kernel = {"attention": "cudnn" if gpu else "splash"}
-        remat = {"remat": "full" if self.published else self.remat}
+        remat = {"remat": self.remat}
         if self.system == "lvm":
             return {"model": kernel | remat}
         if self.system == "unified":  # which drops weights of attention
@@ -116,8 +113,8 @@ LVM = [
     Row("3b", "v5p:4x4x8", 4, 4),
     Row("3b", "v5p:4x4x4", 4, 4, slices=2),
     Row("3b", "v5p:8x8x8", 16, 4),
-    Row("3b", "v5p:4x4x4", 0, 4, published=True),
-    Row("3b", "v5p:8x8x8", 0, 4, published=True),
+    Row("3b", "v5p:4x4x4", 16, 4, "full", published=True),
+    Row("3b", "v5p:8x8x8", 128, 4, "full", published=True),
     Row("7b", "v5e:16x16", 2, 1),
     Row("7b", "v6e:16x16", 2, 1),
     Row("7b", "v5p:4x4x8", 2, 4),

@@ -61,7 +61,7 @@ def table(rows: list[Row], reports: dict[str, dict[str, Any]]) -> str:
             row.label,
             row.where,
             " x ".join(str(report["mesh"][axis]) for axis in axes),
-            row.remat if not row.published else "full",
+            row.remat,
             str(row.rows_per_chip),
             f"{report['memory_bytes_per_chip']['peak'] / 2**30:.1f}",
             f"{report['compiled_flops'] / report['model_flops']:.2f}",

@@ -117,7 +117,7 @@ def make_parts(task: DecoderTask, optimizer: DecoderOptimizerConfig, batch: int)
     rows, state = make_batch(config, batch, T), jax.jit(task.init)(jax.random.key(0))
     model, layers, tokens = task.model(state), config.num_hidden_layers, batch * T
     x_BTD = jax.random.normal(jax.random.key(2), (batch, T, config.hidden_size), config.dtype)
-    weights = layers * sum(m * n for m, n in matrices(config))
+    block = 6 * sum(m * n for m, n in matrices(config)) * tokens  # FLOPs of its products
     updates = jax.jit(task.tx.update)
     update = functools.partial(updates, state["params"], state["opt"], state["params"])
     muon = optimizer.kind == "muon"
@@ -128,10 +128,8 @@ def make_parts(task: DecoderTask, optimizer: DecoderOptimizerConfig, batch: int)
         "peak": Part(functools.partial(jax.jit(jnp.matmul), square, square), 1, 2.0 * 1024**3),
         "step": Part(whole_step(task, state, rows), 1, whole),
         "attention": attention(config, rows),
-        "products": Part(products(config, x_BTD), layers, 6 * weights / layers * tokens),
-        "blocks": Part(
-            block_without_attention(model, x_BTD), layers, 6 * weights / layers * tokens
-        ),
+        "products": Part(products(config, x_BTD), layers, block),
+        "blocks": Part(block_without_attention(model, x_BTD), layers, block),
         "head": Part(
             head_and_loss(model, x_BTD, rows),
             1,

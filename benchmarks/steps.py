@@ -1,45 +1,64 @@
 """Training steps as benchmarks compare them: each side trains some in its turn, on the same weights and batch."""
 
 import functools
-import os
 import pathlib
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from absl import flags
+from agreement import require_losses
 from peers.driver import Peer  # benchmarks/ is the scripts' own folder
-from turns import in_turns
+from record import cores, versions
+from turns import in_turns, timed
 
-from lvm_jax.errors import UserError
 from lvm_jax.tasks.base import Batch, State, Task
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.1
-GATE_STEPS, GATE_TOLERANCE = 3, 1e-3
-FIRST_TOLERANCE = 1e-4  # of the first step, whose loss no update has touched yet
+GATE_STEPS = 3
+PEER = "PyTorch"
 
 # Trains as many steps: {"seconds", "cpu_seconds", "losses"}.
 Turn = Callable[[int], dict[str, Any]]
+Medians = dict[str, dict[str, float]]
 
 
-def make_tx() -> optax.GradientTransformation:
+def define_flags(preset: str, presets: str, *, batch: int, rounds: int, steps: int) -> None:
+    """The flags of all scripts that compare training steps; the arguments are their defaults."""
+    flags.DEFINE_string("preset", preset, presets)
+    flags.DEFINE_integer("batch", batch, "rows of a step", lower_bound=1)
+    flags.DEFINE_integer("rounds", rounds, "turns of each side", lower_bound=1)
+    flags.DEFINE_integer("steps", steps, "steps of a turn", lower_bound=1)
+
+
+def make_tx(learning_rate: float = LEARNING_RATE) -> optax.GradientTransformation:
     """The optimizer of all JAX programs here."""
     return optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adamw(LEARNING_RATE, b1=0.9, b2=0.95, eps=1e-8, weight_decay=WEIGHT_DECAY),
+        optax.adamw(learning_rate, b1=0.9, b2=0.95, eps=1e-8, weight_decay=WEIGHT_DECAY),
     )
+
+
+def whole_rows(tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """A batch whose rows are one sentence each, all of it learnt; tokens (B, T + 1)."""
+    positions = np.arange(tokens.shape[1], dtype=np.int32)
+    return {
+        "tokens": tokens,
+        "segment_ids": np.ones_like(tokens),
+        "positions": np.broadcast_to(positions, tokens.shape).copy(),
+        "loss_weights": np.ones(tokens.shape, np.float32),
+    }
 
 
 def turn_of(advance: Callable[[], jax.Array]) -> Turn:
     """A side's turn, from a function that trains one step and gives its loss."""
 
     def train(steps: int) -> dict[str, Any]:
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        losses = [float(advance()) for _ in range(steps)]
-        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
-        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
+        losses: list[float] = []
+        seconds = timed(lambda: losses.extend(float(advance()) for _ in range(steps)))
+        return {**seconds, "losses": losses}
 
     return train
 
@@ -62,54 +81,44 @@ def save_rows(rows: Mapping[str, Any], folder: pathlib.Path) -> None:
     np.savez(folder / "rows.npz", **rows)
 
 
-def start_peer(
-    python: str,
+def race(
+    ours: Mapping[str, Turn],
+    equal: Mapping[str, Turn],
     script: str,
     folder: pathlib.Path,
     *,
+    items: float,
     compiled: bool = False,
     keep_freed_memory: bool = True,
-) -> Peer:
-    """A peer of benchmarks/peers that trains the model and the batch in `folder`."""
-    arguments = (folder, cores(), LEARNING_RATE, WEIGHT_DECAY, int(compiled))
-    return Peer(python, script, *arguments, keep_freed_memory=keep_freed_memory)
+) -> tuple[Medians, dict[str, str]]:
+    """Checks the losses of the peer and of those that must equal its, then all take turns.
 
+    Args:
+      ours: by name.
+      equal: those of them that compute what the peer computes.
+      script: of benchmarks/peers; trains the model and the batch in `folder`.
+      folder: see `save_rows`.
+      items: of a step.
+      compiled, keep_freed_memory: of the peer.
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_losses(losses: Mapping[str, list[float]]) -> None:
-    """Requires runs of the same steps to agree with the first.
-
-    Raises:
-      UserError: they do not, so a timing would compare programs that compute different things.
+    Returns:
+      medians of items a second and CPU seconds a step, and versions.
     """
-    (_, ours), *others = losses.items()
-    for name, theirs in others:
-        gaps = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
-        print(f"losses of {len(ours)} steps agree with {name} within {max(gaps):.1e} nats")
-        if gaps[0] > FIRST_TOLERANCE or max(gaps) > GATE_TOLERANCE:
-            raise UserError(
-                f"losses differ by {gaps[0]:.1e} in the first step and {max(gaps):.1e} later, more than "
-                f"{FIRST_TOLERANCE} and {GATE_TOLERANCE}: ours {ours}, {name} {theirs}"
-            )
+    args = flags.FLAGS
+    arguments = (folder, cores(), LEARNING_RATE, WEIGHT_DECAY, int(compiled))
+    with Peer(script, *arguments, keep_freed_memory=keep_freed_memory) as peer:
+        theirs: dict[str, Turn] = {PEER: lambda steps: peer.ask({"steps": steps})}
+        require_losses({n: turn(GATE_STEPS)["losses"] for n, turn in {**equal, **theirs}.items()})
 
+        def rates(turn: Turn) -> dict[str, float]:
+            answer = turn(args.steps)
+            return {
+                "items_per_second": args.steps * items / answer["seconds"],
+                "cpu_seconds_per_step": answer["cpu_seconds"] / args.steps,
+            }
 
-def compare(
-    turns: Mapping[str, Turn], steps: int, rounds: int, items: float
-) -> dict[str, dict[str, float]]:
-    """Medians of items a second and CPU seconds a step, turn by turn; `items` are those of a step."""
-
-    def rates(turn: Turn) -> dict[str, float]:
-        answer = turn(steps)
-        return {
-            "items_per_second": steps * items / answer["seconds"],
-            "cpu_seconds_per_step": answer["cpu_seconds"] / steps,
-        }
-
-    return in_turns({name: functools.partial(rates, turn) for name, turn in turns.items()}, rounds)
+        sides = {name: functools.partial(rates, turn) for name, turn in {**ours, **theirs}.items()}
+        return in_turns(sides, args.rounds), versions(peer.versions)
 
 
 def show(medians: Mapping[str, Mapping[str, float]], unit: str) -> None:

@@ -10,21 +10,19 @@ fp32 and greedily. Before any timing the ids of all ways must be equal. The ways
 OTHER_ENVIRONMENT has torch and transformers. Run it on an idle machine.
 """
 
-import json
-import os
 import pathlib
-import sys
 import tempfile
 
 import jax
 import numpy as np
+import record  # benchmarks/ is the script's own folder
 from absl import flags
+from agreement import require_equal
 from flax import nnx
-from peers.driver import Peer  # benchmarks/ is the script's own folder
+from peers.driver import Peer
 from turns import in_turns, seconds
 
 from lvm_jax import cli
-from lvm_jax.errors import UserError
 from lvm_jax.inference.generate import Generator, Stop
 from lvm_jax.inference.sampling import Sampling
 from lvm_jax.inference.text import Prompts, continue_prompts
@@ -39,10 +37,7 @@ def main() -> None:
     """Checks, measures, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
     runtime.keep_freed_memory()
-    threads = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    B, T, new = args.batch, args.image_tokens, args.new
+    threads, B, T, new = record.cores(), args.batch, args.image_tokens, args.new
     config = opt(args.preset, initializer_range=SPREAD)
     model = nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(0)))()
     rng = np.random.default_rng(0)
@@ -51,12 +46,9 @@ def main() -> None:
     generator = Generator(model.unstacked())
     prompts = Prompts(jax.numpy.asarray(embeds_BTD), np.full(B, T, np.int32), next_B)
     # The text may not end: every way draws as many tokens.
-    stop, allowed_V = (
-        Stop((config.eos_token_id,), config.pad_token_id),
-        np.ones(config.vocab_size, bool),
-    )
-    allowed_V[config.eos_token_id] = False
-    print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
+    stop = Stop((config.eos_token_id,), config.pad_token_id)
+    allowed_V = np.arange(config.vocab_size) != config.eos_token_id
+    record.announce()
 
     def ours() -> np.ndarray:
         options = {"allowed_V": allowed_V, "stop": stop, "sampling": Sampling(0.0)}
@@ -65,9 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(pathlib.Path(folder))
         np.save(pathlib.Path(folder) / "embeds.npy", embeds_BTD)
-        with Peer(
-            args.peer_python, "torch_text.py", folder, threads, keep_freed_memory=True
-        ) as peer:
+        with Peer("torch_text.py", folder, threads) as peer:
 
             def theirs(way: str) -> dict:
                 question = {"next": next_B.tolist(), "new": new, "way": way}
@@ -75,9 +65,7 @@ def main() -> None:
 
             made = ours()
             for way in ("dynamic", "static"):
-                if not np.array_equal(made, np.array(theirs(way)["ids"])):
-                    raise UserError(f"greedy ids differ from those of {way!r}: nothing was timed")
-            print(f"greedy ids of all ways are equal: {made.size} tokens")
+                require_equal(f"greedy ids of ours and {way}", made, theirs(way)["ids"])
             medians = in_turns(
                 {
                     "ours": lambda: {"seconds": seconds(ours)},
@@ -86,7 +74,7 @@ def main() -> None:
                 },
                 args.rounds,
             )
-            versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
+            versions = record.versions(peer.versions)
     times = {name: median["seconds"] for name, median in medians.items()}
     ratios = {name: times[name] / times["ours"] for name in times if name != "ours"}
     print(
@@ -94,17 +82,13 @@ def main() -> None:
         f"{versions}\nours: {B * new / times['ours']:,.0f} tokens/s, {times['ours']:.3f} s (median of {args.rounds}); "
         f"as many times faster than: {', '.join(f'{n} {r:.2f}' for n, r in ratios.items())}"
     )
-    if args.output:
-        record = {"threads": threads, "versions": versions, "seconds": times, "ratios": ratios}
-        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+    record.write({"threads": threads, "versions": versions, "seconds": times, "ratios": ratios})
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
     flags.DEFINE_string("preset", "125m", "decoder of lvm_jax.models.presets.language.opt")
     flags.DEFINE_integer("batch", 8, "prompts", lower_bound=1)
     flags.DEFINE_integer("image_tokens", 256, "of a prompt", lower_bound=1)
     flags.DEFINE_integer("new", 128, "tokens of an answer", lower_bound=1)
     flags.DEFINE_integer("rounds", 3, "turns of each way", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main, required_flags=["peer_python"])

@@ -10,7 +10,6 @@ the harder test.
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import tempfile
 from typing import Any
@@ -18,9 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import record  # benchmarks/ is the script's own folder
 from absl import flags
 from flax import nnx
-from turns import seconds
 from vqgan_peer import Turn, images_per_second, make, ours, theirs, turn_of
 
 from lvm_jax import cli
@@ -28,15 +27,7 @@ from lvm_jax.analysis.flops import count_flops
 from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.models.tokenizer.vqgan import VQGAN
-
-
-def ceiling(side: int, repeats: int = 10) -> float:
-    """FLOP/s of a bf16 matrix product, the best of a few."""
-    a = jnp.ones((side, side), jnp.bfloat16)
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    best = min(seconds(lambda: [product(a) for _ in range(repeats)]) for _ in range(5))
-    return repeats * 2 * side**3 / best
+from lvm_jax.training.throughput import product_flops
 
 
 def flops(vqgan: VQGAN) -> dict[str, float]:
@@ -66,9 +57,10 @@ def main() -> None:
     del params
     vqgan = nnx.merge(graphdef, nnx.state(exact))
     sides: dict[str, Turn] = {"lvm_jax": ours(vqgan, images)}
-    fp32 = ours(exact, images)("encode", 1)["ids"]
+    with jax.default_matmul_precision("highest"):  # a GPU's own choice would be tf32
+        fp32 = ours(exact, images)("encode", 1)["ids"]
     equal = float(np.mean(np.equal(sides["lvm_jax"]("encode", 1)["ids"], fp32)))
-    peak, work = ceiling(args.matmul), flops(vqgan)
+    peak, work = product_flops(args.matmul, jnp.bfloat16, 50), flops(vqgan)
     print(f"{device.device_kind}, jax {jax.__version__}, {args.preset}, batch {args.batch}")
     print(
         f"bf16 matmul of {args.matmul}: {peak / 1e12:.3g} TFLOP/s; ids equal to fp32: {equal:.2%}"
@@ -78,7 +70,7 @@ def main() -> None:
         if args.peer_python:
             path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             peer = stack.enter_context(
-                theirs(args.peer_python, path, exact, images, threads=4, device=args.peer_device)
+                theirs(path, exact, images, threads=record.cores(), device=args.peer_device)
             )
             sides["PyTorch"] = turn_of(peer)
             same = float(np.mean(np.equal(sides["PyTorch"]("encode", 1)["ids"], fp32)))
@@ -91,8 +83,7 @@ def main() -> None:
             result[what] = {**rates, "fraction_of_ceiling": share}
             shown = ", ".join(f"{side} {rate:,.4g} images/s" for side, rate in rates.items())
             print(f"{what}: {shown}; {share:.0%} of the ceiling")
-    if args.output:
-        pathlib.Path(args.output).write_text(json.dumps(result, indent=2) + "\n")
+    record.write(result)
 
 
 if __name__ == "__main__":
@@ -102,8 +93,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("rounds", 5, "turns of each side", lower_bound=1)
     flags.DEFINE_integer("repeats", 10, "runs in a turn", lower_bound=1)
     flags.DEFINE_integer("matmul", 8192, "side of the matrix product", lower_bound=128)
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch, if wanted")
     flags.DEFINE_string("peer_device", "cuda", "PyTorch's device")
     flags.DEFINE_bool("allow_cpu", False, "run without an accelerator, to try the script")
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main)

@@ -9,17 +9,16 @@ ids of all images must be equal, and decoded images and the losses of the first 
 and commitment terms, Adam; no LPIPS or discriminator). Run it on an idle machine.
 """
 
-import json
 import math
-import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
+import record  # benchmarks/ is the script's own folder
 from absl import flags
+from agreement import require_equal
 from vqgan_peer import Turn, images_per_second, make, ours, theirs, turn_of
 
 from lvm_jax import cli
@@ -28,8 +27,8 @@ from lvm_jax.models import presets
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.parallel import runtime
 
-TOLERANCE = 1e-3
-CHECKS = {"encode": ("ids", 1), "decode": ("means", 1), "train": ("losses", 3)}  # answers, runs
+# What is compared, in how many runs, and how far it may differ, over the largest value.
+CHECKS = {"encode": ("ids", 1, 0.0), "decode": ("means", 1, 1e-3), "train": ("losses", 3, 1e-3)}
 
 
 def configuration(name: str, resolution: int) -> VQGANConfig:
@@ -46,12 +45,9 @@ def check(sides: dict[str, Turn], parts: Sequence[str]) -> None:
       UserError: they do not, so a timing would compare two different programs.
     """
     for what in parts:
-        key, count = CHECKS[what]
-        a, b = (np.array(side(what, count)[key]) for side in sides.values())
-        gap = float(np.abs(a - b).max())
-        print(f"  {what}: {key} differ by at most {gap:.1e} ({len(a)} compared)")
-        if gap > (0 if key == "ids" else TOLERANCE):
-            raise UserError(f"{what}: {key} differ by {gap:.2e} between the two sides")
+        key, count, within = CHECKS[what]
+        a, b = (side(what, count)[key] for side in sides.values())
+        require_equal(f"  {what}: {key}", a, b, within=within)
 
 
 def measure(name: str, args: Any, threads: int) -> dict[str, Any]:
@@ -60,10 +56,10 @@ def measure(name: str, args: Any, threads: int) -> dict[str, Any]:
     print(f"{name}, {args.batch} x {args.resolution} px")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
-        with theirs(args.peer_python, path, vqgan, images, threads=threads) as peer:
+        with theirs(path, vqgan, images, threads=threads) as peer:
             sides: dict[str, Turn] = {"lvm_jax": ours(vqgan, images), "PyTorch": turn_of(peer)}
             check(sides, args.parts)
-            result: dict[str, Any] = {"versions": {**peer.versions, "jax": jax.__version__}}
+            result: dict[str, Any] = {"versions": record.versions(peer.versions)}
             for what in args.parts:
                 rates = images_per_second(
                     sides, what, rounds=args.rounds, count=args.repeats, images=args.batch
@@ -79,23 +75,20 @@ def main() -> None:
     """Measures each preset, prints, and with --output writes the numbers as JSON."""
     args = flags.FLAGS
     runtime.keep_freed_memory()
-    threads = len(os.sched_getaffinity(0))
+    threads = record.cores()
     devices = args.devices or math.gcd(threads, args.batch)
     if args.batch % devices:
         raise UserError(
             f"--batch {args.batch} does not divide over --devices {devices}: make it a multiple"
         )
     jax.config.update("jax_num_cpu_devices", devices)
-    print(
-        f"{threads} cores as {devices} devices, load average {os.getloadavg()[0]:.1f} before the start, fp32"
-    )
+    record.announce()
+    print(f"{devices} devices, fp32")
     results = {name: measure(name, args, threads) for name in args.presets}
-    if args.output:
-        pathlib.Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
+    record.write(results)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch")
     flags.DEFINE_list("presets", ["lvm-f16-8192", "narrow"], "tokenizers without attention")
     flags.DEFINE_multi_enum("parts", list(CHECKS), list(CHECKS), "what is measured")
     flags.DEFINE_integer("resolution", 256, "side of the images", lower_bound=16)
@@ -108,5 +101,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_integer("rounds", 5, "turns of each side", lower_bound=1)
     flags.DEFINE_integer("repeats", 2, "runs in a turn", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main, required_flags=["peer_python"])

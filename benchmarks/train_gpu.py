@@ -1,16 +1,16 @@
 r"""Training on one GPU: tokens/s and MFU of every model against PyTorch; only a side whose losses agree is timed.
 
     python benchmarks/train_gpu.py --models=300m,1b,3b --peer_python=OTHER_ENVIRONMENT/bin/python
-    python benchmarks/train_gpu.py --models=vary:tiny,unified:published --seq_len=0 --peer_python=...
+    python benchmarks/train_gpu.py --models=vary:tiny,unified:published --peer_python=...
 
 A model is a preset of LVM, `vary:` and a preset of a first stage, or `unified:` and a preset. A step is forward,
-backward, clipping to norm 1 and AdamW with fp32 master weights, on rows of T = 4096 tokens; --seq_len=0 takes each
-model's own. The sides: lvm_jax in bf16, and with --quantization=none,fp8 also in fp8; torch.compile + transformers,
-with AdamW fused and, for LVM, cuDNN's attention forced. unified has no dropout here, and its token router drops
-nothing, as in the peer. All start from one folder of weights and read the same rows. The gate: the losses of 20 steps
-must be within 1e-2 nats of an fp32 run; a side that fails is not timed. Then the sides take turns, each turn in its own
-process with the whole GPU (compiled programs are kept between turns). MFU counts causal attention once, over the data
-sheet's dense bf16 peak, also for fp8. It also runs on a CPU, to show that it works. For a tower alone see
+backward, clipping to norm 1 and AdamW with fp32 master weights, on rows of the length that the model is trained on. The
+sides: lvm_jax in bf16, and with --quantization=none,fp8 also in fp8; torch.compile + transformers, with AdamW fused
+and, for LVM, cuDNN's attention forced. unified has no dropout here, and its token router drops nothing, as in the peer.
+All start from one folder of weights and read the same rows. The gate: the losses of 20 steps must be within 1e-2 nats
+of a run in fp32, whose products have all their digits; a side that fails is not timed. Then the sides take turns, each
+turn in its own process with the whole GPU (compiled programs are kept between turns). MFU counts causal attention once,
+over the data sheet's dense bf16 peak, also for fp8. It also runs on a CPU, to show that it works. For a tower alone see
 tower_speed.py.
 """
 
@@ -25,16 +25,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import record  # benchmarks/ is the script's own folder
 from absl import flags
-from gpu_subjects import SUBJECTS, batches  # benchmarks/ is the script's own folder
+from gpu_subjects import SUBJECTS, batches
+from steps import WEIGHT_DECAY, make_tx
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 from lvm_jax.parallel import runtime
 from lvm_jax.training.throughput import peak_flops
 
-LEARNING_RATE, WEIGHT_DECAY = 3e-4, 0.1
+LEARNING_RATE = 3e-4
 GATE_STEPS, GATE_TOLERANCE = 20, 1e-2
 WARM_UP = 3
 # Rows per step that fit 141 GB with the products of every layer stored.
@@ -45,8 +46,7 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
     """Trains in this process, as the driver asks.
 
     Args:
-      question: system, preset, folder of weights, file of rows, steps, warm_up, folder of compiled programs, and how to
-        compute.
+      question: system, folder of weights, file of rows, steps, warm_up, folder of compiled programs, how to compute.
 
     Returns:
       losses of all steps, seconds of the steps after warm-up, compile seconds, peak bytes, FLOP/s of the device, FLOPs
@@ -56,16 +56,16 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
     peak = peak_flops()
     rows = dict(np.load(question["rows"]))
     subject, folder = SUBJECTS[question["system"]], pathlib.Path(question["folder"])
-    tx = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(LEARNING_RATE, b1=0.9, b2=0.95, eps=1e-8, weight_decay=WEIGHT_DECAY),
-    )
+    tx = make_tx(LEARNING_RATE)
     count, length = rows["tokens"].shape[1], rows["tokens"].shape[2] - 1
-    task, params = subject.open(folder, question["preset"], question["compute"], tx, length)
+    task, params = subject.open(folder, question["compute"], tx, length)
     key, fed = jax.random.key(0), batches(rows)
     state = {"step": jnp.zeros((), jnp.int32), "params": params, "opt": jax.jit(tx.init)(params)}
     begin = time.perf_counter()
-    step = jax.jit(task.step, donate_argnums=0).lower(state, fed[0], key).compile()
+    # A GPU's own choice for products of fp32 is tf32, which has no more digits than the sides that it judges.
+    exact = question["compute"]["dtype"] == "float32"
+    with jax.default_matmul_precision("highest" if exact else None):
+        step = jax.jit(task.step, donate_argnums=0).lower(state, fed[0], key).compile()
     compile_seconds = time.perf_counter() - begin
 
     losses, start = [], 0.0
@@ -93,13 +93,15 @@ def turn(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare(question: dict[str, Any]) -> dict[str, Any]:
-    """Writes a folder of random weights for all sides to start from, and the rows that they read."""
+    """Writes a folder of random weights for all sides to start from, and the rows that they read; says how long."""
     subject, preset = SUBJECTS[question["system"]], question["preset"]
     subject.save(preset, pathlib.Path(question["folder"]))
+    length = 0
     for path, steps, rows in question["files"]:
         made: dict[str, Any] = subject.rows(preset, steps, rows, question["seq_len"])
         np.savez(path, **made)
-    return {}
+        length = made["tokens"].shape[2] - 1
+    return {"seq_len": length}
 
 
 def ask(command: list[str], question: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +157,8 @@ class Side:
 
     def train(self, model: Model, rows: str, steps: int, warm_up: int) -> dict[str, Any]:
         """Its answer to one turn."""
-        question = {**model._asdict(), "rows": rows, "steps": steps, "warm_up": warm_up}
+        question = {"system": model.system, "folder": model.folder}
+        question |= {"rows": rows, "steps": steps, "warm_up": warm_up}
         cache = f"{pathlib.Path(model.folder).parent}/compiled"
         return ask(self.command, {**question, "cache": cache, "compute": self.compute})
 
@@ -189,7 +192,7 @@ def measure(name: str, args: Any) -> list[dict[str, Any]]:
         model = Model.named(name, folder)
         files = [(gate, GATE_STEPS, 1), (timed, 4, rows)]
         question = {**model._asdict(), "files": files, "seq_len": args.seq_len}
-        ask([sys.executable, __file__, "--turn"], question)
+        length = ask([sys.executable, __file__, "--turn"], question)["seq_len"]
         exact = np.array(reference.train(model, gate, GATE_STEPS, 0)["losses"])
         for side in sides:
             try:
@@ -208,15 +211,13 @@ def measure(name: str, args: Any) -> list[dict[str, Any]]:
     ours = next((side.turns[0] for side in sides if side.turns and "flops" in side.turns[0]), {})
     work = args.steps * ours.get("tokens", 0)
     flops = ours["flops"] / ours["tokens"] if ours else float("nan")
-    return [record(name, rows, side, work, flops, exact) for side in sides]
+    batch = {"model": name, "rows": rows, "seq_len": length, "reference_losses": exact.tolist()}
+    return [batch | numbers_of(side, work, flops) for side in sides]
 
 
-def record(
-    name: str, rows: int, side: Side, work: int, flops: float, exact: np.ndarray
-) -> dict[str, Any]:
-    """The numbers of one line of the table; `flops` are those of a token."""
-    line = {"model": name, "rows": rows, "side": side.name, "gap": side.gap}
-    line |= {"problem": side.problem, "reference_losses": exact.tolist()}
+def numbers_of(side: Side, work: int, flops: float) -> dict[str, Any]:
+    """A side's numbers in a line of the table; `work` are tokens of a turn, `flops` are those of a token."""
+    line = {"side": side.name, "gap": side.gap, "problem": side.problem}
     if not side.turns:
         return line
     rate = float(np.median([work / answer["seconds"] for answer in side.turns]))
@@ -230,7 +231,7 @@ def show(lines: list[dict[str, Any]]) -> None:
     """Prints the rows of the table; MFU is over the peak that our side reports."""
     peak = next((line["peak_flops"] for line in lines if line.get("peak_flops")), float("nan"))
     for line in lines:
-        begin = f"| {line['model']} | {line['side']} | {line['rows']} |"
+        begin = f"| {line['model']} | {line['side']} | {line['rows']} x {line['seq_len']} |"
         if line["problem"]:
             print(f"{begin} {line['problem']} | | | | {line['gap']:.1e} |", flush=True)
             continue
@@ -248,29 +249,28 @@ def main() -> None:
         question = json.loads(args.turn)
         print(json.dumps(prepare(question) if "files" in question else turn(question)))
         return
-    print(f"T = {args.seq_len}, {args.rounds} rounds of {args.steps} steps, remat {args.remat}")
-    print("| model | side | rows | tokens/s | MFU | compile s | peak GiB | loss gap to fp32 |")
+    print(f"{args.rounds} rounds of {args.steps} steps, remat {args.remat}")
+    print(
+        "| model | side | rows x tokens | tokens/s | MFU | compile s | peak GiB | loss gap to fp32 |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     records = []
     for name in args.models:
         lines = measure(name, args)
         show(lines)
         records += lines
-    if args.output:
-        pathlib.Path(args.output).write_text(json.dumps(records, indent=2) + "\n")
+    record.write(records)
 
 
 if __name__ == "__main__":
     flags.DEFINE_list("models", ["300m", "1b", "3b"], "presets of LVM, vary:NAME, unified:NAME")
     flags.DEFINE_list("quantization", ["none"], "of our sides: none (bf16), int8, fp8")
     flags.DEFINE_integer("rows", 0, "of a step; 0: a number for each size")
-    flags.DEFINE_integer("seq_len", 4096, "tokens of a row; 0: the model's own", lower_bound=0)
+    flags.DEFINE_integer("seq_len", 0, "tokens of a row; 0: the model's own", lower_bound=0)
     flags.DEFINE_integer("rounds", 3, "turns of each side", lower_bound=1)
     flags.DEFINE_integer("steps", 20, "timed steps of a turn", lower_bound=1)
     flags.DEFINE_string("remat", "dots", "of our sides: none, full, dots")
     flags.DEFINE_bool("scan_layers", False, "of our sides; unrolled is faster on a GPU")
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
     flags.DEFINE_string("scratch", None, "folder for weights and tokens; default: the system's")
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     flags.DEFINE_string("turn", None, "what a process of one side is asked, JSON; used by itself")
     cli.run(main)

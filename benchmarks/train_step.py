@@ -14,43 +14,27 @@ PyTorch's threads wait for each other, so one that loses its core delays all.
 """
 
 import dataclasses
-import json
-import os
 import pathlib
-import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import record  # benchmarks/ is the script's own folder
+import steps
 from absl import flags
-from decoder_sizes import decoder  # benchmarks/ is the script's own folder
+from decoder_sizes import decoder
 from peers import published_settings
-from steps import (
-    GATE_STEPS,
-    Turn,
-    check_losses,
-    compare,
-    cores,
-    make_tx,
-    save_rows,
-    show,
-    start_peer,
-    start_task,
-    turn_of,
-)
 
 from lvm_jax import cli
 from lvm_jax.errors import UserError
-from lvm_jax.models.decoder.config import (
-    DecoderConfig,
-    count_parameters,
-    train_flops_per_token,
-)
+from lvm_jax.models.decoder.config import DecoderConfig, count_parameters, train_flops_per_token
 from lvm_jax.parallel import runtime
 from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.weights import model_folder
+
+PUBLISHED = "published settings"
 
 
 def costs(compiled: jax.stages.Compiled) -> dict[str, float]:
@@ -63,38 +47,27 @@ def costs(compiled: jax.stages.Compiled) -> dict[str, float]:
 
 def start_ours(
     config: DecoderConfig, batch: int, seq_len: int, folder: pathlib.Path
-) -> tuple[Turn, Callable[[], dict[str, float]]]:
+) -> tuple[steps.Turn, Callable[[], dict[str, float]]]:
     """Saves a fresh model and a batch in `folder`; returns a function that trains some steps, and one for its costs."""
-    task = DecoderTask(config, make_tx(), seq_len=seq_len)
-    state = jax.jit(task.init)(jax.random.key(0))
+    task = DecoderTask(config, steps.make_tx(), seq_len=seq_len)
+    state, shape = jax.jit(task.init)(jax.random.key(0)), (batch, seq_len + 1)
     task.model(state).save_pretrained(folder)
-    tokens = (
-        np.random.default_rng(0)
-        .integers(0, task.config.vocab_size, (batch, seq_len + 1))
-        .astype(np.int32)
-    )
-    save_rows({"tokens": tokens}, folder)
-    positions = np.broadcast_to(np.arange(seq_len + 1, dtype=np.int32), tokens.shape)
-    rows = jax.device_put(
-        {
-            "tokens": tokens,
-            "segment_ids": np.ones_like(tokens),
-            "positions": positions,
-            "loss_weights": np.ones(tokens.shape, np.float32),
-        }
-    )
-    train, step = start_task(task, state, rows)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, shape).astype(np.int32)
+    steps.save_rows({"tokens": tokens}, folder)
+    rows = jax.device_put(steps.whole_rows(tokens))
+    train, step = steps.start_task(task, state, rows)
 
     def counted() -> dict[str, float]:
         plain = dataclasses.replace(config, remat="none", scan_layers=False)
-        unrolled = DecoderTask(plain, make_tx(), seq_len=seq_len)
-        _, counted = start_task(unrolled, jax.eval_shape(unrolled.init, jax.random.key(0)), rows)
+        unrolled = DecoderTask(plain, steps.make_tx(), seq_len=seq_len)
+        abstract = jax.eval_shape(unrolled.init, jax.random.key(0))
+        _, counted = steps.start_task(unrolled, abstract, rows)
         return {**costs(step), "flops": costs(counted)["flops"]}
 
     return train, counted
 
 
-def start_published(config: Any, folder: pathlib.Path) -> tuple[Turn, dict[str, float]]:
+def start_published(config: Any, folder: pathlib.Path) -> tuple[steps.Turn, dict[str, float]]:
     """The same for the published settings, on the model and the batch in `folder`."""
     tokens = np.load(folder / "rows.npz")["tokens"]
     if (seq_len := tokens.shape[1] - 1) > published_settings.CHUNK:
@@ -104,7 +77,7 @@ def start_published(config: Any, folder: pathlib.Path) -> tuple[Turn, dict[str, 
         )
     params = jax.device_put(model_folder.read_tensors(folder))
     tokens = jax.device_put(tokens)
-    tx = make_tx()
+    tx = steps.make_tx()
     opt = jax.jit(tx.init)(params)
     step = jax.jit(published_settings.make_step(config, tx), donate_argnums=(0, 1))
     compiled = step.lower(params, opt, tokens).compile()
@@ -114,7 +87,7 @@ def start_published(config: Any, folder: pathlib.Path) -> tuple[Turn, dict[str, 
         params, opt, loss = compiled(params, opt, tokens)
         return loss
 
-    return turn_of(advance), costs(compiled)
+    return steps.turn_of(advance), costs(compiled)
 
 
 def main() -> None:
@@ -122,55 +95,50 @@ def main() -> None:
     args = flags.FLAGS
     if args.keep_freed_memory:
         runtime.keep_freed_memory()
-    threads = cores()
     config = decoder(
         args.preset, plain=True, remat=args.remat, scan_layers=args.scan_layers, dtype="float32"
     )
-    print(f"{threads} cores, load average {os.getloadavg()[0]:.1f} before the start")
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder)
-        ours, count_costs = start_ours(config, args.batch, args.seq_len, path)
-        published: dict[str, Turn] = {}
+    record.announce()
+    tokens = args.batch * args.seq_len
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        ours, count_costs = start_ours(config, args.batch, args.seq_len, folder)
+        turns: dict[str, steps.Turn] = {"lvm_jax": ours}
         all_costs: dict[str, dict[str, float]] = {}
         if args.published:
-            name = "published settings"
-            published[name], published_costs = start_published(config, path)
-            all_costs = {"lvm_jax": count_costs(), name: published_costs}
-        keep, compiled = args.keep_freed_memory, args.compile_peer
-        with start_peer(
-            args.peer_python, "torch_llama.py", path, compiled=compiled, keep_freed_memory=keep
-        ) as peer:
-            turns: dict[str, Turn] = {
-                "lvm_jax": ours,
-                "PyTorch": lambda steps: peer.ask({"steps": steps}),
-                **published,
-            }
-            check_losses({name: turn(GATE_STEPS)["losses"] for name, turn in turns.items()})
-            tokens = args.batch * args.seq_len
-            medians = compare(turns, args.steps, args.rounds, tokens)
+            turns[PUBLISHED], published_costs = start_published(config, folder)
+            all_costs = {"lvm_jax": count_costs(), PUBLISHED: published_costs}
+        medians, versions = steps.race(
+            turns,
+            turns,
+            "torch_llama.py",
+            folder,
+            items=tokens,
+            compiled=args.compile_peer,
+            keep_freed_memory=args.keep_freed_memory,
+        )
     flops = train_flops_per_token(config, args.seq_len)
-    versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
-    model_flops = flops * args.batch * args.seq_len
+    model_flops = flops * tokens
     print(
         f"{args.preset}: {count_parameters(config) / 1e6:.2f}M parameters, {args.batch} x {args.seq_len} tokens, "
-        f"fp32, remat {args.remat}, {threads} threads, {versions}"
+        f"fp32, remat {args.remat}, {record.cores()} threads, {versions}"
     )
-    show(medians, "tokens")
+    steps.show(medians, "tokens")
     print(f"lvm_jax: {medians['lvm_jax']['items_per_second'] * flops / 1e9:.0f} GFLOP/s")
     for name, cost in all_costs.items():
         print(
             f"{name}: compiled FLOPs over model FLOPs {cost['flops'] / model_flops:.3f}, temporary memory "
             f"{cost['temporary_bytes'] / 2**20:,.0f} MiB"
         )
-    if args.output:
-        record = {
-            "threads": threads,
+    record.write(
+        {
+            "threads": record.cores(),
             "versions": versions,
             "medians": medians,
             "costs": all_costs,
             "model_flops": model_flops,
         }
-        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+    )
 
 
 if __name__ == "__main__":
@@ -179,16 +147,12 @@ if __name__ == "__main__":
         True,
         "of both sides, as launch scripts do; the two programs of 100m here then need over 24 GiB",
     )
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
-    flags.DEFINE_alias("peer-python", "peer_python")
     flags.DEFINE_bool("published", True, "measure the published settings too")
     flags.DEFINE_bool("compile_peer", False, "PyTorch under torch.compile; needs a C++ compiler")
-    flags.DEFINE_string("preset", "quickstart", "size of the decoder: a preset, or 15m")
+    steps.define_flags(
+        "quickstart", "size of the decoder: a preset, or 15m", batch=8, rounds=6, steps=8
+    )
     flags.DEFINE_string("remat", "dots", "of our side")
     flags.DEFINE_bool("scan_layers", True, "of our side")
-    flags.DEFINE_integer("batch", 8, "rows of a step", lower_bound=1)
     flags.DEFINE_integer("seq_len", 512, "tokens of a row", lower_bound=1)
-    flags.DEFINE_integer("rounds", 6, "turns of each side", lower_bound=1)
-    flags.DEFINE_integer("steps", 8, "steps of a turn", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main, required_flags=["peer_python"])

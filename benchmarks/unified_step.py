@@ -12,28 +12,14 @@ OTHER_ENVIRONMENT has torch and transformers.
 """
 
 import dataclasses
-import json
-import os
 import pathlib
-import sys
 import tempfile
-from typing import Any
 
 import jax
 import numpy as np
+import record  # benchmarks/ is the script's own folder
+import steps
 from absl import flags
-from steps import (  # benchmarks/ is the script's own folder
-    GATE_STEPS,
-    Turn,
-    check_losses,
-    compare,
-    cores,
-    make_tx,
-    save_rows,
-    show,
-    start_peer,
-    start_task,
-)
 
 from lvm_jax import cli
 from lvm_jax.models import presets
@@ -76,18 +62,17 @@ def make_configs(
     }
 
 
-def make_rows(vocab_size: int, batch: int, codes: int) -> dict[str, Any]:
+def row_length(codes: int) -> int:
+    """Tokens of a row of pairs."""
+    return PAIRS * (2 * codes + 3)
+
+
+def make_rows(vocab_size: int, batch: int, codes: int) -> dict[str, np.ndarray]:
     """Random tokens, and attributes that are equal within each span."""
-    length = PAIRS * (2 * codes + 3)
-    tokens = np.random.default_rng(0).integers(0, vocab_size, (batch, length)).astype(np.int32)
+    shape = (batch, row_length(codes))
+    tokens = np.random.default_rng(0).integers(0, vocab_size, shape).astype(np.int32)
     spans = np.arange(2 * PAIRS, dtype=np.int32).repeat([codes + 1, codes + 2] * PAIRS)
-    return {
-        "tokens": tokens,
-        "segment_ids": np.ones_like(tokens),
-        "positions": np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape).copy(),
-        "loss_weights": np.ones(tokens.shape, np.float32),
-        "attributes": np.broadcast_to(spans, tokens.shape).copy(),
-    }
+    return steps.whole_rows(tokens) | {"attributes": np.broadcast_to(spans, shape).copy()}
 
 
 def main() -> None:
@@ -97,39 +82,32 @@ def main() -> None:
     configs = make_configs(args.preset, args.experts, args.codes, args.remat)
     rows = make_rows(configs[NO_LIMIT].vocab_size, args.batch, args.codes)
     length = rows["tokens"].shape[1] - 1
-    print(f"{cores()} cores, load average {os.getloadavg()[0]:.1f} before the start")
-    turns: dict[str, Turn] = {}
+    record.announce()
+    turns: dict[str, steps.Turn] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        save_rows({"tokens": rows["tokens"]}, folder)
+        steps.save_rows({"tokens": rows["tokens"]}, folder)
         for way, config in configs.items():
-            task = DecoderTask(config, make_tx(), seq_len=length)
+            task = DecoderTask(config, steps.make_tx(), seq_len=length)
             state = jax.jit(task.init)(jax.random.key(0))
             if way == NO_LIMIT:
                 task.model(state).save_pretrained(folder)
-            turns[way] = start_task(task, state, jax.device_put(rows))[0]
-        with start_peer(args.peer_python, "torch_unified.py", folder) as peer:
-            turns["PyTorch"] = lambda steps: peer.ask({"steps": steps})
-            check_losses({way: turns[way](GATE_STEPS)["losses"] for way in (NO_LIMIT, "PyTorch")})
-            medians = compare(turns, args.steps, args.rounds, args.batch * length)
-    versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
+            turns[way] = steps.start_task(task, state, jax.device_put(rows))[0]
+        equal = {NO_LIMIT: turns[NO_LIMIT]}
+        items = args.batch * length
+        medians, versions = steps.race(turns, equal, "torch_unified.py", folder, items=items)
     print(f"{args.preset}: {args.experts} experts, {args.batch} x {length} tokens, {versions}")
     for way in configs:
         print(f"{way} beside PyTorch:")
-        show({side: medians[side] for side in (way, "PyTorch")}, "tokens")
-    if args.output:
-        record = {"threads": cores(), "versions": versions, "medians": medians}
-        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+        steps.show({side: medians[side] for side in (way, steps.PEER)}, "tokens")
+    record.write({"threads": record.cores(), "versions": versions, "medians": medians})
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
-    flags.DEFINE_string("preset", "quickstart", "decoder of lvm_jax.models.presets.unified")
+    steps.define_flags(
+        "quickstart", "decoder of lvm_jax.models.presets.unified", batch=8, rounds=3, steps=2
+    )
     flags.DEFINE_integer("experts", 4, "of a mixture", lower_bound=2)
     flags.DEFINE_integer("codes", 64, "of a picture", lower_bound=1)
     flags.DEFINE_string("remat", "none", "of our side; what the quickstart has")
-    flags.DEFINE_integer("batch", 8, "rows of a step", lower_bound=1)
-    flags.DEFINE_integer("rounds", 3, "turns of each side", lower_bound=1)
-    flags.DEFINE_integer("steps", 2, "steps of a turn", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main, required_flags=["peer_python"])

@@ -10,27 +10,15 @@ and safetensors.
 
 import dataclasses
 import json
-import os
 import pathlib
-import sys
 import tempfile
 
 import jax
 import numpy as np
+import record  # benchmarks/ is the script's own folder
+import steps
 from absl import flags
 from safetensors.numpy import save_file
-from steps import (  # benchmarks/ is the script's own folder
-    GATE_STEPS,
-    Turn,
-    check_losses,
-    compare,
-    cores,
-    make_tx,
-    save_rows,
-    show,
-    start_peer,
-    start_task,
-)
 from tower_folder import save_tower
 
 from lvm_jax import cli
@@ -65,15 +53,9 @@ def make_rows(config: VisionLanguageConfig, tokens: np.ndarray) -> dict[str, np.
     tokens = tokens.copy()
     tokens[:, FIRST:behind] = config.image_patch_id
     places = np.arange(FIRST, behind, dtype=np.int32)
-    weights = np.ones(tokens.shape, np.float32)
-    weights[:, : behind + 1] = 0
-    return {
-        "tokens": tokens,
-        "segment_ids": np.ones_like(tokens),
-        "positions": np.broadcast_to(
-            np.arange(tokens.shape[1], dtype=np.int32), tokens.shape
-        ).copy(),
-        "loss_weights": weights,
+    rows = steps.whole_rows(tokens)
+    rows["loss_weights"][:, : behind + 1] = 0
+    return rows | {
         "image_places": np.broadcast_to(places, (batch, 1, len(places))).copy(),
         "images": rng.integers(0, 256, (batch, 1, *tower.image_size, 3)).astype(np.uint8),
     }
@@ -81,15 +63,15 @@ def make_rows(config: VisionLanguageConfig, tokens: np.ndarray) -> dict[str, np.
 
 def start_ours(
     config: VisionLanguageConfig, batch: int, seq_len: int, folder: pathlib.Path
-) -> Turn:
+) -> steps.Turn:
     """Saves a fresh model and a batch in `folder`; returns a function that trains some steps."""
-    task = ImageTextTask(config, make_tx(), seq_len=seq_len, max_images=1)
+    task = ImageTextTask(config, steps.make_tx(), seq_len=seq_len, max_images=1)
     state, shape = jax.jit(task.init)(jax.random.key(0)), (batch, seq_len + 1)
     tokens = np.random.default_rng(0).integers(8, config.decoder.vocab_size, shape)
     rows = make_rows(config, tokens.astype(np.int32))
     save_model(task.model(state), folder)
-    save_rows(rows, folder)
-    return start_task(task, state, jax.device_put(rows))[0]
+    steps.save_rows(rows, folder)
+    return steps.start_task(task, state, jax.device_put(rows))[0]
 
 
 def save_model(model: VisionLanguage, folder: pathlib.Path) -> None:
@@ -113,31 +95,20 @@ def main() -> None:
     args = flags.FLAGS
     runtime.keep_freed_memory()
     config = first_stage(args.preset, args.remat)
-    print(f"{cores()} cores, load average {os.getloadavg()[0]:.1f} before the start")
-    with tempfile.TemporaryDirectory() as folder:
-        ours = start_ours(config, args.batch, args.seq_len, pathlib.Path(folder))
-        with start_peer(args.peer_python, "torch_vary.py", pathlib.Path(folder)) as peer:
-            turns: dict[str, Turn] = {
-                "lvm_jax": ours,
-                "PyTorch": lambda steps: peer.ask({"steps": steps}),
-            }
-            check_losses({name: turn(GATE_STEPS)["losses"] for name, turn in turns.items()})
-            medians = compare(turns, args.steps, args.rounds, args.batch)
-    versions = peer.versions | {"jax": jax.__version__, "python": sys.version.split()[0]}
+    record.announce()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        ours = {"lvm_jax": start_ours(config, args.batch, args.seq_len, folder)}
+        medians, versions = steps.race(ours, ours, "torch_vary.py", folder, items=args.batch)
     print(f"{args.preset}: {args.batch} rows of a picture and {args.seq_len} tokens, {versions}")
-    show(medians, "rows")
-    if args.output:
-        record = {"threads": cores(), "versions": versions, "medians": medians}
-        pathlib.Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
+    steps.show(medians, "rows")
+    record.write({"threads": record.cores(), "versions": versions, "medians": medians})
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("peer_python", None, "a Python interpreter with torch and transformers")
-    flags.DEFINE_string("preset", "quickstart", "model of lvm_jax.models.presets.vary")
+    steps.define_flags(
+        "quickstart", "model of lvm_jax.models.presets.vary", batch=16, rounds=6, steps=8
+    )
     flags.DEFINE_string("remat", "none", "of our side; what the quickstart has")
-    flags.DEFINE_integer("batch", 16, "rows of a step", lower_bound=1)
     flags.DEFINE_integer("seq_len", 47, "tokens of a row", lower_bound=1)
-    flags.DEFINE_integer("rounds", 6, "turns of each side", lower_bound=1)
-    flags.DEFINE_integer("steps", 8, "steps of a turn", lower_bound=1)
-    flags.DEFINE_string("output", None, "JSON file for the numbers")
     cli.run(main, required_flags=["peer_python"])

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,9 +13,10 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from peers.driver import Peer  # benchmarks/ is the script's own folder
-from turns import in_turns
+from turns import in_turns, timed
 
 from lvm_jax.config import to_dict
+from lvm_jax.errors import UserError
 from lvm_jax.models.tokenizer.torch_vqgan import to_state_dict
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
@@ -60,30 +60,34 @@ def ours(vqgan: VQGAN, images: np.ndarray) -> Turn:
     step = jax.jit(task.step, donate_argnums=0)
     state: Any = None
 
+    def train() -> float:
+        nonlocal state
+        state, metrics = step(state, batch, jax.random.key(0))
+        return float(metrics["loss"].compute())
+
     def turn(what: str, count: int) -> dict[str, Any]:
         nonlocal state
         if what == "train":
             if state is None:
                 state = jax.jit(task.init, out_shardings=whole)(jax.random.key(0))
                 state["params"]["generator"] = jax.tree.map(jnp.copy, params)
-            begin, losses = time.perf_counter(), []
-            for _ in range(count):
-                state, metrics = step(state, batch, jax.random.key(0))
-                losses.append(float(metrics["loss"].compute()))
-            return {"seconds": time.perf_counter() - begin, "losses": losses}
-        begin = time.perf_counter()
-        results = [inference[what]() for _ in range(count)]
-        jax.block_until_ready(results)
-        seconds = time.perf_counter() - begin
+            losses: list[float] = []
+            return {**timed(lambda: losses.extend(train() for _ in range(count))), "losses": losses}
+        results: list[Any] = []
+
+        def run() -> list[Any]:
+            results.extend(inference[what]() for _ in range(count))
+            return results
+
+        seconds = timed(run)
         if what == "encode":
-            return {"seconds": seconds, "ids": np.asarray(results[-1]).ravel().tolist()}
-        return {"seconds": seconds, "means": np.mean(results[-1], axis=(1, 2, 3)).tolist()}
+            return {**seconds, "ids": np.asarray(results[-1]).ravel().tolist()}
+        return {**seconds, "means": np.mean(results[-1], axis=(1, 2, 3)).tolist()}
 
     return turn
 
 
 def theirs(
-    python: str,
     folder: pathlib.Path,
     vqgan: VQGAN,
     images: np.ndarray,
@@ -91,13 +95,24 @@ def theirs(
     threads: int,
     device: str = "cpu",
 ) -> Peer:
-    """The PyTorch process with the same network and images, handed over in `folder`."""
-    (folder / "config.json").write_text(json.dumps(to_dict(vqgan.config)))
+    """The PyTorch process with the same network and images, handed over in `folder`.
+
+    Raises:
+      UserError: PyTorch's side does not have such a network.
+    """
+    config = vqgan.config
+    if config.architecture != "taming" or config.attn_resolutions or not config.no_attn_mid_block:
+        raise UserError(
+            f"a tokenizer has architecture={config.architecture}, attn_resolutions={config.attn_resolutions}, "
+            f"no_attn_mid_block={config.no_attn_mid_block}: PyTorch's side is taming without attention, such as "
+            "lvm-f16-8192"
+        )
+    (folder / "config.json").write_text(json.dumps(to_dict(config)))
     weights: dict[str, Any] = to_state_dict(vqgan)
     np.savez(folder / "weights.npz", **weights)
     np.save(folder / "images.npy", to_float(images))
     arguments = (folder, threads, device, LEARNING_RATE)
-    return Peer(python, "torch_vqgan.py", *arguments, keep_freed_memory=device == "cpu")
+    return Peer("torch_vqgan.py", *arguments, keep_freed_memory=device == "cpu")
 
 
 def turn_of(peer: Peer) -> Turn:

@@ -1,4 +1,4 @@
-"""Starts a peer in its own environment and exchanges JSON lines with it."""
+"""Starts a peer in its own environment and exchanges JSON lines with it; see answers.py for its side."""
 
 import json
 import os
@@ -7,8 +7,13 @@ import subprocess
 from types import TracebackType
 from typing import Any
 
+from absl import flags
+
 from lvm_jax.errors import UserError
 
+_PYTHON = flags.DEFINE_string(
+    "peer_python", None, "a Python interpreter with torch and, but for tokenizers, transformers"
+)
 # The settings of `runtime.keep_freed_memory`, as a variable that glibc reads when a program starts.
 _KEEP_FREED = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1"
@@ -16,10 +21,9 @@ _KEEP_FREED = (
 
 
 class Peer:
-    """A script of this folder, run by another Python; `with Peer(...) as peer: peer.ask({...})`.
+    """A script of this folder, run by --peer_python; `with Peer(...) as peer: peer.ask({...})`.
 
     Args:
-      python: the interpreter.
       script: a file of this folder.
       *arguments: its command line.
       keep_freed_memory: as `runtime.keep_freed_memory` does here, for a fair comparison.
@@ -28,10 +32,8 @@ class Peer:
       UserError: it does not start.
     """
 
-    def __init__(
-        self, python: str, script: str, *arguments: object, keep_freed_memory: bool = False
-    ) -> None:
-        command = [python, str(pathlib.Path(__file__).parent / script), *map(str, arguments)]
+    def __init__(self, script: str, *arguments: object, keep_freed_memory: bool = True) -> None:
+        command = [_PYTHON.value, str(pathlib.Path(__file__).parent / script), *map(str, arguments)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -42,9 +44,10 @@ class Peer:
             )
         except OSError as error:
             raise UserError(
-                f"--peer_python {python} does not start ({error}): give a Python with torch"
+                f"--peer_python={_PYTHON.value} does not start ({error}): give a Python with torch"
             ) from error
-        self.versions = self._read()
+        self._script = script
+        self.versions: dict[str, str] = self._read()
 
     def __enter__(self) -> "Peer":
         return self
@@ -71,6 +74,7 @@ class Peer:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             raise UserError(
-                f"the peer ended with status {self._process.wait()}: its Python needs what the script imports"
+                f"the peer {self._script} ended with status {self._process.wait()}; what it printed last is above: its "
+                "Python needs the packages that the script imports"
             )
         return json.loads(line)

@@ -2,19 +2,19 @@
 
     python torch_decoding.py MODEL_FOLDER DEVICE DTYPE THREADS
 
-Prints a JSON line with versions, then one {"seconds", "ids"} for each JSON line it reads:
+Each line of stdin is answered with "ids", see answers.py:
   {"tokens": [...], "new": N, "codes": K, "candidates": B, "way": "static" or "one_by_one", "sample": bool,
    "compile": bool}
 "static" is one batch of B rows with a static cache; "one_by_one" is how the published evaluation asks: B calls of
 batch 1 with the default cache. Needs torch and transformers, and nothing of this project.
 """
 
-import json
 import sys
-import time
+from collections.abc import Callable
 
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
+from answers import Answer, answer  # peers/ is the script's own folder
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     model.generation_config.eos_token_id = None
     eager = model.forward
 
-    def generate(question: dict) -> list[list[int]]:
+    @torch.inference_mode()
+    def generate(question: Answer) -> Callable[[], Answer]:
         rows = question["candidates"] if question["way"] == "static" else 1
         inputs = torch.tensor([question["tokens"]] * rows, device=device)
         suppressed = list(range(question["codes"], model.config.vocab_size))
@@ -50,17 +51,10 @@ def main() -> None:
         )
         calls = question["candidates"] // rows
         made = [model.generate(inputs, **options)[:, inputs.shape[1] :] for _ in range(calls)]
-        return torch.cat(made).tolist()
+        ids = torch.cat(made).tolist()  # brought to the host, so the device is done
+        return lambda: {"ids": ids}
 
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(json.dumps(versions), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        with torch.inference_mode():
-            begin = time.perf_counter()
-            ids = generate(question)  # brought to the host, so the device is done
-            seconds = time.perf_counter() - begin
-        print(json.dumps({"seconds": seconds, "ids": ids}), flush=True)
+    answer(generate)
 
 
 if __name__ == "__main__":

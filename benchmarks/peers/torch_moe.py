@@ -2,18 +2,17 @@
 
     python torch_moe.py WEIGHTS.npz
 
-Prints a JSON line with versions, then one {"seconds", "cpu_seconds"} of a forward and backward pass for each line
-{"output": PATH} that it reads; with a path it also writes the output there. Needs torch and transformers, and nothing
-of this project.
+Each line {"output": PATH or ""} of stdin runs a forward and backward pass, see answers.py; with a path the output is
+written there. Needs torch and transformers, and nothing of this project.
 """
 
-import json
 import sys
-import time
+from collections.abc import Callable
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
+from answers import Answer, answer  # peers/ is the script's own folder
 from torch import nn  # pyright: ignore[reportMissingImports]
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP  # pyright: ignore[reportMissingImports]
 from transformers.models.mixtral.modeling_mixtral import (  # pyright: ignore[reportMissingImports]
@@ -52,21 +51,21 @@ def main() -> None:
     block.gate.weight.data = arrays["gate"].T.contiguous()
     block.experts = Experts(arrays["up"], arrays["down"])
     x = arrays["x"].requires_grad_()
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(json.dumps(versions), flush=True)
-    for line in sys.stdin:
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        y = block(x)
-        y.square().sum().backward()
-        found = {
-            "seconds": time.perf_counter() - begin,
-            "cpu_seconds": time.process_time() - cpu_begin,
-        }
+
+    def run(question: Answer) -> Callable[[], Answer]:
         block.zero_grad(set_to_none=True)
         x.grad = None
-        if path := json.loads(line)["output"]:
-            np.save(path, y.detach().numpy())
-        print(json.dumps(found), flush=True)
+        y = block(x)
+        y.square().sum().backward()
+
+        def written() -> Answer:
+            if path := question["output"]:
+                np.save(path, y.detach().numpy())
+            return {}
+
+        return written
+
+    answer(run)
 
 
 if __name__ == "__main__":

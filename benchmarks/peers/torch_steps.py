@@ -1,23 +1,20 @@
-"""What the training peers share: the optimizer, and answers to a driver over stdin.
+"""What the training peers share: the optimizer, and turns of training.
 
     python torch_NAME.py FOLDER THREADS LEARNING_RATE WEIGHT_DECAY COMPILE
 
 FOLDER has the model and rows.npz, the batch. COMPILE is 1 for torch.compile of forward and backward pass, else 0; it
-needs a C++ compiler. Prints a JSON line with versions, then {"seconds", "cpu_seconds", "losses"} for each line
-{"steps": COUNT} of stdin.
+needs a C++ compiler. Each line {"steps": COUNT} of stdin trains some steps, and is answered with their "losses"; see
+answers.py.
 """
 
-import json
 import pathlib
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
-import transformers  # pyright: ignore[reportMissingImports]
+from answers import Answer, answer  # peers/ is the script's own folder
 
-VERSIONS = {"torch": torch.__version__, "transformers": transformers.__version__}
 Rows = dict[str, torch.Tensor]
 
 
@@ -64,10 +61,9 @@ def serve(load: Callable[[pathlib.Path], torch.nn.Module]) -> None:
     model.train()
     loss_of = torch.compile(model) if int(compiled) else model
     step = stepper(model, loss_of, float(learning_rate), float(weight_decay))
-    print(json.dumps(VERSIONS), flush=True)
-    for line in sys.stdin:
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        losses = [step(rows).item() for _ in range(json.loads(line)["steps"])]
-        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
-        answer = {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
-        print(json.dumps(answer), flush=True)
+
+    def train(question: Answer) -> Callable[[], Answer]:
+        losses = [step(rows).item() for _ in range(question["steps"])]
+        return lambda: {"losses": losses}
+
+    answer(train)

@@ -2,20 +2,20 @@
 
     python torch_text.py MODEL_FOLDER THREADS
 
-Prints a JSON line with versions, then one {"seconds", "ids"} for each JSON line it reads:
+Each line of stdin is answered with "ids", see answers.py:
   {"next": [id of each prompt], "new": N, "forbidden": [ids], "way": "dynamic" or "static"}
 The prompts are MODEL_FOLDER/embeds.npy (B, T, D), each followed by its id. Needs torch and transformers, and nothing of
 this project.
 """
 
-import json
 import pathlib
 import sys
-import time
+from collections.abc import Callable
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
+from answers import Answer, answer  # peers/ is the script's own folder
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     model.generation_config.eos_token_id = None
     embeds = torch.from_numpy(np.load(pathlib.Path(folder) / "embeds.npy"))
 
-    def generate(question: dict) -> list[list[int]]:
+    @torch.inference_mode()
+    def generate(question: Answer) -> Callable[[], Answer]:
         last = model.get_input_embeddings()(torch.tensor(question["next"])[:, None])
         inputs = torch.cat([embeds, last], dim=1)
         options = {
@@ -41,17 +42,10 @@ def main() -> None:
         }
         if question["way"] == "static":
             options["cache_implementation"] = "static"
-        return model.generate(inputs_embeds=inputs, **options).tolist()
+        ids = model.generate(inputs_embeds=inputs, **options).tolist()
+        return lambda: {"ids": ids}
 
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(json.dumps(versions), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        with torch.inference_mode():
-            begin = time.perf_counter()
-            ids = generate(question)
-            seconds = time.perf_counter() - begin
-        print(json.dumps({"seconds": seconds, "ids": ids}), flush=True)
+    answer(generate)
 
 
 if __name__ == "__main__":

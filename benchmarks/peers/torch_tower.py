@@ -2,21 +2,19 @@
 
     python torch_tower.py FOLDER THREADS
 
-FOLDER has tower.json, tower.safetensors and images.npy (B, H, W, 3), normalised. Prints a JSON line with versions, then
-{"seconds", "cpu_seconds"} for each line {"way": "forward" or "both", "output": PATH or ""} that it reads; with a path
-it writes the tokens there, or with "both" the gradient of the images. Needs torch and transformers, and nothing of this
-project.
+FOLDER has tower.json, tower.safetensors and images.npy (B, H, W, 3), normalised. Each line {"way": "forward" or "both",
+"output": PATH or ""} of stdin runs it, see answers.py; with a path the tokens are written there, or with "both" the
+gradient of the images. Needs torch and transformers, and nothing of this project.
 """
 
-import json
 import pathlib
 import sys
-import time
+from collections.abc import Callable
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
-from torch_sam import load  # peers/ is the script's own folder
-from torch_steps import VERSIONS
+from answers import Answer, answer  # peers/ is the script's own folder
+from torch_sam import load
 
 
 def main() -> None:
@@ -38,15 +36,18 @@ def main() -> None:
         return x.grad.permute(0, 2, 3, 1)
 
     ways = {"forward": forward, "both": both}
-    print(json.dumps(VERSIONS), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        begin, cpu_begin = time.perf_counter(), time.process_time()
+
+    def run(question: Answer) -> Callable[[], Answer]:
         result = ways[question["way"]]()
-        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
-        if path := question["output"]:
-            np.save(path, result.numpy())
-        print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds}), flush=True)
+
+        def written() -> Answer:
+            if path := question["output"]:
+                np.save(path, result.numpy())
+            return {}
+
+        return written
+
+    answer(run)
 
 
 if __name__ == "__main__":

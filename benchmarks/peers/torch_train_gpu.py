@@ -17,8 +17,9 @@ import torch  # pyright: ignore[reportMissingImports]
 import torch_llama  # peers/ is the script's own folder
 import torch_unified
 import torch_vary
+from answers import VERSIONS
 from torch.nn.attention import SDPBackend, sdpa_kernel  # pyright: ignore[reportMissingImports]
-from torch_steps import VERSIONS, Rows, read_rows, stepper
+from torch_steps import Rows, read_rows, stepper
 
 LOADERS = {"lvm": torch_llama.load, "vary": torch_vary.ImageText, "unified": torch_unified.load}
 

@@ -2,20 +2,20 @@
 
     python torch_vqgan.py FOLDER THREADS DEVICE LEARNING_RATE
 
-FOLDER holds config.json, weights.npz (published names) and images.npy (float32 NHWC in [0, 1]). Prints a JSON line with
-versions, then one for each line {"what": WHAT, "count": COUNT} that it reads, WHAT being encode, decode or train:
-{"seconds", "ids"} or {"seconds", "means"} or {"seconds", "losses"}. Only the taming architecture, without attention. On
-cuda the network is compiled and runs under bf16 autocast, on a CPU in fp32; both in channels_last. Needs torch and
-numpy.
+FOLDER holds config.json, weights.npz (published names) and images.npy (float32 NHWC in [0, 1]). Each line {"what":
+WHAT, "count": COUNT} of stdin runs it, see answers.py: WHAT is encode, decode or train, and the answer has "ids",
+"means" or "losses". Only the taming architecture, without attention. On cuda the encoder and the decoder are compiled
+and run under bf16 autocast, on a CPU in fp32; both in channels_last. Needs torch and numpy.
 """
 
 import json
 import pathlib
 import sys
-import time
+from collections.abc import Callable
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
+from answers import Answer, answer  # peers/ is the script's own folder
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional as F  # pyright: ignore[reportMissingImports]
 
@@ -179,27 +179,25 @@ def main() -> None:
         optimizer.step()
         return loss.item()
 
-    print(json.dumps({"torch": torch.__version__}), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        what, count = question["what"], question["count"]
-        begin = time.perf_counter()
-        answer = {}
-        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=cuda):
-            if what == "train":
-                answer["losses"] = [train() for _ in range(count)]
-            else:
-                with torch.no_grad():
-                    for _ in range(count):
-                        result = encode(x) if what == "encode" else decode(tokens, shape)
+    ways = {"encode": lambda: encode(x), "decode": lambda: decode(tokens, shape), "train": train}
+
+    def run(question: Answer) -> Callable[[], Answer]:
+        what, results = question["what"], []
+        with (
+            torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=cuda),
+            torch.set_grad_enabled(what == "train"),
+        ):
+            for _ in range(question["count"]):
+                results.append(ways[what]())
         if cuda:
             torch.cuda.synchronize()
-        answer["seconds"] = time.perf_counter() - begin
-        if what == "encode":
-            answer["ids"] = result.tolist()
-        if what == "decode":
-            answer["means"] = result.float().mean(dim=(1, 2, 3)).tolist()
-        print(json.dumps(answer), flush=True)
+        return {
+            "encode": lambda: {"ids": results[-1].tolist()},
+            "decode": lambda: {"means": results[-1].float().mean(dim=(1, 2, 3)).tolist()},
+            "train": lambda: {"losses": results},
+        }[what]
+
+    answer(run)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,12 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+# The photographs, as a source in a recipe names them.
+PHOTOGRAPHS = {
+    "root": str(ROOT / "photos"),
+    "licence": "a licence a file, see data_pipelines/assets/LICENSES.md",
+    "origin": "photographs of the pack in data_pipelines/assets",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,17 +7,12 @@ training sentences. `--config=...quickstart.py:runlocal` suits a much smaller co
 
 import ml_collections
 
+from data_pipelines import assets
 from lvm_jax.config import parse_arg
 from lvm_jax.data.sentences.visual_sentence import Category
 
-PHOTOGRAPHS = {
-    "licence": "a licence a file, see data_pipelines/assets/LICENSES.md",
-    "origin": "photographs of the pack in data_pipelines/assets",
-}
-VIDEOS = {
-    "licence": "a licence a file, see data_pipelines/assets/LICENSES.md",
-    "origin": "videos of the pack in data_pipelines/assets",
-}
+PHOTOGRAPHS = {name: assets.PHOTOGRAPHS[name] for name in ("licence", "origin")}
+VIDEOS = {**PHOTOGRAPHS, "origin": "videos of the pack in data_pipelines/assets"}
 RENDERED = {"licence": "Apache-2.0", "origin": "rendered by data_pipelines.embedded_corpus"}
 SCENE_ROLES = ("segmentation", "depth", "normals", "edges", "boxes", "keypoints")
 

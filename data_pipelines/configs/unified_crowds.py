@@ -8,6 +8,7 @@ classes must be colours too. `:size=64` draws pictures of 64 pixels, and `:runlo
 
 import ml_collections
 
+from data_pipelines.configs.bases import of_pool
 from data_pipelines.in_context import ONE_PICTURE
 from lvm_jax.config import parse_arg
 
@@ -15,17 +16,7 @@ from lvm_jax.config import parse_arg
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The recipe; `runlocal` in `arg` shrinks it."""
     args = parse_arg(arg, runlocal=False, size=32, count=3_000)
-    config = ml_collections.ConfigDict()
-    config.name = "unified_crowds"
-    config.version = "1.0.0"
-    config.encoding = "pool"
-    config.image_size = args["size"]  # the tokenizer's
-    config.max_images = 1
-    config.train_shards = 2 if args["runlocal"] else 8
-    config.validation_shards = 1
-    config.validation_fraction = 0.1 if args["runlocal"] else 0.02
-    config.seed = 0
-    config.max_bad_items = 0  # nothing that is drawn here can be bad
+    config = of_pool("unified_crowds", args["size"], small=args["runlocal"])
     config.entries = {
         "crowds": {
             "source": {

@@ -10,6 +10,7 @@ classes of one, and `:runlocal,classes=form` writes 60 records of few classes, e
 
 import ml_collections
 
+from data_pipelines.configs.bases import of_pool
 from data_pipelines.in_context import NEVER_TRAIN, ONE_PICTURE
 from lvm_jax.config import parse_arg
 
@@ -18,17 +19,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The recipe; `runlocal` in `arg` shrinks it."""
     args = parse_arg(arg, runlocal=False, plain=False, size=48, count=60_000, classes="colour-form")
     count = 48 if args["runlocal"] else args["count"]
-    config = ml_collections.ConfigDict()
-    config.name = "unified_shapes"
-    config.version = "1.0.0"
-    config.encoding = "pool"
-    config.image_size = args["size"]  # the tokenizer's
+    config = of_pool("unified_shapes", args["size"], small=args["runlocal"])
     config.max_images = 2
     config.train_shards = 2 if args["runlocal"] else 16
-    config.validation_shards = 1
-    config.validation_fraction = 0.1 if args["runlocal"] else 0.02
-    config.seed = 0
-    config.max_bad_items = 0  # nothing that is drawn here can be bad
     config.entries = {
         "shapes": {
             "source": {

@@ -8,6 +8,7 @@ A pool of squares of tiles with some colours marked, and only the examples can s
 
 import ml_collections
 
+from data_pipelines.configs.bases import of_pool
 from data_pipelines.in_context import ONE_PICTURE
 from lvm_jax.config import parse_arg
 
@@ -15,17 +16,7 @@ from lvm_jax.config import parse_arg
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The recipe; `runlocal` in `arg` shrinks it."""
     args = parse_arg(arg, runlocal=False, size=32, sets=2_000)
-    config = ml_collections.ConfigDict()
-    config.name = "unified_tiles"
-    config.version = "1.0.0"
-    config.encoding = "pool"
-    config.image_size = args["size"]  # the tokenizer's
-    config.max_images = 1
-    config.train_shards = 2 if args["runlocal"] else 8
-    config.validation_shards = 1
-    config.validation_fraction = 0.1 if args["runlocal"] else 0.02
-    config.seed = 0
-    config.max_bad_items = 0  # nothing that is drawn here can be bad
+    config = of_pool("unified_tiles", args["size"], small=args["runlocal"])
     config.entries = {
         "tiles": {
             "source": {

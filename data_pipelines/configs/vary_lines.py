@@ -7,8 +7,8 @@ needs no download and no model. `--config=...vary_lines.py:runlocal` writes 60 r
 
 import ml_collections
 
-from data_pipelines.assets import ROOT
-from data_pipelines.documents import HELD_OUT
+from data_pipelines.assets import PHOTOGRAPHS
+from data_pipelines.configs.bases import asked, of_words
 from lvm_jax.config import parse_arg
 
 OCR = ("Read the text.", "What does the picture say?")
@@ -19,39 +19,19 @@ DESCRIBE = ("Describe the picture.",)
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The recipe; `runlocal` in `arg` shrinks it, `han_font=FILE` adds Chinese lines."""
     args = parse_arg(arg, runlocal=False, han_font="")
-    config = ml_collections.ConfigDict()
-    config.name = "vary_lines"
-    config.version = "1.0.0"
-    config.image_size = (
-        0  # pictures keep their size: the view of a tower fits them when they are read
-    )
-    config.encoding = "image_text"
-    config.max_images = 1
-    config.train_shards = 2 if args["runlocal"] else 16
-    config.validation_shards = 1
-    config.seed = 0
-    config.max_bad_items = (
-        0  # a line that a font cannot write, or that does not fit, is a mistake here
-    )
+    config = of_words("vary_lines", small=args["runlocal"], shards=16)
     config.entries = _entries(20 if args["runlocal"] else 40_000, args["han_font"])
     return config
 
 
 def _entries(lines: int, han_font: str) -> dict:
-    def entry(source: dict, questions: tuple[str, ...]) -> dict:
-        return {
-            "source": source,
-            "composer": {"kind": "ask", "questions": questions},
-            "together": HELD_OUT,  # the held-out items are the validation split
-        }
-
     line = {"kind": "lines", "height": 24, "width": 128, "count": lines}
     chart = {"kind": "charts", "height": 128, "width": 192, "sizes": (9, 10), "labels": (2, 4)}
     small = {"title_characters": 12, "axis_titles": False, "decimals": False, "largest": 20}
     count = max(2, lines // 10)
     entries = {
-        "lines": entry({**line, "name": "lines", "held_out": max(2, lines // 40)}, OCR),
-        "charts": entry(
+        "lines": asked({**line, "name": "lines", "held_out": max(2, lines // 40)}, *OCR),
+        "charts": asked(
             {
                 **chart,
                 **small,
@@ -60,20 +40,15 @@ def _entries(lines: int, han_font: str) -> dict:
                 "count": count,
                 "held_out": max(2, count // 10),
             },
-            DICT,
+            *DICT,
         ),
         "negatives": {
-            "source": {
-                "kind": "negatives",
-                "root": str(ROOT / "photos"),
-                "short_side": 128,
-                "licence": "a licence a file, see data_pipelines/assets/LICENSES.md",
-                "origin": "photographs of the pack in data_pipelines/assets",
-            },
+            "source": {"kind": "negatives", "short_side": 128, **PHOTOGRAPHS},
             "composer": {"kind": "ask", "questions": DESCRIBE},
         },
     }
     if han_font:
         han = {"texts": "han", "fonts": (han_font,), "sizes": (15, 17), "max_characters": 7}
-        entries["han"] = entry({**line, **han, "name": "han", "held_out": max(2, lines // 40)}, OCR)
+        han_line = {**line, **han, "name": "han", "held_out": max(2, lines // 40)}
+        entries["han"] = asked(han_line, *OCR)
     return entries

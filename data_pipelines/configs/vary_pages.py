@@ -13,9 +13,10 @@ and ECharts, photographs; no download, no model. The counts are the paper's time
 
 import ml_collections
 
-from data_pipelines.assets import ROOT
+from data_pipelines.assets import PHOTOGRAPHS
+from data_pipelines.configs.bases import asked, of_words
 from data_pipelines.configs.vary_lines import DESCRIBE, DICT, OCR
-from data_pipelines.documents import HELD_OUT, ONE_FILE
+from data_pipelines.documents import ONE_FILE
 from lvm_jax.config import parse_arg
 
 MARKDOWN = ("Convert the page to Markdown.", "Write the page as Markdown with LaTeX.")
@@ -40,16 +41,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         images="",
         echarts="",
     )
-    config = ml_collections.ConfigDict()
-    config.name = "vary_pages"
-    config.version = "1.0.0"
-    config.image_size = 0  # pictures keep their size: the view of a tower fits them
-    config.encoding = "image_text"
-    config.max_images = 1
-    config.train_shards = 2 if args["runlocal"] else 64
-    config.validation_shards = 1
+    config = of_words("vary_pages", small=args["runlocal"], shards=64)
     config.validation_fraction = 0.05  # of photographs and PDF files
-    config.seed = 0
     # A chart in a thousand has no room for its words; a font may lack a character of your texts, a PDF its text.
     config.max_bad_items = 10_000
     config.entries = _drawn(args, "en", args["texts"], "english", "words", {})
@@ -77,21 +70,13 @@ def _drawn(args: dict, language: str, given: str, sentences: str, words: str, fo
         count = 4 if args["runlocal"] else max(2, round(_PAPER[kind] * args["scale"]))
         name = f"{kind}_{language}"
         counts = {"name": name, "count": count, "held_out": max(2, count // _HELD_OUT)}
-        entries[name] = {
-            "source": {**source, **counts, **fonts, **own},
-            "composer": {"kind": "ask", "questions": questions},
-            "together": HELD_OUT,  # the held-out items are the validation split
-        }
+        entries[name] = asked({**source, **counts, **fonts, **own}, *questions)
     return entries
 
 
 def _found(args: dict) -> dict:
     """Photographs, and PDF files if a folder is named."""
-    photographs = {
-        "root": str(ROOT / "photos"),
-        "licence": "a licence a file, see data_pipelines/assets/LICENSES.md",
-        "origin": "photographs of the pack in data_pipelines/assets",
-    }
+    photographs = PHOTOGRAPHS
     if args["images"]:
         photographs = {"root": args["images"], "origin": "the folder given as images"}
     entries: dict = {

@@ -7,8 +7,8 @@ several times as long as the rest.
 
 import ml_collections
 
-from data_pipelines.assets import ROOT
-from data_pipelines.documents import HELD_OUT
+from data_pipelines.assets import PHOTOGRAPHS
+from data_pipelines.configs.bases import asked, of_words
 from lvm_jax.config import parse_arg
 
 READ = "Read the text."
@@ -26,29 +26,27 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The recipe; `runlocal` in `arg` shrinks it, `han_font=FILE` adds Chinese lines."""
     args = parse_arg(arg, runlocal=False, han_font="")
     small = args["runlocal"]
-    config = ml_collections.ConfigDict()
-    config.name = "vary_quickstart"
-    config.version = "1.0.0"
-    config.image_size = 0  # pictures keep their size: the view of a tower fits them
-    config.encoding = "image_text"
-    config.max_images = 1
-    config.train_shards = 2 if small else 8
-    config.validation_shards = 1
+    config = of_words("vary_quickstart", small=small, shards=8)
     config.validation_fraction = 0.15  # of the photographs; what is drawn has keys for it
-    config.seed = 0
-    config.max_bad_items = 0  # all is drawn: what a font cannot write is a mistake here
     config.entries = _entries(small, args["han_font"])
     return config
+
+
+def photographs(short_side: int, epochs: int) -> dict:
+    """The entry of our photographs, of which nothing is to be read."""
+    answer = {"answers": ("A photograph.",), "short_side": short_side}
+    return {
+        "source": {"kind": "negatives", "name": "photos", **answer, **PHOTOGRAPHS},
+        "composer": {"kind": "ask", "questions": (DESCRIBE,)},
+        "epochs": epochs,
+    }
 
 
 def _entries(small: bool, han_font: str) -> dict:
     def drawn(kind: str, question: str, counts: tuple[int, int], **source: object) -> dict:
         count, held_out = (24, 6) if small else counts
-        return {
-            "source": {"kind": kind, "count": count, "held_out": held_out, **source},
-            "composer": {"kind": "ask", "questions": (question,)},
-            "together": HELD_OUT,  # the held-out items are the validation split
-        }
+        counted = {"kind": kind, "count": count, "held_out": held_out, **source}
+        return asked(counted, question)
 
     entries = {
         "lines": drawn("lines", READ, _COUNTS["lines"], height=32, sizes=(17, 19), indent=INDENT),
@@ -57,19 +55,7 @@ def _entries(small: bool, han_font: str) -> dict:
         ),
         # Two each, so that the parts of a held-out description are known from others.
         "shapes": drawn("shapes", DESCRIBE, _COUNTS["shapes"], shapes=(2, 2), sizes=(20, 28)),
-        "photos": {
-            "source": {
-                "kind": "negatives",
-                "name": "photos",
-                "root": str(ROOT / "photos"),
-                "answers": ("A photograph.",),
-                "short_side": 32,
-                "licence": "a licence a file, see data_pipelines/assets/LICENSES.md",
-                "origin": "photographs of the pack in data_pipelines/assets",
-            },
-            "composer": {"kind": "ask", "questions": (DESCRIBE,)},
-            "epochs": 1 if small else _PHOTO_PASSES,
-        },
+        "photos": photographs(32, 1 if small else _PHOTO_PASSES),
     }
     if han_font:
         han = {"texts": "han", "fonts": (han_font,), "sizes": (16, 17), "max_characters": 7}

@@ -8,9 +8,8 @@ many, blocks of up to three rows, bar charts, shapes, photographs. No download, 
 
 import ml_collections
 
-from data_pipelines.assets import ROOT
-from data_pipelines.configs.vary_quickstart import DESCRIBE, DICT, INDENT, READ
-from data_pipelines.documents import HELD_OUT
+from data_pipelines.configs.bases import asked, of_words
+from data_pipelines.configs.vary_quickstart import DESCRIBE, DICT, INDENT, READ, photographs
 from lvm_jax.config import parse_arg
 from lvm_jax.errors import UserError
 
@@ -82,16 +81,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if args["part"] not in _PARTS:
         raise UserError(f"part={args['part']} does not exist: choose one of {', '.join(_PARTS)}")
     small = args["runlocal"]
-    config = ml_collections.ConfigDict()
-    config.name = f"vary_small_{args['part']}"
-    config.version = "1.0.0"
-    config.image_size = 0  # pictures keep their size: the view of a tower fits them
-    config.encoding = "image_text"
-    config.max_images = 1
-    config.train_shards = 2 if small else 32
-    config.validation_shards = 1
+    config = of_words(f"vary_small_{args['part']}", small=small, shards=32)
     config.validation_fraction = 0.05  # of the photographs; what is drawn has keys for it
-    config.seed = 0
     config.max_bad_items = 200  # long words may need a fourth row
     config.entries = _entries(args["part"], small, args["han_font"])
     return config
@@ -103,33 +94,18 @@ def _entries(part: str, small: bool, han_font: str) -> dict:
         question, seen, held_out, source = _HAN
         sources["han"] = (question, seen, held_out, {**source, "fonts": (han_font,)})
     entries = {
-        name: {
-            "source": {
+        name: asked(
+            {
                 **PICTURE,
                 **source,
                 "name": name,
                 "count": 24 if small else seen,
                 "held_out": 6 if small else held_out,
             },
-            "composer": {"kind": "ask", "questions": (question,)},
-            "together": HELD_OUT,  # the held-out items are the validation split
-        }
+            question,
+        )
         for name, (question, seen, held_out, source) in sources.items()
     }
     if part == "rest":
-        entries["photos"] = _photos(1 if small else _PHOTO_PASSES)
+        entries["photos"] = photographs(PICTURE["height"], 1 if small else _PHOTO_PASSES)
     return entries
-
-
-def _photos(epochs: int) -> dict:
-    source = {
-        "kind": "negatives",
-        "name": "photos",
-        "root": str(ROOT / "photos"),
-        "answers": ("A photograph.",),
-        "short_side": PICTURE["height"],
-        "licence": "a licence a file, see data_pipelines/assets/LICENSES.md",
-        "origin": "photographs of the pack in data_pipelines/assets",
-    }
-    composer = {"kind": "ask", "questions": (DESCRIBE,)}
-    return {"source": source, "composer": composer, "epochs": epochs}

@@ -80,9 +80,8 @@ class Charts:
         ):
             unknown = sorted(set(given) - set(known))
             if unknown or not given:
-                shown = ", ".join(known[:8])
                 raise UserError(
-                    f"there is no {what} {(unknown or [''])[0]!r} of charts: {shown}, ..."
+                    f"there is no {what} {(unknown or [''])[0]!r} of charts: known are {', '.join(known)}"
                 )
         check_range("labels", self.labels, 12)
         check_range("sizes", self.sizes, min(self.height, self.width) // 4)

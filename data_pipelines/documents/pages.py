@@ -199,7 +199,7 @@ class _Setter:
         size = round(self._size * _HEADING)
         words, between = words_of(text)
         width = self._pages.width - 2 * self._margin
-        line, _ = self._fitting(words, between, size, width)
+        line = self._fitting(words, between, size, width)
         heading = between.join(words[:line])
         if heading:
             face = load_font(self._font, size)
@@ -214,7 +214,7 @@ class _Setter:
         while done < len(words):
             if not self._room_for_a_line():
                 return done
-            count, _ = self._fitting(words[done:], between, self._size, self._column_width - indent)
+            count = self._fitting(words[done:], between, self._size, self._column_width - indent)
             if not count:  # one word wider than the column
                 return done
             x = self._margin + self._column * self._step + indent
@@ -232,15 +232,13 @@ class _Setter:
             self._column, self._y = self._column + 1, self._top
         return self._column < self._template.columns
 
-    def _fitting(
-        self, words: list[str], between: str, size: int, width: float
-    ) -> tuple[int, float]:
-        """How many words fit a width, and the width that they take."""
+    def _fitting(self, words: list[str], between: str, size: int, width: float) -> int:
+        """How many words fit a width."""
         space = advance(self._font, size, between) if between else 0.0
         taken = 0.0
         for count, word in enumerate(words):
             more = advance(self._font, size, word) + (space if count else 0.0)
             if taken + more > width:
-                return count, taken
+                return count
             taken += more
-        return len(words), taken
+        return len(words)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.items import Item, Kind, Text, Value, refuse_other_kinds
-from data_pipelines.sentences.base import OneItem, Unfit
+from data_pipelines.sentences.base import OneItem, Unfit, of_role, words_of_role
 from lvm_jax.data.image_text.conversation import PLACEHOLDER, Conversation, Turn
 from lvm_jax.errors import UserError
 
 Composition = tuple[list[Value], str]
+_TAKER = "a conversation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Ask(OneItem):
         """The picture, the conversation, and what may not be in two splits."""
         question = self.questions[int(rng.integers(len(self.questions)))]
         asked = f"{PLACEHOLDER}\n{question}" if question else PLACEHOLDER
-        conversation = Conversation((Turn(asked, _words(items[0], self.answer)),))
-        images = _of_role(items[0], "image", Kind.PICTURE)[:1]
+        answer = words_of_role(items[0], self.answer, _TAKER)
+        conversation = Conversation((Turn(asked, answer),))
+        images = of_role(items[0], "image", Kind.PICTURE, _TAKER)[:1]
         return _composition(images, conversation.to_json(), items[0])
 
 
@@ -60,24 +62,12 @@ class Talk(OneItem):
         images = items[0].get("image", [])
         if len(images) > self.max_images:
             raise Unfit(0, f"it has {len(images)} pictures, max_images is {self.max_images}")
-        refuse_other_kinds(images, (Kind.PICTURE,), "role 'image'", "a conversation")
-        return _composition(images, _words(items[0], "conversation"), items[0])
+        refuse_other_kinds(images, (Kind.PICTURE,), "role 'image'", _TAKER)
+        said = words_of_role(items[0], "conversation", _TAKER)
+        return _composition(images, said, items[0])
 
 
 def _composition(images: Sequence[Value], conversation: str, item: Item) -> Composition:
     facets = list(item.get("facets", []))
     roles = ["image"] * len(images) + ["conversation"] + ["facet"] * len(facets)
     return [*images, Text(conversation), *facets], ",".join(roles)
-
-
-def _of_role(item: Item, role: str, kind: Kind) -> Sequence[Value]:
-    if not item.get(role):
-        raise Unfit(0, f"it has no {role!r}; it has {', '.join(sorted(item))}")
-    refuse_other_kinds(item[role], (kind,), f"role {role!r}", "a conversation")
-    return item[role]
-
-
-def _words(item: Item, role: str) -> str:
-    (text, *_) = _of_role(item, role, Kind.TEXT)
-    assert isinstance(text, Text)
-    return text.words

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from data_pipelines.items import Boxes, Item, Kind, Mask, Picture, Text, Value, refuse_other_kinds
-from data_pipelines.sentences.base import OneItem, Unfit
+from data_pipelines.items import Boxes, Item, Kind, Mask, Picture, Text, Value
+from data_pipelines.sentences.base import OneItem, Unfit, of_role, words_of_role
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.boxes import draw_boxes
 
 _ROUNDING = 1.0  # pixels that an annotator's box may reach outside; more is a mistake
 _COLOUR = 1  # of drawn boxes, in the palette
+_TAKER = "a pool"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,14 +115,14 @@ def _window(
 
 
 def _image(item: Item) -> Picture:
-    (image, *_) = _of_role(item, "image", Kind.PICTURE)
+    (image, *_) = of_role(item, "image", Kind.PICTURE, _TAKER)
     assert isinstance(image, np.ndarray)
     return image
 
 
 def _boxes(item: Item) -> Float64[np.ndarray, "N 4"]:
     """The boxes, checked and within the picture."""
-    (boxes, *_) = _of_role(item, "boxes", Kind.BOXES)
+    (boxes, *_) = of_role(item, "boxes", Kind.BOXES, _TAKER)
     assert isinstance(boxes, Boxes)
     height, width = _image(item).shape[:2]
     corners_N4 = boxes.corners_N4.astype(np.float64)
@@ -142,7 +143,7 @@ def _boxes(item: Item) -> Float64[np.ndarray, "N 4"]:
 def _mask(item: Item, image: UInt8[np.ndarray, "H W 3"]) -> Mask | None:
     if not item.get("mask"):
         return None
-    (mask, *_) = _of_role(item, "mask", Kind.MASK)
+    (mask, *_) = of_role(item, "mask", Kind.MASK, _TAKER)
     assert isinstance(mask, Mask)
     if mask.inside_HW.shape != image.shape[:2]:
         theirs, ours = (f"{w}x{h}" for h, w in (mask.inside_HW.shape, image.shape[:2]))
@@ -164,25 +165,12 @@ def _facts(
     else:
         area = float(mask.inside_HW.mean())
     facts = {
-        "class": _words(item, "class"),
-        "shows": _words(item, "shows"),
-        "caption": _words(item, "caption") if item.get("caption") else "",
+        "class": words_of_role(item, "class", _TAKER),
+        "shows": words_of_role(item, "shows", _TAKER),
+        "caption": words_of_role(item, "caption", _TAKER) if item.get("caption") else "",
         "unseen": bool(item.get("unseen")),
         # 1e-6: a caption's bins are a thousandth of an edge.
         "boxes": [[round(share, 6) for share in box] for box in shares.tolist()],
         "area": area,
     }
     return Text(json.dumps(facts, sort_keys=True))
-
-
-def _words(item: Item, role: str) -> str:
-    (text, *_) = _of_role(item, role, Kind.TEXT)
-    assert isinstance(text, Text)
-    return text.words
-
-
-def _of_role(item: Item, role: str, kind: Kind) -> Sequence[Value]:
-    if not item.get(role):
-        raise Unfit(0, f"it has no {role!r}; it has {', '.join(sorted(item))}")
-    refuse_other_kinds(item[role], (kind,), f"role {role!r}", "a pool")
-    return item[role]

@@ -15,12 +15,12 @@ from data_pipelines.in_context.coco_objects import (
     boxes_of_class,
     check_unseen,
     class_of,
+    photograph,
     read_annotations,
 )
 from data_pipelines.in_context.keys import object_key, parts_of, picture_id
 from data_pipelines.items import Boxes, Item, Text
 from data_pipelines.sources.base import BadItem
-from data_pipelines.sources.images import read_image
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures.coco import Coco, Listed
@@ -96,12 +96,7 @@ class CocoCaptions:
         picture, numbers = parts_of(key)
         about, number = map(int, numbers.split("-"))
         listed = coco.images[picture]
-        image = read_image(epath.Path(self.root) / self.images / picture, key)
-        if image.shape[:2] != (listed.height, listed.width):
-            raise BadItem(
-                key,
-                f"is {image.shape[1]}x{image.shape[0]} pixels, its annotations are of {listed.width}x{listed.height}",
-            )
+        image = photograph(epath.Path(self.root) / self.images / picture, listed, key)
         own = listed.annotations[about]
         try:
             boxes = boxes_of_class(own, listed)

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.in_context.class_names import Classes, ClassNames, class_names, plain
 from data_pipelines.in_context.keys import object_key, parts_of, picture_id
-from data_pipelines.items import Boxes, Item, Mask, Text
+from data_pipelines.items import Boxes, Item, Mask, Picture, Text
 from data_pipelines.sources.base import BadItem
 from data_pipelines.sources.coco_masks import mask_runs
 from data_pipelines.sources.images import read_image
@@ -87,13 +87,7 @@ class CocoObjects:
         coco, names = read_annotations(self.root, self.annotations), self._names()
         picture, number = parts_of(key)
         listed = coco.images[picture]
-        image = read_image(epath.Path(self.root) / self.images / picture, key)
-        size = (listed.height, listed.width)
-        if image.shape[:2] != size:
-            raise BadItem(
-                key,
-                f"is {image.shape[1]}x{image.shape[0]} pixels, its annotations are of {size[1]}x{size[0]}",
-            )
+        image = photograph(epath.Path(self.root) / self.images / picture, listed, key)
         own = listed.annotations[int(number)]
         try:
             mask, boxes = _of_class(own, listed)
@@ -129,6 +123,21 @@ class CocoObjects:
             and annotation.get("category_id") not in listed.incomplete
             and area_of(annotation) >= self.min_area
         )
+
+
+def photograph(path: epath.Path, listed: Listed, key: str) -> Picture:
+    """The picture of an item.
+
+    Raises:
+      BadItem: it cannot be read, or has another size than its annotations say.
+    """
+    image = read_image(path, key)
+    if image.shape[:2] != (listed.height, listed.width):
+        raise BadItem(
+            key,
+            f"is {image.shape[1]}x{image.shape[0]} pixels, its annotations are of {listed.width}x{listed.height}",
+        )
+    return image
 
 
 def read_annotations(root: epath.PathLike, file: str) -> Coco:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from jaxtyping import Float64
 
 from data_pipelines.annotators.base import once_per_process
 from data_pipelines.in_context.class_names import Classes, ClassNames, class_names
@@ -26,6 +25,7 @@ from data_pipelines.items import Boxes, Item, Text
 from data_pipelines.sources.images import read_image
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
+from lvm_jax.metrics.boxes import overlaps
 from lvm_jax.pictures.listing import existing_folder
 
 
@@ -139,9 +139,13 @@ def _matched(source: Regions) -> dict[str, Region]:
     kept = {
         key: region for key, region in found.items() if counts[region.class_name] >= source.fewest
     }
-    wrong = sorted(names.unseen - set(names.of_synset.values()))
+    known = set(names.of_synset.values())
+    wrong = sorted(names.unseen - known)
     if wrong:
-        raise UserError(f"unseen has the class {wrong[0]!r}, which {source.synsets} has not")
+        raise UserError(
+            f"unseen has the class {wrong[0]!r}, which {source.synsets} has not: it has "
+            f"{', '.join(sorted(known)[:8])}, ..."
+        )
     if not kept:
         raise UserError(
             f"{source.regions} holds no region of a class with at least fewest={source.fewest} of them, of "
@@ -166,7 +170,7 @@ def _regions_of(source: Regions, names: ClassNames) -> Iterator[tuple[str, Regio
         regions = [r for r in entry["regions"] if r["width"] * r["height"] >= source.min_area]
         if not known or not regions:
             continue
-        overlaps_RN = _overlaps(
+        overlaps_RN = overlaps(
             np.array([_box(r["x"], r["y"], r["width"], r["height"]) for r in regions]),
             np.array([box for box, _ in known]),
         )
@@ -193,18 +197,6 @@ def _classed(
 
 def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
     return (float(x), float(y), float(x + width), float(y + height))
-
-
-def _overlaps(
-    one_R4: Float64[np.ndarray, "R 4"], other_N4: Float64[np.ndarray, "N 4"]
-) -> Float64[np.ndarray, "R N"]:
-    """Intersection over union of each pair of boxes."""
-    low = np.maximum(one_R4[:, None, :2], other_N4[None, :, :2])
-    high = np.minimum(one_R4[:, None, 2:], other_N4[None, :, 2:])
-    both = np.prod(np.maximum(high - low, 0), axis=-1)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (one_R4, other_N4)]
-    union = areas[0][:, None] + areas[1][None] - both
-    return both / np.maximum(union, 1e-9)
 
 
 def _picture(photograph: dict[str, Any]) -> str:

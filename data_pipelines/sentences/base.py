@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from data_pipelines.items import Item, Picture, Value, pictures
+from data_pipelines.items import Item, Kind, Picture, Text, Value, pictures, refuse_other_kinds
 from lvm_jax.errors import UserError
 
 Groups = list[tuple[str, ...]]
@@ -125,6 +125,32 @@ def images_of(items: Sequence[Item], position: int, role: str) -> list[Picture]:
     if role not in item:
         raise Unfit(position, f"it has no {role!r}; it has {', '.join(sorted(item))}")
     return pictures(item[role], f"role {role!r}", "a sentence of pictures")
+
+
+def of_role(item: Item, role: str, kind: Kind, taker: str) -> Sequence[Value]:
+    """The values of a role of a sentence's only item, at least one of them.
+
+    Args:
+      item: of the sentence.
+      role: of the values.
+      kind: that they must have.
+      taker: names the composer's result in a message, such as `a conversation`.
+
+    Raises:
+      Unfit: it has no such role, or nothing in it.
+      UserError: the role holds values of another kind.
+    """
+    if not item.get(role):
+        raise Unfit(0, f"it has no {role!r}; it has {', '.join(sorted(item))}")
+    refuse_other_kinds(item[role], (kind,), f"role {role!r}", taker)
+    return item[role]
+
+
+def words_of_role(item: Item, role: str, taker: str) -> str:
+    """The first text of a role; arguments and errors as in `of_role`."""
+    (text, *_) = of_role(item, role, Kind.TEXT, taker)
+    assert isinstance(text, Text)
+    return text.words
 
 
 def first_of_each(items: Sequence[Item], position: int, roles: Sequence[str]) -> list[Picture]:

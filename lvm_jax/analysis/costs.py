@@ -138,16 +138,22 @@ class _Counter:
         self.cost.flops += dearest.flops
         self.cost.hbm_bytes += dearest.hbm_bytes
         self.cost.collectives += dearest.collectives
+        for branch in branches:  # what has no count may well be in one that seems cheap
+            self._uncounted(branch.uncounted_kernels)
 
     def _kernel(
         self, computation: hlo.Computation, instruction: hlo.Instruction, times: float
     ) -> None:
         flops = kernel_flops(computation, instruction)
         if flops is None:
-            uncounted = self.cost.uncounted_kernels
-            uncounted[instruction.name] = uncounted.get(instruction.name, 0.0) + times
+            self._uncounted({instruction.name: times})
         else:
             self.cost.flops += times * flops
+
+    def _uncounted(self, calls: Mapping[str, float]) -> None:
+        known = self.cost.uncounted_kernels
+        for name, times in calls.items():
+            known[name] = known.get(name, 0.0) + times
 
     def _collective(
         self,

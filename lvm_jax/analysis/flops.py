@@ -7,16 +7,22 @@ from typing import Any
 import jax
 from jax.extend import core
 
+_WITHOUT_TRIPS, _CUDNN = ("while", "pallas_call"), "dot_product_attention"
+
 
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
     """FLOPs of the convolutions and matrix products in one call of `function`, found without running it.
 
     A multiply-add is 2. As usual for model FLOPs, it ignores elementwise work and what a convolution saves at its
-    padded border. A loop body counts once per trip, a `cond` as its most expensive branch.
+    padded border. The body of a scan counts once per trip, a `cond` as its most expensive branch.
 
     Args:
       function: traceable, and only a forward pass: differentiation traces work that XLA later removes.
       *args: arrays or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      ValueError: it multiplies in a `while_loop`, in a Pallas kernel or in cuDNN's attention, which say nowhere how
+        much they do.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -34,8 +40,13 @@ def _count(jaxpr: core.Jaxpr) -> float:
         elif name == "cond":
             total += max(_count(branch.jaxpr) for branch in params["branches"])
         else:
-            repeats = params["length"] if name == "scan" else 1
-            total += repeats * sum(_count(inner) for inner in _inner_jaxprs(params))
+            inside = sum(_count(inner) for inner in _inner_jaxprs(params))
+            if (inside and name in _WITHOUT_TRIPS) or name.startswith(_CUDNN):
+                raise ValueError(
+                    f"a {name} of products has no known number of trips: count the FLOPs by a formula, of a scan, or "
+                    'of attention="chunked"'
+                )
+            total += (params["length"] if name == "scan" else 1) * inside
     return total
 
 

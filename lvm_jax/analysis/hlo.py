@@ -102,11 +102,12 @@ class Module:
         if known:
             return int(known.group(1))
         condition = self.called(loop, "condition")
-        # Every scan compares `counter < constant`; a TPU may wrap the comparison into a fusion.
+        # Every scan counts from 0 while `counter < constant`; a TPU may wrap the comparison into a fusion.
         limits = [
             int(i.attributes) for i in condition if i.opcode == "constant" and not i.shapes[0].dims
         ]
-        compares = condition.root.opcode in ("compare", "fusion")
+        root = condition.root
+        compares = root.opcode == "fusion" or "direction=LT" in root.attributes
         if not compares or len(limits) != 1:
             raise ValueError(
                 f"the loop {loop.name} has no known number of trips: {condition.name} is no `i < N`"

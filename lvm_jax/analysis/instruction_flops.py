@@ -64,7 +64,7 @@ def _convolution(
         raise ValueError(f"convolution {conv.name} has no dim_labels")
     of_input, of_kernel, of_output = labels.groups()
     window = dict(re.findall(r"(\w+)=([\w\-]+)", _braces(conv.attributes, "window")))
-    groups = int(conv.attribute("batch_group_count") or 1)
+    # Whatever the groups: the output has as many rows less, and the kernel as many input channels.
     flops = 2.0 * outputs[of_output.index("b")] * outputs[of_output.index("f")]
     flops *= kernel[of_kernel.index("i")]
     for axis in range(len(of_output) - 2):
@@ -75,7 +75,7 @@ def _convolution(
             outputs[of_output.index(digit)],
             {key: value.split("x")[axis] for key, value in window.items()},
         )
-    return flops / groups
+    return flops
 
 
 def _braces(attributes: str, key: str) -> str:
@@ -97,7 +97,7 @@ def _meeting(size: int, taps: int, outputs: int, window: Mapping[str, str]) -> i
 def kernel_flops(computation: hlo.Computation, call: hlo.Instruction) -> float | None:
     """Of a custom call: by its own estimate, or as the attention, product or convolution that it is.
 
-    None: it is a Pallas kernel or a vendor's, and neither. Any other call, such as one for the partitioner, is 0.
+    None: it is a Pallas kernel or a vendor's, and none of these. Any other call, such as one for the partitioner, is 0.
     """
     found = re.search(r'custom_call_target="([^"]*)"', call.attributes)
     target = found.group(1) if found else ""
@@ -141,9 +141,10 @@ def _attention(computation: hlo.Computation, call: hlo.Instruction) -> float | N
         if name in label:
             operands = [operand.shapes[0] for operand in computation.operands(call)]
             # Behind arrays about the mask come queries, keys and values.
-            queries, _, values = [
-                s.dims for s in operands if len(s.dims) >= 3 and s.dtype == "bf16"
-            ][:3]
+            arrays = [s.dims for s in operands if len(s.dims) >= 3 and s.dtype == "bf16"]
+            if len(arrays) < 3:
+                return None
+            queries, _, values = arrays[:3]
             pairs = (
                 math.prod(queries[:-1]) * queries[axis] / (2 if _is_causal(call, operands) else 1)
             )

@@ -1,7 +1,10 @@
 """Scores of short answers: ANLS of DocVQA, relaxed accuracy of ChartQA, and the fields of a dict."""
 
 import ast
+import contextlib
 import dataclasses
+import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -94,16 +97,16 @@ def compare_dicts(
 
 
 def parse_dict(text: str) -> dict[Any, Any] | None:
-    """The Python dict (or JSON object) that a text holds, perhaps after a sentence; None if there is none."""
+    """The Python dict or JSON object that a text holds, perhaps after a sentence; None if there is none."""
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end - start > _LONGEST_DICT:
         return None
-    try:
-        found = ast.literal_eval(text[start : end + 1])
-    # What a model writes may be anything, also nested too deeply or of keys that cannot be keys.
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    for read in (ast.literal_eval, json.loads):
+        # What a model writes may be anything, also nested too deeply or of keys that cannot be keys.
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            found = read(text[start : end + 1])
+            return found if isinstance(found, dict) else None
+    return None
 
 
 def _folded(text: str) -> str:
@@ -131,7 +134,7 @@ def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def _same(predicted: Any, truth: Any, tolerance: float) -> bool:
     ours, wanted = _number(predicted), _number(truth)
-    if ours is not None and wanted is not None:
+    if ours is not None and wanted is not None and math.isfinite(wanted):
         return abs(ours - wanted) <= tolerance * abs(wanted)
     return " ".join(str(predicted).split()) == " ".join(str(truth).split())
 
@@ -139,7 +142,8 @@ def _same(predicted: Any, truth: Any, tolerance: float) -> bool:
 def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        return float(value)
+    # By way of its digits: an int beyond all floats, as a model in a loop writes it, is infinite and no error.
     text = str(value).strip()
+    if isinstance(value, int | float):
+        return float(text)
     return float(text.rstrip("% ").replace(",", "")) if _NUMBER.fullmatch(text) else None

@@ -12,7 +12,7 @@ latent grid.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +41,16 @@ class CausalPrior(nnx.Module):
       config: its shape.
       tokenizer: whose codes it reads.
       rngs: of the initialisation.
+      attention: how it is computed, as in `DecoderConfig`.
     """
 
     def __init__(
-        self, config: CausalPriorConfig, tokenizer: VQGANConfig, *, rngs: nnx.Rngs
+        self,
+        config: CausalPriorConfig,
+        tokenizer: VQGANConfig,
+        *,
+        rngs: nnx.Rngs,
+        attention: Literal["auto", "chunked"] = "auto",
     ) -> None:
         width, dim = config.hidden_size, tokenizer.quantized_embed_dim
         shape = DecoderConfig(
@@ -64,6 +70,7 @@ class CausalPrior(nnx.Module):
             place_embeddings=True,
             max_position_embeddings=tokenizer.tokens_per_image,
             remat="none",
+            attention=attention,
         )
         self.into = matrix(rngs, shape, (dim, width), ("code_dim", "embed"))
         self.decoder = Decoder(shape, rngs=rngs)
@@ -158,12 +165,14 @@ class CausalRegularizer:
         if not self._weight:
             return 0.0
         shape = (1, self._tokenizer.tokens_per_image, self._tokenizer.quantized_embed_dim)
-        params = jax.eval_shape(lambda: nnx.state(self._make(jax.random.key(0)), nnx.Param))
+        # A kernel of attention does not say what it multiplies.
+        graph, params = nnx.split(nnx.eval_shape(lambda: self._make(jax.random.key(0), "chunked")))
         codes = jax.ShapeDtypeStruct(shape, jnp.float32)
-        return count_flops(lambda p, x: nnx.merge(self._graph, p)(x), params, codes)
+        return count_flops(lambda p, x: nnx.merge(graph, p)(x), params, codes)
 
-    def _make(self, key: jax.Array) -> CausalPrior:
-        return CausalPrior(self._config, self._tokenizer, rngs=nnx.Rngs(key))
+    def _make(self, key: jax.Array, attention: Literal["auto", "chunked"] = "auto") -> CausalPrior:
+        rngs = nnx.Rngs(key)
+        return CausalPrior(self._config, self._tokenizer, rngs=rngs, attention=attention)
 
     def _into(self, state: State, params: Any, opt: optax.OptState) -> State:
         return {

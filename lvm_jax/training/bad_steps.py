@@ -91,7 +91,10 @@ class GuardedTask:
         new, metrics = self._task.step(old, batch, key)
         if not self._active:
             return {**new, "guard": guard}, {**metrics, SKIPPED: Mean(jnp.zeros(()), jnp.ones(()))}
-        loss = metrics["loss"].total / metrics["loss"].weight
+        weight = metrics["loss"].weight
+        # A batch in which nothing counts has no loss: it is neither a spike nor a part of the running mean.
+        counts = jnp.asarray(weight) > 0
+        loss = metrics["loss"].total / jnp.where(counts, weight, 1.0)
         # A sum is finite only if every summand is: one reduction per array, of metrics and of the new state, whose
         # parameters or moments can overflow although the loss is still finite.
         numbers = [mean.total for mean in metrics.values()]
@@ -103,12 +106,14 @@ class GuardedTask:
             # Divided by the weights so far, as Adam does: the running mean starts from 0.
             mean = guard["loss"] / (1 - _DECAY ** jnp.maximum(guard["counted"], 1))
             usual = loss <= self._spike_factor * mean
-            good &= usual | (guard["counted"] < _COUNTED_FIRST)
+            good &= usual | (guard["counted"] < _COUNTED_FIRST) | ~counts
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+        entered = good & counts
+        mixed = _DECAY * guard["loss"] + (1 - _DECAY) * loss
         next_guard = {
             "in_a_row": jnp.where(good, 0, guard["in_a_row"] + 1),
-            "counted": guard["counted"] + good,
-            "loss": jnp.where(good, _DECAY * guard["loss"] + (1 - _DECAY) * loss, guard["loss"]),
+            "counted": guard["counted"] + entered,
+            "loss": jnp.where(entered, mixed, guard["loss"]),
         }
         metrics = {**metrics, SKIPPED: Mean(1.0 - good, jnp.ones(()))}
         return {**kept, "step": new["step"], "guard": next_guard}, metrics

@@ -72,6 +72,7 @@ class ScheduledConfig(OptimizerConfig):
     wsd: WSDConfig = WSDConfig()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         stable = self.decay_steps * (1 - self.wsd.decay_fraction)
         if self.schedule == "wsd" and self.warmup_steps > stable:
             raise UserError(

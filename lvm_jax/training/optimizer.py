@@ -24,7 +24,7 @@ class OptimizerConfig:
       eps: added to the root of the second mean.
       weight_decay: multiplied by the learning rate.
       decay: what weight decay applies to: "matrices" spares norms and biases; "all" is the published choice.
-      clip_norm: maximum norm of the gradient of all trained parameters together.
+      clip_norm: maximum norm of the gradient of all trained parameters together; 1e9 clips nothing.
     """
 
     learning_rate: float = 1.5e-4
@@ -37,6 +37,13 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     decay: Literal["matrices", "all"] = "matrices"
     clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.clip_norm > 0:
+            raise UserError(
+                f"clip_norm is {self.clip_norm}: every gradient would be 0; give the longest one, above 0, or 1e9 to "
+                "clip none"
+            )
 
 
 def cosine(config: OptimizerConfig) -> optax.Schedule:

@@ -24,23 +24,32 @@ _SIDE, _PRODUCTS = 512, 40
 
 @functools.cache
 def peak_flops() -> float:
-    """Peak FLOP/s of all devices together: from the table, or measured if the device is not listed (a CPU).
+    """Peak FLOP/s of all devices together: from the table, or measured if the device is not listed.
 
-    No data sheet gives a CPU's. Its figure is the speed of a large fp32 matrix product on all cores, which simulated
-    devices share: the fastest of many short ones, because what else runs on the machine can slow down every long one,
-    and MFU would then be above 1. Call it outside `jax.set_mesh`.
+    No data sheet gives a CPU's. Its figure is the speed of an fp32 matrix product on all cores, which simulated devices
+    share. An accelerator's is that of a large bf16 product. Call it outside `jax.set_mesh`.
     """
     kind = jax.devices()[0].device_kind
     # Longest prefix first: "TPU v5" also begins "TPU v5 lite".
     for prefix, peak in sorted(PEAK_FLOPS.items(), key=lambda item: -len(item[0])):
         if kind.startswith(prefix):
             return peak * jax.device_count()
-    x = jax.device_put(jnp.ones((_SIDE, _SIDE), jnp.float32), jax.local_devices()[0])
+    if jax.default_backend() == "cpu":
+        return product_flops(_SIDE, jnp.float32, _PRODUCTS) * jax.process_count()
+    return product_flops(8192, jnp.bfloat16, _PRODUCTS) * jax.device_count()
+
+
+def product_flops(side: int, dtype: jax.typing.DTypeLike, products: int) -> float:
+    """FLOP/s of a square matrix product on one device: the fastest of many.
+
+    Whatever else runs on the machine can slow down most of them, and MFU would then be above 1.
+    """
+    x = jax.device_put(jnp.ones((side, side), dtype), jax.local_devices()[0])
     matmul = jax.jit(lambda a: a @ a)
     matmul(x).block_until_ready()  # compiles, untimed
     seconds = []
-    for _ in range(_PRODUCTS):
+    for _ in range(products):
         start = time.perf_counter()
         matmul(x).block_until_ready()
         seconds.append(time.perf_counter() - start)
-    return 2 * _SIDE**3 / min(seconds) * jax.process_count()
+    return 2 * side**3 / min(seconds)

@@ -152,3 +152,22 @@ def test_of_a_condition_the_dearest_branch_counts():
         before=before,
     )
     assert program_cost(text).flops == 2 * 8**3
+
+
+def test_kernels_of_a_branch_that_nobody_knows_are_named():
+    before = """%one (p0: f32[8,8]) -> f32[8,8] {
+  %p0 = f32[8,8]{1,0} parameter(0)
+  ROOT %mine = f32[8,8]{1,0} custom-call(%p0), custom_call_target="tpu_custom_call"
+}
+
+%other (p1: f32[8,8]) -> f32[8,8] {
+  %p1 = f32[8,8]{1,0} parameter(0)
+  ROOT %d = f32[8,8]{1,0} dot(%p1, %p1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}"""
+    text = program(
+        "%i = s32[] parameter(0)",
+        "%x = f32[8,8]{1,0} parameter(1)",
+        "ROOT %y = f32[8,8]{1,0} conditional(%i, %x, %x), branch_computations={%one, %other}",
+        before=before,
+    )
+    assert program_cost(text).uncounted_kernels == {"mine": 1.0}

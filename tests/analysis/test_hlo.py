@@ -42,9 +42,10 @@ def test_the_trips_of_a_loop_come_from_the_compiler_or_from_its_condition():
         "body=%body\n", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}\n'
     )
     assert hlo.parse(stated).trip_count(hlo.parse(stated).entry.root) == 7
-    unknown = hlo.parse(TEXT.replace("constant(22)", "parameter(1)"))
-    with pytest.raises(ValueError, match="loop has no known number of trips"):
-        unknown.trip_count(unknown.entry.root)
+    for other in (("constant(22)", "parameter(1)"), ("direction=LT", "direction=GE")):
+        unknown = hlo.parse(TEXT.replace(*other))
+        with pytest.raises(ValueError, match="loop has no known number of trips"):
+            unknown.trip_count(unknown.entry.root)
 
 
 def test_a_text_without_entry_is_refused():

@@ -26,6 +26,17 @@ def test_a_convolution_counts_no_products_with_its_padding():
     assert program_cost(text).flops == 2 * 2 * 3 * 7 * 13 * 13  # 5 + 4 + 4 pairs a dimension
 
 
+def test_a_convolution_of_groups_of_the_batch_counts_each_output_once():
+    text = program(
+        "%a = f32[2,9,8,4]{3,2,1,0} parameter(0)",
+        "%k = f32[3,3,4,6]{3,2,1,0} parameter(1)",
+        "ROOT %c = f32[1,9,8,6]{3,2,1,0} convolution(%a, %k), window={size=3x3 pad=1_1x1_1}, "
+        "dim_labels=b01f_01io->b01f, batch_group_count=2",
+    )
+    # As XLA counts it, which writes it anew before it compiles it.
+    assert program_cost(text).flops == 2 * 4 * 6 * 25 * 22
+
+
 QKV = ("q", "k", "v")
 
 
@@ -113,3 +124,11 @@ def test_kernels_that_nobody_knows_are_named():
     library = attention("fused", target="__cudnn$other")
     assert (library.flops, library.uncounted_kernels) == (0.0, {"fused": 1.0})
     assert not attention("x", target="Sharding").uncounted_kernels
+
+
+def test_an_attention_kernel_of_other_arrays_is_named():
+    text = program(
+        "%q = f32[2,8,512,128] parameter(0)",
+        'ROOT %splash_mha_fwd = f32[2,8,512,128] custom-call(%q), custom_call_target="tpu_custom_call"',
+    )
+    assert program_cost(text).uncounted_kernels == {"splash_mha_fwd": 1.0}

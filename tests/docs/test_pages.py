@@ -103,6 +103,14 @@ def test_keys_of_commands_exist(page):
                     node = node[part]
 
 
+def with_neighbours(script: pathlib.Path) -> str:
+    """The text of a script, and of what it imports from its own folder."""
+    text = script.read_text()
+    imported = re.findall(r"^(?:import|from) ([\w.]+)", text, re.MULTILINE)
+    beside = [script.parent / f"{name.replace('.', '/')}.py" for name in imported]
+    return text + "".join(with_neighbours(path) for path in beside if path.is_file())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_flags_of_commands_exist(page):
     """`--flag=...` of a command is defined by the script that it runs."""
@@ -111,7 +119,7 @@ def test_flags_of_commands_exist(page):
             words[2].replace(".", "/") + ".py" if words[1:2] == ["-m"] else (words[1:2] or [""])[0]
         )
         if words[0] == "python" and (ROOT / module).is_file():
-            source = (ROOT / module).read_text()
+            source = with_neighbours(ROOT / module)
             for word in words[2:]:
                 flag = re.match(r"--(\w+)", word)
                 if flag and not word.startswith("--config."):

@@ -169,6 +169,16 @@ def test_what_is_no_dict_is_none(written):
     assert answers.parse_dict(written) is None
 
 
+def test_a_json_object_is_read_as_its_dict():
+    assert answers.parse_dict('{"a": [true, null, 2.5]} and no more') == {"a": [True, None, 2.5]}
+
+
+def test_a_number_of_a_model_in_a_loop_is_wrong_and_no_crash():
+    endless = answers.parse_dict("{'a': " + "7" * 400 + "}")
+    assert answers.compare_dicts(endless, {"a": 7}) == answers.Fields(right=0, wanted=1, given=1)
+    assert answers.compare_dicts(endless, endless or {}).right == 1
+
+
 def test_loops():
     assert repetition.repeated_ngrams(["a", "b", "c", "d"], 2) == 0
     assert repetition.repeated_ngrams(["a", "b", "a", "b", "a", "b"], 2) == pytest.approx(3 / 5)

@@ -1,5 +1,7 @@
 """The tasks of MAE-VQGAN and SegGPT: rows become canvases of the same pairs, and a batch is learnt by heart."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,13 @@ def tasks(vqgan, tx=None, **options):
         "mae_vqgan": MaeVqganTask(MAE, vqgan, tx, **options),
         "seggpt": SegGptTask(SEGGPT, vqgan, tx, **options),
     }
+
+
+def test_flops_are_those_of_the_network_whatever_computes_its_attention(vqgan):
+    for of, config in ((MaeVqganTask, MAE), (SegGptTask, SEGGPT)):
+        kernel = dataclasses.replace(config, attention="splash")
+        counts = [of(c, vqgan, optax.sgd(0.0)).flops_per_batch(1) for c in (config, kernel)]
+        assert counts[0] == counts[1]
 
 
 def test_a_canvas_is_made_of_cells_and_its_codes_of_theirs():

@@ -39,6 +39,16 @@ ALONE = TokenizerLoss(
 )
 
 
+def test_flops_do_not_depend_on_the_kernel_that_attention_has_on_a_backend(monkeypatch):
+    def flops():
+        tx = optax.sgd(0.0)
+        return TokenizerTask(PATCHES, tx, tx, loss=ALONE, prior=SHAPE).flops_per_batch(1)
+
+    here = flops()
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")  # where it is splash attention's
+    assert flops() == here
+
+
 def test_the_prior_sees_only_the_codes_before():
     config = presets.vqgan("debug")
     prior = CausalPrior(SHAPE, config, rngs=nnx.Rngs(0))

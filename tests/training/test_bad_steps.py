@@ -71,6 +71,29 @@ def test_a_bad_step_leaves_parameters_and_optimizer_as_they_were():
     assert (good["guard"]["in_a_row"], metrics["skipped"].total) == (0, 0)
 
 
+class SometimesUncounted(LinearTask):
+    """A task none of whose labels counts in steps 2 and 3."""
+
+    def step(self, state, batch, key):
+        new, metrics = super().step(state, batch, key)
+        counts = jnp.where((state["step"] >= 1) & (state["step"] < 3), 0.0, 1.0)
+        loss = metrics["loss"]
+        return new, {**metrics, "loss": Mean(loss.total * counts, loss.weight * counts)}
+
+
+def test_a_step_without_counted_labels_is_no_bad_one_and_leaves_the_running_mean():
+    task = GuardedTask(SometimesUncounted(), active=True, spike_factor=3.0)
+    state, step, batches = task.init(jax.random.key(0)), jax.jit(task.step), LinearBatches()
+    guards = []
+    for _ in range(4):
+        state, metrics = step(state, next(batches), jax.random.key(0))
+        assert metrics["skipped"].total == 0
+        guards.append(jax.device_get(state["guard"]))
+    assert [guard["counted"] for guard in guards] == [1, 1, 1, 2]
+    assert guards[0]["loss"] == guards[1]["loss"] == guards[2]["loss"]
+    assert np.isfinite(guards[3]["loss"])
+
+
 def test_the_choice_is_a_select_and_not_a_condition():
     task = GuardedTask(LinearTask(), active=True, spike_factor=3.0)
     state = task.init(jax.random.key(0))

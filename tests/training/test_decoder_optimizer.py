@@ -245,6 +245,8 @@ def test_the_schedule_is_the_configured_one(params):
             lambda: DecoderOptimizerConfig(schedule="wsd", warmup_steps=95, decay_steps=100),
             r"warmup_steps is 95 and the decay begins at step 90",
         ),
+        (lambda: OptimizerConfig(clip_norm=0.0), r"clip_norm is 0\.0: every gradient would be 0"),
+        (lambda: DecoderOptimizerConfig(clip_norm=-1.0), r"clip_norm is -1\.0: every gradient"),
     ],
 )
 def test_impossible_settings_are_refused(make, message):

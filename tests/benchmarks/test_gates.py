@@ -1,0 +1,58 @@
+"""What benchmarks require before they time anything."""
+
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from lvm_jax.errors import UserError
+
+FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"  # its scripts import each other by name
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+
+
+def test_equal_arrays_pass_and_others_name_the_difference(capsys):
+    from agreement import require_equal
+
+    require_equal("sums", [1.0, -4.0], np.array([1.0, -4.0004]), within=1e-3)
+    assert "sums: equal within 1.0e-04 of the largest value, 2 numbers" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"ids: the two sides differ by 1\.0e\+00 of the largest"):
+        require_equal("ids", [[3, 0]], [[3, 3]])
+    with pytest.raises(UserError, match=r"ids: the shapes are \(1,\) and \(2,\)"):
+        require_equal("ids", [3], [3, 3])
+
+
+@pytest.mark.parametrize("broken", [[np.nan, 1.0], [np.inf, 1.0]])
+def test_numbers_that_are_not_finite_agree_with_nothing(broken):
+    from agreement import require_equal, require_losses
+
+    for one, other in ((broken, [1.0, 1.0]), ([1.0, 1.0], broken), (broken, broken)):
+        with pytest.raises(UserError, match="nothing was timed"):
+            require_equal("outputs", one, other, within=1.0)
+        with pytest.raises(UserError, match="nothing was timed"):
+            require_losses({"ours": one, "theirs": other})
+
+
+def test_losses_are_compared_more_closely_where_nothing_has_been_updated(capsys):
+    from agreement import require_losses
+
+    require_losses({"ours": [5.0, 4.0], "theirs": [5.00005, 4.0005]})
+    assert "losses of 2 steps agree with theirs within 5.0e-04 nats" in capsys.readouterr().out
+    for theirs in ([5.0005, 4.0], [5.0, 4.005]):
+        with pytest.raises(UserError, match=r"losses differ by \S+ in the first step"):
+            require_losses({"ours": [5.0, 4.0], "theirs": theirs})
+
+
+def test_a_length_that_a_system_cannot_take_is_refused():
+    from gpu_subjects import SUBJECTS
+
+    rows = SUBJECTS["unified"].rows
+    assert rows("debug", 2, 3, 0)["tokens"].shape == (2, 3, 76)
+    assert rows("debug", 2, 3, 75)["tokens"].shape == (2, 3, 76)
+    with pytest.raises(UserError, match="--seq_len=64: rows of unified:debug have 75 tokens"):
+        rows("debug", 2, 3, 64)
