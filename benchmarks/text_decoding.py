@@ -10,6 +10,7 @@ fp32 and greedily. Before any timing the ids of all ways must be equal. The ways
 OTHER_ENVIRONMENT has torch and transformers. Run it on an idle machine.
 """
 
+import functools
 import pathlib
 import tempfile
 
@@ -30,6 +31,7 @@ from lvm_jax.models import Decoder
 from lvm_jax.models.presets.language import opt
 from lvm_jax.parallel import runtime
 
+PEERS = ("dynamic", "static")
 SPREAD = 0.1  # of the random weights: far enough that rounding does not turn an argmax
 
 
@@ -50,45 +52,56 @@ def main() -> None:
     allowed_V = np.arange(config.vocab_size) != config.eos_token_id
     record.announce()
 
-    def ours() -> np.ndarray:
+    def ours(count: int) -> np.ndarray:
         options = {"allowed_V": allowed_V, "stop": stop, "sampling": Sampling(0.0)}
-        return np.stack([text for (text,) in continue_prompts(generator, prompts, new, **options)])
+        return np.stack(
+            [text for (text,) in continue_prompts(generator, prompts, count, **options)]
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(pathlib.Path(folder))
         np.save(pathlib.Path(folder) / "embeds.npy", embeds_BTD)
         with Peer("torch_text.py", folder, threads) as peer:
 
-            def theirs(way: str) -> dict:
-                question = {"next": next_B.tolist(), "new": new, "way": way}
+            def theirs(way: str, count: int) -> dict:
+                question = {"next": next_B.tolist(), "new": count, "way": way}
                 return peer.ask(question | {"forbidden": [config.eos_token_id]})
 
-            made = ours()
-            for way in ("dynamic", "static"):
-                require_equal(f"greedy ids of ours and {way}", made, theirs(way)["ids"])
-            medians = in_turns(
-                {
-                    "ours": lambda: {"seconds": seconds(ours)},
-                    "dynamic": lambda: {"seconds": theirs("dynamic")["seconds"]},
-                    "static": lambda: {"seconds": theirs("static")["seconds"]},
-                },
-                args.rounds,
-            )
+            made = ours(new)
+            for way in PEERS:
+                require_equal(f"greedy ids of ours and {way}", made, theirs(way, new)["ids"])
+
+            def measure(way: str, count: int) -> dict[str, float]:
+                if way == "ours":
+                    return {"seconds": seconds(lambda: ours(count))}
+                return {"seconds": theirs(way, count)["seconds"]}
+
+            turns = {
+                f"{way}, {count} new": functools.partial(measure, way, count)
+                for count in (1, new)
+                for way in ("ours", *PEERS)
+            }
+            medians = in_turns(turns, args.rounds)
             versions = record.versions(peer.versions)
     times = {name: median["seconds"] for name, median in medians.items()}
-    ratios = {name: times[name] / times["ours"] for name in times if name != "ours"}
+    whole = {way: times[f"{way}, {new} new"] for way in ("ours", *PEERS)}
+    read = {way: times[f"{way}, 1 new"] for way in whole}  # the prompts, and one token each
+    token = {way: (whole[way] - read[way]) / (new - 1) for way in whole}
     print(
         f"OPT {args.preset}, {B} prompts of {T} image tokens, {new} new tokens each, fp32, {threads} threads, "
-        f"{versions}\nours: {B * new / times['ours']:,.0f} tokens/s, {times['ours']:.3f} s (median of {args.rounds}); "
-        f"as many times faster than: {', '.join(f'{n} {r:.2f}' for n, r in ratios.items())}"
+        f"{versions}\nours: {B * new / whole['ours']:,.0f} tokens/s; medians of {args.rounds}"
     )
-    record.write({"threads": threads, "versions": versions, "seconds": times, "ratios": ratios})
+    parts = {"whole": whole, "the prompts": read, "each further token": token}
+    for name, part in parts.items():
+        ratios = ", ".join(f"{way} {part[way] / part['ours']:.2f}" for way in PEERS)
+        print(f"{name}: {part['ours']:.4f} s; as many times faster than: {ratios}")
+    record.write({"threads": threads, "versions": versions, "seconds": parts})
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("preset", "125m", "decoder of lvm_jax.models.presets.language.opt")
     flags.DEFINE_integer("batch", 8, "prompts", lower_bound=1)
     flags.DEFINE_integer("image_tokens", 256, "of a prompt", lower_bound=1)
-    flags.DEFINE_integer("new", 128, "tokens of an answer", lower_bound=1)
+    flags.DEFINE_integer("new", 128, "tokens of an answer", lower_bound=2)
     flags.DEFINE_integer("rounds", 3, "turns of each way", lower_bound=1)
     cli.run(main, required_flags=["peer_python"])
