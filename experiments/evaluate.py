@@ -148,14 +148,31 @@ _WORD_SETS = flags.DEFINE_string(
     "word_sets", "", "by which captions are compared, such as 'colour=red blue,side=left right'"
 )
 
+_OF_A_TOKENIZER = (
+    *(_IMAGES, _HELD_OUT, _HELD_OUT_FRACTION, _MAX_IMAGES),
+    *(_MAPS, _MAX_MAPS, _PROBE_STEPS, _PROBE_SEEDS),
+)
+_OF_SENTENCES = (
+    *(_MAX_SENTENCES, _CONTROL_SENTENCES, _TRAIN_SENTENCES, _CONTEXT_SENTENCES),
+    *(_SHOTS, _ANSWER_SENTENCES, _ANSWER_CONTROLS),
+)
+_OF_EXAMPLES = (_EXAMPLES, _EPISODES, _CLASSES, _CATEGORY, _BOXES, _WORD_SETS)
+
 
 def main() -> None:
     """Runs all evaluators, then writes the results."""
     if bool(_MODEL.value) != bool(_SHARDS.value):
         raise UserError("--model and --shards go together: give both, or neither for a tokenizer")
+    from_examples = bool(_MODEL.value) and has_format(_MODEL.value)
+    if from_examples:
+        cli.refuse((*_OF_A_TOKENIZER, *_OF_SENTENCES), "a decoder that answers from examples")
+    elif _MODEL.value:
+        cli.refuse(_OF_EXAMPLES, "a decoder of visual sentences")
+    else:
+        cli.refuse((*_OF_SENTENCES, *_OF_EXAMPLES), "a tokenizer alone")
     runtime.initialize()
     output = epath.Path(_OUTPUT.value)
-    if _MODEL.value and _SHARDS.value and has_format(_MODEL.value):
+    if _MODEL.value and _SHARDS.value and from_examples:
         found = answers_from_examples(_MODEL.value, _SHARDS.value, output / "answers")
         save_results(found, unified_scores.as_markdown(found), output)
         return

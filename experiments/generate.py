@@ -142,15 +142,29 @@ _CROPS = flags.DEFINE_integer(
 _FIT = flags.DEFINE_enum("fit", "squash", FITS, "how a page fits the ViTDet tower")
 _CLIP_FIT = flags.DEFINE_enum("clip_fit", "crop", FITS, "how a page fits the CLIP tower")
 
+_OF_VISUAL_PROMPTS = (
+    *(_BASE, _FRAMES, _PAIRS, _QUERY, _SHARDS, _SPLIT, _PROMPTS),
+    *(_N_IMAGES, _ANSWER, _ASPECT),
+)
+_IN_CONTEXT = (_QUESTION, _CATEGORY)
+_OF_PAGES = (
+    *(_PAGES, _ASK, _MAX_PAGES, _CROPS, _FIT, _CLIP_FIT),
+    *(_MAX_NEW, _BEAMS, _LENGTH_PENALTY, _NO_REPEAT),
+)
+
 
 def main() -> None:
     """Answers in the way of the model."""
     runtime.initialize()
     if VisionLanguage.reads(_MODEL.value):
+        unread = (_PROMPT, _CANDIDATES, *_OF_VISUAL_PROMPTS, *_IN_CONTEXT)
+        cli.refuse(unread, "a model that writes words")
         read_documents()
     elif has_format(_MODEL.value):
+        cli.refuse((*_OF_VISUAL_PROMPTS, *_OF_PAGES), "a model that answers in context")
         answer_in_context()
     else:
+        cli.refuse((*_IN_CONTEXT, *_OF_PAGES), "a model of visual sentences")
         answer_visual_prompts()
 
 
@@ -160,8 +174,6 @@ def answer_in_context() -> None:
         raise UserError(
             f"{_MODEL.value} answers in context: name --prompt, a folder with examples/ and queries/"
         )
-    if _ANSWER.value:
-        raise UserError(f"--answer={_ANSWER.value} is for visual prompts: leave it out")
     if not _TOKENIZER.value:
         raise UserError(
             f"{_MODEL.value} reads pictures as codes: name --tokenizer, the VQGAN it was trained with"
@@ -188,8 +200,6 @@ def read_documents() -> None:
         raise UserError(
             f"{_MODEL.value} writes words: name --pages, an image, a PDF file or a folder"
         )
-    if _ANSWER.value or _CANDIDATES.value:
-        raise UserError("--candidates and --answer are for pictures: leave them out")
     drawing = dataclasses.replace(_GREEDY, **_flagged())
     writing = Writing(
         _MAX_NEW.value,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TextIO
 
 from absl import app, flags, logging
@@ -138,6 +138,21 @@ def _write_traceback(error: Exception) -> str:
     except OSError:
         sys.stderr.write(text)  # nowhere else is left
         return "the lines above"
+
+
+def refuse(unread: Iterable[flags.FlagHolder], what: str) -> None:
+    """Refuses flags that were given although nothing reads them.
+
+    Args:
+      unread: the flags.
+      what: does not read them, such as "a tokenizer alone".
+
+    Raises:
+      UserError: one was given.
+    """
+    for flag in unread:
+        if flag.present:
+            raise UserError(f"--{flag.name} is not for {what}: leave it out")
 
 
 def run_python(command: str, lock: TextIO) -> None:

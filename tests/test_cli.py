@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+
+from lvm_jax import cli
+from lvm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPT = """
@@ -107,3 +111,13 @@ def test_a_flag_that_is_not_finite_is_refused(value):
     code, said = end("pass", f"--share={value}")
     assert (code, said.count("\n")) == (2, 1), said
     assert "--share" in said
+
+
+def test_a_flag_that_nothing_reads_is_refused():
+    values = flags.FlagValues()
+    shots = flags.DEFINE_integer("shots", 5, "pairs", flag_values=values)
+    values(["evaluate"])
+    cli.refuse([shots], "a tokenizer alone")
+    values(["evaluate", "--shots=3"])
+    with pytest.raises(UserError, match="--shots is not for a tokenizer alone: leave it out"):
+        cli.refuse([shots], "a tokenizer alone")
