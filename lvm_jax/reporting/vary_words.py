@@ -46,8 +46,8 @@ def headline(sets: Mapping[str, Mapping[str, Any]]) -> str:
     if read:
         ends = dict.fromkeys(f"{end:.2f}" for end in (min(read), max(read)))
         told.append(
-            f"In {len(read)} of {len(gains)} sets they come from the picture: without it they are worse by "
-            f"{' to '.join(ends)} of the characters or fields."
+            f"In {len(read)} of {len(gains)} sets {'they' if flat else 'the answers'} come from the picture: without "
+            f"it they are worse by {' to '.join(ends)} of the characters or fields."
         )
     return " ".join(told)
 
