@@ -34,7 +34,7 @@ from lvm_jax.models.decoder.linear import (
     vocabulary_table,
 )
 from lvm_jax.models.decoder.look_back import LookBack
-from lvm_jax.models.decoder.lora import Adaptable, check_targets, merge_adapters
+from lvm_jax.models.decoder.lora import check_targets, merge_adapters, store_by_outputs
 from lvm_jax.models.decoder.mlp import MLPS, Losses, MLPClass, Tokens
 from lvm_jax.models.decoder.moe import MixtureOfExperts
 from lvm_jax.models.decoder.norms import make_norm
@@ -379,19 +379,16 @@ class Decoder(nnx.Module):
         copy = nnx.merge(graphdef, nnx.map_state(rounded, state))
         copy.layers = nnx.List(copy.blocks())
         if on_one_cpu():
-            copy.store_by_outputs()
+            copy._store_by_outputs()
         return copy
 
-    def store_by_outputs(self) -> None:
-        """Stores the matrices as `few_rows` wants them."""
+    def _store_by_outputs(self) -> None:
         if self.config.tie_word_embeddings:  # the table is stored so already
             axes = self.embedding.get_metadata()["axes"]
             self.embedding = ByOutputs(self.embedding[...], axes=axes)
         else:
             self.head = by_outputs(self.head)
-        for _, module in nnx.iter_modules(self.layers):
-            if isinstance(module, Adaptable):
-                module.store_by_outputs()
+        store_by_outputs(self.layers)
 
     def merged(self) -> Self:
         """This decoder with its adapters, if any, merged into their matrices."""

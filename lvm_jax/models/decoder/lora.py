@@ -83,6 +83,13 @@ class Adaptable(nnx.Module):
                 delattr(self, name)
 
 
+def store_by_outputs(module: nnx.Module) -> None:
+    """`Adaptable.store_by_outputs` of all that is adaptable in `module`."""
+    for _, part in nnx.iter_modules(module):
+        if isinstance(part, Adaptable):
+            part.store_by_outputs()
+
+
 def check_targets(module: nnx.Module, config: LoRAConfig) -> None:
     """Requires every target to name a matrix for which `module` has an adapter.
 
