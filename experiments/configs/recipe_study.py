@@ -330,10 +330,11 @@ def _of_pools(config: Any, recipe: str) -> None:
     config.common.update(
         {
             "recipe": recipe,
-            "train": {"batch_size": 8, "eval_every": 25},
+            "train": {"batch_size": 8, "eval_every": 50},
             "data": {"shards": "", "text_tokenizer": "", "shares": "segmentation=1,captioning=1"},
-            "evaluators": {"controls": 25},
-            "evaluation": {"rows": 64, "episodes": 48},
+            # As many episodes as take a third of the time of the steps between.
+            "evaluators": {"controls": 50},
+            "evaluation": {"rows": 64, "episodes": 32},
         }
     )
     asked = {"shards": config.common.data.get_ref("shards"), "tokenizer": "", "classes": "seen"}

@@ -19,8 +19,10 @@ from lvm_jax.models import VQGAN, Llama, presets
 from lvm_jax.release import folder as release_folder
 from lvm_jax.release.lvm import LvmRun, Measured
 from lvm_jax.release.pack import pack
+from lvm_jax.release.sheet import draw
 from lvm_jax.release.stored import StoredTypes
 from lvm_jax.release.systems import open_run
+from lvm_jax.reporting.figures import PREDICTION, TRUTH
 from lvm_jax.weights.model_folder import read_tensors, rounded
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +196,16 @@ def test_its_prompts_and_models_are_found(packed, finished):
     assert list(run.others) == [run.cases[2], None, run.cases[0], None]
     assert found.others == [None]
     assert found.drawing.candidates == 6
+
+
+def test_a_sheet_shows_answers_beside_truths(packed, tmp_path):
+    output, _ = packed
+    colours = set(map(tuple, draw(output.parent, "lvm").reshape(-1, 3).tolist()))
+    assert {PREDICTION, TRUTH} <= colours
+    with pytest.raises(UserError, match="vary has no release: name another folder or system"):
+        draw(output.parent, "vary")
+    with pytest.raises(UserError, match=r"--font=.*cannot be read"):
+        draw(output.parent, "lvm", font=tmp_path)
 
 
 def test_it_is_checked(packed, tmp_path):

@@ -11,7 +11,9 @@ from lvm_jax.demo.unified.tab import UnifiedTab
 from lvm_jax.errors import UserError
 from lvm_jax.inference.in_context_folder import read_folder
 from lvm_jax.models import VQGAN
+from lvm_jax.release.folder import write_checksums
 from lvm_jax.release.pack import pack
+from lvm_jax.release.sheet import draw
 from lvm_jax.release.systems import open_run
 
 MASKS = {
@@ -106,6 +108,17 @@ def test_an_episode_is_a_folder_of_questions(packed):
         asked = read_folder(output / "episodes" / name)
         assert asked.question.name.lower() in name
         assert (len(asked.examples), len(asked.queries)) == (2, 1)
+
+
+def test_a_sheet_has_a_row_an_episode(packed, tmp_path):
+    output, _ = packed
+    shutil.copytree(output, tmp_path / "unified")
+    heights = [draw(tmp_path, "unified").shape[0]]
+    for episode in sorted((tmp_path / "unified/episodes").iterdir())[:2]:  # a mask, then words
+        shutil.rmtree(episode)
+        write_checksums(tmp_path / "unified")
+        heights.append(draw(tmp_path, "unified").shape[0])
+    assert heights == sorted(set(heights), reverse=True)
 
 
 def test_the_lines_of_its_card_load_it(packed, run_card, picture):

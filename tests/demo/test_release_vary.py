@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,8 +11,10 @@ from lvm_jax.demo.vary.models import find_model
 from lvm_jax.errors import UserError
 from lvm_jax.release.pack import pack
 from lvm_jax.release.pages import read_page_sets
+from lvm_jax.release.sheet import draw
 from lvm_jax.release.systems import open_run
 from lvm_jax.release.vary import VaryRun
+from lvm_jax.reporting.figures import PREDICTION, TRUTH
 from lvm_jax.reporting.trainings import chain
 
 CONTROLS = ("model", "other_page", "blank", "no_picture")
@@ -113,6 +116,24 @@ def test_its_model_and_pages_are_found(packed):
     lines, _ = read_page_sets(output / "pages")
     assert {question.answers for question in lines.questions} == {("ab",), ("ababab",)}
     assert lines.questions[0].picture().shape == (8, 20, 3)
+
+
+def test_a_sheet_tells_right_from_wrong_answers(packed, monkeypatch):
+    output, _ = packed
+
+    def coloured(text):
+        def reader(model, tokenizer):
+            return lambda asked: [SimpleNamespace(text=text) for _ in asked]
+
+        monkeypatch.setattr("lvm_jax.release.sheet.TextGenerator", reader)
+        colours = set(map(tuple, draw(output.parent, "vary").reshape(-1, 3).tolist()))
+        return [colour in colours for colour in (TRUTH, PREDICTION)]
+
+    # Of the two answers of each set one is "ab"; where neither is right, none is green.
+    assert coloured("ab") == [True, True]
+    assert coloured("no") == [False, True]
+    with pytest.raises(UserError, match=r"the font Aileron lacks 火 车: name one .* with --font"):
+        coloured("火车")
 
 
 def test_the_lines_of_its_card_load_it(packed, run_card, picture, capsys):
