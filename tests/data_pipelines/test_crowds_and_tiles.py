@@ -95,6 +95,13 @@ def test_the_pictures_of_a_set_have_the_same_colours_marked():
 
 
 def test_a_set_has_a_short_name_of_its_own():
+def test_every_square_has_a_mask_however_few_its_tiles():
+    source = MarkedTiles(sets=100, pictures=12, cells=2, size=4)
+    keys = source.keys()
+    assert keys == sorted(keys)
+    assert all(source.load(key)["mask"][0].inside_HW.any() for key in keys[:700])
+
+
     names = [name_of_set(number) for number in range(3000)]
     assert len(set(names)) == 3000
     assert {len(name) for name in names[:2704]} == {2}
