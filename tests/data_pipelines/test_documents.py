@@ -175,6 +175,15 @@ def test_a_page_says_what_was_drawn(drawn):
         assert len(drawn) > 3
 
 
+def test_a_page_has_no_line_below_its_edge():
+    for template in ("1h", "2h", "3h"):
+        sizes = {"height": 64, "width": 256, "sizes": (16, 16)}
+        source = Pages(count=20, held_out=4, templates=(template,), **sizes)
+        for key in keys_of(source):
+            picture = source.load(key)["image"][0]
+            assert (picture[-1] == picture[0, 0]).all()
+
+
 def test_lines_break_between_words_or_characters_of_han(tmp_path):
     assert words_of("deux cafés") == (["deux", "cafés"], " ")
     assert words_of("été") == (["été"], " ")
