@@ -335,6 +335,11 @@ def test_objects_of_lvis(coco):
     assert found["unseen"]
 
 
+def test_an_area_beyond_all_floats_is_no_number():
+    assert area_of({"area": 10**400}) == 0
+    assert area_of({"bbox": [0, 0, 3, 4]}) == 12
+
+
 def test_captions_of_coco(coco):
     source = CocoCaptions(str(coco), annotations="instances.json", captions="captions.json")
     first = "seen/000000000001.jpg"
@@ -446,14 +451,14 @@ def test_regions_of_visual_genome(visual_genome):
     assert others.keys() == ["held_out/vg_6/61"]
     found = others.load(others.keys()[0])
     assert (found["class"][0].words, bool(found["unseen"])) == ("man", True)
+    # Bowls that the table has under another synset: training sees them all the same.
+    names = class_names(visual_genome, "table.json", (), (), "others")
+    assert [names.name(s, s) for s in ("man.n.01", "cat.n.02", "cat.n.01")] == ["man", "", ""]
     with pytest.raises(UserError, match="at least fewest=3 of them, of 2 that overlap"):
         genome(visual_genome, fewest=3).keys()
     (visual_genome / "objects.json").write_text('[{"id": 5}]')
     with pytest.raises(UserError, match="are not three files of one version of Visual Genome"):
         genome(visual_genome, fewest=2).keys()
-    # Bowls that the table has under another synset: training sees them all the same.
-    names = class_names(visual_genome, "table.json", (), (), "others")
-    assert [names.name(s, s) for s in ("man.n.01", "cat.n.02", "cat.n.01")] == ["man", "", ""]
 
 
 def test_a_photograph_has_one_split_in_all_sources(visual_genome):

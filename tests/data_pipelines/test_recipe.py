@@ -14,7 +14,7 @@ from data_pipelines.build import recipe as recipe_lib
 from data_pipelines.build.plan import fingerprint, key_items, plan
 from data_pipelines.build.recipe import Entry, Recipe, from_config
 from data_pipelines.sentences import CategoryGroup, MultiAnnotation, Pairs, SingleImage, Video
-from data_pipelines.sources import Annotated
+from data_pipelines.sources import Annotated, DrawnClips
 from lvm_jax.errors import UserError
 
 
