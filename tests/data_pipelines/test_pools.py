@@ -629,6 +629,7 @@ def test_codes_of_another_tokenizer_are_found(built, tmp_path):
     ("changes", "message"),
     [
         ({"resize": "center"}, "a pool needs 'squash'"),
+        ({"near_duplicates": 4}, "all objects of a photograph show one picture"),
         ({"image_size": 32}, "config.image_size is 32, the tokenizer .* takes 16"),
         ({"entries": (Entry("shapes", SMALL, SingleImage()),)}, "use the composer about"),
     ],
