@@ -69,7 +69,7 @@ class Settings:
     def __post_init__(self):
         if not 16 <= self.size <= 1024:
             raise UserError(f"size is {self.size}: it must be between 16 and 1024 pixels")
-        for name in _RENDERED:
+        for name in (*_RENDERED, "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be 0 or more")
 

@@ -228,7 +228,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("page", None, "a PNG to draw some sentences on")
     flags.DEFINE_string("font", "DejaVuSans", "of the words on a page of image-text records")
     flags.DEFINE_integer("rows", 16, "sentences on the page", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "picks the sentences of the page")
+    flags.DEFINE_integer("seed", 0, "picks the sentences of the page", lower_bound=0)
 
 
 def _summaries(shard: RecordFile, manifest: Manifest) -> Iterator[RecordSummary]:

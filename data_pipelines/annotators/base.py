@@ -45,9 +45,9 @@ class ImageAnnotator:
         raise NotImplementedError
 
 
-def once_per_process(load: Callable[..., T]) -> Callable[..., T]:
-    """Caches `load` for its last few arguments; a lock keeps threads from loading the same thing twice."""
-    cached, lock = functools.lru_cache(maxsize=8)(load), threading.Lock()
+def once_per_process(load: Callable[..., T], most: int = 8) -> Callable[..., T]:
+    """Caches `load` for its last `most` arguments; a lock keeps threads from loading the same thing twice."""
+    cached, lock = functools.lru_cache(maxsize=most)(load), threading.Lock()
 
     @functools.wraps(load)
     def locked(*args: object) -> T:

@@ -47,6 +47,11 @@ class PoolEncoder:
             raise UserError(
                 f"config.resize is {recipe.resize!r}: a pool needs 'squash', which keeps a mask on its picture"
             )
+        if recipe.near_duplicates is not None:
+            raise UserError(
+                f"config.near_duplicates is {recipe.near_duplicates}: all objects of a photograph show one picture, "
+                "and a pool would keep one of them; omit it"
+            )
         for entry in recipe.entries:
             if not isinstance(entry.composer, About):
                 raise UserError(

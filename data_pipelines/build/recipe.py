@@ -14,7 +14,7 @@ from typing import Any, Literal
 from data_pipelines import documents, in_context, sentences, sources
 from data_pipelines.annotators import ANNOTATORS
 from data_pipelines.sentences import Composer
-from data_pipelines.sources import Annotated, Source
+from data_pipelines.sources import Annotated, Source, plain_source
 from lvm_jax import config as config_lib
 from lvm_jax.errors import UserError
 
@@ -70,8 +70,8 @@ class Recipe:
       resize: "squash" changes the aspect ratio (the paper's evaluation); "center" keeps the middle of the long side.
       max_images: the most images in a sentence; a row has room for (seq_len - 1) // tokens_per_image.
       train_shards, validation_shards: files per split; fewer if the split has fewer sentences.
-      held_out: a text file that names the validation items, one `ITEM SET/KEY` per line (see `lvm_jax.data.splits`).
-        It overrides validation_fraction.
+      held_out: a text file that names the validation items, one `ITEM SET/KEY` per line, or a folder above some (see
+        `lvm_jax.data.splits`). It overrides validation_fraction and each entry's `together`.
       validation_fraction: of the items of each set. A hash of set and key picks them, so an item keeps its split when
         the set grows. A small set gives at least enough for one sentence, but never more than half of its items.
       seed: of every random draw.
@@ -103,6 +103,8 @@ class Recipe:
             )
         if min(self.train_shards, self.validation_shards) < 1:
             raise UserError("config.train_shards and config.validation_shards must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"config.seed is {self.seed}: at least 0")
         sources = {}
         never_train = [entry.name for entry in self.entries if entry.never_train]
         if self.held_out and never_train:
@@ -199,6 +201,9 @@ def _check_entry(entry: Entry) -> None:
         raise UserError(
             f"{where}.together is {entry.together!r}: it needs a (group) for what is shared"
         )
+    seed = getattr(plain_source(entry.source), "seed", 0)
+    if seed < 0:
+        raise UserError(f"{where}.source.seed is {seed}: at least 0")
     if "/" in entry.name:
         raise UserError(f"{where}: a name may not hold a slash")
     if entry.epochs < 1:

@@ -1,7 +1,7 @@
 r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/vary_lines.py --output=W/shards
 
 Rendered lines, small charts and natural images for the first stage of Vary: a vision vocabulary that learns to read. It
-needs no download and no model. `--config=...vary_lines.py:runlocal` writes 60 records, and
+needs no download and no model. `--config=...vary_lines.py:runlocal` writes few records, and
 `:han_font=/usr/share/fonts/truetype/wqy/wqy-microhei.ttc` (apt fonts-wqy-microhei) adds lines of Han.
 """
 
@@ -28,7 +28,7 @@ def _entries(lines: int, han_font: str) -> dict:
     line = {"kind": "lines", "height": 24, "width": 128, "count": lines}
     chart = {"kind": "charts", "height": 128, "width": 192, "sizes": (9, 10), "labels": (2, 4)}
     small = {"title_characters": 12, "axis_titles": False, "decimals": False, "largest": 20}
-    count = max(2, lines // 10)
+    count = max(3, lines // 10)
     entries = {
         "lines": asked({**line, "name": "lines", "held_out": max(2, lines // 40)}, *OCR),
         "charts": asked(

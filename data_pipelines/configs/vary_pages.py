@@ -67,7 +67,7 @@ def _drawn(args: dict, language: str, given: str, sentences: str, words: str, fo
     }
     entries = {}
     for kind, (source, questions) in kinds.items():
-        count = 4 if args["runlocal"] else max(2, round(_PAPER[kind] * args["scale"]))
+        count = 4 if args["runlocal"] else max(3, round(_PAPER[kind] * args["scale"]))
         name = f"{kind}_{language}"
         counts = {"name": name, "count": count, "held_out": max(2, count // _HELD_OUT)}
         entries[name] = asked({**source, **counts, **fonts, **own}, *questions)

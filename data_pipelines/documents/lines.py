@@ -33,7 +33,8 @@ class Lines:
       texts: see `corpus.read_texts`.
       count, held_out: number of seen and of held-out lines.
       height, width: of the picture in pixels.
-      min_characters, max_characters: the length of a line is drawn evenly from these.
+      min_characters, max_characters: a line has as many whole words as fit a length that is drawn evenly from these, so
+        it may be shorter than the least.
       fonts, held_out_fonts: see `fonts.font_path`; empty: held-out lines use the seen ones.
       sizes: smallest and largest size of the type in pixels; a text that does not fit takes a smaller one.
       rows: the most rows of a text; a row is as full as its words allow.
@@ -195,7 +196,7 @@ def _write(
 
 
 def line_of(texts: tuple[str, ...], shortest: int, longest: int, rng: np.random.Generator) -> str:
-    """Consecutive words of the texts, from a random one on, whose length is drawn evenly; a first word may be cut."""
+    """Consecutive words of the texts, from a random one on, that fit a length drawn evenly; a first word may be cut."""
     length = int(rng.integers(shortest, longest + 1))
     while not (line := _line_of(texts, length, rng).strip()):  # a blank between Han is no line
         pass

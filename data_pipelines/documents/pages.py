@@ -228,9 +228,11 @@ class _Setter:
 
     def _room_for_a_line(self) -> bool:
         """Moves to the next column if this one is full; False if it was the last."""
-        if self._y + self._leading > self._pages.height - self._margin:
+        bottom = self._pages.height - self._margin - self._leading
+        if self._y > bottom:
             self._column, self._y = self._column + 1, self._top
-        return self._column < self._template.columns
+        # A heading may leave no room in any column.
+        return self._column < self._template.columns and self._y <= bottom
 
     def _fitting(self, words: list[str], between: str, size: int, width: float) -> int:
         """How many words fit a width."""

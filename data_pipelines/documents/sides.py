@@ -28,11 +28,12 @@ def rendered_keys(count: int, held_out: int) -> list[str]:
     """The keys of a rendered source, sorted.
 
     Raises:
-      UserError: there would be more held-out items than seen ones, or none of one side.
+      UserError: there would be no held-out items, or not fewer than seen ones.
     """
-    if not 0 < held_out <= count:
+    # Validation takes the smaller of two groups: of equal ones it might take the seen.
+    if not 0 < held_out < count:
         raise UserError(
-            f"held_out is {held_out} and count {count}: hold out at least one item, and no more than are seen"
+            f"held_out is {held_out} and count {count}: hold out at least one item, and fewer than are seen"
         )
     return [
         *(f"held_out/{i:07d}" for i in range(held_out)),

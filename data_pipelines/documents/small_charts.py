@@ -4,6 +4,7 @@ Shape legend: H, W of the picture.
 """
 
 import dataclasses
+import math
 import string
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from data_pipelines.documents import sides
-from data_pipelines.documents.fonts import ink_box, load_font, require_characters
+from data_pipelines.documents.fonts import advance, ink_box, load_font, require_characters
 from data_pipelines.documents.lines import check_range
 from data_pipelines.items import Item, Text
 from lvm_jax.data.sentences.visual_sentence import Category
@@ -73,6 +74,13 @@ class SmallCharts:
             raise UserError(
                 f"height is {self.height} and size {self.size}: {self.height - self._room + _LEAST} pixels at least "
                 "for two lines of type and a bar"
+            )
+        share = self.width // self.bars[1]
+        most = max(advance(self.font, self.size, d * len(str(self.largest))) for d in string.digits)
+        if most > share:
+            raise UserError(
+                f"largest is {self.largest}, written {math.ceil(most)} pixels wide, and each of {self.bars[1]} bars "
+                f"has {share}: lower largest, bars or size"
             )
         return sides.rendered_keys(self.count, self.held_out)
 

@@ -13,7 +13,8 @@ from etils import epath
 from data_pipelines.annotators.base import once_per_process
 from lvm_jax.errors import UserError
 
-# "known": the classes of the table, or of the json without one. "others": the rest, never trained on.
+# "known": the classes of the table, or of the json without one. "others": the rest, never trained on, without those
+# that are called as a known one: the same things under another synset, or another sense of the word.
 Classes = Literal["known", "others"]
 
 
@@ -39,11 +40,10 @@ class ClassNames:
           fallback: the name where no table knows the synset.
         """
         known = self.of_synset.get(synset)
-        if not self.of_synset and self.classes == "known":
-            return plain(fallback)
-        if (known is not None) != (self.classes == "known"):
-            return ""
-        return known or plain(fallback)
+        if self.classes == "known":
+            return (known or "") if self.of_synset else plain(fallback)
+        other = plain(fallback)
+        return "" if known is not None or other in self.of_synset.values() else other
 
     def is_unseen(self, name: str) -> bool:
         """Whether training must not see it."""

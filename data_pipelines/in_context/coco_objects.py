@@ -171,11 +171,11 @@ def class_of(annotation: dict[str, Any], coco: Coco, names: ClassNames) -> str:
 def area_of(annotation: dict[str, Any]) -> float:
     """Pixels of an object as the json gives them, or of its box; 0 if it has neither, or they are no numbers."""
     area = annotation.get("area")
-    if isinstance(area, int | float):
-        return float(area)
     try:
+        if isinstance(area, int | float):
+            return float(area)
         x0, y0, x1, y1 = coco_json.corners(annotation.get("bbox"))
-    except ValueError:
+    except (ValueError, OverflowError):  # JSON has integers of any size
         return 0.0
     return (x1 - x0) * (y1 - y0)
 

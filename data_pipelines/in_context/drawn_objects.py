@@ -92,6 +92,8 @@ class DrawnObjects:
             )
         if not self.class_words or not set(self.class_words) <= set(_WORDS):
             raise UserError(f"class_words is {self.class_words}: some of {', '.join(_WORDS)}")
+        if not 0 <= self.unseen_share <= 1:
+            raise UserError(f"unseen_share is {self.unseen_share}: a share of the classes, 0 to 1")
         seen, unseen = self.classes()
         wrong = sorted(set(self.unseen) - set(unseen))
         if wrong:

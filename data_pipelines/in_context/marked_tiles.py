@@ -78,7 +78,7 @@ class MarkedTiles:
     def keys(self) -> list[str]:
         """See the class."""
         numbers = range(self.pictures)
-        return [object_key(f"{s:06d}", i, False) for s in range(self.sets) for i in numbers]
+        return sorted(object_key(f"{s:06d}", i, False) for s in range(self.sets) for i in numbers)
 
     def load(self, key: str) -> Item:
         """One square; see `Source`."""
@@ -94,10 +94,14 @@ class MarkedTiles:
         tiles_CC.flat[rng.integers(tiles_CC.size)] = rng.choice(np.flatnonzero(marked_K))
         fine = SUPERSAMPLING * self.size // self.cells
         kind_HW = tiles_CC.repeat(fine, 0).repeat(fine, 1)
+        marked_HW = marked_K[kind_HW]
         covered_HW = self._covered(rng, fine)
+        # Nor would one whose only marked tile is cut to a sliver between the mask's samples.
+        if not (covered_HW & marked_HW)[::SUPERSAMPLING, ::SUPERSAMPLING].any():
+            covered_HW |= marked_HW
         image_HW3 = np.where(covered_HW[..., None], colours_K3[kind_HW], np.uint8(GREY))
         # One sample a pixel for the mask, as where things are drawn.
-        inside_HW = (covered_HW & marked_K[kind_HW])[::SUPERSAMPLING, ::SUPERSAMPLING]
+        inside_HW = (covered_HW & marked_HW)[::SUPERSAMPLING, ::SUPERSAMPLING]
         y, x = np.nonzero(inside_HW)
         box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], np.float32)
         name = name_of_set(int(of_set))

@@ -53,6 +53,11 @@ class ByExample:
                 f"pool is {self.pool}: it must be at least n_pairs, {self.n_pairs}, or 0 for as many"
             )
 
+    def refuse_pool(self) -> None:
+        """For composers whose rules fit any item: they would never show what is beyond the first `n_pairs`."""
+        if self.pool > self.n_pairs:
+            raise UserError(f"pool is {self.pool}: {self.role} suits any items, leave it 0")
+
     @property
     def role(self) -> str:
         """The role of the answers; it names the task."""

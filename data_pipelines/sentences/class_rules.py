@@ -7,7 +7,7 @@ import numpy as np
 
 from data_pipelines.hues import HUES, rgb_of
 from data_pipelines.items import Item, Picture
-from data_pipelines.sentences.base import aligned
+from data_pipelines.sentences.base import Unfit, aligned
 from data_pipelines.sentences.by_example import ByExample, Pair
 from data_pipelines.sentences.coloured import areas, colour_ids
 from lvm_jax.errors import UserError
@@ -59,6 +59,7 @@ class Palette(ByExample):
 
     def __post_init__(self):
         super().__post_init__()
+        self.refuse_pool()
         if self.colours < 0 or self.colours == 1:
             raise UserError(f"colours is {self.colours}: it must be at least 2, or 0 for one each")
 
@@ -73,6 +74,11 @@ class Palette(ByExample):
         ids = [colour_ids(classes) for _, classes in shown]
         # Sorted, so that the draw does not depend on which item shows a class first.
         found = sorted(set().union(*(areas(x, i, self.classes) for i, x in enumerate(ids))))
+        if len(found) >= maps.MAX_IDS:
+            raise Unfit(
+                0,
+                f"it shows {len(found)} classes with its neighbours, of at most {maps.MAX_IDS - 1} colours",
+            )
         colours = maps.palette(max(len(maps.PALETTE), len(found) + 1))
         drawn = colours[1 + rng.permutation(len(colours) - 1)[: len(found)]]
         if self.colours:

@@ -36,6 +36,7 @@ class Transformation(ByExample):
 
     def __post_init__(self):
         super().__post_init__()
+        self.refuse_pool()
         check_crop(self.crop)
         if not self.families or self.grid < 2:
             raise UserError(

@@ -34,14 +34,18 @@ class AnnotatedImages:
     def load(self, key: str) -> PictureItem:
         """The image and its annotations; see `Source`."""
         try:
-            files = {
-                path.stem: path
+            paths = [
+                path
                 for path in list_folder(epath.Path(self.root) / key)
                 if path.name.lower().endswith(EXTENSIONS)
-            }
+            ]
         except OSError as error:
             raise BadItem(key, f"cannot be listed ({error})") from error
+        files = {path.stem: path for path in paths}
         wanted = self.roles or tuple(files)
+        for path in paths:
+            if path.stem in wanted and path != files[path.stem]:
+                raise BadItem(key, f"has both {path.name} and {files[path.stem].name}: remove one")
         missing = [role for role in ("image", *wanted) if role not in files]
         if missing:
             raise BadItem(key, f"has no {missing[0]}.png (nor .jpg, .webp)")

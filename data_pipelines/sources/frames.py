@@ -44,6 +44,10 @@ class FrameFolders:
             files = {role: list_frames(folder / role) for role in roles}
         except OSError as error:
             raise BadItem(key, f"cannot be listed ({error})") from error
+        if {"image", self.role} <= files.keys():
+            raise BadItem(
+                key, f"has the folders image and {self.role}, which are one role: remove one"
+            )
         counts = {role or self.role: len(found) for role, found in files.items()}
         if 0 in counts.values() or len(set(counts.values())) > 1:
             told = ", ".join(f"{count} of {role}" for role, count in counts.items())

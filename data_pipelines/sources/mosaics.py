@@ -70,7 +70,7 @@ class Mosaics:
 
     def keys(self) -> list[str]:
         """`set/picture`; see `Source`."""
-        return [f"{s:06d}/{i}" for s in range(self.sets) for i in range(self.pictures)]
+        return sorted(f"{s:06d}/{i}" for s in range(self.sets) for i in range(self.pictures))
 
     def load(self, key: str) -> PictureItem:
         """One mosaic; see `Source`."""

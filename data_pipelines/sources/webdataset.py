@@ -1,6 +1,7 @@
 """WebDataset: tar files in which neighbouring members `KEY.jpg`, `KEY.depth.png`, `KEY.cls` form one sample."""
 
 import dataclasses
+import functools
 import json
 from typing import Literal
 
@@ -18,6 +19,8 @@ from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures.decode import EXTENSIONS
 from lvm_jax.pictures.listing import list_files
+
+_MOST_TARS = 1 << 16  # whose headers a process keeps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +134,8 @@ class WebDataset:
         return (text.replace("/", "_") or "unknown") + "/"
 
 
-@once_per_process
+# Of all tars: sentences take their samples from anywhere, and a tar that was forgotten is listed for each of them.
+@functools.partial(once_per_process, most=_MOST_TARS)
 def _index(path: str, mtime: float) -> dict[str, dict[str, Place]]:
     """Sample -> extension -> place of the member in the tar; `mtime` is there to reload a changed file."""
     del mtime

@@ -45,7 +45,7 @@ class Thing:
       kind: a key of `OUTLINES`.
       colour: RGB in [0, 1].
       x, y: its centre, as fractions of the picture's side.
-      radius: of the circle around its outline, the same unit.
+      radius: of the unit circle of its outline, the same unit; see `outlines` for how far corners reach beyond.
       turn: radians, clockwise.
       depth: of its centre, in world units.
       tilt: (a, b), the slopes of its depth along x and y.

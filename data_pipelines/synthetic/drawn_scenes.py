@@ -36,7 +36,8 @@ def random_drawing(
       ground: see `Drawing`.
       kind: of one thing, in any colour.
       hue: the name of another thing's.
-      room: no part of a thing is farther than this from the picture's centre, in the picture's sides.
+      room: no circle around a thing (see `Thing.radius`) reaches farther than this from the picture's centre, in the
+        picture's sides.
     """
     count = int(rng.integers(2, MOST + 1))
     kinds = [kind, *_others(rng, kind, count - 1)]

@@ -1,4 +1,6 @@
-"""Outlines of the kinds of drawn things, each in the unit circle, with x to the right and y down.
+"""Outlines of the kinds of drawn things, about as large as the unit circle, with x to the right and y down.
+
+The corners of an hourglass lie 1.18 from the centre, those of a cross 1.07, and a heart reaches 1.05.
 
 Chosen to be told apart at 15 pixels, whatever way they are turned.
 

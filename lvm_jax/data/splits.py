@@ -60,7 +60,7 @@ def split_numbers(
         at_least = max(1, min(4, len(files) // 2))  # one image says little, and may be broken
         chosen = set(by_hash[: max(at_least, round(fraction * len(files)))])
     else:
-        chosen = {number for number, name in enumerate(names) if _is_listed(name, held_out)}
+        chosen = {number for number, name in enumerate(names) if is_listed(name, held_out)}
     train = [number for number in range(len(files)) if number not in chosen]
     if not train or not chosen:
         raise UserError(
@@ -76,7 +76,7 @@ def spread(total: int, limit: int) -> np.ndarray:
     return np.linspace(0, total - 1, limit).round().astype(int)
 
 
-def _is_listed(name: str, held_out: frozenset[str]) -> bool:
+def is_listed(name: str, held_out: frozenset[str]) -> bool:
     """Whether the list has the name or a folder above it."""
     parts = name.split("/")
     return any("/".join(parts[: i + 1]) in held_out for i in range(len(parts)))

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.sources import BadItem, CocoImages, PairedClips, PairedFiles, WebDataset
+from data_pipelines.sources import (
+    BadItem,
+    CocoImages,
+    PairedClips,
+    PairedFiles,
+    WebDataset,
+    webdataset,
+)
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 from lvm_jax.pictures import skeletons
@@ -363,6 +370,18 @@ def test_webdataset_gives_roles_of_extensions_and_classes_of_members(tmp_path):
     wanting = WebDataset(str(tmp_path), roles=("image", "depth"))
     with pytest.raises(BadItem, match=r"x/0001: has no depth, but jpg, seg.png, cls, json"):
         wanting.load("a/shard-0.tar/x/0001")
+
+
+def test_the_headers_of_many_tars_are_read_once(tmp_path, monkeypatch):
+    listed = []
+    found = webdataset.list_members
+    monkeypatch.setattr(webdataset, "list_members", lambda path: listed.append(path) or found(path))
+    for name in "abcdefghijkl":
+        save_tar(tmp_path / f"{name}.tar", [(f"{i}.png", picture_bytes(9)) for i in "12"])
+    source = WebDataset(str(tmp_path))
+    for key in sorted(source.keys(), key=lambda key: key[::-1]):  # another tar each time
+        source.load(key)
+    assert len(listed) == 12
 
 
 def test_damaged_tars_are_one_line_and_damaged_members_are_bad_items(tmp_path):

@@ -262,6 +262,16 @@ def _hue(rgb: np.ndarray) -> np.ndarray:
     return np.degrees(np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b)) % 360
 
 
+def test_more_classes_than_all_colours_make_a_bad_item():
+    def many(first: int) -> dict:
+        ids = first + np.arange(200)[None]
+        colours = np.stack([0 * ids, ids >> 8, ids & 255], -1).astype(np.uint8)
+        return {"image": [np.zeros((1, 200, 3), np.uint8)], "segmentation": [colours]}
+
+    with pytest.raises(Unfit, match="it shows 400 classes with its neighbours, of at most 255"):
+        Palette(n_pairs=2).compose([many(1), many(201)], rng())
+
+
 @pytest.mark.parametrize("family", ["shift", "turn", "mirror", "negative", "channels", "hue"])
 def test_a_transformation_is_the_same_in_all_pairs(family):
     composer, rules = Transformation(families=(family,)), set()
@@ -329,6 +339,8 @@ def test_what_cannot_be_used_is_refused_in_one_line(composer, wrong, words):
     [
         lambda: ClassMask(n_pairs=0),
         lambda: Palette(pool=4),
+        lambda: Palette(n_pairs=2, pool=4),
+        lambda: Transformation(n_pairs=2, pool=4),
         lambda: Recolour(class_of="a+"),
         lambda: Transformation(families=()),
         lambda: Transformation(grid=1),

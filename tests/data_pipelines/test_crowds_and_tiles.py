@@ -1,5 +1,6 @@
 """Pools of crowds and of marked tiles: exact truth, and many decisions a picture that only the examples tell."""
 
+import math
 import re
 
 import numpy as np
@@ -94,6 +95,13 @@ def test_the_pictures_of_a_set_have_the_same_colours_marked():
     assert len({frozenset(pictures[0][0]) for pictures in shown.values()}) > 3
 
 
+def test_every_square_has_a_mask_however_few_its_tiles():
+    source = MarkedTiles(sets=100, pictures=12, cells=2, size=4)
+    keys = source.keys()
+    assert keys == sorted(keys)
+    assert all(source.load(key)["mask"][0].inside_HW.any() for key in keys[:700])
+
+
 def test_a_set_has_a_short_name_of_its_own():
     names = [name_of_set(number) for number in range(3000)]
     assert len(set(names)) == 3000
@@ -120,6 +128,8 @@ def test_pictures_follow_from_their_keys(source):
         (lambda: DrawnCrowds(things=(5, 10)), r"things is \(5, 10\).* from 1 to 9"),
         (lambda: DrawnCrowds(things=(3, 9), colours=(2, 4)), r"colours is .* from 1 to 3"),
         (lambda: DrawnCrowds(unseen_share=0.75), "only 2 are seen"),
+        (lambda: DrawnObjects(unseen_share=-0.25), r"unseen_share is -0\.25: .* 0 to 1"),
+        (lambda: DrawnCrowds(unseen_share=math.nan), "unseen_share is nan"),
         (lambda: MarkedTiles(sets=0), "at least 1 of both"),
         (lambda: MarkedTiles(kinds=(1, 3)), r"kinds is \(1, 3\)"),
         (lambda: MarkedTiles(size=30), "multiple of at least 2 cells"),

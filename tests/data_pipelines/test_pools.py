@@ -25,6 +25,8 @@ from data_pipelines.in_context import (
     Regions,
     drawn_objects,
 )
+from data_pipelines.in_context.class_names import class_names
+from data_pipelines.in_context.coco_objects import area_of
 from data_pipelines.items import Boxes, Mask, Text
 from data_pipelines.pool_page import drawn_rows, pool_page
 from data_pipelines.sample_images import sample_images
@@ -333,6 +335,11 @@ def test_objects_of_lvis(coco):
     assert found["unseen"]
 
 
+def test_an_area_beyond_all_floats_is_no_number():
+    assert area_of({"area": 10**400}) == 0
+    assert area_of({"bbox": [0, 0, 3, 4]}) == 12
+
+
 def test_captions_of_coco(coco):
     source = CocoCaptions(str(coco), annotations="instances.json", captions="captions.json")
     first = "seen/000000000001.jpg"
@@ -444,6 +451,9 @@ def test_regions_of_visual_genome(visual_genome):
     assert others.keys() == ["held_out/vg_6/61"]
     found = others.load(others.keys()[0])
     assert (found["class"][0].words, bool(found["unseen"])) == ("man", True)
+    # Bowls that the table has under another synset: training sees them all the same.
+    names = class_names(visual_genome, "table.json", (), (), "others")
+    assert [names.name(s, s) for s in ("man.n.01", "cat.n.02", "cat.n.01")] == ["man", "", ""]
     with pytest.raises(UserError, match="at least fewest=3 of them, of 2 that overlap"):
         genome(visual_genome, fewest=3).keys()
     (visual_genome / "objects.json").write_text('[{"id": 5}]')
@@ -619,6 +629,7 @@ def test_codes_of_another_tokenizer_are_found(built, tmp_path):
     ("changes", "message"),
     [
         ({"resize": "center"}, "a pool needs 'squash'"),
+        ({"near_duplicates": 4}, "all objects of a photograph show one picture"),
         ({"image_size": 32}, "config.image_size is 32, the tokenizer .* takes 16"),
         ({"entries": (Entry("shapes", SMALL, SingleImage()),)}, "use the composer about"),
     ],

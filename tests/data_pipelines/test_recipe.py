@@ -14,7 +14,7 @@ from data_pipelines.build import recipe as recipe_lib
 from data_pipelines.build.plan import fingerprint, key_items, plan
 from data_pipelines.build.recipe import Entry, Recipe, from_config
 from data_pipelines.sentences import CategoryGroup, MultiAnnotation, Pairs, SingleImage, Video
-from data_pipelines.sources import Annotated
+from data_pipelines.sources import Annotated, DrawnClips
 from lvm_jax.errors import UserError
 
 
@@ -126,6 +126,27 @@ def test_a_list_decides_what_is_held_out(tmp_path):
     assert not {"photo003.png", "photo011.png"} & {
         item for s in planned["train"] for item in s.items
     }
+
+
+def test_a_folder_of_the_list_holds_out_all_that_is_in_it(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Folders(FakePhotos):
+        def keys(self) -> list[str]:
+            return [f"{folder}/{i}.png" for folder in ("cats", "cats_2", "dogs") for i in range(3)]
+
+    (tmp_path / "validation.txt").write_text("photos/cats\nphotos/dogs/1.png\n")
+    entries = (Entry("photos", Folders(), SingleImage()),)
+    planned = plan(Recipe("small", entries, 16, held_out=str(tmp_path / "validation.txt")))
+    held_out = sorted(item for sentence in planned["validation"] for item in sentence.items)
+    assert held_out == ["cats/0.png", "cats/1.png", "cats/2.png", "dogs/1.png"]
+
+
+def test_a_negative_seed_is_refused():
+    entry = Entry("clips", DrawnClips(seed=-3), Video())
+    with pytest.raises(UserError, match=r"config\.entries\.clips\.source\.seed is -3: at least 0"):
+        Recipe("small", (entry,), 16)
+    with pytest.raises(UserError, match=r"config\.seed is -1: at least 0"):
+        Recipe("small", (), 16, seed=-1)
 
 
 def test_an_item_keeps_its_split_when_the_source_grows():

@@ -96,6 +96,10 @@ def _colours():
         (lambda: SmallCharts(bars=(1, 99)), r"bars is \(1, 99\)"),
         (lambda: SmallCharts(height=23).keys(), "height is 23 and size 14: 26 pixels at least"),
         (lambda: SmallCharts(held_out=0).keys(), "held_out is 0"),
+        (
+            lambda: SmallCharts(largest=99999).keys(),
+            "largest is 99999, written 40 pixels wide, .* has 32",
+        ),
         (lambda: Shapes(sizes=(2, 8)), "sizes from 2"),
         (lambda: Shapes(sizes=(8, 40)), r"sizes is \(8, 40\)"),
         (lambda: Shapes(shapes=(1, 9)), r"shapes is \(1, 9\)"),

@@ -288,6 +288,10 @@ def test_frame_folders_without_and_with_modalities(tmp_path):
         source.load("bare")
     with pytest.raises(BadItem, match="gone"):
         source.load("gone")
+    save(tmp_path / "twice" / "image" / "000.png")
+    save(tmp_path / "twice" / "frame" / "000.png")
+    with pytest.raises(BadItem, match="twice: has the folders image and frame, which are one role"):
+        source.load("twice")
 
 
 def test_frames_come_in_the_order_of_their_numbers(tmp_path):
@@ -313,6 +317,10 @@ def test_annotated_images(tmp_path):
     assert set(depths.load("k1")) == {"image", "depth"}
     with pytest.raises(BadItem, match=r"k2: has no depth\.png"):
         depths.load("k2")
+    save(tmp_path / "k1" / "depth.webp")
+    with pytest.raises(BadItem, match=r"k1: has both depth\.png and depth\.webp: remove one"):
+        depths.load("k1")
+    assert set(AnnotatedImages(str(tmp_path), roles=("image",)).load("k1")) == {"image"}
 
 
 def test_pack_names_every_file_and_licence():
