@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from data_pipelines.build.recipe import SPLITS, Entry, Recipe
 from data_pipelines.chance import hash64, rng_of
 from data_pipelines.sources import plain_source
-from lvm_jax.data.splits import read_held_out
+from lvm_jax.data.splits import is_listed, read_held_out
 from lvm_jax.errors import UserError
 
 
@@ -140,7 +140,8 @@ def _validation_items(recipe: Recipe, keys: Mapping[str, list[str]]) -> dict[str
         # Entries of one set may list different keys of it, so the set's keys are the union over them.
         sets: dict[str, set[str]] = {}
         for entry in recipe.entries:
-            mine = {key for key in keys[entry.name] if f"{entry.item_set}/{key}" in listed}
+            named = {key: f"{entry.item_set}/{key}" for key in keys[entry.name]}
+            mine = {key for key, name in named.items() if is_listed(name, listed)}
             sets.setdefault(entry.item_set, set()).update(mine)
         return sets
     entries: dict[str, list[Entry]] = {}

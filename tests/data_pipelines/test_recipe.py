@@ -128,6 +128,23 @@ def test_a_list_decides_what_is_held_out(tmp_path):
     }
 
 
+def test_a_folder_of_the_list_holds_out_all_in_it(tmp_path):
+    """As it does for the tokenizer, which reads the same list."""
+
+    class Folders(FakePhotos):
+        def keys(self):
+            return [f"{number % 3}/{key}" for number, key in enumerate(super().keys())]
+
+    (tmp_path / "validation.txt").write_text("photos/1\nphotos/0/photo003.png\n")
+    entries = (Entry("photos", Folders(), SingleImage()),)
+    planned = plan(Recipe("small", entries, 16, held_out=str(tmp_path / "validation.txt")))
+    train, validation = (
+        {item for s in planned[split] for item in s.items} for split in ("train", "validation")
+    )
+    assert {item.partition("/")[0] for item in train} == {"0", "2"}
+    assert {item for item in validation if not item.startswith("1/")} == {"0/photo003.png"}
+
+
 def test_an_item_keeps_its_split_when_the_source_grows():
     def held_out(count: int) -> set[str]:
         recipe = small_recipe(FakePhotos(count=count))
