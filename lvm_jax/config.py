@@ -145,7 +145,7 @@ def _nearest(name: str, known: Any) -> str:
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """Checks `value` against a type hint: nested dataclasses, Literal, Optional, tuples, and int -> float."""
+    """Checks `value` against a type hint: nested dataclasses, Literal, Optional, tuples, mappings, and int -> float."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -180,8 +180,13 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         value = value.to_dict() if hasattr(value, "to_dict") else value
         if not isinstance(value, Mapping):
             raise UserError(f"{where} is {value!r}: it must be a mapping of names to values")
-        item = args[1] if args and not typing.is_typeddict(args[1]) else Any
+        item = args[1] if args else Any
         return {key: _coerce(v, item, f"{where}.{key}") for key, v in value.items()}
+    if typing.is_typeddict(hint):
+        wanted = typing.get_type_hints(hint)
+        if not isinstance(value, Mapping) or set(value) != set(wanted):
+            raise UserError(f"{where} is {value!r}: it must have the keys {', '.join(wanted)}")
+        return {key: _coerce(value[key], wanted[key], f"{where}.{key}") for key in value}
     # Python counts bool as int, but `lr = True` is a mistake.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
