@@ -229,6 +229,11 @@ def test_a_batch_is_a_function_of_seed_and_step(tmp_path):
     assert all((seen[0] != seen[1]).any() for seen in twice)
 
 
+def test_a_negative_seed_is_refused(tmp_path):
+    with pytest.raises(UserError, match="seed is -1: it must be from 0 to"):
+        loader(write_shards(tmp_path, [record(10)]), seed=-1)
+
+
 def test_weights_are_shares_of_sources(tmp_path):
     records = [record(i) for i in range(10, 16)]
     records += [record(i, source="charts") for i in range(20, 44)]

@@ -253,6 +253,12 @@ def test_a_loader_resumes(folder):
     )
 
 
+@pytest.mark.parametrize("seed", [-1, 1 << 63, 1 << 64])
+def test_a_seed_that_no_key_takes_is_refused(folder, seed):
+    with pytest.raises(UserError, match=f"seed is {seed}: it must be from 0 to"):
+        loader(folder, seed=seed)
+
+
 def test_mixed_batches_ask_both_questions(folder):
     batch = loader(folder, one_question=False, global_batch=32).batch_at(0)
     asked = batch["attributes"][:, 0] & 3
@@ -351,6 +357,8 @@ def test_evaluation_sees_each_query_once(folder):
         np.concatenate([half[1]["tokens"] for half in halves]), batches[1]["tokens"]
     )
     assert len(evaluated(limit=9)) == 2
+    with pytest.raises(UserError, match="-1 queries are asked for: at least 1, or 0 for all"):
+        evaluated(limit=-1)
 
 
 def test_a_query_has_a_rival_in_its_picture(tmp_path):

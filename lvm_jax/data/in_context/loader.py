@@ -317,6 +317,8 @@ class InContextEvalLoader:
         max_corrupt: int = 16,
     ):
         """Opens the shards; arguments and errors as in `InContextLoader`, and `limit`, the most queries; 0: all."""
+        if limit < 0:
+            raise UserError(f"{limit} queries are asked for: at least 1, or 0 for all")
         self._slice = slice_of_batch(global_batch, process_index, process_count)
         self._store = PoolStore(shards, split, max_corrupt=max_corrupt)
         self._maker = RowMaker(
