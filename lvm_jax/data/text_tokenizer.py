@@ -96,6 +96,7 @@ class TextTokenizer:
         """
         self.folder = epath.Path(folder)
         content, settings = (_read(self.folder / name) for name in (TOKENIZER_FILE, SETTINGS_FILE))
+        self._files = {TOKENIZER_FILE: content, SETTINGS_FILE: settings}
         self.settings = _settings(settings, self.folder / SETTINGS_FILE)
         self._tokenizer, self.unknown = _parsed(content, self.folder / TOKENIZER_FILE)
         self.fingerprint = hashlib.sha256(content + b"\0" + settings).hexdigest()[:16]
@@ -158,11 +159,11 @@ class TextTokenizer:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def save_pretrained(self, folder: epath.PathLike) -> None:
-        """Copies both files into `folder`, byte for byte: the fingerprint stays."""
+        """Writes both files into `folder`, byte for byte as they were read: the fingerprint stays."""
         target = epath.Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        for name in (TOKENIZER_FILE, SETTINGS_FILE):
-            files.write(target / name, _read(self.folder / name))
+        for name, content in self._files.items():
+            files.write(target / name, content)
 
     def _special(self, name: str, token: str) -> int:
         """The id of a special token."""

@@ -48,6 +48,11 @@ def test_a_copy_keeps_the_fingerprint_and_any_change_alters_it(tmp_path):
     assert TextTokenizer(tmp_path / "copy").fingerprint == tokenizer.fingerprint
     changed = with_settings(tmp_path / "changed", dataclasses.replace(OPT, system="Read."))
     assert changed.fingerprint != tokenizer.fingerprint
+    # A run exports what it was trained with, whatever became of the folder in the meantime.
+    read = changed.fingerprint
+    with_settings(tmp_path / "changed", OPT)
+    changed.save_pretrained(tmp_path / "exported")
+    assert TextTokenizer(tmp_path / "exported").fingerprint == read
 
 
 def test_a_first_space_is_not_doubled_where_the_tokenizer_writes_one_itself(tmp_path):
