@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pool_fakes import CODES, FORM, PER_IMAGE, VOCABULARY, Letters, record, records, write_pool
 
-from lvm_jax.data.in_context.episodes import EpisodeDrawer, RowStyle
+from lvm_jax.data.in_context.episodes import EpisodeDrawer, RowStyle, _chosen
 from lvm_jax.data.in_context.loader import QUESTIONS, InContextEvalLoader, InContextLoader
 from lvm_jax.data.in_context.pool import Pool, PoolStore
 from lvm_jax.data.in_context.pool_record import (
@@ -205,6 +205,14 @@ def test_a_pool_that_was_made_for_fewer_examples_is_refused(tmp_path):
     store = PoolStore(write_pool(tmp_path, records(9)), "train")
     with pytest.raises(UserError, match="has 3 pictures, the style shows 3 examples"):
         EpisodeDrawer(store, Pool.of(store, SEGMENTATION, examples=2), RowStyle(), seed=0)
+
+
+def test_what_has_no_chance_is_not_drawn():
+    """A row with more examples than the style's most would not fit, and become padding in silence."""
+    last = np.array([0.0, np.nextafter(1.0, 0.0)])
+    for count in range(1, 200):
+        chances = np.array([0.0] + [0.1] * count + [0.0])
+        assert _chosen(chances, last).tolist() == [1, count]
 
 
 def test_draws_are_even(folder):

@@ -292,9 +292,10 @@ class InContextLoader(StepLoader):
 
 
 class InContextEvalLoader:
-    """One question about the records of a split, each once as the query, in order; a new iteration starts anew.
+    """One question about the records of a split, each once as the query, in an order that the seed draws.
 
-    Every process yields the same number of batches of one shape; rows of segment 0 fill up the last ones.
+    A new iteration starts anew. Every process yields the same number of batches of one shape; rows of segment 0 fill up
+    the last ones.
     """
 
     def __init__(
