@@ -70,8 +70,8 @@ class Recipe:
       resize: "squash" changes the aspect ratio (the paper's evaluation); "center" keeps the middle of the long side.
       max_images: the most images in a sentence; a row has room for (seq_len - 1) // tokens_per_image.
       train_shards, validation_shards: files per split; fewer if the split has fewer sentences.
-      held_out: a text file that names the validation items, one `ITEM SET/KEY` per line (see `lvm_jax.data.splits`).
-        It overrides validation_fraction.
+      held_out: a text file that names the validation items, one `ITEM SET/KEY` per line, or a folder of keys (see
+        `lvm_jax.data.splits`). It overrides validation_fraction.
       validation_fraction: of the items of each set. A hash of set and key picks them, so an item keeps its split when
         the set grows. A small set gives at least enough for one sentence, but never more than half of its items.
       seed: of every random draw.
