@@ -159,7 +159,7 @@ def run_python(command: str, lock: TextIO) -> None:
     """Runs `python COMMAND` in a session of its own, so that Ctrl-C reaches it only once: from here.
 
     The command inherits the lock of `only_one_run`. If it fails, it has said why, and this process ends with its exit
-    code.
+    code. What a signal ended could say nothing: that is said here, and the exit code is 128 + the signal, as in shells.
     """
     # SIGINT and SIGTERM are handed on: the command may want to save before it ends.
     process = subprocess.Popen(
@@ -174,6 +174,13 @@ def run_python(command: str, lock: TextIO) -> None:
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
+    if code < 0:
+        print(
+            f"error: python {command} was ended by signal {-code} ({signal.strsignal(-code)}); memory may be short if "
+            "nobody sent it; the same command continues from here",
+            file=sys.stderr,
+        )
+        sys.exit(128 - code)
     if code:
         sys.exit(code)
 

@@ -7,6 +7,7 @@ launch scripts everything takes a frozen dataclass, which `from_mapping` builds 
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -144,7 +145,7 @@ def _nearest(name: str, known: Any) -> str:
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """Checks `value` against a type hint: nested dataclasses, Literal, Optional, tuples, and int -> float."""
+    """Checks `value` against a type hint: nested dataclasses, Literal, Optional, tuples, mappings, and int -> float."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -168,13 +169,30 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if origin in (tuple, list):
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise UserError(f"{where} is {value!r}: it must be a sequence")
-        item = args[0] if args else Any
-        return origin(_coerce(v, item, f"{where}[{i}]") for i, v in enumerate(value))
+        items = args if origin is tuple and args[-1] is not Ellipsis else args[:1] * len(value)
+        if len(items) != len(value):
+            raise UserError(f"{where} is {value!r}: it must have {len(items)} values")
+        return origin(
+            _coerce(v, item, f"{where}[{i}]")
+            for i, (v, item) in enumerate(zip(value, items, strict=True))
+        )
     if origin in (dict, Mapping) or hint in (dict, Mapping):
-        return value.to_dict() if hasattr(value, "to_dict") else dict(value)
+        value = value.to_dict() if hasattr(value, "to_dict") else value
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} is {value!r}: it must be a mapping of names to values")
+        item = args[1] if args else Any
+        return {key: _coerce(v, item, f"{where}.{key}") for key, v in value.items()}
+    if typing.is_typeddict(hint):
+        wanted = typing.get_type_hints(hint)
+        if not isinstance(value, Mapping) or set(value) != set(wanted):
+            raise UserError(f"{where} is {value!r}: it must have the keys {', '.join(wanted)}")
+        return {key: _coerce(value[key], wanted[key], f"{where}.{key}") for key in value}
     # Python counts bool as int, but `lr = True` is a mistake.
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise UserError(f"{where} is above {sys.float_info.max:g}: give less") from error
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (hint is int and isinstance(value, bool))
     ):

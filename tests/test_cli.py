@@ -113,6 +113,21 @@ def test_a_flag_that_is_not_finite_is_refused(value):
     assert "--share" in said
 
 
+def test_a_command_that_a_signal_ended_is_named(tmp_path, capsys):
+    """As the kernel ends one that takes too much memory, which cannot say so itself."""
+    with cli.only_one_run(tmp_path) as lock:
+        cli.run_python("-c pass", lock)
+        for body, code, said in (
+            ("import os; os.kill(os.getpid(), 9)", 137, "was ended by signal 9 (Killed)"),
+            ("raise SystemExit(3)", 3, ""),
+        ):
+            with pytest.raises(SystemExit) as ended:
+                cli.run_python(f"-c '{body}'", lock)
+            assert ended.value.code == code
+            words = capsys.readouterr().err
+            assert (words.count("\n"), said in words) == (bool(said), True)
+
+
 def test_a_flag_that_nothing_reads_is_refused():
     values = flags.FlagValues()
     shots = flags.DEFINE_integer("shots", 5, "pairs", flag_values=values)

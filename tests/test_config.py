@@ -3,6 +3,7 @@ import math
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Literal
 
 import pytest
@@ -25,6 +26,9 @@ class Outer:
     sizes: tuple[int, ...] = (1, 2)
     note: str | None = None
     shares: dict | None = None
+    size: tuple[int, int] = (2, 3)
+    named: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    either: str | dict[str, float] = ""
 
 
 def test_a_config_dict_becomes_frozen_dataclasses():
@@ -54,6 +58,12 @@ def test_a_config_dict_becomes_frozen_dataclasses():
         ({"rate": -math.inf}, r"config\.rate is -inf: give a finite number"),
         ({"rate": 1.0, "inner": {"width": math.inf}}, r"config\.inner\.width is inf"),
         ({"rate": 1.0, "shares": {"a": [0.5, math.nan]}}, r"config\.shares\.a\[1\] is nan"),
+        ({"rate": 10**400}, r"config\.rate is above 1.79769e\+308: give less"),
+        ({"rate": 1.0, "size": (1, 2, 3)}, r"config\.size is \(1, 2, 3\): it must have 2 values"),
+        ({"rate": 1.0, "size": (1, "b")}, r"config\.size\[1\] is 'b'"),
+        ({"rate": 1.0, "named": {"a": "much"}}, r"config\.named\.a is 'much' \(str\)"),
+        ({"rate": 1.0, "named": [0.5]}, r"config\.named is \[0\.5\]: it must be a mapping"),
+        ({"rate": 1.0, "either": {"a": "much"}}, r"config\.either\.a is 'much' \(str\)"),
     ],
 )
 def test_mistakes_name_the_place_and_the_fix(mapping, message):

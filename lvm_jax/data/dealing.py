@@ -14,6 +14,10 @@ import functools
 import numpy as np
 from jaxtyping import Int64
 
+from lvm_jax.errors import UserError
+
+_SEEDS = 1 << 63  # as for `jax.random.key`
+
 
 class EvenDealer:
     """Deals a pass so that every stretch of it holds its share of each type; see the module.
@@ -25,6 +29,7 @@ class EvenDealer:
     """
 
     def __init__(self, counts: Int64[np.ndarray, " K"], block_items: int, seed: int):
+        check_seed(seed)
         self.counts = np.asarray(counts, np.int64)
         self.blocks = max(1, round(int(self.counts.sum()) / block_items))
         self._whole, self._rest = np.divmod(self.counts, self.blocks)
@@ -54,6 +59,16 @@ class EvenDealer:
         types = np.repeat(np.arange(len(self.counts)), inside)
         # The 1 keeps this stream of random numbers apart from that of the phases, (seed, 0).
         return np.random.default_rng((self._seed, 1, number, block)).permutation(types)
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a seed that NumPy, JAX or `shuffle.keys` cannot take.
+
+    Raises:
+      UserError: it is negative or has more than 63 bits.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise UserError(f"seed is {seed}: it must be from 0 to {_SEEDS - 1}")
 
 
 def occurrence(items: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:

@@ -7,6 +7,7 @@ it was trained on.
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,20 +24,34 @@ def stable_fraction(name: str) -> float:
 
 
 def read_held_out(path: epath.PathLike) -> frozenset[str]:
-    """The lines of a list of held-out items.
+    """The paths in a list of held-out items, without the `./` and the last `/` that tools and people write.
 
     Raises:
-      UserError: no such file, or an empty one.
+      UserError: no such file, an empty one, or one that is no UTF-8.
     """
     path = epath.Path(path)
     if not path.is_file():
         raise UserError(
             f"the list of held-out items {path} does not exist: name a text file, one path a line"
         )
-    lines = frozenset(line.strip() for line in path.read_text().splitlines() if line.strip())
-    if not lines:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # Windows's editors write a byte order mark
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the list of held-out items {path} is not UTF-8 ({error}): save it as UTF-8"
+        ) from error
+    # A line that names nothing is no error, as a list may serve several sets: so each must mean what it seems to.
+    lines = (line.strip() for line in text.splitlines())
+    found = frozenset(posixpath.normpath(line) for line in lines if line)
+    if not found:
         raise UserError(f"the list of held-out items {path} is empty: name at least one")
-    return lines
+    return found
+
+
+def is_listed(name: str, held_out: frozenset[str]) -> bool:
+    """Whether a list has the name, a path with `/`, or a folder above it."""
+    parts = name.split("/")
+    return any("/".join(parts[: i + 1]) in held_out for i in range(len(parts)))
 
 
 def split_numbers(
@@ -74,9 +89,3 @@ def spread(total: int, limit: int) -> np.ndarray:
     if limit <= 0 or total <= limit:
         return np.arange(total)
     return np.linspace(0, total - 1, limit).round().astype(int)
-
-
-def is_listed(name: str, held_out: frozenset[str]) -> bool:
-    """Whether the list has the name or a folder above it."""
-    parts = name.split("/")
-    return any("/".join(parts[: i + 1]) in held_out for i in range(len(parts)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lvm_jax.data import shuffle
+from lvm_jax.data.dealing import check_seed
 from lvm_jax.errors import UserError
 
 HostBatch = dict[str, np.ndarray]  # the rows of a global batch that this process feeds
@@ -58,8 +59,7 @@ class StepLoader(abc.ABC):
     ):
         import grain
 
-        if seed < 0:
-            raise UserError(f"seed is {seed}: it must not be negative")
+        check_seed(seed)
         self.seed = seed
         self.global_batch = global_batch
         self._slice = slice_of_batch(global_batch, process_index, process_count)

@@ -10,6 +10,7 @@ template of a row:
 it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,6 +26,7 @@ from lvm_jax.errors import BadData, UserError
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "text_tokenizer.json"
 _SPACE_MARK = "▁"  # how SentencePiece writes a space
+_RARE = "\U0001242b"  # a cuneiform number: who spells it spells everything
 
 
 class UnknownCharacters(BadData):
@@ -94,6 +96,7 @@ class TextTokenizer:
         """
         self.folder = epath.Path(folder)
         content, settings = (_read(self.folder / name) for name in (TOKENIZER_FILE, SETTINGS_FILE))
+        self._files = {TOKENIZER_FILE: content, SETTINGS_FILE: settings}
         self.settings = _settings(settings, self.folder / SETTINGS_FILE)
         self._tokenizer, self.unknown = _parsed(content, self.folder / TOKENIZER_FILE)
         self.fingerprint = hashlib.sha256(content + b"\0" + settings).hexdigest()[:16]
@@ -107,8 +110,12 @@ class TextTokenizer:
             self.check_fits(vocab_size)
         # From here on what a user writes is text, even if it is spelt like a special token.
         self._tokenizer.encode_special_tokens = True
-        marked = self._tokenizer.encode("a", add_special_tokens=False).tokens
-        self._marks_first_space = bool(marked) and marked[0].startswith(_SPACE_MARK)
+        self._marks_first_space = self._leaves_out = False
+        with contextlib.suppress(UnknownCharacters):  # it says by itself what it lacks
+            marked = self._encoded("a").tokens
+            self._marks_first_space = bool(marked) and marked[0].startswith(_SPACE_MARK)
+            # Byte-pair encoding without an unknown token leaves out, in silence, what it has no token for.
+            self._leaves_out = self.unknown is None and not self._encoded(_RARE).ids
 
     def check_fits(self, vocab_size: int) -> None:
         """Checks that an embedding has a row for every id.
@@ -139,27 +146,24 @@ class TextTokenizer:
         """
         if self._marks_first_space:
             text = text.removeprefix(" ")
-        try:
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        except TypeError as error:  # half of a surrogate pair is no UTF-8
-            raise UnknownCharacters(f"the text is not Unicode: {text[:40]!r}") from error
-        if self.unknown is not None and self.unknown in ids:
+        encoded = self._encoded(text)
+        if self._lacks_some_of(text, encoded):
             raise UnknownCharacters(
                 f"the tokenizer {self.folder} has no token for {self._unknown_in(text)}: use one that has, or leave "
                 "such texts out"
             )
-        return ids
+        return encoded.ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def save_pretrained(self, folder: epath.PathLike) -> None:
-        """Copies both files into `folder`, byte for byte: the fingerprint stays."""
+        """Writes both files into `folder`, byte for byte as they were read: the fingerprint stays."""
         target = epath.Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        for name in (TOKENIZER_FILE, SETTINGS_FILE):
-            files.write(target / name, _read(self.folder / name))
+        for name, content in self._files.items():
+            files.write(target / name, content)
 
     def _special(self, name: str, token: str) -> int:
         """The id of a special token."""
@@ -190,14 +194,30 @@ class TextTokenizer:
                     f"{self.settings.specials[name]!r}: give the picture tokens of its own"
                 )
 
+    def _encoded(self, text: str) -> Any:
+        """The library's encoding of a text."""
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+        except TypeError as error:  # half of a surrogate pair is no UTF-8
+            raise UnknownCharacters(f"the text is not Unicode: {text[:40]!r}") from error
+        # The library raises plain exceptions, such as where a file names no unknown token.
+        except Exception as error:
+            raise UnknownCharacters(
+                f"the tokenizer {self.folder} cannot encode {text[:40]!r} ({error}): use one that can, or leave such "
+                "texts out"
+            ) from error
+
+    def _lacks_some_of(self, text: str, encoded: Any) -> bool:
+        """Whether a character of a text has no token. Blanks need none: some tokenizers split at them."""
+        if self.unknown is not None:
+            return self.unknown in encoded.ids
+        if not self._leaves_out:
+            return False
+        kept = {place for begin, end in encoded.offsets for place in range(begin, end)}
+        return any(place not in kept and not c.isspace() for place, c in enumerate(text))
+
     def _unknown_in(self, text: str) -> str:
-        characters = sorted(
-            {
-                c
-                for c in text
-                if self.unknown in self._tokenizer.encode(c, add_special_tokens=False).ids
-            }
-        )
+        characters = sorted(c for c in set(text) if self._lacks_some_of(c, self._encoded(c)))
         return ", ".join(map(repr, characters[:8])) + (" and more" if len(characters) > 8 else "")
 
 

@@ -4,6 +4,7 @@ H, W: pixels of a page.
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -72,7 +73,11 @@ def render_page(
     with _opened(source) as document:
         try:
             page = document[number]
-            scale = side / max(*page.get_size(), 1)
+            longer = max(*page.get_size(), 1)
+            scale = side / longer
+            # The product may lie just above `side`, as for A4 in many files, and PDFium's wrapper rounds up.
+            while longer * scale > side:
+                scale = math.nextafter(scale, 0)
             picture = page.render(scale=scale).to_pil().convert("RGB")
         # PDFium gives up in many ways on a damaged page: no list of them would be whole.
         except Exception as error:

@@ -188,6 +188,7 @@ def test_the_published_layout():
         ([{"from": "human"}], "turn 0 is .*must be {from, value}"),
         (["hello"], "turn 0 is 'hello'"),
         ([{"from": "human", "value": 3}], "turn 0 says '3': it must be a text"),
+        ([{"from": "human", "value": "a\ud83d"}], r"turn 0 has '\\ud83d', half of a character"),
     ],
 )
 def test_other_layouts_are_refused(entries, message):
@@ -205,5 +206,7 @@ def test_pictures_and_placeholders_must_agree():
         picture_paths({"image": 7})
     with pytest.raises(BadConversation, match="is not JSON"):
         Conversation.from_json("[")
+    with pytest.raises(BadConversation, match=r"is not JSON .*digits"):
+        Conversation.from_json(f"[{'1' * 5000}]")
     with pytest.raises(BadConversation, match="before the last has no answer"):
         Conversation((Turn("A", None), Turn("B", "C")))

@@ -149,6 +149,16 @@ def test_each_augmentation_changes_a_page_a_little_and_repeatably(kind):
     )
 
 
+def test_blur_keeps_the_brightness():
+    page = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    only = dataclasses.replace(NO_AUGMENTATION, blur=1.0)
+    for seed in range(8):
+        blurred = augment(page, only, np.random.default_rng(seed))
+        assert blurred.mean() == pytest.approx(page.mean(), abs=0.1)
+        white = augment(np.full_like(page, 255), only, np.random.default_rng(seed))
+        assert white.min() == 255
+
+
 def test_nothing_is_augmented_by_default():
     assert augment(PAGE, NO_AUGMENTATION, np.random.default_rng(0)) is PAGE
     with pytest.raises(UserError, match=r"augmentation.blur is 2"):
@@ -217,6 +227,11 @@ def test_a_batch_is_a_function_of_seed_and_step(tmp_path):
     twice = [seen for seen in pictures.values() if len(seen) > 1]
     assert twice
     assert all((seen[0] != seen[1]).any() for seen in twice)
+
+
+def test_a_negative_seed_is_refused(tmp_path):
+    with pytest.raises(UserError, match="seed is -1: it must be from 0 to"):
+        loader(write_shards(tmp_path, [record(10)]), seed=-1)
 
 
 def test_weights_are_shares_of_sources(tmp_path):

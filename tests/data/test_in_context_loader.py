@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pool_fakes import CODES, FORM, PER_IMAGE, VOCABULARY, Letters, record, records, write_pool
 
-from lvm_jax.data.in_context.episodes import EpisodeDrawer, RowStyle
+from lvm_jax.data.in_context.episodes import EpisodeDrawer, RowStyle, _chosen
 from lvm_jax.data.in_context.loader import QUESTIONS, InContextEvalLoader, InContextLoader
 from lvm_jax.data.in_context.pool import Pool, PoolStore
 from lvm_jax.data.in_context.pool_record import (
@@ -207,6 +207,14 @@ def test_a_pool_that_was_made_for_fewer_examples_is_refused(tmp_path):
         EpisodeDrawer(store, Pool.of(store, SEGMENTATION, examples=2), RowStyle(), seed=0)
 
 
+def test_what_has_no_chance_is_not_drawn():
+    """A row with more examples than the style's most would not fit, and become padding in silence."""
+    last = np.array([0.0, np.nextafter(1.0, 0.0)])
+    for count in range(1, 200):
+        chances = np.array([0.0] + [0.1] * count + [0.0])
+        assert _chosen(chances, last).tolist() == [1, count]
+
+
 def test_draws_are_even(folder):
     store = PoolStore(folder, "train")
     style = RowStyle(shots=(1, 0, 3), category={"none": 1, "all": 1})
@@ -251,6 +259,12 @@ def test_a_loader_resumes(folder):
         (loader(folder, seed=8).batch_at(s)["tokens"] != batches[s]["tokens"]).any()
         for s in range(3)
     )
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63, 1 << 64])
+def test_a_seed_that_no_key_takes_is_refused(folder, seed):
+    with pytest.raises(UserError, match=f"seed is {seed}: it must be from 0 to"):
+        loader(folder, seed=seed)
 
 
 def test_mixed_batches_ask_both_questions(folder):
@@ -351,6 +365,8 @@ def test_evaluation_sees_each_query_once(folder):
         np.concatenate([half[1]["tokens"] for half in halves]), batches[1]["tokens"]
     )
     assert len(evaluated(limit=9)) == 2
+    with pytest.raises(UserError, match="-1 queries are asked for: at least 1, or 0 for all"):
+        evaluated(limit=-1)
 
 
 def test_a_query_has_a_rival_in_its_picture(tmp_path):

@@ -1,10 +1,12 @@
 """Sequences of pairs: the published layout, what is learnt, and words that come back, broken ones too."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from lvm_jax.data.in_context.format_folder import FORMAT_FILE, read_questions
 from lvm_jax.data.in_context.sequences import (
     Attribute,
     Pair,
@@ -237,3 +239,11 @@ def test_rows_become_a_batch():
 def test_mistakes_are_named(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize("questions", [5, [], "segmentation", {"segmentation": 1}, [["depth"]]])
+def test_questions_that_are_no_list_of_names_are_refused(tmp_path, questions):
+    sizes = {"text": 1, "image": 1, "bins": 0, "tokens_per_image": 1, "category_room": 0}
+    (tmp_path / FORMAT_FILE).write_text(json.dumps(sizes | {"questions": questions}))
+    with pytest.raises(UserError, match="and the list questions of some of segmentation"):
+        read_questions(tmp_path)

@@ -23,8 +23,8 @@ def corpus(tmp_path):
     )
 
 
-def load(folder, batch=8, packing="packed", **kwargs):
-    return TokenLoader(folder, "train", SEQ_LEN, batch, 7, packing, **kwargs)
+def load(folder, batch=8, packing="packed", seed=7, **kwargs):
+    return TokenLoader(folder, "train", SEQ_LEN, batch, seed, packing, **kwargs)
 
 
 def take(loader, steps):
@@ -233,6 +233,8 @@ def test_reading_twice_past_an_error_gives_the_error_again(corpus, monkeypatch):
         ({"batch": 0}, "global_batch is 0"),
         ({"process_index": 2, "process_count": 2}, r"process_index is 2: it must be in 0\.\.1"),
         ({"packing": "pack"}, "'packed' or 'concat'"),
+        ({"seed": -1}, "seed is -1: it must be from 0 to"),
+        ({"seed": 1 << 64, "packing": "concat"}, "seed is 18446744073709551616: it must be"),
     ],
 )
 def test_wrong_arguments(corpus, change, message):

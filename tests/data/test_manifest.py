@@ -45,7 +45,28 @@ def test_unusable_files(tmp_path):
     (tmp_path / "manifest.json").write_text(
         json.dumps(content | {"splits": {"train": {"sentences": 3}}})
     )
-    with pytest.raises(UserError, match=r"splits\['train'\] has the keys \['sentences'\]"):
+    with pytest.raises(UserError, match=r"splits\.train is {'sentences': 3}: it must have"):
+        Manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"splits": [1]}, r"splits is \[1\]: it must be a mapping"),
+        (
+            {"splits": {"train": 3}},
+            r"splits\.train is 3: it must have the keys sentences, images, shards",
+        ),
+        (
+            {"splits": {"train": {"sentences": "3", "images": 12, "shards": 2}}},
+            r"splits\.train\.sentences is '3' \(str\): it must be of type int",
+        ),
+    ],
+)
+def test_counts_of_another_type_are_told(tmp_path, change, message):
+    content = dataclasses.asdict(MANIFEST) | change
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
         Manifest.load(tmp_path)
 
 

@@ -41,6 +41,18 @@ def test_a_missing_or_empty_list_is_named(tmp_path):
         read_held_out(tmp_path / "validation.txt")
     (tmp_path / "validation.txt").write_text("photos/a.png\n\nscenes/01\n")
     assert read_held_out(tmp_path / "validation.txt") == {"photos/a.png", "scenes/01"}
+    (tmp_path / "validation.txt").write_bytes("é.png".encode("latin-1"))
+    with pytest.raises(UserError, match=r"is not UTF-8 .*: save it as UTF-8"):
+        read_held_out(tmp_path / "validation.txt")
+
+
+def test_a_list_means_the_same_however_a_tool_wrote_it(tmp_path):
+    """With the mark of Windows's editors, the ./ of `find`, and the / that ends a folder."""
+    content = "\ufeffphotos/a.png\r\n./photos/b.png\r\nscenes/01/\r\n"
+    (tmp_path / "validation.txt").write_bytes(content.encode())
+    held_out = read_held_out(tmp_path / "validation.txt")
+    train, _ = split_files(FILES, "/d", held_out, 0.1)
+    assert train == ["/d/scenes/012/image.png"]
 
 
 def test_a_small_folder_holds_out_four_images_or_half():

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from text_fakes import FOLDER, OPT, VICUNA, pieces_of_words, with_settings
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_pipelines.train_text_tokenizer import byte_level, character_table, small_settings
 from lvm_jax.data.text_tokenizer import (
@@ -47,6 +48,11 @@ def test_a_copy_keeps_the_fingerprint_and_any_change_alters_it(tmp_path):
     assert TextTokenizer(tmp_path / "copy").fingerprint == tokenizer.fingerprint
     changed = with_settings(tmp_path / "changed", dataclasses.replace(OPT, system="Read."))
     assert changed.fingerprint != tokenizer.fingerprint
+    # A run exports what it was trained with, whatever became of the folder in the meantime.
+    read = changed.fingerprint
+    with_settings(tmp_path / "changed", OPT)
+    changed.save_pretrained(tmp_path / "exported")
+    assert TextTokenizer(tmp_path / "exported").fingerprint == read
 
 
 def test_a_first_space_is_not_doubled_where_the_tokenizer_writes_one_itself(tmp_path):
@@ -62,6 +68,25 @@ def test_unknown_characters_are_named():
         tokenizer.encode("Olé!")
     with pytest.raises(UnknownCharacters, match="is not Unicode"):
         tokenizer.encode("a\ud800")
+
+
+def test_a_tokenizer_without_an_unknown_token_leaves_out_nothing_in_silence(tmp_path):
+    """Byte-pair encoding would drop the characters, so that an answer to be learnt lacked them."""
+
+    def made(name, model):
+        tokenizer = Tokenizer(model)
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.add_special_tokens(sorted(set(OPT.specials.values())))
+        return with_settings(tmp_path / name, OPT, tokenizer.to_str())
+
+    letters = made("letters", models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    assert letters.encode("ab b a\n") == [2, 1, 0]
+    with pytest.raises(UnknownCharacters, match="has no token for 'é', '水': use one that has"):
+        letters.encode("aé b水")
+    words = made("words", models.WordLevel({"b": 0, "c": 1}, unk_token="[UNK]"))
+    assert words.encode("b c") == [0, 1]
+    with pytest.raises(UnknownCharacters, match=r"cannot encode 'a b' .*Missing"):
+        words.encode("a b")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,12 @@ def test_pages_are_rendered(tmp_path):
         assert np.array_equal(render_page(pdf(2), number, 80), picture)
 
 
+def test_the_longer_side_is_what_was_asked_for_whatever_the_page():
+    for longer in (25, 41, 612, 792, 841.89, 841.92, 1008):
+        for side in (224, 1024, 1200):
+            assert max(render_page(pdf(1, size=(20, longer)), 0, side).shape) == side
+
+
 def test_the_text_of_a_page_in_the_order_in_which_it_is_written(tmp_path):
     columns = written((10, 120, "left one"), (10, 108, "left two"), (110, 120, "  right  "))
     (tmp_path / "a.pdf").write_bytes(pdf([columns, "0 g 0 0 9 9 re f"], size=(200, 144)))

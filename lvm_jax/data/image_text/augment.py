@@ -157,7 +157,8 @@ def _noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     sigma = rng.uniform(0.3, 1)
-    return ndimage.gaussian_filter(picture, (sigma, sigma, 0))
+    # In floats: on bytes SciPy cuts off the fractions behind each of its two passes, which darkens by a level.
+    return _clipped(ndimage.gaussian_filter(picture.astype(np.float32), (sigma, sigma, 0)))
 
 
 def _clipped(picture: np.ndarray) -> np.ndarray:

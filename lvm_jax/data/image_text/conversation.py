@@ -84,9 +84,11 @@ class Conversation:
           BadConversation: not JSON, or not in the published layout.
         """
         try:
-            return cls.of(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as error:
+            entries = json.loads(text)
+        # Not JSONDecodeError alone: a number of thousands of digits is a plain ValueError.
+        except (ValueError, RecursionError) as error:
             raise BadConversation(f"its conversation is not JSON ({error})") from error
+        return cls.of(entries)
 
     @classmethod
     def of(cls, entries: Any) -> "Conversation":
@@ -131,4 +133,11 @@ def _said(entry: Any, number: int) -> tuple[str, str]:
     speaker, value = entry["from"], entry["value"]
     if not isinstance(value, str):
         raise BadConversation(f"turn {number} says {str(value)[:80]!r}: it must be a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # as where a text was cut inside an emoji
+        half = value[error.start]
+        raise BadConversation(
+            f"turn {number} has {half!r}, half of a character: cut it off"
+        ) from error
     return speaker, value

@@ -259,6 +259,7 @@ class EpisodeDrawer:
 def _chosen(
     chances: Float64[np.ndarray, " K"], uniform: Float64[np.ndarray, " R"]
 ) -> Int64[np.ndarray, " R"]:
-    """The number of the alternative that each uniform number falls on."""
-    edges = np.cumsum(chances) / chances.sum()
-    return np.minimum(np.searchsorted(edges, uniform, side="right"), len(chances) - 1)
+    """The number of the alternative that each number in [0, 1) falls on; never one without a chance."""
+    # By their own last number, so that it is exactly 1: NumPy's sum rounds otherwise.
+    edges = np.cumsum(chances)
+    return np.searchsorted(edges / edges[-1], uniform, side="right")

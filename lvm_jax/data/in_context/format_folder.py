@@ -75,6 +75,7 @@ def _read(folder: epath.PathLike) -> Mapping[str, Any]:
     if (
         not whole
         or not all(isinstance(found[name], int) for name in _SIZES)
+        or not isinstance(found[_QUESTIONS], list)
         or not found[_QUESTIONS]
         or not all(name in known for name in found[_QUESTIONS])
     ):

@@ -292,9 +292,10 @@ class InContextLoader(StepLoader):
 
 
 class InContextEvalLoader:
-    """One question about the records of a split, each once as the query, in order; a new iteration starts anew.
+    """One question about the records of a split, each once as the query, in an order that the seed draws.
 
-    Every process yields the same number of batches of one shape; rows of segment 0 fill up the last ones.
+    A new iteration starts anew. Every process yields the same number of batches of one shape; rows of segment 0 fill up
+    the last ones.
     """
 
     def __init__(
@@ -317,6 +318,8 @@ class InContextEvalLoader:
         max_corrupt: int = 16,
     ):
         """Opens the shards; arguments and errors as in `InContextLoader`, and `limit`, the most queries; 0: all."""
+        if limit < 0:
+            raise UserError(f"{limit} queries are asked for: at least 1, or 0 for all")
         self._slice = slice_of_batch(global_batch, process_index, process_count)
         self._store = PoolStore(shards, split, max_corrupt=max_corrupt)
         self._maker = RowMaker(

@@ -53,21 +53,12 @@ class Manifest:
     sources: dict[str, SourceInfo]
     encoding: str = SENTENCE_ENCODING
 
-    def __post_init__(self) -> None:
-        for kind, schema in (("splits", SplitInfo), ("sources", SourceInfo)):
-            for name, info in getattr(self, kind).items():
-                if set(info) != set(schema.__annotations__):
-                    raise UserError(
-                        f"manifest {kind}[{name!r}] has the keys {sorted(info)}: it must have "
-                        f"{sorted(schema.__annotations__)}"
-                    )
-
     @classmethod
     def load(cls, folder: epath.PathLike) -> "Manifest":
         """Reads `folder/manifest.json`.
 
         Raises:
-          UserError: it is missing, is not JSON, or its keys are not those of this class.
+          UserError: it is missing, is not JSON, or its keys or their types are not those of this class.
         """
         path = epath.Path(folder) / FILE_NAME
         try:
