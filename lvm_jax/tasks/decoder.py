@@ -213,8 +213,9 @@ class DecoderTask:
         """What the decoder reads of a batch; without a key, as in evaluation, the batch itself."""
         if not self.noise.share or key is None:
             return batch
-        # Another key than dropout's: both would draw from the same bits.
-        tokens = self.noise(batch["tokens"], jax.random.fold_in(key, 1))
+        # Another key than dropout's: both would draw from the same bits. The model splits its key in two, and piece i
+        # of a split is fold_in(key, i).
+        tokens = self.noise(batch["tokens"], jax.random.fold_in(key, 2))
         return {**batch, "tokens": tokens}
 
     def _cross_entropy(
