@@ -20,6 +20,7 @@ from lvm_jax.models.decoder import hf_folder
 from lvm_jax.models.decoder.config import DecoderConfig, LoRAConfig, train_flops_per_token
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.mlp import Losses
+from lvm_jax.parallel.sharding import partition_spec, split_mesh
 from lvm_jax.tasks import trained
 from lvm_jax.tasks.accumulation import cut
 from lvm_jax.tasks.base import Batch, State
@@ -137,7 +138,14 @@ class DecoderTask:
         return {**state, "params": self._split.apart(weights)}
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """One update by the gradient of the loss, averaged over all counted labels of the global batch."""
+        """One update by the gradient of the loss, averaged over all counted labels of the global batch.
+
+        Raises:
+          UserError: the mesh splits the sequence, and rows do not divide.
+        """
+        if (mesh := split_mesh()) is not None:
+            # `constrain` would leave odd rows whole, and each device of `context` would compute all of them.
+            partition_spec(("seq",), (self.seq_len,), mesh, name="a row's inputs")
         (losses, beside), grads = self._gradients(state["params"], batch, key)
         now = self._split.trained(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
