@@ -40,7 +40,7 @@ _NETS: dict[str, tuple[str, str, list[Any], int]] = {
     "alex": ("alexnet.ckpt", "AlexNet_0", _ALEX, 3),
 }
 # Pixels of a side that leave one position after the last maximum.
-_SMALLEST: dict[str, int] = {"vgg": 16, "alex": 31}
+SMALLEST: dict[str, int] = {"vgg": 16, "alex": 31}
 # Mean and standard deviation of ImageNet's pixels in [-1, 1], as LPIPS rounds them.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -114,9 +114,9 @@ def features(
     """
     _, _, layers, window = _NETS[net]
     height, width = images_BHWC.shape[1:3]
-    if min(height, width) < _SMALLEST[net]:
+    if min(height, width) < SMALLEST[net]:
         raise UserError(
-            f"images of {height} x {width} pixels are too small for LPIPS: {net!r} needs {_SMALLEST[net]} a side; "
+            f"images of {height} x {width} pixels are too small for LPIPS: {net!r} needs {SMALLEST[net]} a side; "
             "choose 'gradient' or 'none'"
         )
     shift_111C, scale_111C = (jnp.array(c)[None, None, None] for c in (_SHIFT, _SCALE))
