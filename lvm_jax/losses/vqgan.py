@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lvm_jax.errors import UserError
+
 SumWeight = tuple[Float[Array, ""], Float[Array, ""]]
 
 
@@ -31,7 +33,16 @@ def gradient_distance(
 
     Mean absolute difference of both first derivatives and of the Laplacian, summed over `scales`
     halvings of the side. It rewards sharp edges in the right place; L1 alone blurs them.
+
+    Raises:
+      UserError: a side does not halve that often, or the last halves are too small for a Laplacian.
     """
+    sides, halvings = images_BHWC.shape[1:3], scales - 1
+    if any(side % 2**halvings or side >> halvings < 3 for side in sides):
+        raise UserError(
+            f"images of {sides[0]} x {sides[1]} pixels have no edges at {scales} scales: perceptual='gradient' "
+            f"needs sides of at least {3 << halvings} that {2**halvings} divides; set it to 'none'"
+        )
     error = outputs_BHWC - images_BHWC  # the derivatives are linear: one image carries both
     total_B = jnp.zeros(error.shape[0])
     for scale in range(scales):

@@ -76,6 +76,9 @@ class Critic:
       tx: its optimizer.
       loss: what the task minimises.
       microbatches: how many a batch is computed in.
+
+    Raises:
+      UserError: a loss uses the discriminator, and the images are too small for it.
     """
 
     def __init__(
@@ -89,7 +92,8 @@ class Critic:
         self.tx, self.loss = tx, loss
         self._config, self._resolution = config, resolution
         self._microbatches = microbatches
-        self._graph = nnx.graphdef(nnx.eval_shape(lambda: self._make(jax.random.key(0))))
+        if loss.adversarial_weight:
+            self._graph = nnx.graphdef(nnx.eval_shape(lambda: self._make(jax.random.key(0))))
 
     def init(self, key: jax.Array) -> CriticState:
         """Fresh parameters and moments; empty if no loss uses the discriminator."""

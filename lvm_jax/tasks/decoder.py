@@ -13,12 +13,14 @@ import optax
 from etils import epath
 from flax import nnx
 
+from lvm_jax.errors import UserError
 from lvm_jax.losses.next_token import chunked_cross_entropy, cross_entropy
 from lvm_jax.metrics.states import Mean
 from lvm_jax.models.decoder import hf_folder
 from lvm_jax.models.decoder.config import DecoderConfig, LoRAConfig, train_flops_per_token
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.mlp import Losses
+from lvm_jax.parallel.sharding import partition_spec, split_mesh
 from lvm_jax.tasks import trained
 from lvm_jax.tasks.accumulation import cut
 from lvm_jax.tasks.base import Batch, State
@@ -58,6 +60,7 @@ class DecoderTask:
       tx: the optimizer. It may be an `optax.GradientTransformationExtraArgs`, see `optimizer_args`.
       seq_len: inputs of a row, T. Rows have T + 1 tokens, because labels are the tokens shifted by one.
       z_loss: weight of log(Z)^2, which keeps logits from drifting (PaLM, arXiv 2204.02311, section 5); 0 as published.
+        A step's loss contains it, `loss` does not.
       loss_chunk: how many tokens of a row have their logits in memory at a time; 0 computes all at once.
       accumulation: microbatches that a batch is computed in; the gradient is that of the whole batch.
       frozen: patterns of the paths of parameters not to train (see `lvm_jax.tasks.trained.all_but`). With `config.lora`
@@ -71,7 +74,7 @@ class DecoderTask:
     adapters `{"base": ..., "lora": ...}`.
 
     Raises:
-      UserError: a pattern of `frozen` matches no parameter, or nothing is left to train.
+      UserError: a pattern of `frozen` matches no parameter, nothing is left to train, or there is no microbatch.
     """
 
     name = "next_token"  # checkpoints carry it
@@ -91,6 +94,8 @@ class DecoderTask:
         row_names: RowNames = no_names,
         noise: CodeNoise = CodeNoise(),  # noqa: B008 - frozen
     ) -> None:
+        if accumulation < 1:
+            raise UserError(f"accumulation is {accumulation}: it must be at least 1")
         self.config, self.tx, self.seq_len = config, optax.with_extra_args_support(tx), seq_len
         self.z_loss, self.loss_chunk, self.accumulation = z_loss, loss_chunk, accumulation
         self.optimizer_args, self.row_names, self.noise = optimizer_args, row_names, noise
@@ -133,7 +138,14 @@ class DecoderTask:
         return {**state, "params": self._split.apart(weights)}
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """One update by the gradient of the loss, averaged over all counted labels of the global batch."""
+        """One update by the gradient of the loss, averaged over all counted labels of the global batch.
+
+        Raises:
+          UserError: the mesh splits the sequence, and rows do not divide.
+        """
+        if (mesh := split_mesh()) is not None:
+            # `constrain` would leave odd rows whole, and each device of `context` would compute all of them.
+            partition_spec(("seq",), (self.seq_len,), mesh, name="a row's inputs")
         (losses, beside), grads = self._gradients(state["params"], batch, key)
         now = self._split.trained(state["params"])
         updates, opt = self.tx.update(grads, state["opt"], now, **self.optimizer_args(batch))
@@ -158,7 +170,7 @@ class DecoderTask:
             now: nnx.State, rows: Batch, key: jax.Array
         ) -> tuple[jax.Array, tuple[Sums, Losses]]:
             whole = self._split.updated(params, now)
-            losses, beside = self._losses(whole, rows, dropout_key=key)
+            losses, beside = self._losses(whole, rows, dropout_key=key, z_loss=self.z_loss)
             beside = {name: value / self.accumulation for name, value in beside.items()}
             # Divided by the whole batch's weight, not the microbatch's: microbatches have different numbers of labels,
             # and a mean of their means would weigh labels unequally.
@@ -195,17 +207,19 @@ class DecoderTask:
         read. Without segment_ids and positions every row is one sentence, and attention needs no mask. Without a
         dropout key nothing is dropped, as in evaluation.
         """
-        return self._losses(params, batch, dropout_key=dropout_key)[0]["loss"]
+        return self._losses(params, batch, dropout_key=dropout_key, z_loss=0.0)[0]["loss"]
 
     def _losses(
-        self, params: trained.Params, batch: Batch, *, dropout_key: jax.Array | None
+        self, params: trained.Params, batch: Batch, *, dropout_key: jax.Array | None, z_loss: float
     ) -> tuple[Sums, Losses]:
         """The loss and those of named rows, and the auxiliary losses of the decoder's MLPs."""
         model = self._merge(params)
         hidden_BTD, beside = self._read(model, self._with_noise(batch, dropout_key), dropout_key)
         weights, named = batch["loss_weights"], self.row_names(batch)
         shares = [weights, *(weights * rows_B[:, None] for rows_B in named.values())]
-        totals_G, counted_G = self._cross_entropy(model, hidden_BTD, batch, jnp.stack(shares))
+        totals_G, counted_G = self._cross_entropy(
+            model, hidden_BTD, batch, jnp.stack(shares), z_loss
+        )
         names = ["loss", *(f"loss/{name}" for name in named)]
         return {name: (totals_G[g], counted_G[g]) for g, name in enumerate(names)}, beside
 
@@ -213,12 +227,18 @@ class DecoderTask:
         """What the decoder reads of a batch; without a key, as in evaluation, the batch itself."""
         if not self.noise.share or key is None:
             return batch
-        # Another key than dropout's: both would draw from the same bits.
-        tokens = self.noise(batch["tokens"], jax.random.fold_in(key, 1))
+        # Another key than dropout's: both would draw from the same bits. The model splits its key in two, and piece i
+        # of a split is fold_in(key, i).
+        tokens = self.noise(batch["tokens"], jax.random.fold_in(key, 2))
         return {**batch, "tokens": tokens}
 
     def _cross_entropy(
-        self, model: Any, hidden_BTD: jax.Array, batch: Batch, weights: jax.Array
+        self,
+        model: Any,
+        hidden_BTD: jax.Array,
+        batch: Batch,
+        weights: jax.Array,
+        z_loss: float = 0.0,
     ) -> tuple[jax.Array, jax.Array]:
         """(sum, weight) of the loss of the batch's tokens by these weights, (B, T + 1) or groups of them."""
         labels_BT, weights_GBT = batch["tokens"][:, 1:], weights[..., 1:]
@@ -230,9 +250,9 @@ class DecoderTask:
                 labels_BT,
                 weights_GBT,
                 chunk=self.loss_chunk,
-                z_loss=self.z_loss,
+                z_loss=z_loss,
             )
-        return cross_entropy(logits(hidden_BTD), labels_BT, weights_GBT, self.z_loss)
+        return cross_entropy(logits(hidden_BTD), labels_BT, weights_GBT, z_loss)
 
     def model(self, state: State) -> Any:
         """The model with the state's parameters: here a `Decoder`."""

@@ -52,6 +52,9 @@ class TokenizerTask:
     Attributes:
       constants: arrays that a step reads but does not train: LPIPS weights, or none. Pass them as `batch["constants"]`;
         otherwise the compiled step embeds its own copy.
+
+    Raises:
+      UserError: images are too small for the discriminator, or the encoder has nothing that could learn from a prior.
     """
 
     name = "tokenizer"

@@ -61,6 +61,10 @@ class TokenizerLoss:
             raise UserError(
                 f"config.loss.causal_weight is {self.causal_weight}: it must be 0 (none) or more"
             )
+        if self.entropy_temperature <= 0:
+            raise UserError(
+                f"config.loss.entropy_temperature is {self.entropy_temperature}: it must be above 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

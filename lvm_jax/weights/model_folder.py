@@ -73,7 +73,7 @@ def read_config(directory: epath.PathLike) -> dict[str, Any]:
         raise UserError(
             f"{path} cannot be read ({error}): a model folder holds {CONFIG_FILE}, {TENSORS_FILE}"
         ) from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise UserError(f"{path} is not JSON ({error}): export the model again") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} holds a {type(config).__name__}: it must be an object of fields")

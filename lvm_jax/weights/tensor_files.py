@@ -124,8 +124,10 @@ class TensorFiles:
         path = self._directory / found
         try:
             # The index maps each tensor to its file: several tensors share one.
-            return sorted(set(json.loads(path.read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            return sorted(
+                {str(name) for name in json.loads(path.read_text())["weight_map"].values()}
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} is not an index of tensors ({error!r}): download it again"
             ) from error

@@ -146,6 +146,14 @@ def test_the_training_step_lowers_for_a_mesh(name):
     assert task.flops_per_batch(8) > 0
 
 
+def test_rows_that_the_mesh_cannot_split_are_refused():
+    """Left whole, they would be computed four times."""
+    task = DecoderTask(CONFIGS["opt"], optax.sgd(0.1), seq_len=18)
+    mesh = make_mesh(MeshConfig(fsdp=2, context=4))
+    with pytest.raises(UserError, match=r"inputs: seq=18 does not divide over .* context=4"):
+        lower_step(task, TrainConfig(steps=1, batch_size=8), mesh)
+
+
 def test_attention_dropout_of_a_split_sequence_is_refused():
     config = presets.opt("debug", **SMALL, attention_dropout=0.1)
     graphdef, state = nnx.split(Decoder.abstract(config))

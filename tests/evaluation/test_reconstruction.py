@@ -66,6 +66,9 @@ def test_lpips_is_never_a_made_up_number(vqgan):
     weights = {"kernels": [], "biases": [], "heads": []}
     result = ReconstructionEvaluator(photos(1), lpips_weights=weights).run(vqgan)
     assert result["lpips"] == "needs images of at least 32 pixels a side"
+    small = np.zeros((2, 8, 8, 3), np.float32)
+    evaluator = ReconstructionEvaluator(photos(2), vgg_weights=weights)
+    assert evaluator._frechet(small, small) == "needs images of at least 16 pixels a side"
 
 
 def test_lpips_of_installed_weights():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lvm_jax.errors import UserError
 from lvm_jax.losses import vqgan as losses
 
 
@@ -112,3 +113,11 @@ def test_gradient_penalty_is_half_the_squared_length_of_each_image_s_gradient():
     total, weight = losses.gradient_penalty(gradient)
     expected = np.square(np.asarray(gradient)).reshape(3, -1).sum(1).mean() / 2
     np.testing.assert_allclose(total / weight, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", [8, 14])
+def test_edges_need_pixels_at_every_scale(side: int):
+    """At 2 x 2 pixels there is no Laplacian, and the mean of none is NaN."""
+    assert np.isfinite(losses.gradient_distance(draw(1, 12, 12, 3), draw(1, 12, 12, 3, seed=1)))
+    with pytest.raises(UserError, match=rf"{side} x {side} pixels.*at least 12 that 4 divides"):
+        losses.gradient_distance(draw(1, side, side, 3), draw(1, side, side, 3))

@@ -35,3 +35,12 @@ def test_one_logit_an_image_that_depends_on_that_image_alone():
 def test_a_side_that_does_not_halve_that_often_is_refused():
     with pytest.raises(UserError, match="n_layers is 2: the discriminator cannot halve 18 pixels"):
         make_discriminator(CONFIG, 18, rngs=nnx.Rngs(0))
+
+
+def test_a_side_without_a_patch_is_refused():
+    """The mean over no logits would be NaN."""
+    config = DiscriminatorConfig(hidden_channels=4, norm_groups=0, n_layers=2)
+    with pytest.raises(UserError, match="no patch in 11 pixels, and needs 12"):
+        make_discriminator(config, 11, rngs=nnx.Rngs(0))
+    critic = make_discriminator(config, 12, rngs=nnx.Rngs(0))
+    assert critic(jnp.zeros((1, 12, 12, 3))).shape == (1, 1, 1)

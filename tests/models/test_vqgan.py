@@ -222,6 +222,10 @@ def test_a_folder_calls_the_architecture_layout_and_keeps_its_fingerprint(tmp_pa
         ({"resolution": 17}, "multiple of 2"),
         ({"norm_groups": 3}, "3 groups"),
         ({"architecture": "maskgit"}, "z_channels 8"),
+        ({"norm_groups": 0}, "norm_groups=0: it must be at least 1"),
+        ({"num_res_blocks": 0}, "num_res_blocks=0: it must be at least 1"),
+        ({"channel_mult": ()}, r"channel_mult=\(\): give each"),
+        ({"channel_mult": (1, 0)}, r"channel_mult=\(1, 0\): give each"),
     ],
 )
 def test_impossible_configs_are_refused(kwargs: dict, message: str):

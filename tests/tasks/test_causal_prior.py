@@ -116,7 +116,7 @@ def test_without_a_weight_there_is_no_prior():
     assert "causal" not in metrics[0]
 
 
-def test_an_encoder_that_cannot_learn_and_a_negative_weight_are_refused():
+def test_an_encoder_that_cannot_learn_and_impossible_numbers_are_refused():
     with pytest.raises(UserError, match=r"encoder_blocks is 0: codes are patches"):
         TokenizerTask(
             dataclasses.replace(PATCHES, encoder_blocks=0),
@@ -126,3 +126,5 @@ def test_an_encoder_that_cannot_learn_and_a_negative_weight_are_refused():
         )
     with pytest.raises(UserError, match=r"causal_weight is -1"):
         TokenizerLoss(causal_weight=-1.0)
+    with pytest.raises(UserError, match=r"entropy_temperature is 0\.0: it must be above 0"):
+        TokenizerLoss(entropy_temperature=0.0)

@@ -60,7 +60,7 @@ def test_a_step_reads_noise_and_predicts_the_truth():
     params = jax.jit(noisy.init)(jax.random.key(0))["params"]
     found, weight = jax.jit(noisy.loss)(params, rows, dropout_key=key)
     model = noisy.model({"params": params})
-    read = NOISE(rows["tokens"], jax.random.fold_in(key, 1))[:, :-1]
+    read = NOISE(rows["tokens"], jax.random.fold_in(key, 2))[:, :-1]
     logits = model(read, rows["segment_ids"][:, :-1], rows["positions"][:, :-1])
     expected, counted = cross_entropy(logits, rows["tokens"][:, 1:], rows["loss_weights"][:, 1:])
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
@@ -77,6 +77,21 @@ def test_without_noise_nothing_changes_and_evaluation_has_none():
     assert without[0] == without[1] != without[2]
     params = state["params"]
     assert jax.jit(noisy.loss)(params, rows)[0] == jax.jit(plain.loss)(params, rows)[0]
+
+
+def test_noise_has_a_key_that_dropout_has_not():
+    """Piece i of a split is fold_in(key, i), and the decoder splits its key in two."""
+    seen: list[jax.Array] = []
+
+    class Recorded(CodeNoise):
+        def __call__(self, tokens_BT, key):
+            seen.append(key)
+            return tokens_BT
+
+    key = jax.random.key(2)
+    task(noise=Recorded(0.25, CODES))._with_noise(batch(), key)
+    (noise,) = seen
+    assert all(noise != piece for piece in jax.random.split(key))
 
 
 @pytest.mark.parametrize(

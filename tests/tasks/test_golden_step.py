@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lvm_jax.data.sentences.row_assembly import label_weights
+from lvm_jax.errors import UserError
 from lvm_jax.models import presets
 from lvm_jax.tasks.decoder import DecoderTask
 from lvm_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -49,12 +50,16 @@ def rows():
     return rows | {"loss_weights": label_weights(segments)}
 
 
-@pytest.fixture(scope="module")
-def trained():
+def make(**arguments):
     config = presets.llama(
         "debug", vocab_size=164, hidden_size=32, intermediate_size=48, num_attention_heads=4
     )
-    task = DecoderTask(config, make_optimizer(OPTIMIZER), seq_len=SEQ_LEN)
+    return DecoderTask(config, make_optimizer(OPTIMIZER), seq_len=SEQ_LEN, **arguments)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    task = make()
     state = task.init(jax.random.key(7))
     step = jax.jit(task.step, compiler_options=AS_A_USER)
     seen = []
@@ -86,3 +91,20 @@ def test_every_parameter_is_in_the_sum(trained):
     """Three slices could miss a parameter that moved: the sums of all of them could not."""
     total = sum(float(jnp.sum(jnp.abs(x))) for x in jax.tree.leaves(trained[0]["params"]))
     np.testing.assert_allclose(total, GOLDEN_SUM, rtol=2e-6)
+
+
+@pytest.mark.parametrize("loss_chunk", [0, 8])
+def test_z_loss_is_trained_and_not_evaluated(trained, loss_chunk):
+    """A held-out loss is nats a token, whatever else is minimised."""
+    state, _ = trained
+    plain, drifting = make(), make(z_loss=0.1, loss_chunk=loss_chunk)
+    batch = {name: jnp.asarray(x) for name, x in rows().items()}
+    held_out = [jax.jit(task.loss)(state["params"], batch)[0] for task in (plain, drifting)]
+    np.testing.assert_allclose(*held_out, rtol=1e-6)
+    _, metrics = jax.jit(drifting.step)(state, batch, jax.random.key(0))
+    assert metrics["loss"].total > held_out[0] + 1
+
+
+def test_no_microbatch_is_refused():
+    with pytest.raises(UserError, match="accumulation is 0: it must be at least 1"):
+        make(accumulation=0)

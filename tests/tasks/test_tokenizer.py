@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from lvm_jax.errors import UserError
 from lvm_jax.losses import vqgan as losses
 from lvm_jax.models import VQGAN, presets
 from lvm_jax.models.tokenizer.discriminator import DiscriminatorConfig
@@ -110,6 +111,16 @@ def test_each_optimizer_moves_its_own_network_only(learner: str):
     for network in ("generator", "discriminator"):
         moved = not equal(new["params"][network], state["params"][network])
         assert moved == (network == learner)
+
+
+def test_a_discriminator_without_patches_is_refused_if_a_loss_uses_it():
+    def task(adversarial_weight: float) -> TokenizerTask:
+        loss = TokenizerLoss(perceptual="none", adversarial_weight=adversarial_weight)
+        return TokenizerTask(make().config, optax.sgd(0.1), optax.sgd(0.1), loss=loss)
+
+    with pytest.raises(UserError, match=r"n_layers is 3: .* no patch in 16 pixels"):
+        task(0.8)
+    task(0.0)  # has none
 
 
 def test_generator_gradient_is_that_of_the_written_out_loss():

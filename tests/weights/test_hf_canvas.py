@@ -13,6 +13,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.losses.next_token import cross_entropy
 from lvm_jax.losses.smooth_l1 import smooth_l1
 from lvm_jax.models import MaeVqgan, SegGpt
+from lvm_jax.models.canvas import published_mae
 from lvm_jax.weights import model_folder
 
 
@@ -103,6 +104,14 @@ def test_our_folders_are_read_again(mae, seggpt, tmp_path):
             *(jax.tree.leaves(nnx.state(m)) for m in (model, again)), strict=True
         ):
             np.testing.assert_array_equal(one, other)
+
+
+def test_settings_left_out_of_a_masked_autoencoder_are_those_of_transformers():
+    """Ours are of ViT-L, with 16 heads, and no tensor's shape tells how many heads there are."""
+    shapes = {"decoder.decoder_pred.weight": (9, 512)}
+    found = published_mae.config({"model_type": "vit_mae"}, shapes, "folder")
+    assert (found.hidden_size, found.num_hidden_layers, found.num_attention_heads) == (768, 12, 12)
+    assert (found.image_size, found.layer_norm_eps) == ((224, 224), 1e-12)
 
 
 def test_folders_that_do_not_fit_are_one_line(mae, seggpt, tmp_path):

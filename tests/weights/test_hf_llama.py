@@ -244,6 +244,21 @@ def test_a_folder_of_several_files_is_read_through_its_index(own, saved):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b"\xff\xfe{}", r"config\.json is not JSON"),
+        ("model.safetensors.index.json", b"\xff\xfe{}", r"is not an index of tensors"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": 5}}', r"5 is missing: download"),
+    ],
+)
+def test_damaged_json_is_one_line(saved, name, content, message):
+    (saved / "model.safetensors").unlink()
+    (saved / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        Llama.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (

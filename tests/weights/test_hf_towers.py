@@ -202,6 +202,13 @@ def test_tensors_that_do_not_fit_are_named(sam, clip, tmp_path):
     folder = clip.folder(tmp_path / "clip", cut)
     with pytest.raises(UserError, match=r"missing: encoder.layers.2.mlp.fc1.weight"):
         ClipVision.from_pretrained(folder)
+    # Vary's config.json says nothing of the tower.
+    (folder / "config.json").write_text('{"model_type": "vary"}')
+    for missing in ("layers.0.mlp.fc1.weight", "position_embedding.weight"):
+        cut = {name: array for name, array in clip.tensors.items() if missing not in name}
+        save_file(cut, folder / "model.safetensors")
+        with pytest.raises(UserError, match=f"is no whole CLIP tower .*{missing}"):
+            ClipVision.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +220,7 @@ def test_tensors_that_do_not_fit_are_named(sam, clip, tmp_path):
         ({"window_size": 0}, r"window_size=0: it must be at least 1"),
         ({"rope": 1}, r"rope=1, a setting that the tower does not know"),
         ({"patch_size": [8, 4]}, r"patch_size=\(8, 4\): patches must be square"),
+        ({"model_type": "sam", "vision_config": [1]}, r"settings \[1\] of the tower: they must be"),
     ],
 )
 def test_settings_that_would_change_the_result_are_refused(sam, tmp_path, change, message):

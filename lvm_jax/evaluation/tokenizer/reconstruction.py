@@ -133,6 +133,8 @@ class ReconstructionEvaluator:
     def _frechet(self, a_MHWC: np.ndarray, b_MHWC: np.ndarray) -> float | str:
         if self._vgg_weights is None:
             return lpips.NOT_INSTALLED
+        if min(a_MHWC.shape[1:3]) < (least := perceptual.SMALLEST["vgg"]):
+            return f"needs images of at least {least} pixels a side"
         if len(a_MHWC) < 2:
             return "needs at least 2 images"
         # Sums merge batch by batch, so the features of all images are never in memory together.

@@ -78,7 +78,7 @@ def attend(
             refuse_dropout(f"{implementation!r}", dropout_rate, dropout_key)
         drop = functools.partial(dropout, rate=dropout_rate, key=dropout_key)
         return _attend_xla(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT, query_start, causal, bias, drop)
-    features = 0 if bias is None else q_BTNH.shape[-1] + bias.features
+    features = q_BTNH.shape[-1] + (0 if bias is None else bias.features)
     implementation = choose(implementation, q_BTNH.dtype, features=features)
     if implementation not in IMPLEMENTATIONS:
         raise UserError(
@@ -103,15 +103,14 @@ def choose(
 ) -> str:
     """What "auto" means in training: the backend's kernel if it has one for the dtype, else "chunked".
 
-    A bias widens the heads that a kernel sees. Heads too wide for cuDNN go to "chunked" too; a caller who names "cudnn"
-    gets an error instead.
+    Heads too wide for cuDNN go to "chunked" too; a caller who names "cudnn" gets an error instead.
 
     Args:
       implementation: "auto"; any other value is returned as it is.
       dtype: of queries, keys and values.
       backend: "tpu", "gpu" or "cpu"; default: JAX's in this process. A program compiled for another backend must name
         its implementation.
-      features: of queries and keys, those of a bias included; 0: no bias.
+      features: of queries and keys, those that a bias adds included; 0: unknown, and narrow enough.
     """
     if implementation != "auto":
         return implementation

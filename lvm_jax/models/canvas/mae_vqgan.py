@@ -146,7 +146,7 @@ class MaeVqgan(nnx.Module):
         """
         fields = folders.read_fields(path)
         if fields.get("model_type") == MODEL_TYPE:
-            fingerprint = str(fields.pop(TOKENIZER, ""))
+            fingerprint = str(fields.pop(TOKENIZER, None) or "")
             config = folders.read_config(MaeVqganConfig, fields, path, overrides)
             model = folders.load(cls.abstract(config), path)
             model.tokenizer_fingerprint = fingerprint

@@ -19,6 +19,21 @@ _FIELDS = (
     *("image_size", "patch_size", "num_channels", "layer_norm_eps"),
 )
 _FIXED = {"hidden_act": "gelu", "qkv_bias": True}
+# What transformers assumes for settings that config.json leaves out: the encoder of ViT-B/16.
+_DEFAULTS: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "decoder_hidden_size": 512,
+    "decoder_intermediate_size": 2048,
+    "decoder_num_hidden_layers": 8,
+    "decoder_num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 16,
+    "num_channels": 3,
+    "layer_norm_eps": 1e-12,
+}
 # Of training: what is dropped, which share is hidden, and how pixels are scaled, of which there are none.
 _IGNORED = (
     *("initializer_range", "hidden_dropout_prob", "attention_probs_dropout_prob"),
@@ -42,7 +57,7 @@ def config(fields: Mapping[str, Any], shapes: Shapes, where: str) -> MaeVqganCon
             f"{where}/config.json has model_type={fields.get('model_type')!r}: expected 'mae_vqgan' or 'vit_mae'"
         )
     described = f"{where}/config.json"
-    values = checked_fields(fields, _FIELDS, _FIXED, _IGNORED, described)
+    values = {**_DEFAULTS, **checked_fields(fields, _FIELDS, _FIXED, _IGNORED, described)}
     values["image_size"] = side(values["image_size"], "image_size", described)
     if (weight := shapes.get(f"{_HEAD}.weight")) is None:
         raise UserError(f"{where} has no tensor {_HEAD}.weight: it must hold a decoder too")

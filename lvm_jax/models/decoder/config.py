@@ -46,6 +46,11 @@ class RopeScaling:
                 f"rope_scaling low_freq_factor={self.low_freq_factor} must be above 0 and below "
                 f"high_freq_factor={self.high_freq_factor}"
             )
+        if self.original_max_position_embeddings < 1:
+            raise UserError(
+                f"rope_scaling original_max_position_embeddings={self.original_max_position_embeddings}: it must be at "
+                "least 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +191,14 @@ class DecoderConfig:
         ):
             if size < 1:
                 raise UserError(f"{name}={size}: it must be at least 1")
-        if self.position_offset < 0:
-            raise UserError(f"position_offset={self.position_offset}: it must be at least 0")
+        for name, number in (
+            ("position_offset", self.position_offset),
+            ("rms_norm_eps", self.rms_norm_eps),
+        ):
+            if number < 0:
+                raise UserError(f"{name}={number}: it must be at least 0")
+        if self.rope_theta <= 0:
+            raise UserError(f"rope_theta={self.rope_theta}: it must be above 0")
         if not self.mlps or self.num_hidden_layers % len(self.mlps):
             raise UserError(
                 f"mlps={self.mlps} has {len(self.mlps)} places and num_hidden_layers={self.num_hidden_layers}: "

@@ -97,7 +97,7 @@ def load_config(
 
 def load_tokenizer_fingerprint(directory: epath.PathLike) -> str:
     """The fingerprint of the tokenizer that a folder's decoder was trained with; "" if the folder has none."""
-    return str(read_config(directory).get(hf_config.TOKENIZER, ""))
+    return str(read_config(directory).get(hf_config.TOKENIZER) or "")
 
 
 def check_fits(directory: epath.PathLike, config: DecoderConfig) -> None:

@@ -117,8 +117,7 @@ def llama(name: str, **overrides: Any) -> DecoderConfig:
     preset = entry("decoder", name, _LLAMA, DecoderConfig, overrides)
     published = {"vocab_size": Vocabulary.lvm(8192).size}
     fields: dict[str, Any] = {**published, **preset, **overrides}
-    if "num_attention_heads" in overrides or "num_key_value_heads" not in overrides:
-        fields.setdefault("num_key_value_heads", fields["num_attention_heads"])
+    fields.setdefault("num_key_value_heads", fields["num_attention_heads"])
     if not {"bos_token_id", "eos_token_id", "pad_token_id"} <= set(overrides):
         ids = Vocabulary.lvm_of_size(fields["vocab_size"])
         special = {"bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad}

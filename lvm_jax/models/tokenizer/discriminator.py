@@ -67,8 +67,18 @@ class DiscriminatorConfig:
 def make_discriminator(
     config: DiscriminatorConfig, resolution: int, *, rngs: nnx.Rngs
 ) -> "PatchDiscriminator | StyleDiscriminator":
-    """The network of `config.kind`, for square images of `resolution`."""
+    """The network of `config.kind`, for square images of `resolution`.
+
+    Raises:
+      UserError: the images are too small for so many layers.
+    """
     if config.kind == "patch":
+        # Each of the two convolutions behind the strided ones takes a row and a column.
+        if resolution >> config.n_layers < 3:
+            raise UserError(
+                f"n_layers is {config.n_layers}: the discriminator has no patch in {resolution} pixels, and needs "
+                f"{3 << config.n_layers}; lower it"
+            )
         return PatchDiscriminator(config, rngs=rngs)
     return StyleDiscriminator(config, resolution, rngs=rngs)
 

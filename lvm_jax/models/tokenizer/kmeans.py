@@ -77,12 +77,8 @@ def _iteration(
         carry: tuple[jax.Array, jax.Array], features_CD: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         sums_KD, counts_K = carry
-        products_CK = jnp.matmul(features_CD, centres_KD.T, precision=jax.lax.Precision.HIGHEST)
-        affinities_CK = 2 * products_CK - jnp.sum(jnp.square(centres_KD), axis=-1)[None]
-        ids_C = jnp.argmax(affinities_CK, axis=-1)
-        distances_C = jnp.sum(jnp.square(features_CD), axis=-1) - jnp.max(affinities_CK, axis=-1)
-        carry = (sums_KD.at[ids_C].add(features_CD), counts_K.at[ids_C].add(1.0))
-        return carry, jnp.maximum(distances_C, 0.0)  # rounding can make a tiny one negative
+        ids_C, distances_C = _nearest(features_CD, centres_KD)
+        return (sums_KD.at[ids_C].add(features_CD), counts_K.at[ids_C].add(1.0)), distances_C
 
     start = (jnp.zeros_like(centres_KD), jnp.zeros(codes))
     (sums_KD, counts_K), distances_SC = jax.lax.scan(assign, start, chunked_SCD)

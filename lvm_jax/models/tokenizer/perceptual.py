@@ -39,6 +39,8 @@ _NETS: dict[str, tuple[str, str, list[Any], int]] = {
     "vgg": ("vgg16.ckpt", "VGG16_0", _VGG, 2),
     "alex": ("alexnet.ckpt", "AlexNet_0", _ALEX, 3),
 }
+# Pixels of a side that leave one position after the last maximum.
+SMALLEST: dict[str, int] = {"vgg": 16, "alex": 31}
 # Mean and standard deviation of ImageNet's pixels in [-1, 1], as LPIPS rounds them.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -79,9 +81,12 @@ def lpips(
     Args:
       weights: from `load_weights(net)`; pass them to a jitted function as an argument, or its program
         embeds them (59 MB for VGG).
-      a_BHWC: images, at least 32 pixels a side for AlexNet, 16 for VGG.
+      a_BHWC: images, at least 31 pixels a side for AlexNet, 16 for VGG.
       b_BHWC: images of the same shape.
       net: "vgg" (as a loss) or "alex" (faster; the authors' choice as a metric).
+
+    Raises:
+      UserError: the images are smaller.
     """
     features_a = features(weights, a_BHWC, net=net)
     features_b = features(weights, b_BHWC, net=net)
@@ -103,8 +108,17 @@ def features(
       weights: from `load_weights(net)`.
       images_BHWC: float RGB in [0, 1].
       net: which classifier.
+
+    Raises:
+      UserError: the images are too small for it.
     """
     _, _, layers, window = _NETS[net]
+    height, width = images_BHWC.shape[1:3]
+    if min(height, width) < SMALLEST[net]:
+        raise UserError(
+            f"images of {height} x {width} pixels are too small for LPIPS: {net!r} needs {SMALLEST[net]} a side; "
+            "choose 'gradient' or 'none'"
+        )
     shift_111C, scale_111C = (jnp.array(c)[None, None, None] for c in (_SHIFT, _SCALE))
     x = (2 * images_BHWC.astype(jnp.float32) - 1 - shift_111C) / scale_111C
     maps = []

@@ -19,6 +19,7 @@ from lvm_jax.config import from_mapping
 from lvm_jax.errors import UserError
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
 from lvm_jax.weights import model_folder, torch_pickle
+from lvm_jax.weights.tensor_files import TORCH_SUFFIXES
 
 # Fields of open-muse's config.json that ours lacks: each must have the value given here.
 _MUSE_FIXED = {"resample_with_conv": True, "dropout": 0.0, "_class_name": "VQGANModel"}
@@ -27,8 +28,6 @@ _MUSE_IGNORED = ("_version", "commitment_cost")  # the commitment belongs to tra
 # Prefixes of tensors in training checkpoints that are not the tokenizer's.
 _TRAINING_ONLY = ("loss.",)
 
-
-_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 _MUSE_FILES = (
     "pytorch_model.bin",
     "diffusion_pytorch_model.bin",
@@ -40,12 +39,12 @@ _MUSE_FILES = (
 def is_published(path: epath.PathLike, model_type: str) -> bool:
     """Whether `path` is a PyTorch file or a folder of open-muse, not one of ours."""
     path = epath.Path(path)
-    if path.name.endswith(_TORCH_SUFFIXES):
+    if path.name.endswith(TORCH_SUFFIXES):
         return True
-    return (path / model_folder.CONFIG_FILE).exists() and (
-        model_folder.read_config(path).get("model_type") != model_type
-        and "hidden_channels" in model_folder.read_config(path)
-    )
+    if not (path / model_folder.CONFIG_FILE).exists():
+        return False
+    fields = model_folder.read_config(path)
+    return fields.get("model_type") != model_type and "hidden_channels" in fields
 
 
 def read_published(
@@ -63,7 +62,7 @@ def read_published(
       UserError: there is nothing that can be read.
     """
     path = epath.Path(path)
-    if path.name.endswith(_TORCH_SUFFIXES):
+    if path.name.endswith(TORCH_SUFFIXES):
         tensors = torch_pickle.read_tensors(path)
         return config or config_from_taming(tensors, where=str(path)), tensors
     muse = config or config_from_muse(model_folder.read_config(path))

@@ -144,7 +144,7 @@ class VectorQuantizer(nnx.Module):
 
 def _slices(codes: int, tokens: int) -> int:
     """The smallest number of equal slices of the codebook such that a slice's distances fit `MAX_PAIRS`."""
-    wanted = -(-codes * tokens // MAX_PAIRS)
+    wanted = max(1, -(-codes * tokens // MAX_PAIRS))
     return next((n for n in range(wanted, codes) if codes % n == 0), codes)
 
 

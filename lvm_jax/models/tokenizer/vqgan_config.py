@@ -76,6 +76,7 @@ class VQGANConfig:
     encoder_reach: int = 0
 
     def __post_init__(self):
+        self._check_sizes()
         if self.resolution % self.downsampling:
             raise UserError(
                 f"resolution {self.resolution} does not halve {len(self.channel_mult) - 1} times: "
@@ -98,6 +99,18 @@ class VQGANConfig:
             raise UserError(
                 f"encoder_blocks={self.encoder_blocks}, encoder_reach={self.encoder_reach}: the "
                 f"{self.architecture} architecture has neither; set architecture=patches, or both to 0"
+            )
+
+    def _check_sizes(self) -> None:
+        names = ("resolution", "num_channels", "hidden_channels", "z_channels")
+        names += ("num_embeddings", "quantized_embed_dim", "norm_groups")
+        least = dict.fromkeys(names, 1) | {"num_res_blocks": int(self.architecture != "patches")}
+        for name, smallest in least.items():
+            if vars(self)[name] < smallest:
+                raise UserError(f"{name}={vars(self)[name]}: it must be at least {smallest}")
+        if not self.channel_mult or min(self.channel_mult) < 1:
+            raise UserError(
+                f"channel_mult={self.channel_mult}: give each of at least one stage a factor of at least 1"
             )
 
     def _check_patches(self) -> None:

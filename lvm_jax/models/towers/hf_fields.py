@@ -24,8 +24,10 @@ def checked_fields(
       where: what errors call the file.
 
     Raises:
-      UserError: a setting has an unsupported value, or is unknown.
+      UserError: a setting has an unsupported value, or is unknown; or these are no settings.
     """
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{where} has settings {settings!r} of the tower: they must be an object")
     settings = {name: value for name, value in settings.items() if value is not None}
     for name, supported in fixed.items():
         if settings.get(name, supported) != supported:

@@ -52,7 +52,7 @@ def config(
     """
     kind = fields.get("model_type")
     if kind == _WHOLE:
-        return _from_shapes(find(shapes, where), shapes)
+        return _from_shapes(find(shapes, where), shapes, where)
     if kind not in _DESCRIBED:
         raise UserError(
             f"{where} has model_type={kind!r} in its config.json: a CLIP tower's is "
@@ -68,10 +68,17 @@ def config(
     return from_mapping(ClipVisionConfig, values | {"patch_size": rows}, where)
 
 
-def _from_shapes(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> ClipVisionConfig:
-    width, channels, patch, _ = shapes[f"{prefix}{_PATCHES}"]
-    side = patch * math.isqrt(shapes[f"{prefix}embeddings.position_embedding.weight"][0] - 1)
+def _from_shapes(
+    prefix: str, shapes: Mapping[str, tuple[int, ...]], where: str
+) -> ClipVisionConfig:
     layer = f"{prefix}encoder.layers.{{}}.mlp.fc1.weight"
+    try:
+        width, channels, patch, _ = shapes[f"{prefix}{_PATCHES}"]
+        positions, _ = shapes[f"{prefix}embeddings.position_embedding.weight"]
+        mlp, _ = shapes[layer.format(0)]
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{where} is no whole CLIP tower ({error}): download it again") from error
+    side = patch * math.isqrt(positions - 1)
     layers = 0
     while layer.format(layers) in shapes:
         layers += 1
@@ -80,7 +87,7 @@ def _from_shapes(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> ClipVisi
         patch_size=patch,
         num_channels=channels,
         hidden_size=width,
-        intermediate_size=shapes[layer.format(0)][0],
+        intermediate_size=mlp,
         num_hidden_layers=layers,
         num_attention_heads=width // _HEAD_DIM,
     )

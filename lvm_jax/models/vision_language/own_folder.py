@@ -78,7 +78,7 @@ def computed(config: VisionLanguageConfig, overrides: Mapping[str, Any]) -> Visi
 
 def load_fingerprint(directory: epath.PathLike) -> str:
     """The fingerprint of the text tokenizer that a folder's model was trained with; "": unknown."""
-    return str(read_config(directory).get(TOKENIZER, ""))
+    return str(read_config(directory).get(TOKENIZER) or "")
 
 
 def check_fits(directory: epath.PathLike, config: VisionLanguageConfig) -> None:
