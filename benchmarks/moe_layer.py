@@ -42,7 +42,6 @@ from lvm_jax.parallel import runtime
 
 ROWS, TOKENS, D, F = 8, 512, 256, 1024
 SPANS = (256, 256)
-KEY = jax.random.key(0)
 EQUAL = ("no limit", "ragged dot")  # to all experts
 TOLERANCE = 5e-6  # of the largest output
 
@@ -64,7 +63,9 @@ def forward_of(graphdef: nnx.GraphDef) -> Callable[..., jax.Array]:
     attributes = jnp.tile(jnp.repeat(jnp.array([5, 9]), jnp.array(SPANS))[None], (ROWS, 1))
 
     def forward(params: nnx.State, x: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, params)(x, KEY, Tokens(attributes, None, True))[0]
+        # Made here, not with the module: JAX would start its threads before memory is kept.
+        key = jax.random.key(0)
+        return nnx.merge(graphdef, params)(x, key, Tokens(attributes, None, True))[0]
 
     return forward
 
