@@ -7,12 +7,11 @@ from absl import flags
 
 from lvm_jax import cli
 from lvm_jax.parallel import runtime
-from lvm_jax.release.folder import LVM, UNIFIED, VARY
 from lvm_jax.release.sheet import draw
 from lvm_jax.reporting.figures import save_png
 
 _RELEASE = flags.DEFINE_string("release", "release", "folder of the releases of all systems")
-_SYSTEM = flags.DEFINE_enum("system", LVM, [LVM, VARY, UNIFIED], "whose release")
+_SYSTEM = flags.DEFINE_enum("system", "lvm", ["lvm", "vary", "unified"], "whose release")
 _OUTPUT = flags.DEFINE_string("output", None, "the PNG to write", required=True)
 _FONT = flags.DEFINE_string(
     "font", None, "a TrueType file for words; default: one with Latin letters"

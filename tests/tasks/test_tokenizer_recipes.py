@@ -96,7 +96,14 @@ def test_r1_is_the_gradient_of_the_discriminator_at_each_real_image():
 
 def test_the_average_of_weights_is_what_is_exported():
     states, _ = stepped(WHOLE)
-    task = TokenizerTask(CONFIG, optax.sgd(0.1), optax.sgd(0.1), loss=EVERYTHING, how=WHOLE)
+    task = TokenizerTask(
+        CONFIG,
+        optax.sgd(0.1),
+        optax.sgd(0.1),
+        loss=EVERYTHING,
+        discriminator=STYLE,
+        how=WHOLE,
+    )
     exported = nnx.state(task.export(states[-1]))["encoder"]["conv_in"]["kernel"][...]
     zero, one, two = (
         np.asarray(s["params"]["generator"]["encoder"]["conv_in"]["kernel"][...]) for s in states
