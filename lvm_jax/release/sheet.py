@@ -42,7 +42,7 @@ Picture = UInt8[np.ndarray, "H W C"]
 Line = tuple[str, tuple[int, int, int]]  # what is written, and its colour
 
 _TEXT = 14
-_CELL = 64  # of a picture of unified
+_CELL = 64  # side of a picture in a strip
 _LAST_IMAGES = 3  # of a prompt: a pair and the query, or frames
 _NO_CHARACTER = "\U0010ffff"  # no font has it
 
@@ -93,7 +93,7 @@ def _lvm(folder: Path, font: ImageFont.FreeTypeFont) -> Picture:
             Group("answer", list(to_uint8(answer.made_AIHWC[0])), PREDICTION),
             Group("truth", list(to_uint8(answer.truth_IHWC)), TRUTH),
         ]
-        panels.append(strip(groups, cell=64))
+        panels.append(strip(groups, cell=_CELL))
     return _grid(panels, columns=3)
 
 
