@@ -15,8 +15,10 @@ from data_pipelines.items import Item, Picture
 from data_pipelines.sentences.base import aligned
 from data_pipelines.sentences.by_example import ByExample, Pair
 from data_pipelines.sentences.coloured import areas, colour_ids, connected
+from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
+ASPECTS = ("size", "place", "distance", "colour")
 _LEAST_AREA = 0.005  # of the picture; what shows less is no object
 # How far the first must be ahead of the second: a factor of area, shares of the side, a level of depth in [0, 1].
 _AREA_APART, _PLACE_APART, _DEPTH_APART = 1.15, 0.04, 0.03
@@ -36,11 +38,23 @@ class Attribute(ByExample):
       objects: the role that has a colour for each object, on black.
       depth: the role whose bright pixels are near; empty leaves out near and far.
       connected: takes each connected area of a colour for an object, as where `objects` has the colours of classes.
+      aspects: which of `ASPECTS` it chooses from; "distance" needs `depth`.
     """
 
     objects: str = "instances"
     depth: str = ""
     connected: bool = False
+    aspects: tuple[str, ...] = ASPECTS
+
+    def __post_init__(self):
+        super().__post_init__()
+        unknown = sorted(set(self.aspects) - set(ASPECTS))
+        if unknown or not self.aspects:
+            raise UserError(f"aspects is {self.aspects}: name some of {', '.join(ASPECTS)}")
+        if not self.depth and set(self.aspects) == {"distance"}:
+            raise UserError(
+                "aspects is 'distance' alone: name the role of the depth, as in depth='depth'"
+            )
 
     @property
     def role(self) -> str:
@@ -73,7 +87,7 @@ class Attribute(ByExample):
             levels = [float(depth[mask].mean()) / 255 for mask in masks]
             near = _Scale("distance", "farthest", "nearest", levels, _DEPTH_APART)
             found |= _extremes([near], masks)
-        return found
+        return {rule: mask for rule, mask in found.items() if rule[0] in self.aspects}
 
     def _masks(self, ids_HW: np.ndarray, position: int) -> list[Mask]:
         least = _LEAST_AREA * ids_HW.size

@@ -208,6 +208,32 @@ def test_an_attribute_points_out_the_same_in_all_pairs():
     assert min(seen.values()) > 1
 
 
+def test_aspects_choose_what_an_attribute_is_of():
+    one = SOURCE.load(KEYS[0])
+    told = {
+        aspects: set(Attribute(depth="depth", aspects=aspects)._pointed_out([one], 0))
+        for aspects in (("colour",), ("size", "distance"))
+    }
+    assert {aspect for aspect, _ in told["colour",]} == {"colour"}
+    assert {aspect for aspect, _ in told["size", "distance"]} <= {"size", "distance"}
+    every = set(Attribute(depth="depth")._pointed_out([one], 0))
+    assert told["colour",] < every
+    assert told["size", "distance"] < every
+
+
+@pytest.mark.parametrize(
+    ("aspects", "message"),
+    [
+        (("hue",), r"aspects is \('hue',\): name some of size, place, distance, colour"),
+        ((), "name some of"),
+        (("distance",), "name the role of the depth"),
+    ],
+)
+def test_aspects_that_no_picture_has_are_refused(aspects, message):
+    with pytest.raises(UserError, match=message):
+        Attribute(aspects=aspects)
+
+
 def test_an_attribute_that_is_not_clear_in_a_picture_is_not_drawn():
     def pair(width: int, shade: int) -> dict:
         """Two areas, one as high as the other and `width` times as wide, of two greys."""

@@ -15,6 +15,7 @@ from data_pipelines.build.plan import plan
 from data_pipelines.build.recipe import Recipe, from_config
 from data_pipelines.build_uvd import build
 from data_pipelines.configs import in_context
+from data_pipelines.hues import hue_name
 from data_pipelines.items import digest, pictures
 from lvm_jax.data.sentences.visual_sentence import expand_layout
 from lvm_jax.errors import UserError
@@ -76,6 +77,49 @@ def test_two_entries_that_draw_the_same_scenes_must_hold_out_the_same():
         for entry in recipe.entries
     )
     plan(dataclasses.replace(recipe, entries=together))
+
+
+def test_a_part_shows_other_scenes_and_holds_out_the_same_objects(tmp_path):
+    for name in "abcdefgh":
+        path = tmp_path / "objects" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((40, 40, 4), 200, np.uint8)).save(path)
+    folders = {"backgrounds": str(tmp_path / "objects"), "cutouts": str(tmp_path / "objects")}
+    shown, held_out = [], []
+    for arg in ("runlocal", "runlocal,part=1"):
+        recipe = recipe_of(arg, image_size=16, **folders)
+        entries, plans = {entry.name: entry for entry in recipe.entries}, plan(recipe)
+        shown.append(
+            {
+                digest(next(iter(entries[sentence.entry].source.load(key).values()))[0])
+                for sentence in plans["train"]
+                for key in sentence.items
+            }
+        )
+        held_out.append(
+            {
+                key.partition("#")[0]
+                for sentence in plans["validation"]
+                if sentence.entry.startswith("cutouts")
+                for key in sentence.items
+            }
+        )
+    assert len(shown[0] & shown[1]) < 0.01 * len(shown[0])
+    assert held_out[0] == held_out[1] != set()
+
+
+def test_colour_masks_are_of_one_colour_in_all_pairs():
+    recipe, maker = recipe_of("runlocal"), SentenceMaker(recipe_of("runlocal"), ItemCache())
+    made = [maker.make(s, {}) for s in plan(recipe)["train"] if s.entry == "colour_mask"]
+    assert len(made) > 3
+    for sentence in filter(None, made):
+        assert expand_layout(sentence.layout) == ["image", "attribute"] * 2
+        pictures_, masks = sentence.values[::2], sentence.values[1::2]
+        names = {
+            hue_name(tuple(np.asarray(x)[np.asarray(m)[..., 0] > 0].mean(0)))
+            for x, m in zip(pictures_, masks, strict=True)
+        }
+        assert len(names - {None}) == 1
 
 
 def test_photographs_add_entries_and_backgrounds(tmp_path):
