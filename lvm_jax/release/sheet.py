@@ -8,7 +8,6 @@
 P: pictures of a prompt, H, W: pixels of a picture, C: the channels R, G, B.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,15 +35,13 @@ from lvm_jax.pictures.annotation_maps import mask_to_rgb
 from lvm_jax.pictures.pixels import to_uint8
 from lvm_jax.release import folder as release_folder
 from lvm_jax.release.pages import read_page_sets
-from lvm_jax.reporting.figures import INK, PAPER, PREDICTION, TRUTH, Group, strip
+from lvm_jax.reporting import paper
+from lvm_jax.reporting.figures import INK, PREDICTION, TRUTH, Group, strip
 
 Picture = UInt8[np.ndarray, "H W C"]
-Line = tuple[str, tuple[int, int, int]]  # what is written, and its colour
 
-_TEXT = 14
 _CELL = 64  # side of a picture in a strip
 _LAST_IMAGES = 3  # of a prompt: a pair and the query, or frames
-_NO_CHARACTER = "\U0010ffff"  # no font has it
 
 
 def draw(root: str | Path, system: str, font: str | Path | None = None) -> Picture:
@@ -66,10 +63,7 @@ def draw(root: str | Path, system: str, font: str | Path | None = None) -> Pictu
         release_folder.VARY: _vary,
         release_folder.UNIFIED: _unified,
     }
-    return drawn[system](folder, _font(font))
-
-
-# ------------------------------------------------------------------------------------------------------- systems
+    return drawn[system](folder, paper.read_font(font))
 
 
 def _lvm(folder: Path, font: ImageFont.FreeTypeFont) -> Picture:
@@ -94,7 +88,7 @@ def _lvm(folder: Path, font: ImageFont.FreeTypeFont) -> Picture:
             Group("truth", list(to_uint8(answer.truth_IHWC)), TRUTH),
         ]
         panels.append(strip(groups, cell=_CELL))
-    return _grid(panels, columns=3)
+    return paper.grid(panels, columns=3)
 
 
 def _vary(folder: Path, font: ImageFont.FreeTypeFont) -> Picture:
@@ -116,13 +110,12 @@ def _vary(folder: Path, font: ImageFont.FreeTypeFont) -> Picture:
             right = said.text.strip() in question.answers
             lines = [(said.text, TRUTH if right else PREDICTION)]
             lines += [] if right else [(question.answers[0], INK)]
-            panels.append(_stacked([_framed(picture), _written(lines, width + 2, font)]))
-        rows.append(
-            _stacked(
-                [_written([(pages.name.replace("_", " "), INK)], width, font), _grid(panels, 6)]
+            panels.append(
+                paper.stacked([paper.framed(picture), paper.written(lines, width + 2, font)])
             )
-        )
-    return _stacked(rows)
+        title = paper.written([(pages.name.replace("_", " "), INK)], width, font)
+        rows.append(paper.stacked([title, paper.grid(panels, columns=6)]))
+    return paper.stacked(rows)
 
 
 def _unified(folder: Path, font: ImageFont.FreeTypeFont) -> Picture:
@@ -133,7 +126,7 @@ def _unified(folder: Path, font: ImageFont.FreeTypeFont) -> Picture:
             masks.append(_masks(episode, generator))
         else:
             words.append(_words(episode, generator, font))
-    return _stacked([_grid(panels, columns=1) for panels in (masks, words) if panels])
+    return paper.stacked([paper.grid(panels, columns=1) for panels in (masks, words) if panels])
 
 
 def _masks(episode: Path, generator: InContextGenerator) -> Picture:
@@ -166,7 +159,7 @@ def _words(episode: Path, generator: InContextGenerator, font: ImageFont.FreeTyp
         return said.words
 
     truth, said = read_words(epath.Path(episode / "truth/query.txt")), answer(episode)
-    lines: list[Line] = [
+    lines: list[paper.Line] = [
         (f"example: {_in_words(example.answer)}", INK) for example in asked.examples
     ]
     lines += [(f"answer: {_in_words(said)}", PREDICTION), (f"truth: {_in_words(truth)}", TRUTH)]
@@ -176,7 +169,7 @@ def _words(episode: Path, generator: InContextGenerator, font: ImageFont.FreeTyp
         Group("examples", [as_rgb(example.picture) for example in asked.examples]),
         Group("query", [_boxed(as_rgb(query), ((truth, TRUTH), (said, PREDICTION)))]),
     ]
-    return _beside([strip(groups, cell=_CELL), _written(lines, 380, font)])
+    return paper.beside([strip(groups, cell=_CELL), paper.written(lines, 380, font)])
 
 
 def _last(images_PHWC: Float[np.ndarray, "P H W C"]) -> list[Picture]:
@@ -201,95 +194,3 @@ def _boxed(picture: Picture, said: Sequence[tuple[Words, tuple[int, int, int]]])
         for box in words.boxes:
             draw.rectangle([corner * (_CELL - 1) for corner in box], outline=colour, width=2)
     return np.asarray(canvas)
-
-
-# --------------------------------------------------------------------------------------------------------- paper
-
-
-def _font(file: str | Path | None) -> ImageFont.FreeTypeFont:
-    if file is None:
-        font = ImageFont.load_default(_TEXT)
-        assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels have FreeType
-        return font
-    try:
-        return ImageFont.truetype(str(file), _TEXT)
-    except OSError as error:
-        raise UserError(
-            f"--font={file} cannot be read ({error}): name a TrueType or OpenType file"
-        ) from error
-
-
-def _written(lines: Sequence[Line], width: int, font: ImageFont.FreeTypeFont) -> Picture:
-    """Lines of text, broken where they reach the width."""
-    broken = [(part, colour) for text, colour in lines for part in _broken(text, width, font)]
-    pitch = _TEXT + 5
-    canvas = Image.new("RGB", (width, pitch * len(broken) + 4), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    for number, (text, colour) in enumerate(broken):
-        draw.text((0, pitch * number + 2), text, fill=colour, font=font)
-    return np.asarray(canvas)
-
-
-def _broken(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Lines of at most the width, between words where that is possible."""
-    _check_characters(text, font)
-    lines = []
-    for word in text.replace("\n", " / ").split(" "):
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-            continue
-        lines.append("")
-        for character in word:
-            if font.getlength(lines[-1] + character) > width:
-                lines.append("")
-            lines[-1] += character
-    return lines
-
-
-def _check_characters(text: str, font: ImageFont.FreeTypeFont) -> None:
-    def drawn(character: str) -> bytes:
-        page = Image.new("L", (3 * _TEXT, 3 * _TEXT))
-        ImageDraw.Draw(page).text((_TEXT, _TEXT), character, fill=255, font=font)
-        return page.tobytes()
-
-    box = drawn(_NO_CHARACTER)
-    lacking = [c for c in dict.fromkeys(text) if c.isprintable() and drawn(c) == box]
-    if lacking:
-        more = " and others" if len(lacking) > 5 else ""
-        raise UserError(
-            f"the font {font.getname()[0]} lacks {' '.join(lacking[:5])}{more}: name one that has them with --font"
-        )
-
-
-def _framed(picture: Picture) -> Picture:
-    return np.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=190)
-
-
-def _grid(pictures: Sequence[Picture], columns: int) -> Picture:
-    """Pictures in rows, all places as large as the largest one."""
-    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
-    places = [_placed(p, height + 8, width + 12) for p in pictures]
-    blank = _placed(places[0][:0], height + 8, width + 12)
-    places += [blank] * (math.ceil(len(places) / columns) * columns - len(places))
-    rows = [
-        np.concatenate(places[at : at + columns], axis=1) for at in range(0, len(places), columns)
-    ]
-    return np.concatenate(rows)
-
-
-def _stacked(pictures: Sequence[Picture]) -> Picture:
-    width = max(picture.shape[1] for picture in pictures)
-    return np.concatenate([_placed(picture, picture.shape[0], width) for picture in pictures])
-
-
-def _beside(pictures: Sequence[Picture]) -> Picture:
-    height = max(picture.shape[0] for picture in pictures)
-    placed = [_placed(picture, height, picture.shape[1]) for picture in pictures]
-    return np.concatenate(placed, axis=1)
-
-
-def _placed(picture: Picture, height: int, width: int) -> Picture:
-    """The picture in the upper left of white paper."""
-    paper = np.full((height, width, 3), PAPER, np.uint8)
-    paper[: picture.shape[0], : picture.shape[1]] = picture
-    return paper
