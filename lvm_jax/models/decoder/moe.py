@@ -162,18 +162,17 @@ class MixtureOfExperts(nnx.Module):
         rows_S = 0 if real_BT is None else jnp.argmax(real_BT[:, starts_S], axis=0)
         if self.config.mix == "weights":
             gates_SE = choice.gates_of_all()[rows_S, starts_S]
-            mlps = self._merged(gates_SE.astype(x_BTD.dtype))
+            # One expert a span, that of its merged weights.
+            mlps = [merged[:, None] for merged in self._merged(gates_SE.astype(x_BTD.dtype))]
+            gates_SK = jnp.ones((len(bounds), 1), x_BTD.dtype)
         else:
             experts_SK = choice.experts_BTK[rows_S, starts_S]
             mlps = [stored[experts_SK] for stored in self._weights(x_BTD.dtype)]
-        gates_SK = choice.gates_BTK[rows_S, starts_S].astype(x_BTD.dtype)
+            gates_SK = choice.gates_BTK[rows_S, starts_S].astype(x_BTD.dtype)
         pieces = []
         for span, (start, stop) in enumerate(bounds):
-            x, weights = x_BTD[:, start:stop], [stored[span] for stored in mlps]
-            if self.config.mix == "weights":
-                pieces.append(_mlp(x, *weights))
-                continue
-            outputs = [_mlp(x, *expert) for expert in zip(*weights)]
+            experts = zip(*(stored[span] for stored in mlps))
+            outputs = [_mlp(x_BTD[:, start:stop], *expert) for expert in experts]
             pieces.append(sum(y * gate for y, gate in zip(outputs, gates_SK[span])))
         said_T = jnp.repeat(
             attributes_BT[rows_S, starts_S],
