@@ -66,11 +66,19 @@ def test_scores_by_hand():
     assert boxes_iou([one], [one, two]) == 0.5
     assert boxes_iou([], [one]) == 0
     assert math.isnan(boxes_iou([one], []))
+    # The order of the boxes does not count: a first truth without a partner takes nobody else's.
+    assert boxes_iou([two], [one, two]) == boxes_iou([two], [two, one]) == 0.5
+    wide = (0.0, 0.0, 1.0, 0.5)
+    assert boxes_iou([one, two], [wide, one]) == boxes_iou([two, one], [one, wide]) == 0.5
+    half = (0.0, 0.0, 0.5, 0.25)
+    assert boxes_iou([one, half], [wide, one]) == pytest.approx((0.25 + 1) / 2)
     sets = {"colour": frozenset({"red", "blue"}), "side": frozenset({"left", "right"})}
     scores = word_scores(Words("a red disc", "disc", (one,)), Words("the red one", "disc"), sets)
     assert scores.pop("category") == scores.pop("colour") == 1
     assert all(map(math.isnan, scores.values()))  # no side and no box in the truth
     assert word_scores(Words("red blue"), Words("blue"), sets)["colour"] == 0
+    # As for the other scores of captions, a full stop is no part of a word.
+    assert word_scores(Words("a disc, red"), Words("Red."), sets)["colour"] == 1
 
 
 def same(one, other):

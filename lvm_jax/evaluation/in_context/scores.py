@@ -1,6 +1,6 @@
 """Scores of masks and of words. A score is a number an episode; means, errors and paired differences come after.
 
-H, W: pixels.
+H, W: pixels, T: true boxes, F: found boxes.
 """
 
 import math
@@ -8,9 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from scipy.optimize import linear_sum_assignment
 
 from lvm_jax.data.in_context.words import Box, Words
 from lvm_jax.evaluation.base import Result
+from lvm_jax.metrics.captions import plain
 
 Scores = dict[str, float]  # NaN where there is nothing to measure
 # Name -> words of which a caption has at most one of interest, such as "colour" -> {"red", "green"}.
@@ -42,16 +44,15 @@ def box_iou(a: Box, b: Box) -> float:
 
 
 def boxes_iou(found: Sequence[Box], truth: Sequence[Box]) -> float:
-    """Mean IoU of the best pairs, over the larger number of boxes: missing ones and too many count 0."""
+    """IoU of the best pairs, over the larger number of boxes: missing ones and too many count 0; NaN without a truth.
+
+    The best pairs are those that overlap most together, whatever the order of the boxes.
+    """
     if not truth:
         return math.nan
-    left, total = list(found), 0.0
-    for box in truth:
-        if left:
-            best = max(left, key=lambda other: box_iou(box, other))
-            total += box_iou(box, best)
-            left.remove(best)
-    return total / max(len(found), len(truth))
+    overlaps_TF = np.array([[box_iou(box, other) for other in found] for box in truth])
+    best = overlaps_TF[linear_sum_assignment(overlaps_TF, maximize=True)] if found else np.zeros(0)
+    return float(best.sum()) / max(len(found), len(truth))
 
 
 def word_scores(found: Words, truth: Words, sets: WordSets) -> Scores:
@@ -59,7 +60,7 @@ def word_scores(found: Words, truth: Words, sets: WordSets) -> Scores:
     scores = {"category": math.nan, "box_iou": boxes_iou(found.boxes, truth.boxes)}
     if truth.category:
         scores["category"] = float(found.category.strip() == truth.category.strip())
-    said, true = (set(words.caption.lower().split()) for words in (found, truth))
+    said, true = (set(plain(words.caption).split()) for words in (found, truth))
     for name, some in sets.items():
         scores[name] = float(said & some == true & some) if true & some else math.nan
     return scores
