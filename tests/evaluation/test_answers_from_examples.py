@@ -104,6 +104,28 @@ def test_a_control_changes_one_thing():
     assert (named.examples, named.query.category) == ((), "cat")
 
 
+def test_a_control_takes_another_or_does_not_count():
+    """The episode with the most examples is changed too, or says nothing; so is one whose neighbour shows the same."""
+    most, few, none = episode(0, 3), episode(1, 2), episode(2, 0, name="cat")
+    twin = dataclasses.replace(
+        few, query=dataclasses.replace(few.query, picture=most.query.picture)
+    )
+    some = [most, twin, none]
+    controls = controls_of(some, False)
+    asked = controls["other_query"].change(some)
+    assert not any(np.array_equal(a.query.picture, b.query.picture) for a, b in zip(asked, some))
+    assert np.array_equal(changes.other_query(some[:2])[0].query.picture, most.query.picture)
+    assert controls_of(some[:2], False)["other_query"].to(some[:2]) == [False, False]
+    shuffled = controls["shuffled_answers"]
+    assert shuffled.to(some) == [True, True, False]
+    assert np.array_equal(shuffled.change(some)[0].examples[2].answer, most.examples[0].answer)
+    assert controls["other_examples"].to(some) == [False, True, False]
+    said = [episode(i, 2, SAID) for i in range(2)]
+    alike = tuple(dataclasses.replace(pair, answer=Words("a disc")) for pair in said[0].examples)
+    said[0] = dataclasses.replace(said[0], examples=alike)
+    assert controls_of(said, False)["shuffled_answers"].to(said) == [False, True]
+
+
 def test_controls_that_there_can_be():
     assert set(controls_of([episode(0), episode(1)], True)) == {
         "other_query", "shuffled_answers", "other_examples", "no_examples", "examples_1", "class_only",

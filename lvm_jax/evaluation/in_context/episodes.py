@@ -8,7 +8,8 @@ N: codes of a picture.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -56,16 +57,15 @@ class Control:
     """What is taken away, and from which episodes.
 
     Attributes:
-      change: episodes -> the changed ones.
-      applies: whether it says something about an episode: one without examples has none to take away.
+      change: episodes -> the changed ones. One with nothing to take away, such as an example, stays the same object.
     """
 
     change: Change
-    applies: Callable[[Episode], bool] = lambda episode: True
 
     def to(self, episodes: Sequence[Episode]) -> list[bool]:
-        """Which episodes it says something about."""
-        return [self.applies(episode) for episode in episodes]
+        """Which episodes it says something about: those that it changes."""
+        changed = zip(episodes, self.change(episodes), strict=True)
+        return [other is not episode for episode, other in changed]
 
 
 def check_episodes(episodes: Sequence[Episode], question: Question) -> None:
@@ -90,43 +90,61 @@ def check_episodes(episodes: Sequence[Episode], question: Question) -> None:
 
 
 def shuffled_answers(episodes: Sequence[Episode]) -> list[Episode]:
-    """Each example with the answer of the next one; a single one with that of another episode's."""
+    """Each example with the answer of the next one; a single one with that of another episode's.
 
-    def changed(episode: Episode, other: Episode) -> Episode:
-        answers = [pair.answer for pair in episode.examples]
-        one = len(answers) == 1
-        answers = [other.examples[0].answer] if one else answers[1:] + answers[:1]
+    Examples whose answers are all the same stay as they are.
+    """
+
+    def changed(episode: Episode, others: Iterator[Episode]) -> Episode | None:
+        own = [pair.answer for pair in episode.examples]
+        answers = own[1:] + own[:1]
+        if len(own) == 1:
+            answers = [other.examples[0].answer for other in others if other.examples][:1]
+        if all(map(np.array_equal, own, answers)):
+            return None
         pairs = zip(episode.examples, answers, strict=True)
         return dataclasses.replace(
             episode,
             examples=tuple(dataclasses.replace(pair, answer=answer) for pair, answer in pairs),
         )
 
-    return _with_another(episodes, changed)
+    return _with_others(episodes, changed)
 
 
 def other_examples(episodes: Sequence[Episode]) -> list[Episode]:
-    """The examples of an episode of another class."""
+    """The examples of an episode of another class, as many."""
 
-    def changed(episode: Episode, other: Episode) -> Episode:
-        return dataclasses.replace(episode, examples=other.examples[: len(episode.examples)])
+    def changed(episode: Episode, others: Iterator[Episode]) -> Episode | None:
+        count = len(episode.examples)
+        fitting = (other.examples[:count] for other in others if len(other.examples) >= count)
+        examples = next(fitting, None)
+        return dataclasses.replace(episode, examples=examples) if examples else None
 
-    return _with_another(episodes, changed)
+    return _with_others(episodes, changed)
 
 
 def other_object(episodes: Sequence[Episode]) -> list[Episode]:
     """The examples of the rival: they mean something else in the same picture. Without a rival nothing changes."""
-    return [dataclasses.replace(e, examples=e.rival.examples) if e.rival else e for e in episodes]
+    return [
+        dataclasses.replace(e, examples=e.rival.examples) if e.rival and e.examples else e
+        for e in episodes
+    ]
 
 
 def other_query(episodes: Sequence[Episode]) -> list[Episode]:
-    """The picture of another episode's query, and the truth of this one."""
+    """The picture of another episode's query, one that differs, and the truth of this one."""
 
-    def changed(episode: Episode, other: Episode) -> Episode:
-        query = dataclasses.replace(episode.query, picture=other.query.picture)
-        return dataclasses.replace(episode, query=query)
+    def changed(episode: Episode, others: Iterator[Episode]) -> Episode | None:
+        own = episode.query.picture
+        pictures = (other.query.picture for other in others)
+        picture = next((each for each in pictures if not np.array_equal(each, own)), None)
+        if picture is None:
+            return None
+        return dataclasses.replace(
+            episode, query=dataclasses.replace(episode.query, picture=picture)
+        )
 
-    return _with_another(episodes, changed)
+    return _with_others(episodes, changed)
 
 
 def class_only(episodes: Sequence[Episode]) -> list[Episode]:
@@ -142,8 +160,11 @@ def class_only(episodes: Sequence[Episode]) -> list[Episode]:
 
 
 def first_examples(episodes: Sequence[Episode], count: int) -> list[Episode]:
-    """Only the first examples of each."""
-    return [dataclasses.replace(e, examples=e.examples[:count]) for e in episodes]
+    """Only the first examples of each; one with no more than that stays as it is."""
+    return [
+        dataclasses.replace(e, examples=e.examples[:count]) if len(e.examples) > count else e
+        for e in episodes
+    ]
 
 
 def controls_of(episodes: Sequence[Episode], has_category_room: bool) -> Mapping[str, Control]:
@@ -158,42 +179,33 @@ def controls_of(episodes: Sequence[Episode], has_category_room: bool) -> Mapping
     if len(episodes) > 1:
         found["other_query"] = Control(other_query)
     if most and len(episodes) > 1:
-        found["shuffled_answers"] = Control(shuffled_answers, _has_examples(1))
-        found["other_examples"] = Control(other_examples, _has_examples(1))
+        found["shuffled_answers"] = Control(shuffled_answers)
+        found["other_examples"] = Control(other_examples)
     if any(episode.examples and episode.rival for episode in episodes):
-        found["other_object"] = Control(other_object, _has_rival)
+        found["other_object"] = Control(other_object)
     for count in range(most):
         name = f"examples_{count}" if count else "no_examples"
-        change = functools.partial(first_examples, count=count)
-        found[name] = Control(change, _has_examples(count + 1))
+        found[name] = Control(functools.partial(first_examples, count=count))
     named = has_category_room or episodes[0].question is Question.CAPTIONING
     if named and all(episode.class_name for episode in episodes):
         found["class_only"] = Control(class_only)
     return found
 
 
-def _has_examples(count: int) -> Callable[[Episode], bool]:
-    return lambda episode: len(episode.examples) >= count
-
-
-def _has_rival(episode: Episode) -> bool:
-    return bool(episode.examples) and episode.rival is not None
-
-
-def _with_another(
-    episodes: Sequence[Episode], changed: Callable[[Episode, Episode], Episode]
+def _with_others(
+    episodes: Sequence[Episode],
+    changed: Callable[[Episode, Iterator[Episode]], Episode | None],
 ) -> list[Episode]:
-    """Each episode changed by the next one with at least as many examples, of another class if there is one.
+    """Each episode changed by the others: those of another class first, and each time from the next one on.
 
-    With fewer examples than its own everywhere else it stays as it is.
+    Where `changed` gives None, an episode stays as it is.
     """
-    count = len(episodes)
 
     def of(number: int) -> Episode:
         own = episodes[number]
-        following = [episodes[(number + step) % count] for step in range(1, count)]
-        as_many = [e for e in following if len(e.examples) >= len(own.examples)]
-        others = [e for e in as_many if e.class_name != own.class_name] or as_many
-        return changed(own, others[0]) if others else own
+        following = [*episodes[number + 1 :], *episodes[:number]]
+        unlike = (other for other in following if other.class_name != own.class_name)
+        alike = (other for other in following if other.class_name == own.class_name)
+        return changed(own, itertools.chain(unlike, alike)) or own
 
-    return [of(number) for number in range(count)]
+    return [of(number) for number in range(len(episodes))]
