@@ -1,6 +1,7 @@
 """The image-text task: pictures are used, frozen towers stay, one batch is learnt, and a run resumes as it was."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import nnx
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.documents.image_use import ImageUse, between_images
+from lvm_jax.metrics.states import Mean
 from lvm_jax.models import presets
 from lvm_jax.models.decoder.config import LoRAConfig, train_flops_per_token
 from lvm_jax.models.towers import vitdet_config
@@ -94,6 +96,49 @@ def test_one_batch_is_learnt_and_only_by_its_pictures():
     by_kind = (found["lines/loss"] + 3 * found["charts/loss"]) / 4
     assert found["loss"] == pytest.approx(by_kind, abs=1e-5)
     assert not any(name.startswith("none") for name in found)
+
+
+class Shades:
+    """A task whose loss is how far a row's picture is from its first token."""
+
+    vision = types.SimpleNamespace(branches={"view": None})
+
+    def losses(self, params, batch, rows):
+        del params
+        far_B = jnp.abs(batch["view"][:, 0] - batch["tokens"][:, 0])
+        weight_B = batch["loss_weights"][:, 0]
+        return {
+            name: Mean(jnp.sum(far_B * weight_B * counted_B), jnp.sum(weight_B * counted_B))
+            for name, counted_B in rows.items()
+        }
+
+    def image_tokens(self, params, batch):
+        del params
+        return batch["view"][:, :, None, None]
+
+
+@pytest.mark.parametrize(
+    ("batches", "other"),
+    [
+        # A bad record leaves an empty row (0) anywhere in a batch: nobody sees its picture, nor its own.
+        ([[10, 0, 30, 60]], (20 + 30 + 50) / 3),
+        # Alone in its batch, a row has no other picture.
+        ([[10, 30, 0, 0], [90, 0, 0, 0]], 20),
+        ([[90, 0, 0, 0]], None),
+    ],
+)
+def test_the_other_picture_is_that_of_another_record(batches, other):
+    def rows(shades):
+        column = np.array(shades)[:, None]
+        real = (column > 0).astype(np.int32)
+        ids = {"tokens": column, "segment_ids": real, "image_places": np.zeros((B, 1, 1), int)}
+        return {**ids, "view": column, "loss_weights": real.astype(np.float32)}
+
+    placement = BatchPlacement(make_mesh(devices=jax.devices()[:1]), B)
+    given = [(rows(shades), np.zeros(B, int)) for shades in batches]
+    found = ImageUse(Shades(), lambda: given, ("lines",), placement).run({})
+    assert found["loss"] == 0
+    assert found.get("loss_other_image") == (None if other is None else pytest.approx(other))
 
 
 def test_a_model_that_looks_at_nothing_is_found_out():

@@ -28,6 +28,7 @@ class ImageUse:
 
     Results: `loss`, `loss_other_image`, `loss_blank_image`; the same as `KIND/...` where there are several kinds; and
     `share_between_images`, in [0, 1]: of the variance of image tokens, how much lies between images at one place.
+    A row that is alone in its batch has no other picture: it counts in the other losses only.
 
     Args:
       task: gives the losses.
@@ -60,7 +61,7 @@ class ImageUse:
             sums = spread if sums is None else jax.tree.map(jnp.add, sums, spread)
         if total is None:
             return {}
-        # A kind that the rows lack has no loss.
+        # A kind that the rows lack has no loss, and a single row none with another's picture.
         counted = {name: mean for name, mean in jax.device_get(total).items() if mean.weight > 0}
         return {
             **metric_states.compute(counted),
@@ -79,7 +80,11 @@ class ImageUse:
             ("loss_blank_image", _blank),
         ):
             shown = {**batch, **{view: change(batch[view], batch) for view in pictures}}
-            losses = self._task.losses(params, shown, counted)
+            rows = counted
+            if change is _next:
+                several = jnp.sum(_real(batch)) > 1
+                rows = {kind: rows_B & several for kind, rows_B in counted.items()}
+            losses = self._task.losses(params, shown, rows)
             found |= {f"{kind}{name}": mean for kind, mean in losses.items()}
         return found, self._spread(params, batch)
 
@@ -116,10 +121,16 @@ def _same(images: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def _next(images: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """Each row sees the pictures of the next row; the rows of padding at the end of a batch take no part."""
-    rows = jnp.arange(len(images))
-    filled = jnp.sum(jnp.any(batch["segment_ids"] > 0, axis=1))
-    return images[jnp.where(rows < filled, (rows + 1) % jnp.maximum(filled, 1), rows)]
+    """Each row sees the pictures of the next one, wherever padding and bad records, which take no part, lie between."""
+    real_B = _real(batch)
+    order_B = jnp.argsort(~real_B, stable=True)
+    following_B = order_B[jnp.cumsum(real_B) % jnp.maximum(jnp.sum(real_B), 1)]
+    return images[jnp.where(real_B, following_B, jnp.arange(len(images)))]
+
+
+def _real(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Which rows hold a record."""
+    return jnp.any(batch["segment_ids"] > 0, axis=1)
 
 
 def _blank(images: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
