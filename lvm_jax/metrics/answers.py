@@ -124,7 +124,7 @@ def _float(text: str) -> float | None:
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _leaves(inner, (*path, " ".join(str(key).split())))
+            yield from _leaves(inner, (*path, _words(key)))
     elif isinstance(value, list | tuple):
         for place, inner in enumerate(value):
             yield from _leaves(inner, (*path, str(place)))
@@ -136,14 +136,24 @@ def _same(predicted: Any, truth: Any, tolerance: float) -> bool:
     ours, wanted = _number(predicted), _number(truth)
     if ours is not None and wanted is not None and math.isfinite(wanted):
         return abs(ours - wanted) <= tolerance * abs(wanted)
-    return " ".join(str(predicted).split()) == " ".join(str(truth).split())
+    return _words(predicted) == _words(truth)
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
-    # By way of its digits: an int beyond all floats, as a model in a loop writes it, is infinite and no error.
-    text = str(value).strip()
     if isinstance(value, int | float):
-        return float(text)
+        try:
+            return float(value)
+        except OverflowError:  # an int beyond all floats, as a model in a loop writes it
+            return math.inf
+    text = _words(value)
     return float(text.rstrip("% ").replace(",", "")) if _NUMBER.fullmatch(text) else None
+
+
+def _words(value: Any) -> str:
+    """What is written, with single spaces."""
+    try:
+        return " ".join(str(value).split())
+    except ValueError:  # an int with more digits than Python writes
+        return "\0"  # which nothing else is

@@ -177,6 +177,10 @@ def test_a_number_of_a_model_in_a_loop_is_wrong_and_no_crash():
     endless = answers.parse_dict("{'a': " + "7" * 400 + "}")
     assert answers.compare_dicts(endless, {"a": 7}) == answers.Fields(right=0, wanted=1, given=1)
     assert answers.compare_dicts(endless, endless or {}).right == 1
+    # Python reads hexadecimal digits of any number, and writes 4,300 decimal ones.
+    unwritten = answers.parse_dict("{'a': 0x" + "f" * 5000 + ", 0x" + "f" * 5000 + ": 7}")
+    found = answers.compare_dicts(unwritten, {"a": "", "b": 7})
+    assert found == answers.Fields(right=0, wanted=2, given=2)
 
 
 def test_loops():
