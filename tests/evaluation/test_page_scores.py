@@ -282,3 +282,5 @@ def test_shards_of_our_own(tmp_path):
     ]
     assert lines.questions[0].question == "What?"
     assert int(lines.questions[0].picture()[0, 0, 0]) == 60
+    # The chart is the picture of the first line too, whatever its record is called: it is no other page.
+    assert lines.questions[0].page == charts.questions[0].page != lines.questions[1].page

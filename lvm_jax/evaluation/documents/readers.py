@@ -10,6 +10,7 @@
 """
 
 import functools
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -167,7 +168,7 @@ def read_shards(shards: Shards, split: str, *, most: int = 0) -> list[PageSet]:
     return sets
 
 
-def _of_record(store: ImageTextStore, i: int) -> tuple[Any, PageQuestion]:
+def _of_record(store: ImageTextStore, i: int) -> tuple[tuple[str, str], PageQuestion]:
     """What makes its question another one, and the question."""
     record = store.record(i)
     if record is None:
@@ -178,8 +179,9 @@ def _of_record(store: ImageTextStore, i: int) -> tuple[Any, PageQuestion]:
     assert turn.answer is not None  # as the record's schema has it
     asked = turn.question.replace(PLACEHOLDER, "").strip()
     load = functools.partial(load_image, record.images[0], formats=FORMATS)
-    question = PageQuestion(record.key, record.key, load, asked, (turn.answer,))
-    return (record.images[0], asked), question
+    # By its content: several records may ask about one picture, and it is no other page for any of them.
+    page = hashlib.sha256(record.images[0]).hexdigest()
+    return (page, asked), PageQuestion(record.key, page, load, asked, (turn.answer,))
 
 
 def _question(key: str, file: epath.Path, asked: str, answers: Sequence[str]) -> PageQuestion:
