@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.lvm.benchmarks import Questions, read_episodes
 from lvm_jax.evaluation.lvm.readers import coco, davis, folders, voc
 from lvm_jax.evaluation.lvm.readers.episodes import load, take
 from lvm_jax.evaluation.lvm.readers.objects import Boxes, Keypoints, Object
@@ -222,6 +223,10 @@ def test_annotated_folders_ask_for_what_was_held_out(tmp_path):
     assert support == {photo(0).tobytes(), photo(2).tobytes()}
     with pytest.raises(UserError, match=r"0 held-out items with normals\.png and 0 others"):
         folders.AnnotatedFolders(root, "normals", held_out)
+    # A folder in the list stands for all in it, as it does where training reads the list.
+    assert len(folders.annotated_items(root, frozenset({root.name}))) == len(list(root.iterdir()))
+    with pytest.raises(UserError, match=r"held-out items with depth\.png and 0 others"):
+        folders.AnnotatedFolders(root, "depth", frozenset({root.name}))
 
 
 @pytest.mark.parametrize("year", [2016, 2017])
@@ -243,6 +248,8 @@ def test_davis(tmp_path, year):
     assert [boxes_of(answer)[1] for _, answer in episode.support] == [0, 2]
     with pytest.raises(UserError, match="bear has 5 frames"):
         reader.episode(0, shots=5, seed=0)
+    if year == 2017:  # a video has one question, however many are asked
+        assert [e.key for e in read_episodes("davis", str(tmp_path), Questions(3))] == ["bear"]
 
 
 def test_davis_takes_frames_by_their_numbers(tmp_path):

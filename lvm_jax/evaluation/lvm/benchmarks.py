@@ -16,6 +16,7 @@ from lvm_jax.evaluation.lvm.readers.folders import AnnotatedFolders, Colorizatio
 from lvm_jax.evaluation.lvm.readers.pascal3d import Pascal3D
 from lvm_jax.evaluation.lvm.readers.voc import Pascal5i, VocDetection
 from lvm_jax.evaluation.lvm.visual_benchmark import Episode
+from lvm_jax.pictures.decode import EXTENSIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Questions:
     """Which questions of a benchmark to ask.
 
     Attributes:
-      episodes: number of questions.
+      episodes: number of questions. They start over with another support when they run out; those of DAVIS, which
+        draws none, end there.
       shots: pairs before each query.
       seed: draws the support.
       fold: of Pascal-5i.
@@ -65,7 +67,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "pascal3d": Benchmark(JOINTS, lambda root, _: Pascal3D(root)),
     "colorization": Benchmark(
         COLORIZATION,
-        lambda root, _: Colorization([file for file, _ in class_folders(root)]),
+        lambda root, _: Colorization([file for file, _ in class_folders(root, EXTENSIONS)]),
     ),
     "davis": Benchmark("segmentation", lambda root, _: Davis(root)),
     "scene_segmentation": Benchmark("classes", _scenes("segmentation")),
@@ -93,5 +95,8 @@ def read_episodes(name: str, root: str, asked: Questions) -> list[Episode]:
     Raises:
       UserError: the benchmark is unknown, or its reader cannot use the data set.
     """
-    reader = benchmark_named(name).open(root, asked)
-    return take(reader, asked.episodes, shots=asked.shots, seed=asked.seed)
+    reader, count = benchmark_named(name).open(root, asked), asked.episodes
+    if isinstance(reader, Davis):
+        # It draws nothing: a second round would ask the very same, and standard errors take questions as independent.
+        count = min(count, len(reader))
+    return take(reader, count, shots=asked.shots, seed=asked.seed)

@@ -42,6 +42,9 @@ class Davis:
             )
         return list(dict.fromkeys(of_name[3 if len(of_name) == 5 else 0] for of_name in parts))
 
+    def __len__(self) -> int:
+        return len(self.names)
+
     def frames(self, name: str) -> list[epath.Path]:
         """The frames of a sequence, by their numbers.
 

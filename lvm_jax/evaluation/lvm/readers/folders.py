@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from lvm_jax.data.splits import is_listed
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.lvm.answer_scores import Picture
 from lvm_jax.evaluation.lvm.readers.episodes import draw_support, load
@@ -51,8 +52,9 @@ class AnnotatedFolders:
     def __init__(self, root: epath.PathLike, role: str, held_out: frozenset[str]) -> None:
         base, self._role = epath.Path(root), role
         items = [item for item in _folders_of_items(base) if (item / f"{role}.png").exists()]
-        self._queries = [item for item in items if f"{base.name}/{item.name}" in held_out]
-        self._support = [item for item in items if f"{base.name}/{item.name}" not in held_out]
+        asked = [is_listed(f"{base.name}/{item.name}", held_out) for item in items]
+        self._queries = [item for item, is_asked in zip(items, asked) if is_asked]
+        self._support = [item for item, is_asked in zip(items, asked) if not is_asked]
         if not self._queries or not self._support:
             raise UserError(
                 f"{base} has {len(self._queries)} held-out items with {role}.png and {len(self._support)} others: "
@@ -86,7 +88,7 @@ def annotated_items(
     """
     base = epath.Path(root)
     items = _folders_of_items(base)
-    found = [i for i in items if held_out is None or f"{base.name}/{i.name}" in held_out]
+    found = [i for i in items if held_out is None or is_listed(f"{base.name}/{i.name}", held_out)]
     if not found:
         raise UserError(
             f"{base} has {len(items)} folders of items, and 0 that the list of held-out items names as "
