@@ -1,6 +1,7 @@
 """Page sets in their public formats, their scores beside the controls, and the OCR engines beside them."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 import re
@@ -179,6 +180,18 @@ def test_every_score_stands_beside_its_controls():
     assert all(one.images[0].shape == (6, 8, 3) for one in reader.asked[6:9])
     alone = PageEvaluator(pages, controls=False).run(Levels())
     assert {name.split("/")[0] for name in alone} == {"questions", "model"}
+
+
+def test_a_missing_package_is_named_before_anything_is_asked(monkeypatch):
+    pages = PageSet("s", Kind.PHRASE, (question("a", 1, "word"),))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "rapidfuzz" else found(name)
+    )
+    for kind in (Kind.PHRASE, Kind.TEXT):
+        with pytest.raises(UserError, match=r"rapidfuzz is not installed.*text-metrics"):
+            PageEvaluator(dataclasses.replace(pages, kind=kind), controls=False)
+    PageEvaluator(dataclasses.replace(pages, kind=Kind.NUMBER), controls=False)
 
 
 def test_another_page_is_another_page_with_another_answer():

@@ -1,10 +1,12 @@
 """Scores of the answers to a set of questions about pages, by the kind of answer."""
 
 import enum
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import Result
 from lvm_jax.metrics import text
 from lvm_jax.metrics.answers import Fields, anls, compare_dicts, parse_dict, relaxed_match
@@ -27,7 +29,23 @@ class Kind(enum.Enum):
     NUMBER = "number"
 
 
+# Of the extra "text-metrics".
+_PACKAGES = {Kind.TEXT: ("rapidfuzz", "sacrebleu", "jieba"), Kind.PHRASE: ("rapidfuzz",)}
+
 Scores = Callable[[Sequence[str], Sequence[Sequence[str]]], Result]
+
+
+def check_installed(kind: Kind) -> None:
+    """Requires the packages that a kind's scores need, before hours of answers wait for them.
+
+    Raises:
+      UserError: one is missing.
+    """
+    for package in _PACKAGES.get(kind, ()):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"{package} is not installed, which scores of {kind.value} need: pip install 'lvm_jax[text-metrics]'"
+            )
 
 
 def score(kind: Kind, predicted: Sequence[str], answers: Sequence[Sequence[str]]) -> Result:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lvm_jax.errors import UserError
 from lvm_jax.evaluation.base import Result
-from lvm_jax.evaluation.documents.answer_scores import score
+from lvm_jax.evaluation.documents.answer_scores import check_installed, score
 from lvm_jax.evaluation.documents.page_questions import PageQuestion, PageSet, Picture
 from lvm_jax.inference.text_generator import Asked
 
@@ -49,7 +49,7 @@ class PageEvaluator:
       elsewhere: questions of other sets, whose pages serve as other pages if all answers of this one are the same.
 
     Raises:
-      UserError: controls are wanted, and there is no other page for a question.
+      UserError: controls are wanted, and there is no other page for a question; or see `check_installed`.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class PageEvaluator:
         controls: bool = True,
         elsewhere: Sequence[PageQuestion] = (),
     ) -> None:
+        check_installed(pages.kind)
         self.name, self._pages, self._batch_size = pages.name, pages, batch_size
         self._others = others(pages.questions, elsewhere) if controls else []
 
