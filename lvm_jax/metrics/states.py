@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -33,30 +32,19 @@ class Mean:
         return float(self.total) / weight if weight else math.nan
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Histogram:
     """How often each code occurs."""
 
-    counts: Int[Array, " K"] | np.ndarray
-
-    @classmethod
-    def of(cls, ids: Int[Array, "..."], size: int) -> "Histogram":
-        """Counts ids in [0, size) and drops others."""
-        return cls(jnp.zeros(size, jnp.int32).at[ids.reshape(-1)].add(1, mode="drop"))
-
-    def merge(self, other: "Histogram") -> "Histogram":
-        """The counts over both batches."""
-        return Histogram(self.counts + other.counts)
+    counts: Int[np.ndarray, " K"]
 
     def usage(self) -> float:
         """The fraction of codes that occur at least once, in [0, 1]."""
-        return float(np.mean(np.asarray(self.counts) > 0))
+        return float(np.mean(self.counts > 0))
 
     def entropy(self) -> float:
         """Shannon entropy of the empirical distribution, in nats; at most ln(size)."""
-        counts = np.asarray(self.counts, np.float64)
-        p = counts[counts > 0] / counts.sum()
+        p = self.counts[self.counts > 0] / self.counts.sum()
         return float(-(p * np.log(p)).sum())
 
     def perplexity(self) -> float:
