@@ -12,8 +12,10 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from lvm_jax.data.in_context.sequences import Pair, Question
+from lvm_jax.data.in_context.words import Words
 from lvm_jax.errors import UserError
 from lvm_jax.inference.in_context import InContextPrompt
 
@@ -49,6 +51,7 @@ class Episode:
         )
 
 
+Answer = Int[np.ndarray, " N"] | Words  # of a pair
 Change = Callable[[Sequence[Episode]], list[Episode]]
 
 
@@ -100,7 +103,7 @@ def shuffled_answers(episodes: Sequence[Episode]) -> list[Episode]:
         answers = own[1:] + own[:1]
         if len(own) == 1:
             answers = [other.examples[0].answer for other in others if other.examples][:1]
-        if all(map(np.array_equal, own, answers)):
+        if all(map(_equal, own, answers)):
             return None
         pairs = zip(episode.examples, answers, strict=True)
         return dataclasses.replace(
@@ -190,6 +193,12 @@ def controls_of(episodes: Sequence[Episode], has_category_room: bool) -> Mapping
     if named and all(episode.class_name for episode in episodes):
         found["class_only"] = Control(class_only)
     return found
+
+
+def _equal(one: Answer, other: Answer) -> bool:
+    if isinstance(one, Words) or isinstance(other, Words):
+        return bool(one == other)
+    return np.array_equal(one, other)
 
 
 def _with_others(
