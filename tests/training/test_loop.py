@@ -248,7 +248,17 @@ def test_the_steps_asked_for_are_traced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"profile_steps": (4, 3)}, {"spike_factor": -1.0}, {"steps": 0}, {"max_skips": -1}]
+    "wrong",
+    [
+        {"profile_steps": (4, 3)},
+        {"spike_factor": -1.0},
+        {"steps": 0},
+        {"max_skips": -1},
+        {"eval_every": -1},
+        {"checkpoint_every": -1},
+        {"seed": -1},
+        {"seed": 1 << 32},  # would begin with the weights of seed 0
+    ],
 )
 def test_a_wrong_setting_is_named(wrong):
     (name,) = wrong
