@@ -126,6 +126,9 @@ def with_spans(spans):
         (changed("vocabulary", bins=0), r"vocab_size is \d+ and the vocabulary makes it"),
         (changed("data", one_question=False), r"balance is True and config.data.one_question False"),
         (changed("optimizer", weights=(1.0,)), r"weights has 1 numbers for the questions segm"),
+        (changed("optimizer", balance=False, weights=(1.0, 2.0)), r"\(1.0, 2.0\) and config.optimizer.b"),
+        (changed("data", shares="segmentation=1"), r"give each of segmentation, captioning a number"),
+        (changed("data", questions=()), r"the questions are none: ask at least one"),
         (changed("optimizer", clip_norm=0.5), r"clip_norm=0.5 with gradients of norm 1.0"),
         (with_spans((3, 4)), r"moe.spans is \(3, 4\) and pairs have \(25, 26\)"),
         (
