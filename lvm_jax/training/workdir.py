@@ -26,7 +26,14 @@ _GUARD = (
     ".max_skips",
 )  # to get past a step that stopped the run
 _PARTS = (".mesh.", ".evaluators.", ".evaluation.")  # with all keys below them
-_PLACES = (".data.shards", ".data.images", ".data.held_out")
+# A recipe's record has the fingerprint of its tokenizer beside the place.
+_PLACES = (
+    ".data.shards",
+    ".data.images",
+    ".data.held_out",
+    ".data.tokenizer",
+    ".data.text_tokenizer",
+)
 
 
 def claim(

@@ -207,6 +207,16 @@ def test_a_workdir_from_before_a_key_existed_goes_on(tmp_path):
             claim(tmp_path, today | changed, defaults=added)
 
 
+def test_a_tokenizer_may_move_and_not_change(tmp_path):
+    """The record of a recipe has its place and its fingerprint."""
+    begun = {"data": {"tokenizer": "/a", "text_tokenizer": "/b"}, "tokenizer": "0123"}
+    moved = begun | {"data": {"tokenizer": "/c", "text_tokenizer": "/d"}}
+    claim(tmp_path, begun)
+    claim(tmp_path, moved)
+    with pytest.raises(UserError, match=r"config\.tokenizer: '0123' -> '4567'"):
+        claim(tmp_path, moved | {"tokenizer": "4567"})
+
+
 def test_a_checkpoint_of_another_model_names_the_tensors(tmp_path):
     run(tmp_path)
     (tmp_path / "config.json").unlink()
