@@ -159,6 +159,9 @@ def test_data_that_is_missing_or_does_not_fit_is_one_line(pools, tmp_path):
     config = dataclasses.replace(configured(pools), evaluators={"answer": 1})
     with pytest.raises(UserError, match=r"config.evaluators.answer does not exist"):
         UNIFIED.prepare(config, epath.Path(tmp_path))
+    config = dataclasses.replace(configured(pools), evaluators={"controls": -1})
+    with pytest.raises(UserError, match=r"config.evaluators.controls is -1: a number of steps, 0"):
+        UNIFIED.prepare(config, epath.Path(tmp_path))
     config = dataclasses.replace(configured(pools), evaluators={"answers": 1})
     with pytest.raises(UserError, match=r"answers is on and config.evaluation.tokenizer empty"):
         UNIFIED.prepare(config, epath.Path(tmp_path))
