@@ -228,6 +228,7 @@ def check(config: Experiment, form: SequenceFormat) -> None:
             f"config.model.{name} is {vars(model)[name]} and the vocabulary makes it {id}: give the sizes of the "
             "vocabulary in the argument, as in unified.py:quickstart,text=512,image=256,bins=65, which sets both"
         )
+    _check_places(model, form)
     if config.optimizer.weights and not config.optimizer.balance:
         raise UserError(
             f"config.optimizer.weights is {config.optimizer.weights} and config.optimizer.balance False, which weighs "
@@ -240,6 +241,21 @@ def check(config: Experiment, form: SequenceFormat) -> None:
         )
     if "moe" in model.mlps and model.moe.dispatch == "spans":
         _check_spans(config, form)
+
+
+def _check_places(model: DecoderConfig, form: SequenceFormat) -> None:
+    """One place of all pairs has one vector, and an answer's token looks back at the picture's code of its place."""
+    if model.place_embeddings and model.tokens_per_image != form.pair_length:
+        raise UserError(
+            f"config.model.tokens_per_image is {model.tokens_per_image} and a pair has {form.pair_length} tokens: set "
+            "it to that"
+        )
+    between = form.tokens_per_image + 1
+    if model.look_back not in (0, between):
+        raise UserError(
+            f"config.model.look_back is {model.look_back} and a picture's codes stand {between} tokens before those of "
+            "its answer: set it to that, or 0"
+        )
 
 
 def _check_spans(config: Experiment, form: SequenceFormat) -> None:
