@@ -7,14 +7,17 @@ import time
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from linear_task import LinearBatches, LinearTask
 
 from lvm_jax.errors import UserError
 from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.training import loop
-from lvm_jax.training.bad_steps import BadStep
+from lvm_jax.training.bad_steps import BadStep, Judge
+from lvm_jax.training.goodput import Ledger
 from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.run_log import RunLog
 from lvm_jax.training.step import compile_step
 from lvm_jax.training.workdir import claim
 
@@ -300,6 +303,23 @@ def test_data_is_waited_for_only_where_the_devices_had_run_out_of_work(tmp_path)
     run(tmp_path / "slow", batches=slow)
     seconds = json.loads((tmp_path / "slow" / "goodput.json").read_text())
     assert seconds["data"] > 0.05 * 10
+
+
+def test_a_wait_for_data_beside_a_running_step_is_training(tmp_path):
+    class Running:
+        def is_ready(self):
+            return False
+
+    now = [0.0]
+    ledger = Ledger(lambda: now[0])
+    log = RunLog(LinearTask(), CONFIG, epath.Path(tmp_path), 0, {}, ledger, Judge(0))
+    ledger.enter("training")
+    for metrics in ({}, {"loss": Running()}):
+        log.add(1, metrics)
+        with log.waiting_for_data():
+            now[0] += 3
+    assert (ledger.seconds()["data"], ledger.seconds()["training"]) == (3, 3)
+    log.close()
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
