@@ -102,7 +102,11 @@ def test_a_folder_may_have_spaces_in_its_name(tmp_path):
         "quickstart.CHAINS['vary'] = lambda w, *_: [quickstart.Command('a', 'b', show.format(w))]; "
         f"sys.argv = ['quickstart', '--system=vary', '--workdir={w}']; cli.run(quickstart.main)"
     )
-    assert f"['--output={w}/shards']" in run("-c", code).splitlines()
+    w.mkdir()
+    (w / "stages.json").write_text('{"left out now": {"command": "x", "seconds": 6000.0}}')
+    said = run("-c", code).splitlines()
+    assert f"['--output={w}/shards']" in said
+    assert said[-1].startswith("all of it took 0.0 minutes")
 
 
 @pytest.mark.slow
