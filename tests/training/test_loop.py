@@ -191,6 +191,20 @@ def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     )  # what does not change the numbers may change
 
 
+def test_a_run_that_ends_before_its_first_step_leaves_its_workdir_to_another(tmp_path):
+    class Refusing(LinearTask):
+        def step(self, state, batch, key):
+            raise UserError("a batch of 8 does not divide into 3 parts")
+
+    with pytest.raises(UserError, match="3 parts"):
+        run(tmp_path, task=Refusing())
+    run(tmp_path, dataclasses.replace(CONFIG, seed=1))
+    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="3 parts"):  # nor does it take the workdir from a run
+        run(tmp_path, dataclasses.replace(CONFIG, seed=1), task=Refusing())
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+
+
 def test_a_workdir_from_before_a_key_existed_goes_on(tmp_path):
     """Keys of a tokenizer's training that were added or renamed: the run itself has not changed."""
     path = tmp_path / "config.json"
