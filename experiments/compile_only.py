@@ -11,6 +11,7 @@ lvm_jax/analysis/roofline.py; the time of a step is predicted, not measured.
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 from absl import flags
@@ -65,8 +66,10 @@ def main() -> None:
 
 def microbatches(config: Experiment) -> int:
     """How many a recipe's configuration computes a batch in; 1 if it has no such key."""
-    parts = (getattr(config, name, None) for name in ("loss", "step"))
-    return next((part.accumulation for part in parts if hasattr(part, "accumulation")), 1)
+    part: Any = getattr(config, "loss", None)
+    if not hasattr(part, "accumulation"):
+        part = getattr(config, "step", None)
+    return getattr(part, "accumulation", 1)
 
 
 def largest_batch(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip, unit: int) -> int:
