@@ -11,6 +11,7 @@ lvm_jax/analysis/roofline.py; the time of a step is predicted, not measured.
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 from absl import flags
@@ -25,7 +26,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.parallel.sharding import batch_ways
 from lvm_jax.parallel.topology import absent_chips, parse
-from lvm_jax.recipes import recipe_named
+from lvm_jax.recipes import Experiment, recipe_named
 from lvm_jax.tasks.base import Task
 from lvm_jax.training.ahead_of_time import DoesNotFit, StepReport, report_step
 from lvm_jax.training.train_config import TrainConfig
@@ -56,25 +57,35 @@ def main() -> None:
         **report.to_dict(),
     }
     if _LARGEST.value:
-        record["largest_batch_size"] = largest_batch(task, config.train, mesh, chip)
+        unit = batch_ways(mesh) * microbatches(config)
+        record["largest_batch_size"] = largest_batch(task, config.train, mesh, chip, unit)
         print(f"largest batch       {record['largest_batch_size']:,} rows")
     if _OUTPUT.value:
         epath.Path(_OUTPUT.value).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def largest_batch(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip) -> int:
-    """Rows of the largest batch that fits, found with several compilations."""
-    # Searched in rows per share of the batch, since a batch must divide over the mesh.
-    ways = batch_ways(mesh)
+def microbatches(config: Experiment) -> int:
+    """How many a recipe's configuration computes a batch in; 1 if it has no such key."""
+    part: Any = getattr(config, "loss", None)
+    if not hasattr(part, "accumulation"):
+        part = getattr(config, "step", None)
+    return getattr(part, "accumulation", 1)
 
-    def memory(rows_per_way: int) -> float:
-        larger = dataclasses.replace(config, batch_size=rows_per_way * ways)
+
+def largest_batch(task: Task, config: TrainConfig, mesh: Mesh, chip: Chip, unit: int) -> int:
+    """Rows of the largest batch that fits, found with several compilations.
+
+    It is a multiple of `unit`, because a batch must divide into microbatches, and these over the mesh.
+    """
+
+    def memory(units: int) -> float:
+        larger = dataclasses.replace(config, batch_size=units * unit)
         try:
             return report_step(task, larger, mesh, chip).memory.peak
         except DoesNotFit:
             return float("inf")
 
-    return largest_fitting(memory, chip.hbm_bytes, config.batch_size // ways) * ways
+    return largest_fitting(memory, chip.hbm_bytes, config.batch_size // unit) * unit
 
 
 def print_report(report: StepReport, hbm_bytes: float) -> None:

@@ -91,7 +91,7 @@ _HELD_OUT_FRACTION = flags.DEFINE_float(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=True)
 _MAX_IMAGES = flags.DEFINE_integer(
-    "max_images", 256, "images to reconstruct, evenly spread; 0 takes all"
+    "max_images", 256, "images to reconstruct, evenly spread; 0 takes all", lower_bound=0
 )
 _MAPS = flags.DEFINE_string(
     "maps",
@@ -99,7 +99,9 @@ _MAPS = flags.DEFINE_string(
     "folder of annotated items, ITEM/ROLE.png, such as CORPUS/scenes: the ceilings of its maps. Those that "
     "CORPUS/validation.txt lists, without such a file --held_out; with --held_out_fraction=1 all",
 )
-_MAX_MAPS = flags.DEFINE_integer("max_maps", 128, "items of --maps, evenly spread; 0 takes all")
+_MAX_MAPS = flags.DEFINE_integer(
+    "max_maps", 128, "items of --maps, evenly spread; 0 takes all", lower_bound=0
+)
 _PROBE_STEPS = flags.DEFINE_integer(
     "probe_steps",
     1000,
@@ -108,18 +110,22 @@ _PROBE_STEPS = flags.DEFINE_integer(
 )
 _PROBE_SEEDS = flags.DEFINE_integer("probe_seeds", 1, "probes to train and average", lower_bound=1)
 _MAX_SENTENCES = flags.DEFINE_integer(
-    "max_sentences", 512, "sentences to score, evenly spread; 0 takes all"
+    "max_sentences", 512, "sentences to score, evenly spread; 0 takes all", lower_bound=0
 )
 _CONTROL_SENTENCES = flags.DEFINE_integer(
-    "control_sentences", 64, "sentences of each task, each scored seven times; 0 takes all"
+    "control_sentences",
+    64,
+    "sentences of each task, each scored seven times; 0 takes all",
+    lower_bound=0,
 )
 _TRAIN_SENTENCES = flags.DEFINE_integer(
     "train_sentences",
     2048,
     "sentences of the training split to fit the baselines on; -1 fits them on the held-out ones",
+    lower_bound=-1,
 )
 _CONTEXT_SENTENCES = flags.DEFINE_integer(
-    "context_sentences", 48, "sentences of each context curve; 0 takes all"
+    "context_sentences", 48, "sentences of each context curve; 0 takes all", lower_bound=0
 )
 _SHOTS = flags.DEFINE_integer(
     "shots", 5, "pairs before an annotation whose perplexity is measured", lower_bound=0
@@ -136,9 +142,11 @@ _ANSWER_CONTROLS = flags.DEFINE_bool(
     False,
     "answer again with other queries and after shuffled answers; three times the time",
 )
-_BATCH = flags.DEFINE_integer("batch_size", 4, "sentences of full length at once")
+_BATCH = flags.DEFINE_integer("batch_size", 4, "sentences of full length at once", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 1, "pairs before a query from a pool", lower_bound=0)
-_EPISODES = flags.DEFINE_integer("episodes", 64, "queries of each question; 0 takes all")
+_EPISODES = flags.DEFINE_integer(
+    "episodes", 64, "queries of each question; 0 takes all", lower_bound=0
+)
 _CLASSES = flags.DEFINE_enum("classes", "all", ["seen", "unseen", "all"], "of the pools")
 _CATEGORY = flags.DEFINE_enum(
     "category", "none", ["none", "examples", "all"], "pairs of a pool that name their class"
@@ -169,7 +177,9 @@ def main() -> None:
     elif _MODEL.value:
         cli.refuse(_OF_EXAMPLES, "a decoder of visual sentences")
     else:
-        cli.refuse((*_OF_SENTENCES, *_OF_EXAMPLES), "a tokenizer alone")
+        cli.refuse((_SPLIT, _BATCH, *_OF_SENTENCES, *_OF_EXAMPLES), "a tokenizer alone")
+    if not _ANSWER_SENTENCES.value:
+        cli.refuse([_ANSWER_CONTROLS], "an evaluation without --answer_sentences")
     runtime.initialize()
     output = epath.Path(_OUTPUT.value)
     if _MODEL.value and _SHARDS.value and from_examples:

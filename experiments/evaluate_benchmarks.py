@@ -61,6 +61,10 @@ _BATCH = flags.DEFINE_integer("batch_size", 8, "questions answered at once", low
 
 def main() -> None:
     """Reads the questions, answers them, and scores the answers."""
+    if _BENCHMARK.value != "pascal5i":
+        cli.refuse([_FOLD], f"--benchmark={_BENCHMARK.value}")
+    if not _BENCHMARK.value.startswith("scene_"):
+        cli.refuse([_HELD_OUT], f"--benchmark={_BENCHMARK.value}")
     runtime.initialize()
     vqgan, model = load_pair(_TOKENIZER.value, _MODEL.value)
     engine = Engine(model, vqgan.tokens_per_image, vqgan.codebook_size)

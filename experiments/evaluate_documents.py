@@ -77,6 +77,10 @@ _BATCH = flags.DEFINE_integer("batch_size", 8, "questions answered at once", low
 
 def main() -> None:
     """Reads the questions, asks them, and writes the scores."""
+    if _BENCHMARK.value != "pages":
+        cli.refuse([_IMAGES], f"--benchmark={_BENCHMARK.value}")
+    if _BENCHMARK.value != "shards":
+        cli.refuse([_SPLIT, _MAX_QUESTIONS], f"--benchmark={_BENCHMARK.value}")
     runtime.initialize()
     writing = Writing(max_new=_MAX_NEW.value, beams=_BEAMS.value, no_repeat=_NO_REPEAT.value)
     sets = _read_sets()

@@ -34,7 +34,9 @@ _TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder of the VQGAN", requi
 _MODEL = flags.DEFINE_string("model", None, "folder of the decoder", required=True)
 _DATA = flags.DEFINE_string("data", None, "class folders of videos", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "where the results go", required=True)
-_VIDEOS = flags.DEFINE_integer("videos", 256, "videos, evenly spread over the classes; 0 takes all")
+_VIDEOS = flags.DEFINE_integer(
+    "videos", 256, "videos, evenly spread over the classes; 0 takes all", lower_bound=0
+)
 _FRAMES = flags.DEFINE_integer("frames", 16, "the last is predicted", lower_bound=2)
 _STRIDE = flags.DEFINE_integer("stride", 8, "takes one frame in this many", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "of the first frame of each clip")

@@ -77,7 +77,7 @@ _SHARDS = flags.DEFINE_string(
 )
 _SPLIT = flags.DEFINE_string("split", "validation", "split of the shards")
 _PROMPTS = flags.DEFINE_integer(
-    "prompts", 12, "how many sentences of the shards to ask; 0 asks all"
+    "prompts", 12, "how many sentences of the shards to ask; 0 asks all", lower_bound=0
 )
 _N_IMAGES = flags.DEFINE_integer("n_images", 1, "images to predict")
 # How answers are drawn: a flag, or generation.json in the folder of the decoder, or _DEFAULTS.

@@ -8,6 +8,7 @@ It prints every command; the README explains them. Stop it whenever you like: th
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -271,7 +272,10 @@ def main() -> None:
     record = workdir / "stages.json"  # what ran and for how long, also for the report
     finished = json.loads(record.read_text()) if record.exists() else {}
     with cli.only_one_run(workdir) as lock:
-        chain = CHAINS[_SYSTEM.value](str(workdir), _TINY.value, _release())
+        # Quoted, because a folder's name may have spaces.
+        release = _release()
+        quoted = release and shlex.quote(release)
+        chain = CHAINS[_SYSTEM.value](shlex.quote(str(workdir)), _TINY.value, quoted)
         done = len(chain) - len(unfinished(chain, finished))
         for number, command in enumerate(chain):
             title = f"[{number + 1}/{len(chain)}] {command.name}: {command.purpose}"
@@ -284,7 +288,8 @@ def main() -> None:
             seconds = time.monotonic() - start
             finished[command.name] = {"command": command.line, "seconds": round(seconds, 1)}
             files.write_json(record, finished)
-    total = sum(each["seconds"] for each in finished.values())
+    # Not of all that is finished: a release that was asked once may be gone.
+    total = sum(finished[command.name]["seconds"] for command in chain)
     print(f"\nall of it took {total / 60:.1f} minutes; open {workdir / 'report.html'}")
 
 

@@ -94,6 +94,21 @@ def test_a_command_that_changed_repeats_all_behind_it():
     ]  # fmt: skip
 
 
+def test_a_folder_may_have_spaces_in_its_name(tmp_path):
+    w = tmp_path / "my runs"
+    code = (
+        "import sys; sys.path.insert(0, 'experiments'); import quickstart; from lvm_jax import cli; "
+        "show = '-c \"import sys; print(sys.argv[1:])\" --output={}/shards'; "
+        "quickstart.CHAINS['vary'] = lambda w, *_: [quickstart.Command('a', 'b', show.format(w))]; "
+        f"sys.argv = ['quickstart', '--system=vary', '--workdir={w}']; cli.run(quickstart.main)"
+    )
+    w.mkdir()
+    (w / "stages.json").write_text('{"left out now": {"command": "x", "seconds": 6000.0}}')
+    said = run("-c", code).splitlines()
+    assert f"['--output={w}/shards']" in said
+    assert said[-1].startswith("all of it took 0.0 minutes")
+
+
 @pytest.mark.slow
 def test_a_second_run_does_nothing(workdir):
     before = (workdir / "lvm" / "metrics.jsonl").read_bytes()

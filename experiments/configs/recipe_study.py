@@ -25,6 +25,7 @@ from lvm_jax.config import parse_arg
 from lvm_jax.errors import UserError
 
 _CODES = 64  # of an image of the shards
+_OF_ONE_STUDY = {"leave_out": "decoder", "answers": "decoder", "maps": "tokenizer"}  # arguments
 
 # ------------------------------------------------------------------------------------------------------- decoders
 
@@ -160,6 +161,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     }
     if args["study"] not in studies:
         raise UserError(f"there is no study {args['study']!r}: name one of {', '.join(studies)}")
+    for name, study in _OF_ONE_STUDY.items():
+        if args[name] and args["study"] != study:
+            raise UserError(f"config argument {name} is of the study {study}: leave it out")
     studies[args["study"]](config, args)
     if args["only"]:
         _keep(config, args["only"].split("-"))

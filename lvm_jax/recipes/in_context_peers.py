@@ -79,6 +79,13 @@ class EvaluationConfig:
     episodes: int = 64
     answers: int = 0
 
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.episodes < 1 or self.answers < 0:
+            raise UserError(
+                f"config.evaluation has rows={self.rows}, episodes={self.episodes}, answers={self.answers}: rows and "
+                "answers are at least 0, episodes at least 1"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:

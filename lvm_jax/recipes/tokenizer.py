@@ -70,7 +70,7 @@ class KMeansConfig:
     """Whether a fresh codebook starts from k-means over the features of training images.
 
     Attributes:
-      images: to take features from; 0: the codebook starts at random.
+      images: to take features from, rounded up to whole batches of 64; 0: the codebook starts at random.
       iterations: of Lloyd's algorithm.
     """
 
@@ -204,8 +204,8 @@ def start_from_kmeans(
         key=jax.random.key(config.train.seed),
     )
     print(
-        f"k-means over {wanted:,} images: mean squared error {errors[0]:.4g} -> {errors[-1]:.4g} "
-        f"({time.monotonic() - began:.0f} s)"
+        f"k-means over {len(features) * loader.global_batch:,} images: mean squared error "
+        f"{errors[0]:.4g} -> {errors[-1]:.4g} ({time.monotonic() - began:.0f} s)"
     )
     return task.with_codebook(state, codes_KD)
 
@@ -234,6 +234,10 @@ def open_split(data: DataConfig) -> tuple[Subset, Subset]:
         raise UserError(f"config.data.repeats names sub-folders: {data.images} is not a folder")
     numbers = list(images.numbers)
     for name, times in data.repeats.items():
+        if times < 1:
+            raise UserError(
+                f"config.data.repeats has {name!r} {times} times: at least once; to leave images out, move them away"
+            )
         folder = epath.Path(data.images) / name
         if not folder.is_dir():
             raise UserError(

@@ -1,7 +1,7 @@
 """The unified recipe: a decoder learns to answer questions about pictures from examples (arXiv 2312.02520)."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import jax
@@ -14,6 +14,7 @@ from lvm_jax.data.in_context.episodes import RowStyle
 from lvm_jax.data.in_context.format_folder import save_format
 from lvm_jax.data.in_context.loader import InContextEvalLoader, InContextLoader
 from lvm_jax.data.in_context.pool import Side
+from lvm_jax.data.in_context.question_order import shares_of
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.data.in_context.words import NoText, WordsFormat
 from lvm_jax.data.mixture import parse_weights
@@ -155,11 +156,11 @@ class Experiment:
 def make_task(config: Experiment) -> InContextTask:
     """The experiment's task. Without data, questions have the configured shares, or equal ones."""
     form = row_format(config, None)
-    shares = given_shares(config.data) or dict.fromkeys(config.data.questions, 1.0)
-    return _task(config, form, [shares[name] for name in config.data.questions])
+    asked = config.data.asked()
+    return _task(config, form, shares_of(asked, [1] * len(asked), given_shares(config.data)))
 
 
-def _task(config: Experiment, form: SequenceFormat, shares: Sequence[float]) -> InContextTask:
+def _task(config: Experiment, form: SequenceFormat, shares: Iterable[float]) -> InContextTask:
     check(config, form)
     length = (config.rows.most_examples + 1) * form.pair_length
     return InContextTask(
@@ -174,7 +175,7 @@ def _task(config: Experiment, form: SequenceFormat, shares: Sequence[float]) -> 
     )
 
 
-def _optimizer(config: Experiment, shares: Sequence[float]) -> optax.GradientTransformation:
+def _optimizer(config: Experiment, shares: Iterable[float]) -> optax.GradientTransformation:
     settings = config.optimizer
     if not settings.balance:
         return make_muon(settings) if settings.kind == "muon" else make_scheduled_adamw(settings)
@@ -184,7 +185,7 @@ def _optimizer(config: Experiment, shares: Sequence[float]) -> optax.GradientTra
     return make_task_balanced_optimizer(settings, balance, learning_rate(settings))
 
 
-def _balance(config: Experiment, shares: Sequence[float]) -> TaskBalance:
+def _balance(config: Experiment, shares: Iterable[float]) -> TaskBalance:
     asked = config.data.asked()
     weights = config.optimizer.weights or (1.0,) * len(asked)
     if len(weights) != len(asked):
@@ -227,6 +228,12 @@ def check(config: Experiment, form: SequenceFormat) -> None:
             f"config.model.{name} is {vars(model)[name]} and the vocabulary makes it {id}: give the sizes of the "
             "vocabulary in the argument, as in unified.py:quickstart,text=512,image=256,bins=65, which sets both"
         )
+    _check_places(model, form)
+    if config.optimizer.weights and not config.optimizer.balance:
+        raise UserError(
+            f"config.optimizer.weights is {config.optimizer.weights} and config.optimizer.balance False, which weighs "
+            "no question: set balance=True, or weights=()"
+        )
     if config.optimizer.balance and not config.data.one_question:
         raise UserError(
             "config.optimizer.balance is True and config.data.one_question False: gradients are balanced between "
@@ -234,6 +241,21 @@ def check(config: Experiment, form: SequenceFormat) -> None:
         )
     if "moe" in model.mlps and model.moe.dispatch == "spans":
         _check_spans(config, form)
+
+
+def _check_places(model: DecoderConfig, form: SequenceFormat) -> None:
+    """One place of all pairs has one vector, and an answer's token looks back at the picture's code of its place."""
+    if model.place_embeddings and model.tokens_per_image != form.pair_length:
+        raise UserError(
+            f"config.model.tokens_per_image is {model.tokens_per_image} and a pair has {form.pair_length} tokens: set "
+            "it to that"
+        )
+    between = form.tokens_per_image + 1
+    if model.look_back not in (0, between):
+        raise UserError(
+            f"config.model.look_back is {model.look_back} and a picture's codes stand {between} tokens before those of "
+            "its answer: set it to that, or 0"
+        )
 
 
 def _check_spans(config: Experiment, form: SequenceFormat) -> None:

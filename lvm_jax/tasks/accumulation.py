@@ -5,13 +5,14 @@ It needs the memory of one microbatch and gives the result of the whole batch.
 Shape suffixes: B rows of a batch, M microbatches, b rows of a microbatch, B = M * b.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from lvm_jax.errors import UserError
-from lvm_jax.parallel.sharding import constrain
+from lvm_jax.parallel.sharding import RULES, constrain, split_mesh
 
 
 def in_microbatches(function: Callable[..., Any], microbatches: int) -> Callable[..., Any]:
@@ -21,7 +22,7 @@ def in_microbatches(function: Callable[..., Any], microbatches: int) -> Callable
     the loss without microbatches. The backward pass keeps only what the function returns and recomputes the rest.
 
     Raises:
-      UserError: when called with a number of rows that `microbatches` does not divide.
+      UserError: see `cut`, when called.
     """
     if microbatches == 1:
         return function
@@ -39,12 +40,20 @@ def cut(x_B: jax.Array, microbatches: int) -> jax.Array:
     """(B, ...) as (M, b, ...), for M `microbatches`.
 
     Raises:
-      UserError: M does not divide the rows.
+      UserError: M does not divide the rows, or the mesh not those of a microbatch.
     """
     if len(x_B) % microbatches:
         raise UserError(
             f"a batch of {len(x_B)} does not divide into {microbatches} parts: change batch_size or accumulation"
         )
+    if (mesh := split_mesh()) is not None:
+        # `constrain` would leave odd rows whole, and each device would compute all of them.
+        ways = math.prod(mesh.shape.get(axis, 1) for axis in RULES["batch"])
+        if len(x_B) // microbatches % ways:
+            raise UserError(
+                f"a batch of {len(x_B)} in {microbatches} parts does not divide over data*fsdp*expert={ways} of the "
+                f"mesh: set batch_size to a multiple of {microbatches * ways}, or lower accumulation"
+            )
     # Neighbouring rows go to different microbatches, so each device cuts its own rows. Contiguous microbatches would
     # lie on a few devices each, and rows would have to move.
     x_bM = x_B.reshape(len(x_B) // microbatches, microbatches, *x_B.shape[1:])

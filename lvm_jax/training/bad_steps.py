@@ -166,9 +166,14 @@ class Judge:
         self._in_a_row += 1
         if self._in_a_row > self._max_skips:
             loss = metrics["loss"].compute()
+            more = (
+                "a larger config.train.max_skips"
+                if self._max_skips
+                else "--config.train.on_bad_step=skip, config.train.max_skips above 0,"
+            )
             raise BadStep(
                 f"train/loss is {loss:.4g} at step {step}, not finite or a spike, and {self._in_a_row} steps in a row "
-                f"were bad (limit {self._max_skips}): the last checkpoint is intact; resume it with a larger "
-                "config.train.max_skips or spike_factor, or begin another workdir with a lower learning rate"
+                f"were bad (limit {self._max_skips}): the last checkpoint is intact; resume it with {more} or a larger "
+                "spike_factor, or begin another workdir with a lower learning rate"
             )
         return {name: m if name == SKIPPED else Mean(0.0, 0.0) for name, m in metrics.items()}

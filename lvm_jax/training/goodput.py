@@ -75,10 +75,11 @@ class Ledger:
 
         Args:
           at_end: their last known seconds by cause.
-          at_checkpoint: their seconds when the checkpoint was saved that this process resumes from.
+          at_checkpoint: their seconds when the checkpoint was saved that this process resumes from. Where a process was
+            killed before it wrote again, these are the later ones.
         """
-        for cause, seconds in at_end.items():
-            self._seconds[cause] += seconds
+        for cause in self._seconds:
+            self._seconds[cause] += max(at_end.get(cause, 0.0), at_checkpoint.get(cause, 0.0))
         lost = at_end.get("training", 0.0) - at_checkpoint.get("training", 0.0)
         self.move(max(lost, 0.0), "training", "lost")
 

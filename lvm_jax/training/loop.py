@@ -29,7 +29,7 @@ from lvm_jax.training.step import abstract_state, compile_step, guarded, init_st
 from lvm_jax.training.throughput import peak_flops
 from lvm_jax.training.train_config import TrainConfig
 from lvm_jax.training.watchdog import Watchdog
-from lvm_jax.training.workdir import claim
+from lvm_jax.training.workdir import claim, leave
 
 _AFTER_A_STEP = (
     "it is not saved, and earlier checkpoints are intact; resume with --config.train.on_bad_step=skip, or begin "
@@ -103,12 +103,13 @@ def train(
       KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once a checkpoint is on disk.
     """
     ledger, workdir = Ledger(), epath.Path(workdir)
-    claim(workdir, configs.to_dict(experiment or config), config.print_config, defaults)
     placement = BatchPlacement(mesh, config.batch_size)
+    is_new = claim(workdir, configs.to_dict(experiment or config), config.print_config, defaults)
     task = guarded(task, config)
     # On a CPU it times a product, which must not run under the mesh; the result is cached.
     peak_flops()
     with (
+        contextlib.ExitStack() as leaving,
         jax.set_mesh(mesh),
         StopSignal() as stop,
         Watchdog(ledger.running, config.watchdog_seconds),
@@ -116,6 +117,8 @@ def train(
     ):
         checkpoints = Checkpointer(workdir, config.keep_checkpoints, config.keep_every_steps)
         closing.callback(checkpoints.close)
+        if is_new and checkpoints.latest_step() is None:
+            leaving.callback(leave, workdir)
         state, start, meta = _restore_or_init(task, batches, config, mesh, checkpoints, warm_start)
         max_skips = config.max_skips if config.on_bad_step == "skip" else 0
         judge = Judge(max_skips, int(state["guard"]["in_a_row"]))
@@ -135,6 +138,7 @@ def train(
             profiler.before(step)
             with log.dispatching(step):
                 state, metrics = step_fn(state, batch, constants)
+            leaving.pop_all()  # it has begun: only the same configuration goes on
             log.add(step, metrics)
             profiler.after(step, metrics)
 

@@ -44,6 +44,16 @@ class OptimizerConfig:
                 f"clip_norm is {self.clip_norm}: every gradient would be 0; give the longest one, above 0, or 1e9 to "
                 "clip none"
             )
+        for name in ("learning_rate", "end_learning_rate", "warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} is {getattr(self, name)}: it must not be negative")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 0, below 1")
+        if not self.eps > 0 or self.decay_steps < 1:
+            raise UserError(
+                f"eps is {self.eps}, decay_steps {self.decay_steps}: eps must be above 0, decay_steps at least 1"
+            )
 
 
 def cosine(config: OptimizerConfig) -> optax.Schedule:

@@ -5,6 +5,8 @@ from typing import Literal
 
 from lvm_jax.errors import UserError
 
+_SEEDS = 1 << 32
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -13,7 +15,7 @@ class TrainConfig:
     Attributes:
       steps: total updates.
       batch_size: rows of a global batch, over all hosts.
-      seed: of the initialisation, the order of the data, and the key of every step.
+      seed: of the initialisation, the order of the data, and the key of every step; in [0, 2^32).
       log_every: steps that become one line of metrics.jsonl.
       eval_every: period of evaluations without their own. All also run after the last step.
       checkpoint_every: period of checkpoints. One is also saved after the last step and after a signal to stop.
@@ -51,11 +53,15 @@ class TrainConfig:
                 raise UserError(
                     f"config.train.{name} is {getattr(self, name)}: it must be at least 1"
                 )
-        for name in ("spike_factor", "max_skips", "watchdog_seconds", "keep_every_steps"):
+        at_least_0 = ("eval_every", "checkpoint_every", "keep_every_steps")
+        for name in (*at_least_0, "spike_factor", "max_skips", "watchdog_seconds"):
             if getattr(self, name) < 0:
                 raise UserError(
                     f"config.train.{name} is {getattr(self, name)}: it must not be negative"
                 )
+        # `jax.random.key` drops all bits above these: runs of two seeds would begin with the same weights.
+        if not 0 <= self.seed < _SEEDS:
+            raise UserError(f"config.train.seed is {self.seed}: it must be from 0 to {_SEEDS - 1}")
         first, last = self.profile_steps
         if (first, last) != (0, 0) and not 0 < first <= last:
             raise UserError(

@@ -11,6 +11,7 @@ from lvm_jax import config as configs
 from lvm_jax import files
 from lvm_jax.errors import UserError
 
+_FILE = "config.json"
 # What does not change the numbers: periods, monitoring, and where the data lies.
 _PERIODS = (
     ".log_every",
@@ -26,7 +27,14 @@ _GUARD = (
     ".max_skips",
 )  # to get past a step that stopped the run
 _PARTS = (".mesh.", ".evaluators.", ".evaluation.")  # with all keys below them
-_PLACES = (".data.shards", ".data.images", ".data.held_out")
+# A recipe's record has the fingerprint of its tokenizer beside the place.
+_PLACES = (
+    ".data.shards",
+    ".data.images",
+    ".data.held_out",
+    ".data.tokenizer",
+    ".data.text_tokenizer",
+)
 
 
 def claim(
@@ -34,7 +42,7 @@ def claim(
     experiment: Mapping[str, Any],
     whole: bool = True,
     defaults: Mapping[str, Any] | None = None,
-) -> None:
+) -> bool:
     """Writes config.json. Prints it (`whole`) or its path; at resume, prints how it differs from the saved one.
 
     Two runs of a workdir may differ in mesh, periods, evaluations, monitoring, treatment of bad steps, and the place of
@@ -46,15 +54,19 @@ def claim(
       whole: print it all.
       defaults: of keys of `experiment`. A run that began before such a key existed did what the default says.
 
+    Returns:
+      whether no run had begun here.
+
     Raises:
       UserError: another configuration began this workdir; lists the keys that differ.
     """
-    path = workdir / "config.json"
+    path = workdir / _FILE
+    is_new = not path.exists()
     # Tuples become lists, as in the file it is compared with.
     experiment = json.loads(json.dumps(experiment))
     text = json.dumps(experiment, indent=2) + "\n"
     said = text if whole else f"the configuration is in {path}\n"
-    if path.exists():
+    if not is_new:
         begun = _as_called_today(json.loads(path.read_text()))
         begun = _filled(begun, json.loads(json.dumps(defaults or {})), experiment)
         changed = configs.differences(begun, experiment)
@@ -68,6 +80,13 @@ def claim(
         print(said, end="")
         workdir.mkdir(parents=True, exist_ok=True)
         files.write(path, text)
+    return is_new
+
+
+def leave(workdir: epath.Path) -> None:
+    """Undoes `claim`, for a run that ends before its first step: a mended configuration may then begin here."""
+    if jax.process_index() == 0:
+        (workdir / _FILE).unlink(missing_ok=True)
 
 
 def _as_called_today(begun: dict[str, Any]) -> dict[str, Any]:

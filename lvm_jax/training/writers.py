@@ -90,7 +90,7 @@ class WandbWriter:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "wandb_id.txt"
         if not path.exists():
-            path.write_text(secrets.token_hex(8))
+            files.write(path, secrets.token_hex(8))
         self._run: Any = wandb.init(
             project=project, id=path.read_text(), resume="allow", dir=str(folder), name=folder.name
         )

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from lvm_jax.errors import UserError
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
 from lvm_jax.parallel.sharding import BatchPlacement, constrain, partition_spec, state_shardings
+from lvm_jax.tasks.accumulation import cut
 
 
 def mesh_of(**sizes):
@@ -48,6 +49,15 @@ def test_mistakes_name_array_axis_and_sizes():
         partition_spec(("heads", "mlp"), (4, 24), mesh)
     with pytest.raises(UserError, match="name each dimension once"):
         partition_spec(("embed",), (16, 16), mesh)
+
+
+def test_each_microbatch_divides_over_the_mesh():
+    """Otherwise every device would compute all its rows."""
+    with jax.set_mesh(mesh_of(fsdp=4, tensor=2)):
+        rows = jax.ShapeDtypeStruct((8, 3), jnp.float32)
+        assert jax.eval_shape(lambda x: cut(x, 2), rows).shape == (2, 4, 3)
+        with pytest.raises(UserError, match=r"a batch of 8 in 4 parts .*=4 of .*a multiple of 16"):
+            jax.eval_shape(lambda x: cut(x, 4), rows)
 
 
 def test_state_shardings_follow_metadata_and_replicate_the_rest():

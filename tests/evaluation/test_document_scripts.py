@@ -105,3 +105,16 @@ def test_mistakes_end_in_one_line(workdir, flags, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("evaluate_documents.py", ["--benchmark=docvqa", "--max_questions=3"], "max_questions is not"),
+        ("evaluate_benchmarks.py", ["--benchmark=davis", "--tokenizer=x", "--fold=1"], "fold is not"),
+        ("evaluate_benchmarks.py", ["--benchmark=pascal5i", "--tokenizer=x", "--held_out=x"], "held_out"),
+    ],
+)  # fmt: skip
+def test_a_flag_that_this_benchmark_does_not_read_is_refused(tmp_path, script, words, said):
+    done = run(script, *words, "--model=x", "--data=x", f"--output={tmp_path}")
+    assert (done.returncode, f"error: --{said}" in done.stderr) == (2, True), done.stderr

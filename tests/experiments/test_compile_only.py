@@ -6,8 +6,12 @@ import os
 import pathlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from lvm_jax.recipes.base import LossConfig
+from lvm_jax.training.train_config import TrainConfig
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TINY = ["--config=experiments/configs/lvm.py:debug,runlocal", "--config.data.seq_len=256"]
@@ -24,6 +28,27 @@ def test_an_unknown_topology_is_one_line():
     done = compile_only("--topology=v5p:4x4")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: topology 'v5p:4x4' does not")
+
+
+def test_the_largest_batch_divides_into_microbatches_that_divide_over_the_mesh(monkeypatch):
+    spec = importlib.util.spec_from_file_location(
+        "compile_only", ROOT / "experiments" / "compile_only.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    tried = []
+
+    def report(task, config, mesh, chip):
+        tried.append(config.batch_size)
+        return SimpleNamespace(memory=SimpleNamespace(peak=config.batch_size * 1e9))
+
+    monkeypatch.setattr(script, "report_step", report)
+    config = SimpleNamespace(loss=LossConfig(accumulation=3))
+    assert (script.microbatches(config), script.microbatches(SimpleNamespace())) == (3, 1)
+    unit = 2 * script.microbatches(config)
+    train = TrainConfig(steps=1, batch_size=12)
+    assert script.largest_batch(None, train, None, SimpleNamespace(hbm_bytes=100e9), unit) == 96
+    assert not [rows for rows in tried if rows % unit]
 
 
 @pytest.mark.slow

@@ -98,6 +98,16 @@ def test_a_study_keeps_the_variants_that_are_named_and_the_base():
         get_config("recipe_study", "unified,only=luck")
 
 
+@pytest.mark.parametrize(
+    ("argument", "study"),
+    [("tokenizer,answers", "decoder"), ("unified,leave_out", "decoder"), ("maps", "tokenizer")],
+)
+def test_an_argument_of_another_study_is_refused(argument, study):
+    message = rf"config argument \w+ is of the study {study}: leave it out"
+    with pytest.raises(UserError, match=message):
+        get_config("recipe_study", argument)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_file_names_its_recipe(name):
     assert recipe_named(get_config(name, "").recipe) is RECIPES[name]

@@ -107,3 +107,5 @@ def test_what_does_not_fit_is_one_line(data, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             PEERS.prepare(dataclasses.replace(config, **change), epath.Path(tmp_path))
+    with pytest.raises(UserError, match=r"answers=-1: rows and answers are at least 0"):
+        dataclasses.replace(config.evaluation, answers=-1)

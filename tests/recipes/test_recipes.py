@@ -101,6 +101,8 @@ def test_images_of_a_sub_folder_come_as_often_as_asked_and_held_out_ones_never(f
     assert held_out == ["a/1.png", "b/0.png"]
     with pytest.raises(UserError, match=r"repeats names 'c': .* has no such sub-folder"):
         split_with(folder, c=2)
+    with pytest.raises(UserError, match=r"config\.data\.repeats has 'a' 0 times: at least once"):
+        split_with(folder, a=0)
 
 
 def test_a_codebook_starts_from_kmeans_of_training_images(tmp_path):

@@ -36,7 +36,8 @@ ARGUMENT = f"debug,text=400,image={CODES},bins=11,tokens={PER_IMAGE},runlocal"
 def configured(shards="", text=TEXT, **changes):
     config = experiment("unified", ARGUMENT)
     rows = dataclasses.replace(config.rows, shots=(1.0, 1.0), category={"none": 1.0})
-    model = dataclasses.replace(config.model, max_position_embeddings=160)
+    sizes = {"max_position_embeddings": 160, "tokens_per_image": sum(PAIR)}
+    model = dataclasses.replace(config.model, **sizes)
     data = dataclasses.replace(config.data, shards=str(shards), text_tokenizer=str(text))
     evaluation = dataclasses.replace(config.evaluation, rows=8, episodes=4)
     form = dataclasses.replace(config.format, category_room=0)
@@ -125,7 +126,12 @@ def with_spans(spans):
     [
         (changed("vocabulary", bins=0), r"vocab_size is \d+ and the vocabulary makes it"),
         (changed("data", one_question=False), r"balance is True and config.data.one_question False"),
+        (changed("format", category_room=6), r"tokens_per_image is 51 and a pair has 57 tokens: set it to"),
+        (changed("model", look_back=24), r"look_back is 24 and a picture's codes stand 25 tokens before"),
         (changed("optimizer", weights=(1.0,)), r"weights has 1 numbers for the questions segm"),
+        (changed("optimizer", balance=False, weights=(1.0, 2.0)), r"\(1.0, 2.0\) and config.optimizer.b"),
+        (changed("data", shares="segmentation=1"), r"give each of segmentation, captioning a number"),
+        (changed("data", questions=()), r"the questions are none: ask at least one"),
         (changed("optimizer", clip_norm=0.5), r"clip_norm=0.5 with gradients of norm 1.0"),
         (with_spans((3, 4)), r"moe.spans is \(3, 4\) and pairs have \(25, 26\)"),
         (
@@ -155,6 +161,9 @@ def test_data_that_is_missing_or_does_not_fit_is_one_line(pools, tmp_path):
         UNIFIED.prepare(dataclasses.replace(configured(pools), model=few), epath.Path(tmp_path))
     config = dataclasses.replace(configured(pools), evaluators={"answer": 1})
     with pytest.raises(UserError, match=r"config.evaluators.answer does not exist"):
+        UNIFIED.prepare(config, epath.Path(tmp_path))
+    config = dataclasses.replace(configured(pools), evaluators={"controls": -1})
+    with pytest.raises(UserError, match=r"config.evaluators.controls is -1: a number of steps, 0"):
         UNIFIED.prepare(config, epath.Path(tmp_path))
     config = dataclasses.replace(configured(pools), evaluators={"answers": 1})
     with pytest.raises(UserError, match=r"answers is on and config.evaluation.tokenizer empty"):

@@ -128,7 +128,8 @@ def test_a_spike_is_skipped_once_the_mean_is_known(tmp_path):
 
 def test_a_spike_stops_where_bad_steps_stop(tmp_path):
     config = dataclasses.replace(CONFIG, steps=30, spike_factor=3.0, on_bad_step="stop")
-    with pytest.raises(BadStep, match=r"train/loss is \d.* at step 26, not finite or a spike"):
+    fix = r"at step 26, not finite or a spike.* resume it with --config.train.on_bad_step=skip"
+    with pytest.raises(BadStep, match=rf"train/loss is \d.* {fix}"):
         run(tmp_path, config, BadBatches(bad={25}, change=lambda y: y * 100))
     assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == 24
 
@@ -136,7 +137,8 @@ def test_a_spike_stops_where_bad_steps_stop(tmp_path):
 def test_too_many_in_a_row_stop_and_the_count_survives_a_restart(tmp_path):
     config = dataclasses.replace(CONFIG, max_skips=4)
     always = {5, 6, 7, 8, 9, 10, 11}  # steps 6 to 12
-    with pytest.raises(BadStep, match=r"step 10, .* 5 steps in a row were bad"):
+    fix = r"5 steps in a row were bad .* with a larger config.train.max_skips or"
+    with pytest.raises(BadStep, match=rf"step 10, .* {fix}"):
         run(tmp_path, config, BadBatches(bad=always))
     assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == 9  # 4 in a row by then
     with pytest.raises(BadStep, match=r"step 10, .* 5 steps in a row were bad"):

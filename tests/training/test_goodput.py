@@ -52,6 +52,20 @@ def test_what_was_trained_after_the_checkpoint_is_lost(tmp_path):
     assert (seconds["training"], seconds["lost"], seconds["startup"]) == (10.0, 5.0, 7.0)
 
 
+def test_a_checkpoint_knows_of_seconds_that_a_killed_process_did_not_write(tmp_path):
+    clock = Clock()
+    ledger, _ = a_run(clock)
+    path = epath.Path(tmp_path / "goodput.json")
+    ledger.save(path)
+    with ledger.phase("evaluation"):
+        clock.now += 60
+    clock.now += 2
+    at_checkpoint = ledger.seconds()
+    again = Ledger(clock)
+    again.resume(goodput.load(path), at_checkpoint)
+    assert again.seconds() == at_checkpoint
+
+
 def test_an_inner_phase_restarts_the_time_of_what_is_running():
     clock = Clock()
     ledger = Ledger(clock)

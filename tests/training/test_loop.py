@@ -7,14 +7,17 @@ import time
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from linear_task import LinearBatches, LinearTask
 
 from lvm_jax.errors import UserError
 from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.training import loop
-from lvm_jax.training.bad_steps import BadStep
+from lvm_jax.training.bad_steps import BadStep, Judge
+from lvm_jax.training.goodput import Ledger
 from lvm_jax.training.loop import TrainConfig, train
+from lvm_jax.training.run_log import RunLog
 from lvm_jax.training.step import compile_step
 from lvm_jax.training.workdir import claim
 
@@ -188,6 +191,20 @@ def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     )  # what does not change the numbers may change
 
 
+def test_a_run_that_ends_before_its_first_step_leaves_its_workdir_to_another(tmp_path):
+    class Refusing(LinearTask):
+        def step(self, state, batch, key):
+            raise UserError("a batch of 8 does not divide into 3 parts")
+
+    with pytest.raises(UserError, match="3 parts"):
+        run(tmp_path, task=Refusing())
+    run(tmp_path, dataclasses.replace(CONFIG, seed=1))
+    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="3 parts"):  # nor does it take the workdir from a run
+        run(tmp_path, dataclasses.replace(CONFIG, seed=1), task=Refusing())
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+
+
 def test_a_workdir_from_before_a_key_existed_goes_on(tmp_path):
     """Keys of a tokenizer's training that were added or renamed: the run itself has not changed."""
     path = tmp_path / "config.json"
@@ -205,6 +222,16 @@ def test_a_workdir_from_before_a_key_existed_goes_on(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             claim(tmp_path, today | changed, defaults=added)
+
+
+def test_a_tokenizer_may_move_and_not_change(tmp_path):
+    """The record of a recipe has its place and its fingerprint."""
+    begun = {"data": {"tokenizer": "/a", "text_tokenizer": "/b"}, "tokenizer": "0123"}
+    moved = begun | {"data": {"tokenizer": "/c", "text_tokenizer": "/d"}}
+    claim(tmp_path, begun)
+    claim(tmp_path, moved)
+    with pytest.raises(UserError, match=r"config\.tokenizer: '0123' -> '4567'"):
+        claim(tmp_path, moved | {"tokenizer": "4567"})
 
 
 def test_a_checkpoint_of_another_model_names_the_tensors(tmp_path):
@@ -248,7 +275,17 @@ def test_the_steps_asked_for_are_traced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"profile_steps": (4, 3)}, {"spike_factor": -1.0}, {"steps": 0}, {"max_skips": -1}]
+    "wrong",
+    [
+        {"profile_steps": (4, 3)},
+        {"spike_factor": -1.0},
+        {"steps": 0},
+        {"max_skips": -1},
+        {"eval_every": -1},
+        {"checkpoint_every": -1},
+        {"seed": -1},
+        {"seed": 1 << 32},  # would begin with the weights of seed 0
+    ],
 )
 def test_a_wrong_setting_is_named(wrong):
     (name,) = wrong
@@ -280,6 +317,23 @@ def test_data_is_waited_for_only_where_the_devices_had_run_out_of_work(tmp_path)
     run(tmp_path / "slow", batches=slow)
     seconds = json.loads((tmp_path / "slow" / "goodput.json").read_text())
     assert seconds["data"] > 0.05 * 10
+
+
+def test_a_wait_for_data_beside_a_running_step_is_training(tmp_path):
+    class Running:
+        def is_ready(self):
+            return False
+
+    now = [0.0]
+    ledger = Ledger(lambda: now[0])
+    log = RunLog(LinearTask(), CONFIG, epath.Path(tmp_path), 0, {}, ledger, Judge(0))
+    ledger.enter("training")
+    for metrics in ({}, {"loss": Running()}):
+        log.add(1, metrics)
+        with log.waiting_for_data():
+            now[0] += 3
+    assert (ledger.seconds()["data"], ledger.seconds()["training"]) == (3, 3)
+    log.close()
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):

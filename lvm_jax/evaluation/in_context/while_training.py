@@ -106,11 +106,14 @@ def make_evaluations(
       placement: the mesh and the batch.
 
     Raises:
-      UserError: an unknown name, or `answers` without a tokenizer.
+      UserError: an unknown name, a negative period, or `answers` without a tokenizer.
     """
     unknown = sorted(set(periods) - set(NAMES))
     if unknown:
         raise UserError(f"config.evaluators.{unknown[0]} does not exist; known: {', '.join(NAMES)}")
+    for name, steps in periods.items():
+        if steps < 0:
+            raise UserError(f"config.evaluators.{name} is {steps}: a number of steps, 0 for never")
     wanted = [name for name in NAMES if periods.get(name)]
     found: list[tuple[str, WhileTraining[Any]]] = []
     if "gradients" in wanted:
