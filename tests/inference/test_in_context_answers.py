@@ -214,8 +214,9 @@ class Counted:
 
 def test_words_are_written_as_they_are_read(tmp_path):
     words = Words("a dog", "dog", ((0.1, 0.2, 0.3, 0.4),))
-    (tmp_path / "a.txt").write_text(written(words))
-    assert read_words(tmp_path / "a.txt") == words
+    for mark in ("", "\ufeff"):  # editors of Windows begin UTF-8 with it
+        (tmp_path / "a.txt").write_text(mark + written(words))
+        assert read_words(tmp_path / "a.txt") == words
 
 
 def rename(old, new):
@@ -235,6 +236,8 @@ def rename(old, new):
         ),
         (rename("examples", "none"), r"has 0 examples of 0 questions: .*--question=segmentation"),
         (rename("queries/y.png", "queries/x.jpg"), r"x.jpg and .*x.png would both be answered in x"),
+        (lambda f: save(f / "examples/a.jpg", 1), r"a.jpg and .*a.png are both called a: rename one"),
+        (lambda f: save(f / "examples/a.mask.bmp", 1), r"a.mask.png are both called a.mask: rename"),
     ],
 )  # fmt: skip
 def test_bad_folders_are_one_line(folder, damage, message):
