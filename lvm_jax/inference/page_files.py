@@ -4,7 +4,6 @@ H, W: pixels of a page.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -108,7 +107,7 @@ def list_pages(
 
 def _without(names: list[str], base: epath.Path, output: epath.PathLike) -> list[str]:
     """The names below `base` that do not lie in the folder of answers."""
-    pages, answers = _real(base), _real(output)
+    pages, answers = files.real(base), files.real(output)
     if answers == pages:
         raise UserError(
             f"{output} holds the pages, and the answer to NAME.png would overwrite it: name another folder for the "
@@ -116,7 +115,7 @@ def _without(names: list[str], base: epath.Path, output: epath.PathLike) -> list
         )
     if not answers.startswith(f"{pages}/"):
         return names
-    kept = [name for name in names if not _real(base / name).startswith(f"{answers}/")]
+    kept = [name for name in names if not files.real(base / name).startswith(f"{answers}/")]
     if not kept:
         raise UserError(f"{base} holds no pages but those in {output}: put some there")
     return kept
@@ -148,8 +147,3 @@ def _apart(pages: Sequence[Page]) -> Iterator[Page]:
             name, number = f"{page.name} ({number})", number + 1
         taken.add(name)
         yield dataclasses.replace(page, name=name)
-
-
-def _real(path: epath.PathLike) -> str:
-    """The path without links, where it has any."""
-    return os.path.realpath(path) if files.is_local(path) else os.fspath(path).rstrip("/")
