@@ -129,6 +129,13 @@ def test_bad_prompts_are_refused(engine, prompts, message):
         engine.masks(prompts)
 
 
+@pytest.mark.parametrize("name", ["abcdef", "abcdefghi"])
+def test_a_category_that_leaves_no_room_for_words_is_refused(engine, name):
+    asked = [prompt(1, SAID, category="ox"), prompt(2, SAID, category=name)]
+    with pytest.raises(UserError, match=rf"category '{name}' has \d+ tokens .* have room for 8"):
+        engine.words(asked)
+
+
 def test_another_vocabulary_is_refused(model):
     form = SequenceFormat(WordsFormat(Vocabulary.unified(text=128, image=9), Letters()), 8)
     with pytest.raises(UserError, match=r"the decoder has 160 ids and the format 146"):
