@@ -209,7 +209,7 @@ def read_documents() -> None:
         _NO_REPEAT.value,
         _SEED.value,
     )
-    listing = list_pages(_PAGES.value, max_pages=_MAX_PAGES.value)
+    listing = list_pages(_PAGES.value, max_pages=_MAX_PAGES.value, output=_OUTPUT.value)
     tokenizer = TextTokenizer(_TOKENIZER.value or _MODEL.value)
     model = VisionLanguage.from_pretrained(_MODEL.value)
     views = views_of(model.config, fit=fit_named(_FIT.value), clip_fit=fit_named(_CLIP_FIT.value))

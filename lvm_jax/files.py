@@ -119,6 +119,11 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
+def real(path: epath.PathLike) -> str:
+    """The absolute path without links; in an object store, which has none, the path itself."""
+    return os.path.realpath(path) if is_local(path) else os.fspath(path).rstrip("/")
+
+
 def sync(file: IO[bytes], path: epath.PathLike) -> None:
     """Makes the contents of `file`, open at `path`, survive a power cut."""
     file.flush()

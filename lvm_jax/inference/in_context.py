@@ -151,7 +151,12 @@ class InContextEngine:
         """The ids of the answers and their log likelihoods; words end with pads."""
         self._check(prompts, question, n_candidates)
         rows, N = len(prompts) * n_candidates, self.form.tokens_per_image
-        begun = max(len(self._begun(prompt)) for prompt in prompts)
+        longest = max(prompts, key=lambda prompt: len(self._begun(prompt)))
+        if (begun := len(self._begun(longest))) >= N:
+            raise UserError(
+                f"the category {longest.category!r} has {begun} tokens with its brackets: words have room for {N} with "
+                "what follows it, so name it shorter"
+            )
         made = [self._row(prompt) for prompt in prompts]
         first = prompts[0].examples
         if len(prompts) > 1 and first and all(prompt.examples is first for prompt in prompts):

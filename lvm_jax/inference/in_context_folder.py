@@ -77,8 +77,9 @@ def read_folder(folder: epath.PathLike, question: Question | None = None) -> Fol
       question: what is asked; None: what the examples show.
 
     Raises:
-      UserError: no query, two queries of one name, an example without an answer or with two, examples of several kinds
-        or of another than `question`, neither example nor question, or a text that cannot be read.
+      UserError: no query, two queries, examples or masks of one name, an example without an answer or with two,
+        examples of several kinds or of another than `question`, neither example nor question, or a text that cannot be
+        read.
     """
     root = epath.Path(folder)
     queries = _pictures(root / "queries")
@@ -86,10 +87,9 @@ def read_folder(folder: epath.PathLike, question: Question | None = None) -> Fol
         raise UserError(
             f"{root / 'queries'} has 0 pictures: put those there whose answers are wanted"
         )
-    for one, other in itertools.pairwise(sorted(queries, key=lambda path: path.stem)):
-        if one.stem == other.stem:
-            raise UserError(f"{one} and {other} would both be answered in {one.stem}: rename one")
+    _check_names(queries, "would both be answered in")
     listed = _pictures(root / "examples")
+    _check_names(listed, "are both called")
     masks = {path.stem.removesuffix(MASK): path for path in listed if _is_mask(path)}
     pictures = [path for path in listed if not _is_mask(path)]
     if alone := sorted(set(masks) - {path.stem for path in pictures}):
@@ -180,7 +180,7 @@ def read_words(path: epath.Path) -> Words:
       UserError: it cannot be read, or a box is not four numbers.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()  # Windows begins with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): write it as UTF-8 text") from error
     category, boxes, caption = "", [], []
@@ -250,6 +250,12 @@ def _example(picture: epath.Path, mask: epath.Path | None) -> Example:
             f"{picture} has {has}: put one of {picture.stem}{MASK}.png and {text.name} beside it"
         )
     return Example(picture, read_words(text) if mask is None else mask)
+
+
+def _check_names(pictures: Sequence[epath.Path], what: str) -> None:
+    for one, other in itertools.pairwise(sorted(pictures, key=lambda path: path.stem)):
+        if one.stem == other.stem:
+            raise UserError(f"{one} and {other} {what} {one.stem}: rename one")
 
 
 def _pictures(folder: epath.Path) -> list[epath.Path]:

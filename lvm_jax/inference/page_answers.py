@@ -16,14 +16,13 @@ from tqdm import tqdm
 
 from lvm_jax import files
 from lvm_jax.errors import BadData
-from lvm_jax.inference.page_files import Page
+from lvm_jax.inference.page_files import SUMMARY, Page
 from lvm_jax.inference.prompt_batches import module_fingerprint
 from lvm_jax.inference.text_generator import Asked, Reader, TextGenerator, Writing, Written
 from lvm_jax.metrics.repetition import ending_loop
 from lvm_jax.pictures.crops import crops_of
 from lvm_jax.reporting.figures import save_png
 
-SUMMARY = "pages.json"
 RENDERED = 1600  # pixels of the longer side of a PDF page, before a tower's view scales it
 
 Record = dict[str, Any]
@@ -77,7 +76,7 @@ def read_pages(
       passage over and over), or `error`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    fingerprint = functools.lru_cache(maxsize=8)(files.fingerprint)  # a file's pages come together
+    fingerprint = functools.lru_cache(maxsize=8)(_fingerprint)  # a file's pages come together
     records: list[Record] = []
     with tqdm(total=len(pages), desc="pages", unit="page") as progress:
         for start in range(0, len(pages), reading.batch_size):
@@ -131,6 +130,14 @@ def _read_batch(
         files.write_json(path.with_name(f"{path.name}.json"), record)
         records.append(record)
     return records
+
+
+def _fingerprint(file: epath.Path) -> str:
+    """Of the content; "" of a file that cannot be opened: `Page.picture` says why."""
+    try:
+        return files.fingerprint(file)
+    except OSError:
+        return ""
 
 
 def _told(written: Written) -> Record:

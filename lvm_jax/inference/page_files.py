@@ -4,17 +4,20 @@ H, W: pixels of a page.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
 from etils import epath
 from jaxtyping import UInt8
 
+from lvm_jax import files
 from lvm_jax.errors import BadData, UserError
 from lvm_jax.pictures.decode import EXTENSIONS, load_image
 from lvm_jax.pictures.listing import by_numbers, list_files
 from lvm_jax.pictures.pdf import EXTENSION, count_pages, render_page
+
+SUMMARY = "pages.json"  # of all answers, beside them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +58,19 @@ class Listing:
     refused: tuple[str, ...]
 
 
-def list_pages(source: epath.PathLike, *, max_pages: int) -> Listing:
+def list_pages(
+    source: epath.PathLike, *, max_pages: int, output: epath.PathLike | None = None
+) -> Listing:
     """The pages of a file, or of all image and PDF files below a folder; reads no picture.
 
     Args:
       source: the file or folder.
       max_pages: of a PDF file; one with more is refused as a whole.
+      output: the folder of answers. Below `source` its pictures are copies of pages, and left out.
 
     Raises:
-      UserError: nothing is there, or no page can be read; a single bad file is named by what is wrong with it.
+      UserError: nothing is there, no page can be read, or answers would lie among the pages; a single bad file is named
+        by what is wrong with it.
     """
     path = epath.Path(source)
     if not path.exists():
@@ -79,6 +86,8 @@ def list_pages(source: epath.PathLike, *, max_pages: int) -> Listing:
         base = path
         suffixes = (*EXTENSIONS, EXTENSION)
         names = sorted(list_files(path, suffixes, "pages", others=False), key=by_numbers)
+    if output is not None:
+        names = _without(names, base, output)
     pages: list[Page] = []
     refused: list[str] = []
     for name, label in zip(names, _labels(names), strict=True):
@@ -93,7 +102,23 @@ def list_pages(source: epath.PathLike, *, max_pages: int) -> Listing:
             if len(refused) == 1
             else f"{path}: {len(refused)} files, all bad: {refused[0]}"
         )
-    return Listing(tuple(pages), tuple(refused))
+    return Listing(tuple(_apart(pages)), tuple(refused))
+
+
+def _without(names: list[str], base: epath.Path, output: epath.PathLike) -> list[str]:
+    """The names below `base` that do not lie in the folder of answers."""
+    pages, answers = files.real(base), files.real(output)
+    if answers == pages:
+        raise UserError(
+            f"{output} holds the pages, and the answer to NAME.png would overwrite it: name another folder for the "
+            "answers"
+        )
+    if not answers.startswith(f"{pages}/"):
+        return names
+    kept = [name for name in names if not files.real(base / name).startswith(f"{answers}/")]
+    if not kept:
+        raise UserError(f"{base} holds no pages but those in {output}: put some there")
+    return kept
 
 
 def _of_file(file: epath.Path, label: str, max_pages: int) -> list[Page]:
@@ -111,3 +136,14 @@ def _labels(names: Sequence[str]) -> list[str]:
         stem if stems.count(stem) == 1 else name.replace(".", "-")
         for stem, name in zip(stems, names, strict=True)
     ]
+
+
+def _apart(pages: Sequence[Page]) -> Iterator[Page]:
+    """Pages whose names differ from each other: `a-1.png` may lie beside an `a.pdf`, and `pages.png` anywhere."""
+    taken = {SUMMARY.removesuffix(".json")}
+    for page in pages:
+        name, number = page.name, 2
+        while name in taken:
+            name, number = f"{page.name} ({number})", number + 1
+        taken.add(name)
+        yield dataclasses.replace(page, name=name)

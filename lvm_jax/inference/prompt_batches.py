@@ -99,7 +99,13 @@ def answer_all(
 
     Returns:
       the content of prompts.json: the identity as "request", "means" over prompts with a known answer, and the records.
+
+    Raises:
+      UserError: OUTPUT/NAME/ holds pictures of the prompt: those of the answer would become part of it. Or see
+        `Engine.generate_scored`.
     """
+    for case in cases:
+        _check_apart(case, output)
     # The batch size is part of the identity: it changes the rounding of matrix products, and so may change a draw.
     identity = identity | {"batch_size": batch_size}
     records: list[Record] = []
@@ -116,6 +122,15 @@ def answer_all(
     }
     files.write_json(output / "prompts.json", summary)
     return summary
+
+
+def _check_apart(case: Case | FileCase, output: epath.Path) -> None:
+    folder = f"{files.real(output / case.name)}/"
+    for file in case.files() if isinstance(case, FileCase) else ():
+        if files.real(file).startswith(folder):
+            raise UserError(
+                f"{case.origin}: {file} lies where its answer would go, in {output / case.name}: name another output"
+            )
 
 
 def _answer_batch(

@@ -27,6 +27,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
+from lvm_jax import files
 from lvm_jax.errors import UserError
 from lvm_jax.inference.cases import Case, Question
 from lvm_jax.inference.prompting import VisualPrompt, encode_prompt
@@ -69,15 +70,18 @@ class FileCase:
         blank = np.zeros((1, 1, 3), np.uint8)
         shown = {name: _map(field, lambda _: blank) for name, field in self.fields.items()}
         length = len(self._compose(shown).images)
+        self._truth(shown)
         if length >= context_images:
             raise UserError(
                 f"{self.origin} has {length} images: at most {context_images - 1} leave room for a prediction in the "
                 f"context of {context_images} images"
             )
         for file in self.files():
-            if not epath.Path(file).exists():
+            path = epath.Path(file)
+            if not path.exists() or path.is_dir():
+                wrong = "is a folder" if path.exists() else "does not exist"
                 raise UserError(
-                    f"{self.origin}: {file} does not exist: correct the path; in a .jsonl it starts at --prompt_base"
+                    f"{self.origin}: {file} {wrong}: correct the path; in a .jsonl it starts at --prompt_base"
                 )
 
     def ask(self) -> Question:
@@ -85,14 +89,14 @@ class FileCase:
 
         `Question.case` decodes and encodes the pictures; it raises a UserError for a file that is not a picture.
         """
-        files = self.files()
-        contents = {file: epath.Path(file).read_bytes() for file in dict.fromkeys(files)}
+        shown = self.files()
+        contents = {file: epath.Path(file).read_bytes() for file in dict.fromkeys(shown)}
         # The same files as frames or as pairs are different questions, so the digest starts with their nesting.
         nesting = {name: _map(field, lambda _: 1) for name, field in self.fields.items()}
         digest = hashlib.sha256(json.dumps(nesting).encode())
-        for file in files:
+        for file in shown:
             digest.update(hashlib.sha256(contents[file]).digest())
-        key = ",".join(files)
+        key = ",".join(shown)
         return Question(
             self.name, "files", key, digest.hexdigest()[:16], lambda: self._case(contents, key)
         )
@@ -107,8 +111,7 @@ class FileCase:
                 ) from error
 
         shown = {name: _map(field, picture) for name, field in self.fields.items()}
-        prompt = self._compose(shown)
-        truth = VisualPrompt.sequential(shown.get("target", []))
+        prompt, truth = self._compose(shown), self._truth(shown)
         return Case(
             name=self.name,
             kind="analogy" if "query" in self._last() else "sequential",
@@ -133,6 +136,12 @@ class FileCase:
             return VisualPrompt.sequential(fields["input"])
         except UserError as error:
             raise UserError(f"{self.origin}: {error}") from error
+
+    def _truth(self, fields: Mapping[str, Any]) -> VisualPrompt:
+        try:
+            return VisualPrompt.sequential(fields.get("target", []))
+        except UserError as error:
+            raise UserError(f"{self.origin}: target: {error}") from error
 
     def _asked(self, count: int) -> list[str]:
         """The roles of the known answer's images."""
@@ -210,8 +219,13 @@ def _colons_between_paths(text: str) -> Iterator[int]:
 
 
 def _of_lines(path: epath.Path, vqgan: VQGAN, base: epath.Path) -> list[FileCase]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # Windows begins with a mark
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
     cases = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    # Not splitlines: JSON may have U+2028 and its like inside a name.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         origin = f"{path.name} line {number}"
@@ -221,7 +235,7 @@ def _of_lines(path: epath.Path, vqgan: VQGAN, base: epath.Path) -> list[FileCase
             raise UserError(f"{origin} is not JSON ({error}): write one object a line") from error
         _check_fields(fields, origin)
         name = _folder_name(fields.pop("output", f"{number - 1:05d}"), origin)
-        paths = {k: _map(v, lambda file: str(base / file)) for k, v in fields.items()}
+        paths = {k: _map(v, lambda file: _below(base, file)) for k, v in fields.items()}
         cases.append(FileCase(name, origin, paths, vqgan))
     return cases
 
@@ -254,12 +268,20 @@ def _check_part(fields: Any, shapes: Sequence[set[str]], optional: set[str], ori
             )
 
 
+def _below(base: epath.Path, file: str) -> str:
+    """The path that a line means; epath would put even gs:// below `base`."""
+    return str(base / file) if files.is_local(file) else file
+
+
 def _folder_name(output: str, origin: str) -> str:
     """The output path without its extension; refuses a path that would leave the output folder."""
     name = re.sub(r"\.(png|jpe?g|webp)$", "", output, flags=re.IGNORECASE)
-    parts = name.split("/")
-    if not all(re.fullmatch(r"[\w][\w .+-]*", part) for part in parts):
-        raise UserError(f"{origin}: output {output!r} must be a relative path without '..'")
+    # A part that begins with a dot may be "..", or hidden.
+    if any(part[:1] in ("", ".") for part in name.split("/")) or re.search(r"[\\\0-\37]", name):
+        raise UserError(
+            f"{origin}: output {output!r} must be a relative path, of names that do not begin with a dot and have no "
+            "backslash or control character"
+        )
     return name
 
 

@@ -16,13 +16,15 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lvm_jax.errors import UserError
 
+_TEMPERATURES = 1e-30, 1e30  # within fp32, logits divided by them too
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """How to draw from the model's distribution.
 
     Attributes:
-      temperature: divides the logits; 0 takes the most likely id (greedy).
+      temperature: divides the logits, 1e-30 to 1e30; 0 takes the most likely id (greedy).
       top_k: draws only from the k most likely ids; 0 means all.
       top_p: draws only from the most likely ids that together reach this probability; 1 means all.
       min_p: draws only from ids at least this fraction as likely as the likeliest; 0 means all.
@@ -39,8 +41,11 @@ class Sampling:
         Raises:
           UserError: a value out of range.
         """
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
+        lowest, highest = _TEMPERATURES
+        if self.temperature != 0 and not lowest <= self.temperature <= highest:
+            raise UserError(
+                f"temperature is {self.temperature}: it must be 0 (greedy) or from {lowest} to {highest}"
+            )
         if self.top_k < 0:
             raise UserError(f"top_k is {self.top_k}: it must be 0 (all codes) or more")
         if not 0 < self.top_p <= 1:

@@ -10,6 +10,7 @@ from lvm_jax.demo.drops import MAX_BYTES, Dropped
 from lvm_jax.demo.lvm import studio as studio_module
 from lvm_jax.demo.lvm import view
 from lvm_jax.demo.lvm.studio import Reply, code_colours, how_much_changed, moved, removed
+from lvm_jax.demo.lvm.tab import Desk, LvmTab
 from lvm_jax.demo.view import notice
 from lvm_jax.errors import UserError
 from lvm_jax.inference import Sampling, VisualPrompt, encode_prompt
@@ -100,6 +101,17 @@ def test_questions_that_are_refused(studio, strip):
     ):
         with pytest.raises(UserError, match=match):
             studio.next_images(*arguments)
+
+
+def test_a_page_whose_state_the_server_dropped_is_told_to_load_again(workdir, tmp_path, strip):
+    """It still shows candidates; the server keeps the states of a few pages, for an hour."""
+    tab = LvmTab.find(tmp_path / "none", [workdir])
+    assert tab is not None
+    shown = Desk(strip, strip[:2])
+    assert len(tab.click(shown, {"do": "append", "index": 1}).strip) == len(strip) + 1
+    for desk, index in ((tab.empty, 1), (shown, 2), (shown, -1)):
+        with pytest.raises(UserError, match=f"no 'append' {index + 1}: load it again"):
+            tab.click(desk, {"do": "append", "index": index})
 
 
 def test_examples_hide_their_end(studio, strip):

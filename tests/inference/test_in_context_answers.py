@@ -129,6 +129,13 @@ def test_bad_prompts_are_refused(engine, prompts, message):
         engine.masks(prompts)
 
 
+@pytest.mark.parametrize("name", ["abcdef", "abcdefghi"])
+def test_a_category_that_leaves_no_room_for_words_is_refused(engine, name):
+    asked = [prompt(1, SAID, category="ox"), prompt(2, SAID, category=name)]
+    with pytest.raises(UserError, match=rf"category '{name}' has \d+ tokens .* have room for 8"):
+        engine.words(asked)
+
+
 def test_another_vocabulary_is_refused(model):
     form = SequenceFormat(WordsFormat(Vocabulary.unified(text=128, image=9), Letters()), 8)
     with pytest.raises(UserError, match=r"the decoder has 160 ids and the format 146"):
@@ -214,8 +221,9 @@ class Counted:
 
 def test_words_are_written_as_they_are_read(tmp_path):
     words = Words("a dog", "dog", ((0.1, 0.2, 0.3, 0.4),))
-    (tmp_path / "a.txt").write_text(written(words))
-    assert read_words(tmp_path / "a.txt") == words
+    for mark in ("", "\ufeff"):  # editors of Windows begin UTF-8 with it
+        (tmp_path / "a.txt").write_text(mark + written(words))
+        assert read_words(tmp_path / "a.txt") == words
 
 
 def rename(old, new):
@@ -235,6 +243,8 @@ def rename(old, new):
         ),
         (rename("examples", "none"), r"has 0 examples of 0 questions: .*--question=segmentation"),
         (rename("queries/y.png", "queries/x.jpg"), r"x.jpg and .*x.png would both be answered in x"),
+        (lambda f: save(f / "examples/a.jpg", 1), r"a.jpg and .*a.png are both called a: rename one"),
+        (lambda f: save(f / "examples/a.mask.bmp", 1), r"a.mask.png are both called a.mask: rename"),
     ],
 )  # fmt: skip
 def test_bad_folders_are_one_line(folder, damage, message):

@@ -52,6 +52,27 @@ def test_pages_of_pdf_files(folder, monkeypatch):
         list_pages(folder / "z.pdf", max_pages=20)
 
 
+def test_no_two_pages_have_one_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_files, "count_pages", lambda path, *, most: 2)
+    for name in ("a.pdf", "a-1.png", "b.png", "b.jpg", "b-png.png", "pages.png"):
+        Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / name)
+    names = [page.name for page in list_pages(tmp_path, max_pages=9).pages]
+    assert sorted(names) == ["a-1", "a-1 (2)", "a-2", "b-jpg", "b-png", "b-png (2)", "pages (2)"]
+
+
+def test_answers_are_no_pages(folder):
+    for source in (folder, folder / "page10.png"):
+        with pytest.raises(UserError, match=r"the answer to NAME\.png would overwrite it"):
+            list_pages(source, max_pages=9, output=folder / "sub" / "..")
+    pages = list_pages(folder, max_pages=9, output=folder / "sub").pages
+    assert [page.name for page in pages] == ["page2-jpg", "page2-png", "page10"]
+    assert len(list_pages(folder, max_pages=9, output=folder.parent).pages) == 4
+    (folder / "sub" / "out").mkdir()
+    (folder / "sub" / "deep.png").rename(folder / "sub" / "out" / "deep.png")
+    with pytest.raises(UserError, match="holds no pages but those in"):
+        list_pages(folder / "sub", max_pages=9, output=folder / "sub" / "out")
+
+
 def test_mistakes_are_named(folder, tmp_path):
     for path, message in (
         (tmp_path / "nowhere", "does not exist: name an image, a PDF file or a folder"),
@@ -113,6 +134,14 @@ def test_answers_lie_beside_pages_and_a_run_goes_on(folder, tmp_path):
     assert generator.batches[4:] == [[7]]  # another picture, so another answer
     read_pages(pages, generator, reading, output, identity | {"model": "other"})
     assert len(generator.batches) == 5 + 3
+
+
+def test_a_page_that_is_gone_does_not_end_the_run(folder, tmp_path):
+    pages = list_pages(folder, max_pages=9).pages
+    (folder / "page10.png").unlink()
+    records = read_pages(pages, Levels(), Reading("Read.", batch_size=2), tmp_path / "out", {})
+    assert ["error" in record for record in records] == [False, False, True, False]
+    assert "page10.png" in records[2]["error"]
 
 
 def test_large_pages_may_be_cut(folder, tmp_path):

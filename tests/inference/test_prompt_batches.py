@@ -15,6 +15,7 @@ from lvm_jax.inference import prompt_batches
 from lvm_jax.inference.cases import Case, held_out_cases
 from lvm_jax.inference.images import Engine
 from lvm_jax.inference.prompt_batches import Request, answer_all, decoder_fingerprint
+from lvm_jax.inference.prompt_files import read_prompts
 from lvm_jax.models.decoder.llama import Llama
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.models.tokenizer.vqgan_config import VQGANConfig
@@ -189,6 +190,23 @@ def test_a_batch_that_was_stopped_is_asked_whole_and_only_what_is_missing_is_wri
     assert kept == [True, False, True, True]
     assert run() == first
     assert batches == []
+
+
+def test_answers_do_not_go_among_the_pictures_of_prompts(vqgan, tmp_path):
+    """Else the next run would read them as pictures of the prompt."""
+    for name in ("a", "b"):
+        (tmp_path / "asked" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "asked" / name / "0.png")
+    engine, cases = FixedEngine([case_of().truth_IN]), read_prompts(tmp_path / "asked", vqgan)
+    (tmp_path / "link").symlink_to(tmp_path / "asked")
+    for output in ("asked", "link"):
+        with pytest.raises(
+            UserError, match=r"0\.png lies where its answer would go, .*another out"
+        ):
+            answer_all(cases, engine, vqgan, Request(), epath.Path(tmp_path / output), {})
+    assert engine.calls == 0
+    answer_all(cases, engine, vqgan, Request(), epath.Path(tmp_path / "asked" / "out"), {})
+    assert engine.calls == 2
 
 
 def test_pictures_in_their_original_size(vqgan, tmp_path):

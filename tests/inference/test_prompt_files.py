@@ -193,6 +193,9 @@ def test_the_images_of_a_folder_come_by_their_numbers(vqgan, pictures, tmp_path)
         (['{"pairs": [["0.png", "1.png"]], "query": ["2.png"]}'], "give one path"),
         (['{"input": ["0.png"], "output": "../x.png"}'], "must be a relative path"),
         (['{"input": ["0.png"], "output": "/x.png"}'], "must be a relative path"),
+        (['{"input": ["0.png"], "output": "a/./x.png"}'], "must be a relative path"),
+        (['{"input": ["0.png"], "output": "a\\\\x.png"}'], "no backslash"),
+        (['{"input": ["0.png"], "output": "a\\u0000x"}'], "control character"),
         (
             ['{"input": ["0.png"], "output": "x"}'] * 2,
             "line 2 and p.jsonl line 1 would both write x",
@@ -206,6 +209,33 @@ def test_lines_that_are_wrong(vqgan, tmp_path, lines, words):
         read_prompts(tmp_path / "p.jsonl", vqgan)
 
 
+def test_names_as_people_give_them(vqgan, pictures, tmp_path):
+    names = [
+        "photo (1)",
+        "it's, [a] & b",
+        "e\u0301te\u0301",
+        "\u732b",
+    ]  # the third as a Mac writes it
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes((pictures / "0.png").read_bytes())
+    assert sorted(case.name for case in read_prompts(tmp_path, vqgan)) == sorted(names)
+
+
+def test_lines_as_editors_and_programs_write_them(vqgan, pictures, tmp_path):
+    """With Windows' mark and line ends, with a line separator inside a name, with a path of a bucket."""
+    lines = tmp_path / "p.jsonl"
+    given = ["a\u2028b.png", "gs://bucket/c.png", str(pictures / "0.png")]
+    lines.write_bytes(
+        b"\xef\xbb\xbf" + json.dumps({"input": given}, ensure_ascii=False).encode() + b"\r\n\r\n"
+    )
+    (case,) = read_prompts(lines, vqgan)
+    assert case.files() == [str(tmp_path / "a\u2028b.png"), *given[1:]]
+    lines.write_bytes('{"input": ["\xe9.png"]}'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"p\.jsonl is not UTF-8 .*: save it as UTF-8"):
+        read_prompts(lines, vqgan)
+
+
 def test_pictures_that_are_none(vqgan, pictures, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     cases = read_prompts(
@@ -214,6 +244,8 @@ def test_pictures_that_are_none(vqgan, pictures, tmp_path):
             {"input": ["text.png"]},
             {"input": ["gone.png"]},
             {"pairs": [], "query": str(pictures / "0.png")},
+            {"input": [""]},
+            {"input": ["text.png"], "target": [["text.png"]]},
         ),
         vqgan,
     )
@@ -224,6 +256,10 @@ def test_pictures_that_are_none(vqgan, pictures, tmp_path):
         cases[1].check(16)
     with pytest.raises(UserError, match="line 3: the analogy prompt has 0 pairs"):
         cases[2].check(16)
+    with pytest.raises(UserError, match=r"line 4: .* is a folder: correct the path"):
+        cases[3].check(16)
+    with pytest.raises(UserError, match=r"line 5: target: an image has shape"):
+        cases[4].check(16)
     with pytest.raises(UserError, match=r"does not exist: give a \.jsonl file"):
         read_prompts(tmp_path / "nothing.jsonl", vqgan)
 

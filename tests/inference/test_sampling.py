@@ -102,6 +102,14 @@ def test_draw_applies_top_k_and_top_p():
     assert set(np.flatnonzero(frequencies(Sampling(top_p=0.7)))) == {1, 3}
 
 
+def test_the_extreme_temperatures_are_greedy_and_even():
+    keys, allowed = jax.random.split(jax.random.key(5), 64), np.array([True, True, True, False])
+    logits_BV = jnp.tile(jnp.array([1.0, 3.0, 2.0, 9.0]), (64, 1))
+    cold, hot = (draw(keys, logits_BV, Sampling(t).filters(), allowed) for t in (1e-30, 1e30))
+    assert set(cold.tolist()) == {1}
+    assert set(hot.tolist()) == {0, 1, 2}
+
+
 def test_a_row_depends_on_its_own_key_only():
     keys = jax.random.split(jax.random.key(5), 6)
     logits_BV = jax.random.normal(jax.random.key(6), (6, 32))
@@ -116,6 +124,8 @@ def test_a_row_depends_on_its_own_key_only():
     [
         (Sampling(temperature=-1.0), "temperature is -1.0"),
         (Sampling(temperature=float("nan")), "temperature is nan"),
+        (Sampling(temperature=1e-39), "temperature is 1e-39: it must be 0 .* or from 1e-30 to 1e"),
+        (Sampling(temperature=1e39), r"temperature is 1e\+39"),
         (Sampling(top_k=-3), "top_k is -3"),
         (Sampling(top_p=0.0), "top_p is 0.0"),
         (Sampling(top_p=1.5), "top_p is 1.5"),

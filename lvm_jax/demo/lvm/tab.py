@@ -91,12 +91,12 @@ class LvmTab:
                 return Desk()
             case "remove":
                 return Desk(removed(desk.strip, index))
-            case "append":
+            case "append" if 0 <= index < len(desk.candidates):
                 return Desk(self.studio.add(desk.strip, (desk.candidates[index],)))
             case "left" | "right" as way:
                 return Desk(moved(desk.strip, index, {"left": -1, "right": 1}[way]))
             case other:
-                raise UserError(f"the page asks for {other!r}: load it again")
+                raise UserError(f"the page has no {other!r} {index + 1}: load it again")
 
     def prompt(self, desk: Desk) -> str:
         """The strip."""
