@@ -101,11 +101,16 @@ def _beats(task: str, values: Mapping[str, Any], other: str, ahead: float = 0.0)
     """The decoder's score is better than another predictor's, by `ahead` at least."""
     metric = values.get("metric", "score")
     by = f" by {ahead:g}" if ahead else ""
-    met = answers.beats(values, other)
+    asked, met = f"{metric} better than {other}{by}", answers.beats(values, other)
+    if met is None:
+        measured = f"{number(values.get('model'))}, {other} {number(values.get(other))}"
+        return Demand(task, asked, measured, None)
+    ours, theirs = values["model"], values[other]
+    measured = f"{apart(ours, theirs)}, {other} {apart(theirs, ours)}"
     if met and ahead:
-        met = abs(values["model"] - values[other]) >= ahead
-    measured = f"{number(values.get('model'))}, {other} {number(values.get(other))}"
-    return Demand(task, f"{metric} better than {other}{by}", measured, met)
+        met = abs(ours - theirs) >= ahead
+        measured += f", better by {apart(abs(ours - theirs), ahead)}"
+    return Demand(task, asked, measured, met)
 
 
 def _paired(controls: Tasks, drawn: Tasks) -> Demand:

@@ -11,7 +11,7 @@ def number(value: Any, digits: int = 3) -> str:
     if not is_number(value):
         return "–" if value is None else str(value)
     if isinstance(value, int) or value == 0:
-        return f"{value:,.0f}"
+        return f"{value + 0:,.0f}"  # + 0: a zero has no sign
     exponent = int(f"{value:e}".partition("e")[2]) if math.isfinite(value) else 0
     if not -4 <= exponent < 15:
         return f"{value:.{digits}g}"
@@ -19,10 +19,10 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def apart(value: float, limit: float) -> str:
-    """A number with as many figures as tell it from a limit: 0.1004 beside 0.1, where three figures would say 0.100."""
+    """A number with as many figures as tell it from another: 0.1004 beside 0.1, where three figures would say 0.100."""
     for digits in range(3, 9):
-        text = number(value, digits)
-        if value == limit or float(text.replace(",", "")) != limit:
+        text, other = number(value, digits), number(limit, digits)
+        if value == limit or float(text.replace(",", "")) != float(other.replace(",", "")):
             return text
     return repr(value)
 
@@ -34,13 +34,19 @@ def hundredths(value: float) -> str:
 
 def short(value: float) -> str:
     """A large number with a letter for the power of a thousand: 656k, 2.05M, 12.2T."""
-    power = max(0, min(len(_LETTERS) - 1, int(math.log10(max(value, 1)) // 3)))
+    # Of the rounded value: 999,999 is 1M.
+    exponent = int(f"{max(value, 1):.2e}".partition("e")[2])
+    power = min(len(_LETTERS) - 1, exponent // 3)
     return f"{value / 1000**power:.3g}{_LETTERS[power]}"
 
 
-def percent(value: float) -> str:
-    """0.123 as 12.3 %."""
-    return f"{100 * value:.1f} %"
+def percent(value: float, limit: float | None = None) -> str:
+    """0.123 as 12.3 %; beside a limit with as many decimals as tell it from that: 59.96 % beside 60 %."""
+    for decimals in range(1, 7):
+        text = f"{100 * value:.{decimals}f} %"
+        if limit is None or value == limit or text != f"{100 * limit:.{decimals}f} %":
+            return text
+    return f"{100 * value!r} %"
 
 
 def is_number(value: Any) -> bool:

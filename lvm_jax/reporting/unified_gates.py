@@ -42,13 +42,13 @@ def _without_words(scores: Scores) -> list[Demand]:
         Demand(
             _ALONE,
             f"one example better than none by {GAIN:g} of IoU",
-            f"{_with_error(gain, error)}; {_compared(scores)}",
+            f"{_with_error(gain, error, GAIN)}; {_compared(scores)}",
             None if gain is None else gain >= GAIN,
         ),
         Demand(
             _ALONE,
             "an example of another class lowers it, by more than two standard errors",
-            _with_error(other, other_error),
+            _with_error(other, other_error, 2 * (other_error or 0.0)),
             None if other is None or other_error is None else other > 2 * other_error,
         ),
         _turned(_ALONE, scores),
@@ -77,7 +77,7 @@ def _turned(task: str, scores: Scores) -> Demand:
     return Demand(
         task,
         f"an example of the other object turns the answer to it: IoU of at least {NAMED_IOU:g}",
-        f"{number(turned)}, and {number(left)} with the first object",
+        f"{_beside(turned, NAMED_IOU)}, and {number(left)} with the first object",
         met,
     )
 
@@ -87,8 +87,7 @@ def _captions(scores: Scores) -> list[Demand]:
     found = []
     for name, demanded in least.items():
         value, frequent = scores.get(f"model/{name}"), scores.get(f"frequent/{name}")
-        shown = number(None) if value is None else apart(value, demanded)
-        measured = f"{shown}; the most frequent {number(frequent)}"
+        measured = f"{_beside(value, demanded)}; the most frequent {number(frequent)}"
         met = None if value is None else value >= demanded
         asked = f"{name.replace('_iou', ' IoU')} of at least {demanded:g}"
         found.append(Demand(_SAID, asked, measured, met))
@@ -108,16 +107,19 @@ def _captions(scores: Scores) -> list[Demand]:
 
 
 def _compared(scores: Scores) -> str:
-    named = {
-        "the decoder": "model",
-        "no example": "no_examples",
-        "mean mask": "mean_mask",
-        "copy": "copy",
-    }
-    return ", ".join(f"{words} {number(scores.get(f'{n}/miou'))}" for words, n in named.items())
+    ours = f"the decoder {_beside(scores.get('model/miou'), NAMED_IOU)}"
+    named = {"no example": "no_examples", "mean mask": "mean_mask", "copy": "copy"}
+    others = (f"{words} {number(scores.get(f'{n}/miou'))}" for words, n in named.items())
+    return ", ".join([ours, *others])
 
 
-def _with_error(value: float | None, error: float | None) -> str:
+def _beside(value: float | None, limit: float) -> str:
+    """A number that shows on which side of its limit it is."""
+    return number(None) if value is None else apart(value, limit)
+
+
+def _with_error(value: float | None, error: float | None, limit: float) -> str:
     if value is None:
         return number(None)
-    return f"{value:.3f}{', without a standard error' if error is None else f' ± {error:.3f}'}"
+    spread = ", without a standard error" if error is None else f" ± {error:.3f}"
+    return apart(value, limit) + spread

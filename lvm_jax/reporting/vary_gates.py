@@ -9,7 +9,7 @@ from typing import Any
 
 from lvm_jax.reporting.demands import Demand, missed_first
 from lvm_jax.reporting.inputs import Metrics, column
-from lvm_jax.reporting.numbers import apart, number, percent
+from lvm_jax.reporting.numbers import apart, percent
 from lvm_jax.reporting.vary_inputs import OLD, TINY, TWO, VaryFiles
 
 CER = 0.10
@@ -58,7 +58,7 @@ def second_epoch(metrics: Metrics, epoch: float) -> Demand:
     if not first or not second or steps[-1] < 2 * epoch:
         return Demand(task, asked, f"it was trained for {steps[-1] / epoch:.1f} epochs", None)
     a, b = (math.fsum(losses) / len(losses) for losses in (first, second))
-    return Demand(task, asked, f"{number(a)}, then {number(b)} nats a token", b < a)
+    return Demand(task, asked, f"{apart(a, b)}, then {apart(b, a)} nats a token", b < a)
 
 
 def _frozen(changed: int, tensors: int) -> Demand:
@@ -93,7 +93,7 @@ def _fields(scores: Scores) -> Demand:
     if ours is None:
         return Demand(task, asked, _NO_SET, None)
     beside = f"; {_NO_OTHER}" if other is None else f", with another picture {percent(other)}"
-    return Demand(task, asked, percent(ours) + beside, ours >= FIELDS)
+    return Demand(task, asked, percent(ours, FIELDS) + beside, ours >= FIELDS)
 
 
 def _photographs(scores: Scores) -> Demand:
@@ -107,8 +107,8 @@ def _photographs(scores: Scores) -> Demand:
     if ours is None:
         return Demand(task, asked, _NO_SET, None)
     if other is None:
-        return Demand(task, asked, f"{percent(ours)}; {_NO_OTHER}", None)
-    measured = f"{percent(ours)}, of drawings {percent(other)}"
+        return Demand(task, asked, f"{percent(ours, PHOTOGRAPHS)}; {_NO_OTHER}", None)
+    measured = f"{percent(ours, PHOTOGRAPHS)}, of drawings {percent(other, DRAWINGS)}"
     return Demand(task, asked, measured, ours >= PHOTOGRAPHS and other <= DRAWINGS)
 
 
@@ -122,7 +122,7 @@ def _beside_the_old(
     if ours is None or alone is None:
         yield Demand(task, asked, absent, None)
     else:
-        yield Demand(task, asked, f"{apart(ours, alone)}, alone {number(alone)}", ours < alone)
+        yield Demand(task, asked, f"{apart(ours, alone)}, alone {apart(alone, ours)}", ours < alone)
     ours, alone = (found.get(SHAPES, {}).get("model/exact") for found in (both, old or {}))
     asked = "on shapes no worse than by two standard errors"
     if ours is None or alone is None:

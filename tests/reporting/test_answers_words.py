@@ -97,6 +97,17 @@ def found_pairs(found) -> str:
     return demand.asked
 
 
+def test_what_is_measured_shows_why_it_is_met_or_missed():
+    near = task(MASK, "miou", "more", model=0.5496, copy=0.4, nearest=0.54964, mean=0.2)
+    measured = {d.asked: (d.met, d.measured) for d in demands.demands({"answers": near})}
+    assert measured["miou better than copy by 0.15"] == (
+        False,
+        "0.550, copy 0.400, better by 0.1496",
+    )
+    assert measured["miou better than nearest by 0.15"] == (False, "0.54960, nearest 0.54964")
+    assert measured["miou better than mean by 0.15"] == (True, "0.550, mean 0.200, better by 0.350")
+
+
 @pytest.mark.parametrize("missing", ["controls", "answers"])
 def test_what_was_not_measured_is_not_met(missing):
     found = demands.demands({"controls": CONTROLS, "answers": DRAWN, missing: None})

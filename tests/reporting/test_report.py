@@ -13,7 +13,7 @@ from lvm_jax.reporting.benchmark_page import ScoredAnswer, task_page
 from lvm_jax.reporting.charts import Chart, Level, Series, thinned
 from lvm_jax.reporting.figures import save_png
 from lvm_jax.reporting.inputs import RunFiles
-from lvm_jax.reporting.numbers import number
+from lvm_jax.reporting.numbers import apart, number, percent, short
 from lvm_jax.reporting.report import write_report
 from lvm_jax.reporting.words import plain_words
 
@@ -319,6 +319,7 @@ def test_long_lines_are_averaged():
         (12345.6, "12,346"),
         (0.012345, "0.0123"),
         (0.0, "0"),
+        (-0.0, "0"),
         (9.999, "10.00"),
         (1e-7, "1e-07"),
         (float("inf"), "inf"),
@@ -328,6 +329,30 @@ def test_long_lines_are_averaged():
 )
 def test_numbers_as_people_read_them(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (999, "999"), (999.6, "1k"), (656_400, "656k"), (999_999, "1M"), (1.22e13, "12.2T")],
+)
+def test_large_numbers_have_a_letter(value, text):
+    assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "texts"),
+    [
+        (0.5, 0.4, ("0.500", "0.400")),
+        (0.1004, 0.1, ("0.1004", "0.1000")),
+        (0.5001, 0.5004, ("0.5001", "0.5004")),
+        (0.9996, 1.0, ("0.9996", "1.000")),
+        (0.3, 0.3, ("0.300", "0.300")),
+    ],
+)
+def test_numbers_that_are_compared_can_be_told_apart(value, other, texts):
+    assert (apart(value, other), apart(other, value)) == texts
+    assert percent(0.5996) == "60.0 %"
+    assert (percent(0.5996, 0.6), percent(0.6, 0.6)) == ("59.96 %", "60.0 %")
 
 
 def test_released_models_stand_beside_the_trained_ones(workdir):

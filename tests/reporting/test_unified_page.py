@@ -41,6 +41,18 @@ def test_gates_are_the_numbers():
     assert {demand.met for demand in gates({}, {})} == {None}
 
 
+def test_numbers_just_below_what_is_asked_look_so():
+    near = {
+        "model/miou": 0.4996,
+        "uses_no_examples/miou": 0.0496,
+        "uses_no_examples/miou_error": 0.01,
+    }
+    found = gates({"segmentation": near}, {"segmentation": near})
+    measured = [demand.measured for demand in found if demand.met is False]
+    assert measured[0].startswith("0.0496 ± 0.010; the decoder 0.4996, no example –")
+    assert measured[1].startswith("the decoder 0.4996, no example –")
+
+
 def test_a_difference_without_its_error_is_not_told_from_none():
     alone = {"uses_other_examples/miou": 0.3, "uses_no_examples/miou": 0.3}  # of one episode
     found = {demand.asked: demand for demand in gates({"segmentation": alone}, {})}

@@ -137,6 +137,13 @@ def test_a_number_shows_on_which_side_of_the_limit_it_is(workdir):
     assert first.measured == "0.1004, with another picture 1.10"
 
 
+def test_a_share_shows_on_which_side_of_the_limit_it_is(workdir):
+    change(workdir, "two", "charts", model_of_fields=0.5996)
+    first, *_ = gates(VaryFiles.load(workdir))
+    assert (first.met, first.asked) == (False, "at least 60.0 % of the held-out fields")
+    assert first.measured.startswith("59.96 %, ")
+
+
 def test_a_control_that_was_not_asked_is_no_number(workdir):
     path = workdir / "evaluation/two/results.json"
     results = json.loads(path.read_text())
