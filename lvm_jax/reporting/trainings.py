@@ -102,8 +102,11 @@ def chain(folder: epath.PathLike) -> list[Training]:
         sum(seconds.values()) if seconds else None,
         begun,
     )
-    # A training may lend two parts; it is told once.
-    return list({training.name: training for training in [*before, ours]}.values())
+    # A training may lend two parts; it is told once. Folders elsewhere may have the same name.
+    told: list[Training] = []
+    for training in [*before, ours]:
+        told += [training] if training not in told else []
+    return told
 
 
 def _begun(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -117,12 +120,12 @@ def _begun(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _training_of(weights: epath.Path, later: epath.Path) -> epath.Path | None:
     """The folder of the training that made some weights; None if they are somebody else's."""
     for folder in (weights.parent, later.parent / weights.parent.name):
-        if (folder / "config.json").exists():
+        if (folder / "config.json").exists() and folder != later:
             return folder
     # Only trainings call the folder of their weights so.
     if weights.name == _MODEL and not weights.exists():
         raise UserError(
-            f"{later.name} began from {weights}, and {later.parent / weights.parent.name} has no config.json: keep "
-            "the trainings of a run beside each other"
+            f"{later.name} began from {weights}, which is gone, and {later.parent} has no other training "
+            f"{weights.parent.name}: keep the trainings of a run beside each other"
         )
     return None
