@@ -15,17 +15,21 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     for name, values in results.items():
         if isinstance(values, Mapping):
             lines += ["", f"## {name}", "", "| name | value |", "|---|---|"]
-            lines += [f"| {key} | {_cell(value)} |" for key, value in values.items()]
+            lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in values.items()]
     return "\n".join(lines) + "\n"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table of cells as they are."""
+    """A table of cells."""
     lines = [header, ["---"] * len(header), *rows]
-    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    cells = ([_one_line(str(cell)) for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")
+    return _one_line(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _one_line(text: str) -> str:
+    """Text that neither ends a cell nor a row."""
+    return " ".join(text.replace("|", "\\|").splitlines())
