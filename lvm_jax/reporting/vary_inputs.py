@@ -116,10 +116,15 @@ class VaryFiles:
 def _evaluated(results: Mapping[str, Any], folder: epath.Path) -> Evaluated:
     scores = {name: found for name, found in results.items() if name != "environment"}
     said = {
-        name: [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        name: [json.loads(line) for line in _lines((folder / f"{name}.jsonl").read_text())]
         for name in scores
     }
     return Evaluated(scores, said)
+
+
+def _lines(text: str) -> list[str]:
+    """Not `splitlines`: what is written on a page may have Unicode's line separators, which JSON leaves as they are."""
+    return [line for line in text.split("\n") if line]
 
 
 def _changed(before: epath.Path, after: epath.Path) -> tuple[int, int]:

@@ -144,6 +144,16 @@ def test_a_share_shows_on_which_side_of_the_limit_it_is(workdir):
     assert first.measured.startswith("59.96 %, ")
 
 
+def test_a_line_separator_on_a_page_ends_no_line_of_the_answers(workdir):
+    path = workdir / "evaluation" / "two" / "lines.jsonl"
+    first, *others = path.read_text().splitlines()
+    said = json.loads(first) | {"model": "one\u2028two\x85three"}
+    path.write_text("\n".join([json.dumps(said, ensure_ascii=False), *others]) + "\n")
+    answers = VaryFiles.load(workdir).evaluated["two"].said["lines"]
+    assert answers[0]["model"] == "one\u2028two\x85three"
+    assert len(answers) == 1 + len(others)
+
+
 def test_a_control_that_was_not_asked_is_no_number(workdir):
     path = workdir / "evaluation/two/results.json"
     results = json.loads(path.read_text())
