@@ -1,6 +1,7 @@
 """The model card of a release; every number is from the files of the run or measured while packing."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,8 +102,10 @@ def _trained(parts: CardParts) -> list[str]:
     """The trainings, the commands if the run recorded them, and the machine that scored it."""
     told = [bullets([training.in_words() for training in parts.trainings])]
     if parts.stages:
+        # A whole path or its beginning: of `out` not the flag --output, of `.` no dot of a name.
+        workdir = re.compile(rf"(?<![\w./-]){re.escape(parts.workdir)}(?![\w.-])")
         rows = [
-            (stage, n(done["seconds"]), f"`{done['command'].replace(parts.workdir, 'W')}`")
+            (stage, n(done["seconds"]), f"`{workdir.sub('W', done['command'])}`")
             for stage, done in parts.stages.items()
         ]
         told.append(markdown.table(("step", "seconds", "command"), rows))

@@ -15,6 +15,7 @@ import tarfile
 from pathlib import Path
 
 from lvm_jax.errors import UserError
+from lvm_jax.files import replacing
 
 LVM, VARY, UNIFIED = (
     "lvm",
@@ -86,8 +87,10 @@ def write_archive(folder: Path, archive: Path, system: str) -> str:
     Returns:
       the SHA-256 of the archive.
     """
+    archive.parent.mkdir(parents=True, exist_ok=True)
     with (
-        archive.open("wb") as raw,
+        replacing(archive) as partial,
+        partial.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):

@@ -107,7 +107,7 @@ def _vary(folder: Path, font: ImageFont.FreeTypeFont) -> Picture:
         width = max(picture.shape[1] for picture in pictures)
         panels = []
         for picture, question, said in zip(pictures, pages.questions, generator(asked)):
-            right = said.text.strip() in question.answers
+            right = any(said.text.split() == truth.split() for truth in question.answers)
             lines = [(said.text, TRUTH if right else PREDICTION)]
             lines += [] if right else [(question.answers[0], INK)]
             panels.append(

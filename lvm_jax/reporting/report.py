@@ -37,7 +37,7 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     files.write(path, content)
     figures = run.workdir / "figures"
     figures.mkdir(exist_ok=True)
-    (figures / "decoder_loss.png").write_bytes(sections.loss_chart(run).png())
+    files.write(figures / "decoder_loss.png", sections.loss_chart(run).png())
     curve = Series("training", *column(run.tokenizer, "train/loss"))
-    (figures / "tokenizer_loss.png").write_bytes(Chart("step", "loss", [curve]).png())
+    files.write(figures / "tokenizer_loss.png", Chart("step", "loss", [curve]).png())
     return path

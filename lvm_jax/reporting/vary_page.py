@@ -66,7 +66,7 @@ def write_vary_report(workdir: epath.PathLike) -> epath.Path:
     whole_files.write(path, html.page("Vary: a vision vocabulary that reads", subtitle, blocks))
     figures = run.workdir / "figures"
     figures.mkdir(exist_ok=True)
-    (figures / "vary_loss.png").write_bytes(_losses(run).png())
+    whole_files.write(figures / "vary_loss.png", _losses(run).png())
     return path
 
 

@@ -17,6 +17,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.defaults import Defaults
 from lvm_jax.models import VQGAN, Llama, presets
 from lvm_jax.release import folder as release_folder
+from lvm_jax.release.card import CardParts, model_card
 from lvm_jax.release.lvm import LvmRun, Measured
 from lvm_jax.release.pack import pack
 from lvm_jax.release.sheet import draw
@@ -227,6 +228,29 @@ def test_an_empty_list_of_checksums_checks_nothing(tmp_path):
     (tmp_path / "lvm/SHA256SUMS").write_text("")
     with pytest.raises(UserError, match=r"SHA256SUMS lists 0 files: fetch the release again"):
         release_folder.find(tmp_path, "lvm")
+
+
+@pytest.mark.parametrize("workdir", [".", "out"])
+def test_only_paths_of_the_workdir_are_shortened_in_commands(workdir):
+    line = f"experiments/train.py --output={workdir}/a --config.data.x={workdir} --font=z.{workdir}"
+    parts = CardParts(
+        *("headline", "what", [], "load", {}, []),
+        *({"read": {"seconds": 3.0, "command": line}}, workdir, {}, [], []),
+    )
+    shown = f"`experiments/train.py --output=W/a --config.data.x=W --font=z.{workdir}`"
+    assert f"| read | 3.00 | {shown} |" in model_card("x", parts, [])
+
+
+def test_an_archive_that_was_stopped_is_not_there(packed, tmp_path, monkeypatch):
+    output, _ = packed
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        release_folder.write_archive(output, tmp_path / "new/a.tar.gz", "lvm")
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_the_archive_depends_on_the_files_alone(packed, tmp_path):

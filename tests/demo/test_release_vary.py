@@ -1,5 +1,6 @@
 """A release of Vary: its model and pages, its card, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -136,6 +137,26 @@ def test_a_sheet_tells_right_from_wrong_answers(packed, monkeypatch):
         coloured("火车")
 
 
+def test_white_space_makes_no_answer_wrong(packed, monkeypatch):
+    output, _ = packed
+
+    def read_two_lines(folder):
+        return [
+            dataclasses.replace(
+                s, questions=[dataclasses.replace(q, answers=("a b",)) for q in s.questions]
+            )
+            for s in read_page_sets(folder)
+        ]
+
+    said = [SimpleNamespace(text="a\nb")]
+    monkeypatch.setattr("lvm_jax.release.sheet.read_page_sets", read_two_lines)
+    monkeypatch.setattr(
+        "lvm_jax.release.sheet.TextGenerator", lambda *_: lambda asked: said * len(asked)
+    )
+    colours = set(map(tuple, draw(output.parent, "vary").reshape(-1, 3).tolist()))
+    assert (TRUTH in colours, PREDICTION in colours) == (True, False)
+
+
 def test_the_lines_of_its_card_load_it(packed, run_card, picture, capsys):
     output, _ = packed
     run_card(output, {"page.png": picture(0, (8, 20))})
@@ -148,7 +169,9 @@ def test_what_is_missing_is_named(finished, tmp_path):
     with pytest.raises(UserError, match=r"tokenizer_dtype is float16, and .* has no image tokeniz"):
         open_run(run, "float16", "float16")
     (run / "lines/config.json").unlink()
-    with pytest.raises(UserError, match=r"tiny began from /gone/lines/model, and .*/lines has no"):
+    with pytest.raises(
+        UserError, match=r"tiny began from /gone/lines/model, .* no other training lines: "
+    ):
         chain(run / "two")
     (run / "evaluation/two/results.json").unlink()
     with pytest.raises(UserError, match=r"two/results.json does not exist: run .*_documents.py"):
