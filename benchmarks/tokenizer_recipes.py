@@ -133,7 +133,9 @@ if __name__ == "__main__":
     flags.DEFINE_integer("steps", 0, "of each run; 0: as many as fit --seconds", lower_bound=0)
     flags.DEFINE_integer("resolution", 64, "side of the images", lower_bound=16)
     flags.DEFINE_integer("batch", 8, "images a step", lower_bound=1)
-    flags.DEFINE_integer("discriminator_start", 500, "step of both recipes", lower_bound=0)
+    flags.DEFINE_integer(
+        "discriminator_start", 500, "step of `taming`; `lvm` begins with it", lower_bound=0
+    )
     flags.DEFINE_float("learning_rate", 1e-3, "of both recipes", lower_bound=0.0)
     flags.DEFINE_string("perceptual", "lpips-alex", "of both recipes: lpips-alex, gradient, none")
     flags.DEFINE_float("held_out_fraction", 0.1, "of the images")

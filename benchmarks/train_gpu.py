@@ -208,9 +208,9 @@ def measure(name: str, args: Any) -> list[dict[str, Any]]:
                     side.turns.append(side.train(model, timed, args.steps, WARM_UP))
                 except UserError as error:
                     side.problem = str(error)
+    work = args.steps * rows * length
     ours = next((side.turns[0] for side in sides if side.turns and "flops" in side.turns[0]), {})
-    work = args.steps * ours.get("tokens", 0)
-    flops = ours["flops"] / ours["tokens"] if ours else float("nan")
+    flops = ours["flops"] / ours["tokens"] if ours else float("nan")  # the peer counts none
     batch = {"model": name, "rows": rows, "seq_len": length, "reference_losses": exact.tolist()}
     return [batch | numbers_of(side, work, flops) for side in sides]
 

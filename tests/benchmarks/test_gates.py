@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +47,27 @@ def test_losses_are_compared_more_closely_where_nothing_has_been_updated(capsys)
     for theirs in ([5.0005, 4.0], [5.0, 4.005]):
         with pytest.raises(UserError, match=r"losses differ by \S+ in the first step"):
             require_losses({"ours": [5.0, 4.0], "theirs": theirs})
+
+
+def test_a_peer_has_its_speed_where_our_side_fails(monkeypatch):
+    import train_gpu
+
+    def ask(command, question):
+        if "files" in question:
+            return {"seq_len": 10}
+        if command[0] == "ours" and question["warm_up"]:
+            raise UserError("out of memory")
+        times = {"seconds": 2.0, "compile_seconds": 1.0, "peak_bytes": 1, "versions": {}}
+        return {"losses": [1.0] * train_gpu.GATE_STEPS, **times}
+
+    names = ("reference", "ours", "peer")
+    sides = [train_gpu.Side(name, [name], {}) for name in names]
+    monkeypatch.setattr(train_gpu, "sides_of", lambda args: sides)
+    monkeypatch.setattr(train_gpu, "ask", ask)
+    args = SimpleNamespace(rows=3, scratch=None, seq_len=10, rounds=1, steps=4)
+    ours, peer = train_gpu.measure("debug", args)
+    assert ours["problem"] == "out of memory"
+    assert peer["tokens_per_second"] == 4 * 3 * 10 / 2.0
 
 
 def test_a_length_that_a_system_cannot_take_is_refused():
