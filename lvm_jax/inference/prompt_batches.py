@@ -105,7 +105,8 @@ def answer_all(
         `Engine.generate_scored`.
     """
     for case in cases:
-        _check_apart(case, output)
+        if isinstance(case, FileCase):
+            _check_apart(case, output)
     # The batch size is part of the identity: it changes the rounding of matrix products, and so may change a draw.
     identity = identity | {"batch_size": batch_size}
     records: list[Record] = []
@@ -124,9 +125,9 @@ def answer_all(
     return summary
 
 
-def _check_apart(case: Case | FileCase, output: epath.Path) -> None:
+def _check_apart(case: FileCase, output: epath.Path) -> None:
     folder = f"{files.real(output / case.name)}/"
-    for file in case.files() if isinstance(case, FileCase) else ():
+    for file in case.files():
         if files.real(file).startswith(folder):
             raise UserError(
                 f"{case.origin}: {file} lies where its answer would go, in {output / case.name}: name another output"
