@@ -219,14 +219,32 @@ class TextGenerator:
         if not asked:
             raise UserError("0 questions to answer: give at least 1")
         rows = [self._row(one) for one in asked]
-        longest = max(len(row.tokens) for row in rows)
-        room = self.context - longest
-        max_new = writing.max_new or room
-        if max_new > room:
+        rooms = [self.context - len(row.tokens) for row in rows]
+        max_new = writing.max_new or min(rooms)
+        if max_new > min(rooms):
             raise UserError(
-                f"max_new is {max_new} and the longest question has {longest} tokens: the context has {self.context}, "
-                f"so ask for at most {room}"
+                f"max_new is {max_new} and the longest question has {self.context - min(rooms)} tokens: the context "
+                f"has {self.context}, so ask for at most {min(rooms)}"
             )
+        answers = self._answered(asked, rows, writing, max_new)
+        if writing.max_new:
+            return answers
+        # The longest question sets the room of its batch. What did not end in there is written again without it; of a
+        # beam search all, because the room decides which beams can still win.
+        again = [
+            i
+            for i, (room, written) in enumerate(zip(rooms, answers, strict=True))
+            if room > max_new and (writing.beams > 1 or not written.ended)
+        ]
+        if again:
+            longer = self([asked[i] for i in again], writing)
+            for i, written in zip(again, longer, strict=True):
+                answers[i] = written
+        return answers
+
+    def _answered(
+        self, asked: Sequence[Asked], rows: Sequence[Row], writing: Writing, max_new: int
+    ) -> list[Written]:
         prompts = self._embedded(rows, asked)
         options = {"allowed_V": self._allowed(), "stop": self._stop}
         if writing.beams > 1:

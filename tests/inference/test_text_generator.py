@@ -159,6 +159,15 @@ def test_answers_fill_the_context_unless_told(generator):
     assert full.ended or len(full.ids) == CONTEXT - len(row.tokens)
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_the_longest_question_does_not_cut_the_answers_to_others(generator, beams):
+    asked, writing = questions()[:4], Writing(beams=beams)
+    together = generator(asked, writing)
+    assert together == [generator([one], writing)[0] for one in asked]
+    lengths = {len(written.ids) for written in together if not written.ended}
+    assert len(lengths) > 2  # each filled the context behind its own question
+
+
 def test_beams_and_sampling(generator):
     asked = questions()[:2]
     greedy, one = generator(asked, Writing(6)), generator(asked, Writing(6, beams=1))
