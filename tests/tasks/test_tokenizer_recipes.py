@@ -162,8 +162,8 @@ def codes_used(revive_after: int) -> float:
 
 @pytest.mark.slow
 def test_a_collapsed_codebook_recovers_with_revival_and_only_with_it(as_a_user):
-    # How many they are follows from the order of sums, so from the number of threads: 1.3 or 3.4 without revival, 4.1 or
-    # 5.2 with it.
+    # How many they are follows from the order of sums, so from the number of threads: 1.3 or 3.4 without revival, 4.1
+    # or 5.2 with it.
     assert codes_used(revive_after=10) > codes_used(revive_after=0) + 1
 
 
