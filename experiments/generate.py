@@ -65,7 +65,7 @@ _MODEL = flags.DEFINE_string(
     "model", None, "folder of the decoder that was trained with it", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "where the pictures go", required=True)
-_PROMPT = flags.DEFINE_string("prompt", None, "a .jsonl file, or a folder of prompts")
+_PROMPT = flags.DEFINE_string("prompt", None, "a .jsonl file, a folder of prompts, or one of them")
 _BASE = flags.DEFINE_string(
     "prompt_base", None, "what relative paths in the .jsonl start from; default: its own folder"
 )

@@ -1,4 +1,4 @@
-"""Reads visual prompts from files: JSON lines in the published formats, or a folder of folders.
+"""Reads visual prompts from files: JSON lines in the published formats, or folders.
 
 A line is an object with one of
   "input": [image, ...]                      what the model sees, in order
@@ -11,7 +11,8 @@ and, optionally,
 `{"input", "target"}` is the published format for perplexity, `{"input", "output"}` the one for generation.
 
 In a folder, every sub-folder is a prompt: its images, by their numbers (2.png before 10.png). If there is an image
-query.*, it comes last and the others are (image, answer) pairs. A sub-folder `target` holds the known answer.
+query.*, it comes last and the others are (image, answer) pairs. A sub-folder `target` holds the known answer. A folder
+that holds images itself is one prompt.
 
 H, W: pixels of a picture.
 """
@@ -38,6 +39,7 @@ from lvm_jax.pictures.listing import by_numbers, find_images, list_folder, list_
 _SHAPES = ({"input"}, {"pairs", "query"}, {"examples", "query"})
 _FRONT_PARTS = ({"input"}, {"pairs"}, {"examples"})  # only the last of "parts" may have a query
 _OPTIONAL = {"target", "output"}
+_TARGET = "target"  # the folder of a prompt's known answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +169,12 @@ def read_prompts(
       base: where relative paths in a .jsonl file start; by default the folder of the file.
 
     Raises:
-      UserError: no prompt, a line in an unknown format, or two prompts with one name.
+      UserError: no prompt, a line in an unknown format, two prompts with one name, or a folder that could be one prompt
+        or several.
     """
     path = epath.Path(source)
     if path.is_dir():
-        cases = [_of_folder(folder, vqgan) for folder in list_folder(path) if folder.is_dir()]
+        cases = [_of_folder(folder, vqgan) for folder in _prompts_in(path)]
     elif path.exists():
         cases = _of_lines(path, vqgan, epath.Path(base or path.parent))
     else:
@@ -285,8 +288,21 @@ def _folder_name(output: str, origin: str) -> str:
     return name
 
 
+def _prompts_in(folder: epath.Path) -> list[epath.Path]:
+    """The folders of prompts: itself if it holds images, else those in it."""
+    inside = [path for path in list_folder(folder) if path.is_dir()]
+    if not list_frames(folder):
+        return inside
+    if others := [path.name for path in inside if path.name != _TARGET]:
+        raise UserError(
+            f"{folder} holds images, as a prompt does, and the folder {others[0]}, as a folder of prompts does: move "
+            "one of them away"
+        )
+    return [folder if folder.name else folder.resolve()]  # "." has no name
+
+
 def _of_folder(folder: epath.Path, vqgan: VQGAN) -> FileCase:
-    target = folder / "target"
+    target = folder / _TARGET
     shown = [str(file) for file in list_frames(folder)]
     if not shown:
         raise UserError(f"{folder} holds no images: each folder of --prompt is a prompt, of images")

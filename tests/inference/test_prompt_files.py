@@ -147,7 +147,7 @@ def test_every_file_is_read_once_and_decoded_only_where_it_is_asked(vqgan, pictu
     assert np.array_equal(case.prompt_PN, codes_of(vqgan, pictures, 0, 1, 0))
 
 
-def test_folders(vqgan, pictures, tmp_path):
+def test_folders(vqgan, pictures, tmp_path, monkeypatch):
     layout = {
         "clip/1.png": 0, "clip/2.png": 1, "clip/target/x.png": 2,
         "pairs/1_in.png": 0, "pairs/1_out.png": 1, "pairs/2_in.png": 2, "pairs/2_out.png": 3, "pairs/query.png": 4,
@@ -160,6 +160,15 @@ def test_folders(vqgan, pictures, tmp_path):
     assert np.array_equal(clip.truth_IN, codes_of(vqgan, pictures, 2))
     assert np.array_equal(pairs.prompt_PN, codes_of(vqgan, pictures, 0, 1, 2, 3, 4))
     assert pairs.roles == ("input", "answer") * 2 + ("input",)
+    (alone,) = read_prompts(tmp_path / "clip", vqgan)
+    assert (alone.name, alone.files()) == ("clip", read_prompts(tmp_path, vqgan)[0].files())
+    monkeypatch.chdir(tmp_path / "pairs")
+    assert [case.name for case in read_prompts(".", vqgan)] == ["pairs"]
+    (tmp_path / "clip" / "more").mkdir()
+    with pytest.raises(
+        UserError, match=r"clip holds images, as a prompt does, and the folder more"
+    ):
+        read_prompts(tmp_path / "clip", vqgan)
     (tmp_path / "pairs" / "2_in.png").unlink()
     with pytest.raises(UserError, match="1 queries and 3 other images"):
         read_prompts(tmp_path, vqgan)
