@@ -226,21 +226,32 @@ class TextGenerator:
                 f"max_new is {max_new} and the longest question has {self.context - min(rooms)} tokens: the context "
                 f"has {self.context}, so ask for at most {min(rooms)}"
             )
+        if writing.beams > 1 and len(set(rooms)) > 1 and not writing.max_new:
+            # The room decides which beams can still win, so each search is of questions that have the same.
+            return self._by_room(asked, rooms, writing)
         answers = self._answered(asked, rows, writing, max_new)
         if writing.max_new:
             return answers
-        # The longest question sets the room of its batch. What did not end in there is written again without it; of a
-        # beam search all, because the room decides which beams can still win.
+        # The longest question sets the room of its batch. What did not end in there is written again without it.
         again = [
             i
             for i, (room, written) in enumerate(zip(rooms, answers, strict=True))
-            if room > max_new and (writing.beams > 1 or not written.ended)
+            if room > max_new and not written.ended
         ]
         if again:
             longer = self([asked[i] for i in again], writing)
             for i, written in zip(again, longer, strict=True):
                 answers[i] = written
         return answers
+
+    def _by_room(
+        self, asked: Sequence[Asked], rooms: Sequence[int], writing: Writing
+    ) -> list[Written]:
+        answers: dict[int, Written] = {}
+        for room in sorted(set(rooms)):
+            alike = [i for i, own in enumerate(rooms) if own == room]
+            answers |= zip(alike, self([asked[i] for i in alike], writing), strict=True)
+        return [answers[i] for i in range(len(asked))]
 
     def _answered(
         self, asked: Sequence[Asked], rows: Sequence[Row], writing: Writing, max_new: int
