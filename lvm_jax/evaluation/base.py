@@ -4,8 +4,10 @@ The same evaluator serves the scripts, which score a finished model, and the tra
 through `WhileTraining`. Only the way the subject is made differs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Generic, Protocol, TypeVar
+
+from lvm_jax.errors import UserError
 
 Value = float | int | str
 Result = dict[str, Value]
@@ -29,6 +31,21 @@ class Evaluator(Protocol[_Judged]):
     def run(self, subject: _Judged) -> Result:
         """Results by name, with "/" between the levels of a name. A string says why a number is missing."""
         ...
+
+
+def check_periods(periods: Mapping[str, int], known: Collection[str]) -> None:
+    """Requires periods of known evaluators, each in steps; 0 means never.
+
+    Raises:
+      UserError: otherwise.
+    """
+    for name, steps in periods.items():
+        if name not in known:
+            raise UserError(f"config.evaluators.{name} does not exist; known: {', '.join(known)}")
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise UserError(
+                f"config.evaluators.{name} is {steps!r}: a number of steps, 0 for never"
+            )
 
 
 class WhileTraining(Generic[Subject]):

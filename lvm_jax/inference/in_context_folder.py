@@ -137,6 +137,7 @@ def answer_folder(
             batch = left[at : at + request.batch_size]
             found = _answered(generator, questions, request, batch)
             for query, candidates in zip(batch, found, strict=True):
+                _clear(output / query.stem)
                 answers[query.name] = [
                     _save(candidate, output / query.stem, number)
                     for number, candidate in enumerate(candidates)
@@ -230,6 +231,13 @@ def _answered(
         sampling=request.sampling,
         seed=request.seed,
     )
+
+
+def _clear(folder: epath.Path) -> None:
+    """Removes the answers of an earlier run, which may have had more candidates, or another question."""
+    for pattern in ("mask_*.png", "decoded_*.png", "words_*.txt"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _save(answer: DrawnMask | DrawnWords, folder: epath.Path, number: int) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.data.sentences.token_loader import EvalLoader, TokenLoader
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.base import check_periods
 from lvm_jax.evaluation.held_out_loss import held_out_loss
-from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
+from lvm_jax.evaluation.lvm.while_training import NAMES, EvaluationConfig, make_evaluations
 from lvm_jax.models.attention.attend import check_backend, choose
 from lvm_jax.models.decoder.config import DecoderConfig
 from lvm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -104,7 +105,7 @@ def prepare(config: Experiment, workdir: epath.Path) -> Run:
       UserError: no shards, or shards, model, mesh and evaluations do not fit together.
     """
     del workdir  # only the loop and the export write there
-    check_periods(config.evaluators)
+    check_periods(config.evaluators, NAMES)
     attention = choose(config.model.attention, config.model.dtype)
     check_backend(attention)
     print(f"attention: {attention} on {jax.default_backend()}")

@@ -20,7 +20,7 @@ from lvm_jax.data.image_text.views import Fit, View
 from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.text_tokenizer import TextTokenizer
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.base import WhileTraining
+from lvm_jax.evaluation.base import WhileTraining, check_periods
 from lvm_jax.evaluation.documents.image_use import ImageUse
 from lvm_jax.evaluation.held_out_loss import held_out_loss
 from lvm_jax.models.attention.attend import check_backend, choose
@@ -190,7 +190,7 @@ def prepare(config: Experiment, workdir: epath.Path) -> Run:
       UserError: no shards or tokenizer, or shards, tokenizer, model and mesh do not fit together.
     """
     del workdir  # only the loop and the export write there
-    _check_evaluators(config.evaluators)
+    check_periods(config.evaluators, (IMAGE_USE,))
     attention = choose(config.model.decoder.attention, config.model.decoder.dtype)
     check_backend(attention)
     print(f"attention: {attention} on {jax.default_backend()}")
@@ -351,16 +351,6 @@ def warm_start(config: Experiment, task: ImageTextTask, state: State) -> State:
         decoder = load_resized(start.decoder, model.decoder, model.image_ids)
         state = task.replaced(state, ("decoder",), decoder)
     return state
-
-
-def _check_evaluators(periods: Mapping[str, int]) -> None:
-    for name, steps in periods.items():
-        if name != IMAGE_USE:
-            raise UserError(f"config.evaluators.{name} does not exist; known: {IMAGE_USE}")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise UserError(
-                f"config.evaluators.{name} is {steps!r}: a number of steps, 0 for never"
-            )
 
 
 RECIPE = Recipe(Experiment, make_task, prepare)

@@ -12,7 +12,8 @@ def number(value: Any, digits: int = 3) -> str:
         return "–" if value is None else str(value)
     if isinstance(value, int) or value == 0:
         return f"{value + 0:,.0f}"  # + 0: a zero has no sign
-    exponent = int(f"{value:e}".partition("e")[2]) if math.isfinite(value) else 0
+    rounded = f"{value:.{digits - 1}e}"  # whose exponent is that of what is shown: 9.999 is 10.0
+    exponent = int(rounded.partition("e")[2]) if math.isfinite(value) else 0
     if not -4 <= exponent < 15:
         return f"{value:.{digits}g}"
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"

@@ -13,11 +13,12 @@ from lvm_jax.data.sentences.held_out import read_sentences
 from lvm_jax.data.sentences.sentence_store import SentenceStore
 from lvm_jax.data.sentences.token_loader import TokenLoader
 from lvm_jax.errors import UserError
+from lvm_jax.evaluation.base import check_periods
 from lvm_jax.evaluation.lvm.controls import ControlsEvaluator
 from lvm_jax.evaluation.lvm.in_context import AnnotationPerplexityEvaluator
 from lvm_jax.evaluation.lvm.perplexity import NextTokenEvaluator
 from lvm_jax.evaluation.lvm.scoring import Scorer
-from lvm_jax.evaluation.lvm.while_training import EvaluationConfig, check_periods, make_evaluations
+from lvm_jax.evaluation.lvm.while_training import NAMES, EvaluationConfig, make_evaluations
 from lvm_jax.files import read_jsonl
 from lvm_jax.parallel.mesh import make_mesh
 from lvm_jax.tasks.decoder import DecoderTask
@@ -125,9 +126,11 @@ def test_mistakes_show_before_training(root, model):
     with pytest.raises(
         UserError, match=r"config\.evaluators\.nex_token does not exist; known: next"
     ):
-        check_periods({"nex_token": 5})
+        check_periods({"nex_token": 5}, NAMES)
     with pytest.raises(UserError, match=r"config\.evaluators\.benchmarks is -1"):
-        check_periods({"benchmarks": -1})
+        check_periods({"benchmarks": -1}, NAMES)
+    with pytest.raises(UserError, match=r"config\.evaluators\.benchmarks is True"):
+        check_periods({"benchmarks": True}, NAMES)
     assert make_evaluations([], settings(root), "nowhere", lambda _: model) == {}
 
 

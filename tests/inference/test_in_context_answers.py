@@ -185,6 +185,13 @@ def test_a_folder_is_answered_once(folder, generator, tmp_path):
     assert answer_folder(None, asked, request, output, {"model": "m"}) == found
 
 
+def test_fewer_candidates_leave_none_of_before(folder, generator, tmp_path):
+    asked, output = read_folder(folder), tmp_path / "out"
+    answer_folder(generator, asked, FolderRequest(n_candidates=2), output, {"model": "m"})
+    answer_folder(generator, asked, FolderRequest(), output, {"model": "m"})
+    assert {path.name for path in (output / "x").iterdir()} == {"mask_0.png", "decoded_0.png"}
+
+
 @pytest.mark.parametrize(
     ("changed", "repeated"),
     [("examples/a", "xy"), ("examples/a.mask", "xy"), ("queries/y", "y")],

@@ -15,7 +15,7 @@ from lvm_jax.data.in_context.loader import Episode as LoadedEpisode
 from lvm_jax.data.in_context.loader import InContextEvalLoader
 from lvm_jax.data.in_context.sequences import Question, SequenceFormat
 from lvm_jax.errors import UserError
-from lvm_jax.evaluation.base import Evaluator, WhileTraining
+from lvm_jax.evaluation.base import Evaluator, WhileTraining, check_periods
 from lvm_jax.evaluation.in_context.answers import MaskEvaluator, WordsEvaluator
 from lvm_jax.evaluation.in_context.episodes import Episode
 from lvm_jax.evaluation.in_context.gradients import QuestionGradients
@@ -108,12 +108,7 @@ def make_evaluations(
     Raises:
       UserError: an unknown name, a negative period, or `answers` without a tokenizer.
     """
-    unknown = sorted(set(periods) - set(NAMES))
-    if unknown:
-        raise UserError(f"config.evaluators.{unknown[0]} does not exist; known: {', '.join(NAMES)}")
-    for name, steps in periods.items():
-        if steps < 0:
-            raise UserError(f"config.evaluators.{name} is {steps}: a number of steps, 0 for never")
+    check_periods(periods, NAMES)
     wanted = [name for name in NAMES if periods.get(name)]
     found: list[tuple[str, WhileTraining[Any]]] = []
     if "gradients" in wanted:

@@ -10,7 +10,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -75,21 +75,6 @@ class EvaluationConfig:
         ):
             if value < least:
                 raise UserError(f"config.evaluation.{name} is {value}: it must be at least {least}")
-
-
-def check_periods(periods: Mapping[str, int]) -> None:
-    """Requires known evaluators, each with a period in steps; 0 means never.
-
-    Raises:
-      UserError: otherwise.
-    """
-    for name, steps in periods.items():
-        if name not in NAMES:
-            raise UserError(f"config.evaluators.{name} does not exist; known: {', '.join(NAMES)}")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise UserError(
-                f"config.evaluators.{name} is {steps!r}: a number of steps, 0 for never"
-            )
 
 
 def make_evaluations(
