@@ -12,7 +12,6 @@ from lvm_jax.release.cost import Change
 from lvm_jax.reporting import demands, markdown, sources
 from lvm_jax.reporting.demands import Demand
 from lvm_jax.reporting.numbers import number as n
-from lvm_jax.reporting.trainings import Training
 from lvm_jax.weights.model_folder import parameter_count
 
 _UNCHECKED = (
@@ -30,7 +29,7 @@ class CardParts:
       demands: what is asked of it, and whether it is met; nothing if that was not measured.
       load: Markdown that says how to load it.
       manifests: data set -> its manifest.json.
-      trainings: the earliest first.
+      trainings: folder of weights -> the trainings that led to it in words, the earliest first.
       stages: name of a command -> {"command", "seconds"}; empty if commands were run by hand.
       workdir: of the run, called W where a command names it.
       environment: versions and devices of the evaluation.
@@ -43,7 +42,7 @@ class CardParts:
     demands: Sequence[Demand]
     load: str
     manifests: Mapping[str, Any]
-    trainings: Sequence[Training]
+    trainings: Mapping[str, Sequence[str]]
     stages: Mapping[str, Any]
     workdir: str
     environment: Mapping[str, Any]
@@ -100,7 +99,7 @@ def _sources(manifests: Mapping[str, Any]) -> str:
 
 def _trained(parts: CardParts) -> list[str]:
     """The trainings, the commands if the run recorded them, and the machine that scored it."""
-    told = [bullets([training.in_words() for training in parts.trainings])]
+    told = [bullets([one for of_weights in parts.trainings.values() for one in of_weights])]
     if parts.stages:
         # A whole path or its beginning: of `out` not the flag --output, of `.` no dot of a name.
         workdir = re.compile(rf"(?<![\w./-]){re.escape(parts.workdir)}(?![\w.-])")

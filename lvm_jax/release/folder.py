@@ -4,8 +4,8 @@ ROOT/lvm       tokenizer/, decoder/, and prompts/NAME: held-out prompts as pictu
 ROOT/vary      model/, and pages/SET.json beside pages/SET/: held-out pages (`evaluate_documents.py --benchmark=pages`)
 ROOT/unified   tokenizer/, decoder/, and episodes/NAME: held-out episodes as pictures and words (`generate.py --prompt`)
 
-Each of them also has MODEL_CARD.md, manifest.json of its data, LICENSES.md if these need a list, and SHA256SUMS of all
-other files, for `sha256sum -c` and `verify`.
+Each of them also has MODEL_CARD.md, trainings.json for the card of what is trained on from here, manifest.json of its
+data, LICENSES.md if these need a list, and SHA256SUMS of all other files, for `sha256sum -c` and `verify`.
 """
 
 import gzip

@@ -26,7 +26,7 @@ from lvm_jax.release.cost import Change
 from lvm_jax.release.lvm_card import card_parts
 from lvm_jax.release.stored import StoredTypes
 from lvm_jax.reporting.inputs import RunFiles
-from lvm_jax.reporting.trainings import chain
+from lvm_jax.reporting.trainings import told
 
 # A prompt keeps only its last images, so that a decoder with a context of 8 images can answer it too.
 MAX_PROMPT = 7
@@ -59,7 +59,7 @@ class LvmRun:
     ) -> None:
         self._run = run = Path(workdir)
         self._files = RunFiles.load(run)
-        self._trainings = [*chain(run / "tokenizer"), *chain(run / "lvm")]
+        self.trainings = {"tokenizer": told(run / "tokenizer"), "decoder": told(run / "lvm")}
         self._types, self._measured = types, measured
         self._exact = _load(run / "tokenizer/model", run / "lvm/model")
         self._store = SentenceStore(run / "shards", "validation")
@@ -104,7 +104,7 @@ class LvmRun:
 
     def card(self) -> CardParts:
         """See `lvm_jax.release.lvm_card`."""
-        return card_parts(self._files, self._exact, self._types, self._trainings)
+        return card_parts(self._files, self._exact, self._types, self.trainings)
 
 
 def _load(tokenizer: Path, decoder: Path) -> tuple[VQGAN, Decoder]:

@@ -1,6 +1,6 @@
 """What the card of LVM says: controls, demands, next-token losses and answers beside baselines and ceilings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lvm_jax.models.decoder.decoder import Decoder
 from lvm_jax.models.decoder.hf_folder import family_of
@@ -10,7 +10,6 @@ from lvm_jax.release.stored import StoredTypes
 from lvm_jax.reporting import answers, controls, demands, markdown
 from lvm_jax.reporting.inputs import RunFiles
 from lvm_jax.reporting.numbers import number as n
-from lvm_jax.reporting.trainings import Training
 from lvm_jax.reporting.words import members_of, plain_words
 
 _LOAD = """```python
@@ -32,7 +31,7 @@ def card_parts(
     files: RunFiles,
     models: tuple[VQGAN, Decoder],
     types: StoredTypes,
-    trainings: Sequence[Training],
+    trainings: Mapping[str, Sequence[str]],
 ) -> CardParts:
     """What the card says.
 
@@ -40,7 +39,7 @@ def card_parts(
       files: of the run.
       models: the tokenizer and the decoder.
       types: of the stored weights.
-      trainings: of both.
+      trainings: see `CardParts`.
     """
     return CardParts(
         headline=controls.headline(files.results.get("controls")),

@@ -4,11 +4,15 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
+from etils import epath
+
+from lvm_jax import files
 from lvm_jax.data.records.manifest import Manifest
 from lvm_jax.errors import UserError
 from lvm_jax.release import folder as release_folder
 from lvm_jax.release.card import CardParts, model_card
 from lvm_jax.release.cost import Change
+from lvm_jax.reporting.trainings import RELEASED
 
 LICENCES = "LICENSES.md"
 # What a source's licence says where each of its files has its own.
@@ -21,11 +25,13 @@ class Run(Protocol):
     Attributes:
       system: a folder of `lvm_jax.release.folder`.
       manifest: of its held-out data.
+      trainings: folder of weights in the release -> the trainings that led to it, in words.
       licences: places where it may keep the list of its data's licences.
     """
 
     system: str
     manifest: Manifest
+    trainings: dict[str, list[str]]
     licences: list[Path]
 
     def save(self, folder: Path) -> None:
@@ -72,6 +78,8 @@ def pack(
     run.manifest.save(partial)
     if listed is not None:
         shutil.copyfile(listed, partial / LICENCES)
+    # So that what is trained on from here can tell them too.
+    files.write_json(epath.Path(partial / RELEASED), run.trainings)
     (partial / "MODEL_CARD.md").write_text(model_card(name, run.card(), costs))
     release_folder.write_checksums(partial)
     partial.rename(target)

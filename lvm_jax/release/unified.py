@@ -37,7 +37,7 @@ from lvm_jax.release.cost import Change
 from lvm_jax.release.episodes import write_episodes
 from lvm_jax.release.stored import StoredTypes
 from lvm_jax.release.unified_card import card_parts
-from lvm_jax.reporting.trainings import chain
+from lvm_jax.reporting.trainings import told
 from lvm_jax.reporting.unified_inputs import UnifiedFiles
 from lvm_jax.tasks.in_context import InContextTask, name_of
 
@@ -63,7 +63,7 @@ class UnifiedRun:
     def __init__(self, workdir: str | Path, types: StoredTypes, episodes: int = 64) -> None:
         self._run = run = Path(workdir)
         self._files = UnifiedFiles.load(run)
-        self._trainings = [*chain(run / "tokenizer"), *chain(run / "unified")]
+        self.trainings = {"tokenizer": told(run / "tokenizer"), "decoder": told(run / "unified")}
         self._types, self._episodes = types, episodes
         self._model = run / "unified/model"
         self._exact = InContextGenerator.from_pretrained(self._model, run / "tokenizer/model")
@@ -98,7 +98,7 @@ class UnifiedRun:
 
     def card(self) -> CardParts:
         """See `lvm_jax.release.unified_card`."""
-        return card_parts(self._files, self._exact, self._types, self._trainings)
+        return card_parts(self._files, self._exact, self._types, self.trainings)
 
     def _asked(self) -> PoolQuestions:
         """Held-out rows of one example, as the evaluation asks them."""

@@ -9,7 +9,6 @@ from lvm_jax.release.stored import StoredTypes
 from lvm_jax.reporting import markdown, unified_scores, unified_words
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.numbers import percent
-from lvm_jax.reporting.trainings import Training
 from lvm_jax.reporting.unified_gates import gates
 from lvm_jax.reporting.unified_inputs import UnifiedFiles
 from lvm_jax.reporting.unified_words import ASKED
@@ -31,7 +30,7 @@ def card_parts(
     files: UnifiedFiles,
     generator: InContextGenerator,
     types: StoredTypes,
-    trainings: Sequence[Training],
+    trainings: Mapping[str, Sequence[str]],
 ) -> CardParts:
     """What the card says.
 
@@ -39,7 +38,7 @@ def card_parts(
       files: of the run.
       generator: tokenizers and decoder.
       types: of the stored weights.
-      trainings: of the image tokenizer and of the decoder.
+      trainings: see `CardParts`.
     """
     return CardParts(
         headline=unified_words.headline(files.results),

@@ -15,7 +15,7 @@ from lvm_jax.release.card import CardParts
 from lvm_jax.release.cost import Change
 from lvm_jax.release.pages import write_pages
 from lvm_jax.release.vary_card import card_parts
-from lvm_jax.reporting.trainings import chain
+from lvm_jax.reporting.trainings import told
 from lvm_jax.reporting.vary_inputs import TWO, VaryFiles
 from lvm_jax.reporting.vary_words import SCORES, score_of
 
@@ -41,7 +41,7 @@ class VaryRun:
     def __init__(self, workdir: str | Path, dtype: str, questions: int = 64) -> None:
         self._run = run = Path(workdir)
         self._files = VaryFiles.load(run)
-        self._trainings = chain(run / TWO)
+        self.trainings = {"model": told(run / TWO)}
         self._dtype, self._questions = dtype, questions
         self._folder = run / TWO / "model"
         self._exact = VisionLanguage.from_pretrained(self._folder)
@@ -75,7 +75,7 @@ class VaryRun:
 
     def card(self) -> CardParts:
         """See `lvm_jax.release.vary_card`."""
-        return card_parts(self._files, self._exact, self._dtype, self._trainings)
+        return card_parts(self._files, self._exact, self._dtype, self.trainings)
 
     def _scores(self, model: VisionLanguage, evaluators: Sequence[PageEvaluator]) -> list[Result]:
         generator = TextGenerator(model, self._tokenizer)

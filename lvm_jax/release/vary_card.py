@@ -1,14 +1,13 @@
 """What the card of Vary says: whether it looks at its pictures, what it reads beside controls and OCR engines."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lvm_jax.models.vision_language.model import VisionLanguage
 from lvm_jax.release.card import CardParts, bullets, stored
 from lvm_jax.reporting import markdown, vary_words
 from lvm_jax.reporting.numbers import number as n
 from lvm_jax.reporting.numbers import percent
-from lvm_jax.reporting.trainings import Training
 from lvm_jax.reporting.vary_gates import gates
 from lvm_jax.reporting.vary_inputs import TWO, VaryFiles
 from lvm_jax.reporting.vary_page import score_tables
@@ -28,7 +27,7 @@ print(generate_text(model, tokenizer, "page.png", {question}))
 
 
 def card_parts(
-    files: VaryFiles, model: VisionLanguage, dtype: str, trainings: Sequence[Training]
+    files: VaryFiles, model: VisionLanguage, dtype: str, trainings: Mapping[str, Sequence[str]]
 ) -> CardParts:
     """What the card says.
 
@@ -36,7 +35,7 @@ def card_parts(
       files: of the run.
       model: that is released.
       dtype: of its stored weights.
-      trainings: that led to it.
+      trainings: see `CardParts`.
     """
     sets = files.evaluated[TWO].scores
     questions = list(

@@ -12,6 +12,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.reporting.inputs import Metrics, column, names, read_json, read_metrics
 from lvm_jax.reporting.numbers import number
 
+RELEASED = "trainings.json"  # of a release: folder of weights -> its trainings in words
 _MODEL = "model"  # the folder of a training's weights, below its own
 _LOSS = re.compile(r"(train|validation)/([^/]*/)?loss(/[^/]*)?")
 _DATA = ("weights", "shares", "stages")  # what else of config.data says how a model was taught
@@ -74,6 +75,25 @@ class Training:
         yield from (f"{key} {data[key]}" for key in _DATA if data.get(key))
 
 
+def told(folder: epath.PathLike) -> list[str]:
+    """The trainings of `chain` in words, and before them those of releases that they began from.
+
+    Raises:
+      UserError: see `chain`.
+    """
+    sentences: list[str] = []
+    for training in chain(folder):
+        for _, weights in _begun(training.config):
+            sentences += _released(epath.Path(weights))
+        sentences.append(training.in_words())
+    return list(dict.fromkeys(sentences))  # two parts may come from one training
+
+
+def _released(weights: epath.Path) -> list[str]:
+    """What a release says of a folder of its weights; nothing if this is not in a release."""
+    return (files.read_json(weights.parent / RELEASED) or {}).get(weights.name, [])
+
+
 def chain(folder: epath.PathLike) -> list[Training]:
     """The training in a folder and all those that its weights come from, the earliest first.
 
@@ -91,7 +111,7 @@ def chain(folder: epath.PathLike) -> list[Training]:
     config = read_json(last / "config.json")
     for part, weights in _begun(config):
         earlier = _training_of(epath.Path(weights), last)
-        begun[part] = epath.Path(weights).name if earlier is None else earlier.name
+        begun[part] = _source_of(epath.Path(weights)) if earlier is None else earlier.name
         if earlier is not None:
             before += chain(earlier)
     metrics, seconds = last / "metrics.jsonl", files.read_json(last / "goodput.json")
@@ -115,6 +135,11 @@ def _begun(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for part, weights in ({_MODEL: given} if isinstance(given, str) else given).items():
         if weights:
             yield part, weights
+
+
+def _source_of(weights: epath.Path) -> str:
+    """Names weights that no training beside the run made."""
+    return f"the release {weights.parent.name}" if _released(weights) else weights.name
 
 
 def _training_of(weights: epath.Path, later: epath.Path) -> epath.Path | None:

@@ -234,7 +234,7 @@ def test_an_empty_list_of_checksums_checks_nothing(tmp_path):
 def test_only_paths_of_the_workdir_are_shortened_in_commands(workdir):
     line = f"experiments/train.py --output={workdir}/a --config.data.x={workdir} --font=z.{workdir}"
     parts = CardParts(
-        *("headline", "what", [], "load", {}, []),
+        *("headline", "what", [], "load", {}, {}),
         *({"read": {"seconds": 3.0, "command": line}}, workdir, {}, [], []),
     )
     shown = f"`experiments/train.py --output=W/a --config.data.x=W --font=z.{workdir}`"
