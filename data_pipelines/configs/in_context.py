@@ -23,18 +23,18 @@ from lvm_jax.data.sentences.visual_sentence import Category
 # Shares of the sentences, by entry. Those of photographs come on top: they follow from the size of their folder.
 SHARES = {
     # Mosaics: what their tiles become can only be looked up in the pairs.
-    "mosaics": 0.10,
-    "mosaics_halves": 0.06,
+    "mosaics": 0.08,
+    "mosaics_halves": 0.05,
     "mosaics_transformation": 0.04,
     # The same with scenes.
     "colour_mask": 0.05,
     "class_mask": 0.06,
-    "palette": 0.06,
+    "palette": 0.05,
     "recolour": 0.05,
     "attribute": 0.04,
     "transformation": 0.03,
     # Annotations, weighted up: the paper's corpus has 7% of them, and small models never get to see enough.
-    "segmentation": 0.09,
+    "segmentation": 0.08,
     "depth": 0.06,
     "normals": 0.05,
     "edges": 0.05,
@@ -42,12 +42,14 @@ SHARES = {
     "keypoints": 0.03,
     # Restorations of drawn scenes.
     "colorization": 0.04,
-    "inpainting": 0.04,
+    "inpainting": 0.03,
     "deblurring": 0.03,
     # What comes next.
     "clips": 0.04,
     "clips_segmentation": 0.02,
     "turns": 0.02,
+    # Masks of some kinds of tiles, which lines cut as edges cut things: the step from mosaics to masks of scenes.
+    "mosaics_mask": 0.06,
 }
 ANNOTATIONS = ("segmentation", "depth", "normals", "edges", "boxes", "keypoints")
 RESTORATIONS = {  # entry -> (role of the damaged picture, annotator)
@@ -99,12 +101,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 
 def _mosaics(size: ml_collections.FieldReference, sentences: int, small: bool) -> dict:
-    """Entries of mosaics: a colour of its own for each kind of tile, one of two colours, or all moved."""
+    """Entries of mosaics: a colour of its own for each kind of tile, one of two colours, all moved, or some marked."""
     n_pairs = 2 if small else 8
     composers = {
         "mosaics": {"kind": "palette", "class_of": SAME_SET},
         "mosaics_halves": {"kind": "palette", "class_of": SAME_SET, "colours": 2},
         "mosaics_transformation": {"kind": "transformation"},
+        "mosaics_mask": {"kind": "class_mask", "class_of": SAME_SET, "several": True},
     }
     return {
         name: {
@@ -115,6 +118,7 @@ def _mosaics(size: ml_collections.FieldReference, sentences: int, small: bool) -
                 "size": size,
                 "name": name,
                 "seed": seed,
+                **({"cut": True, "kinds": (3, 8)} if name == "mosaics_mask" else {}),
             },
             "composer": {"n_pairs": n_pairs, **composer},
             "together": SAME_SET,

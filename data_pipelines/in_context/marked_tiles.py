@@ -9,14 +9,14 @@ Shape legend: K colours of a set, P of all; C tiles along a side, H, W sides of 
 
 import dataclasses
 import functools
-import math
 import string
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from data_pipelines.chance import rng_of
+from data_pipelines.cut_tiles import covered
 from data_pipelines.hues import HUES
 from data_pipelines.in_context.drawn_objects import GREY, shade_of
 from data_pipelines.in_context.keys import object_key, parts_of
@@ -26,7 +26,6 @@ from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 
 _MOST_KINDS = len(HUES)
-_WHOLE = 0.5  # share of tiles that no line cuts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +94,7 @@ class MarkedTiles:
         fine = SUPERSAMPLING * self.size // self.cells
         kind_HW = tiles_CC.repeat(fine, 0).repeat(fine, 1)
         marked_HW = marked_K[kind_HW]
-        covered_HW = self._covered(rng, fine)
+        covered_HW = covered(rng, self.cells, fine)
         # Nor would one whose only marked tile is cut to a sliver between the mask's samples.
         if not (covered_HW & marked_HW)[::SUPERSAMPLING, ::SUPERSAMPLING].any():
             covered_HW |= marked_HW
@@ -115,19 +114,6 @@ class MarkedTiles:
             "shows": [Text(f"{self.name}/{of_set}/{number}")],
             "unseen": [],
         }
-
-    def _covered(self, rng: np.random.Generator, fine: int) -> Bool[np.ndarray, "H W"]:
-        """Where a tile shows its colour: everywhere, or on one side of a line through it; `fine` is its side."""
-        C = self.cells
-        angle_CC, offset_CC, whole_CC = rng.random((3, C, C))
-        angle_CC = 2 * math.pi * angle_CC
-        offset_CC = np.where(whole_CC < _WHOLE, 1.0, 0.7 * offset_CC - 0.35)
-        along = np.tile((np.arange(fine) + 0.5) / fine - 0.5, C)
-        cosine, sine, offset = (
-            values.repeat(fine, 0).repeat(fine, 1)
-            for values in (np.cos(angle_CC), np.sin(angle_CC), offset_CC)
-        )
-        return cosine * along + sine * along[:, None] < offset
 
 
 def name_of_set(number: int) -> str:

@@ -18,15 +18,22 @@ _LEAST_AREA = 0.005  # of the picture; less of a class does not count
 
 @dataclasses.dataclass(frozen=True)
 class ClassMask(ByExample):
-    """The mask of one class, drawn for the sentence: `image,class_mask,image,class_mask`.
+    """The mask of one class, or of several, drawn for the sentence: `image,class_mask,image,class_mask`.
 
-    White on black. Every picture shows the class and at least one other.
+    White on black. Every picture shows a class that is meant and at least one other.
 
     Attributes:
       classes: the role that has a colour for each class, on black.
+      several: whether more than one class may be meant, each number of them alike.
     """
 
     classes: str = "segmentation"
+    several: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.several:
+            self.refuse_pool()
 
     @property
     def role(self) -> str:
@@ -37,9 +44,15 @@ class ClassMask(ByExample):
         """See `ByExample`."""
         seen = [_classes_of(items, i, self.classes) for i in range(len(items))]
         shared = self.shared([shown for _, _, shown in seen], "class, beside another,")
-        chosen = list(shared)[int(rng.integers(len(shared)))]
+        if self.several:
+            # All but one at most, so that a picture of shared classes alone has one that is not meant.
+            meant = int(rng.integers(1, max(2, len(shared))))
+            chosen = [list(shared)[i] for i in rng.permutation(len(shared))[:meant]]
+        else:
+            chosen = [list(shared)[int(rng.integers(len(shared)))]]
         return [
-            (seen[i][0], maps.mask_to_rgb(colour_ids(seen[i][1]) == chosen)) for i in shared[chosen]
+            (seen[i][0], maps.mask_to_rgb(np.isin(colour_ids(seen[i][1]), chosen)))
+            for i in shared[chosen[0]]
         ]
 
 

@@ -9,17 +9,21 @@ Shape legend: K kinds of tiles, S side of a tile in pixels, H, W sides of a pict
 
 import dataclasses
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from data_pipelines.chance import hash64
-from data_pipelines.items import PictureItem
+from data_pipelines.cut_tiles import covered
+from data_pipelines.items import Picture, PictureItem
+from data_pipelines.synthetic.drawn import SUPERSAMPLING
 from lvm_jax.data.sentences.visual_sentence import Category
 from lvm_jax.errors import UserError
 from lvm_jax.pictures import annotation_maps as maps
 
 _COLOURS = 32  # of tiles: a codebook keeps that many flat colours apart
 _MOST_KINDS = 32
+_GROUND = 48  # grey
 _FLAT = 0.75  # share of tiles of one colour; patterns in all colours would fill a codebook
 
 
@@ -36,6 +40,7 @@ class Mosaics:
       kinds: the fewest and the most kinds of tiles in a set.
       cells: tiles along a side; as many as the tokenizer's codes, and a tile is one code.
       size: of the square picture, pixels; a multiple of `cells`.
+      cut: half of the tiles are cut by a line, and grey beyond it, where `s` is black.
       seed: of the tiles and their places.
     """
 
@@ -44,6 +49,7 @@ class Mosaics:
     kinds: tuple[int, int] = (4, 24)
     cells: int = 8
     size: int = 64
+    cut: bool = False
     seed: int = 0
     name: str = "mosaics"
     licence: str = "Apache-2.0"
@@ -80,11 +86,25 @@ class Mosaics:
         placed = rng.integers(len(tiles_KSS3), size=(self.cells, self.cells))
         colours_K3 = maps.palette(1 + len(tiles_KSS3))[1:]
         areas = np.repeat(np.repeat(colours_K3[placed], self._side, 0), self._side, 1)
-        return {"image": [_laid(tiles_KSS3, placed)], "segmentation": [areas]}
+        image = _laid(tiles_KSS3, placed)
+        return self._cut(rng, image, areas) if self.cut else _item(image, areas)
+
+    def _cut(self, rng: np.random.Generator, image: Picture, areas: Picture) -> PictureItem:
+        fine = SUPERSAMPLING
+        covered_HW = covered(rng, self.cells, fine * self._side)
+        shown = image.repeat(fine, 0).repeat(fine, 1)
+        shown = np.where(covered_HW[..., None], shown, np.uint8(_GROUND))
+        shown = cv2.resize(shown, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        # One sample a pixel for the map, as where scenes are drawn.
+        return _item(shown, areas * covered_HW[::fine, ::fine, None])
 
     @property
     def _side(self) -> int:
         return self.size // self.cells
+
+
+def _item(image: Picture, areas: Picture) -> PictureItem:
+    return {"image": [image], "segmentation": [areas]}
 
 
 def _laid(tiles_KSS3: UInt8[np.ndarray, "K S S 3"], placed: np.ndarray) -> np.ndarray:

@@ -319,6 +319,20 @@ def test_a_transformation_of_a_long_picture_is_of_a_square_of_it():
         assert query.shape == answer.shape == (16, 16, 3)
 
 
+def test_several_classes_are_meant_in_all_pairs_and_never_all():
+    composer, counts = ClassMask(n_pairs=2, several=True), set()
+    items = [item(1, 2, 3, 4), item(4, 3, 2, 1)]
+    for seed in range(20):
+        _, answers = queries_and_answers(composer, items, seed)
+        meant = [
+            set(maps.rgb_to_ids(one["segmentation"][0])[maps.rgb_to_mask(answer)].tolist())
+            for one, answer in zip(items, answers, strict=True)
+        ]
+        assert meant[0] == meant[1]
+        counts.add(len(meant[0]))
+    assert counts == {1, 2, 3}
+
+
 def test_a_pool_finds_items_that_share_a_class():
     items = [item(1, 2), item(3, 4), item(1, 3), item(5, 2)]
     with pytest.raises(Unfit, match=r"no class, beside another, suits 2 of the 2 .* larger pool"):
@@ -366,6 +380,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(composer, wrong, words):
         lambda: ClassMask(n_pairs=0),
         lambda: Palette(pool=4),
         lambda: Palette(n_pairs=2, pool=4),
+        lambda: ClassMask(n_pairs=2, pool=4, several=True),
         lambda: Transformation(n_pairs=2, pool=4),
         lambda: Recolour(class_of="a+"),
         lambda: Transformation(families=()),

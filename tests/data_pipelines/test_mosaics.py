@@ -105,3 +105,15 @@ def test_impossible_mosaics_are_refused(fields, words):
 def test_a_palette_of_one_colour_is_refused(colours):
     with pytest.raises(UserError, match=f"colours is {colours}"):
         Palette(colours=colours)
+
+
+def test_cut_tiles_are_grey_where_the_map_is_black():
+    whole, cut = (Mosaics(kinds=(3, 8), cut=cut).load("000001/2") for cut in (False, True))
+    (image,), (areas,), (everywhere,) = cut["image"], cut["segmentation"], whole["segmentation"]
+    black = (areas == 0).all(-1)
+    assert 0.1 < black.mean() < 0.5
+    np.testing.assert_array_equal(areas[~black], everywhere[~black])
+    # Tiles are black or white at their darkest and lightest; only the ground, away from edges, is this grey.
+    ground = (image == 48).all(-1)
+    assert ground.any()
+    assert black[ground].all()
