@@ -42,12 +42,14 @@ def short(value: float) -> str:
 
 
 def percent(value: float, limit: float | None = None) -> str:
-    """0.123 as 12.3 %; beside a limit with as many decimals as tell it from that: 59.96 % beside 60 %."""
+    """0.123 as 12.3%; beside a limit with as many decimals as tell it from that: 59.96% beside 60%."""
+    if float(round(100 * value, 9)).is_integer():  # 99.99% reads 100.0%, and only all of it 100%
+        return f"{100 * value:.0f}%"
     for decimals in range(1, 7):
-        text = f"{100 * value:.{decimals}f} %"
-        if limit is None or value == limit or text != f"{100 * limit:.{decimals}f} %":
-            return text
-    return f"{100 * value!r} %"
+        text = f"{100 * value:.{decimals}f}"
+        if limit is None or value == limit or text != f"{100 * limit:.{decimals}f}":
+            return f"{text}%"
+    return f"{100 * value!r}%"
 
 
 def is_number(value: Any) -> bool:

@@ -206,7 +206,7 @@ def _law_table(study: Mapping[str, Any]) -> Table:
         else (name, "fewer than 3 points", "–", "–", None)
         for name, law in laws.items()
     ]  # fmt: skip
-    header = ("loss against", "exponent, 95 %", "lower by doubling", "scatter", "points")
+    header = ("loss against", "exponent, 95%", "lower by doubling", "scatter", "points")
     return Table(header, rows)
 
 

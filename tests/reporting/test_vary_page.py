@@ -90,8 +90,8 @@ def test_the_page_opens_with_its_gates_and_shows_what_was_read(workdir):
     page = write_vary_report(workdir).read_text()
     assert "Met: 8 of 8" in page
     assert page.index("What it should reach") < page.index("Does it look at the picture?")
-    assert "lines: 8.0 % of the characters are wrong; with another picture 110.0 %" in page
-    assert "charts: 70.0 % of the fields are right; with another picture 10.0 %" in page
+    assert "lines: 8% of the characters are wrong; with another picture 110%" in page
+    assert "charts: 70% of the fields are right; with another picture 10%" in page
     assert "Read &lt;it&gt;. 2 of 4 held-out answers are right" in page
     # Of each of the four sets, three of the four answers have a picture.
     assert page.count("data:image/png;base64,") == 12
@@ -140,8 +140,8 @@ def test_a_number_shows_on_which_side_of_the_limit_it_is(workdir):
 def test_a_share_shows_on_which_side_of_the_limit_it_is(workdir):
     change(workdir, "two", "charts", model_of_fields=0.5996)
     first, *_ = gates(VaryFiles.load(workdir))
-    assert (first.met, first.asked) == (False, "at least 60.0 % of the held-out fields")
-    assert first.measured.startswith("59.96 %, ")
+    assert (first.met, first.asked) == (False, "at least 60% of the held-out fields")
+    assert first.measured.startswith("59.96%, ")
 
 
 def test_a_line_separator_on_a_page_ends_no_line_of_the_answers(workdir):
@@ -162,7 +162,7 @@ def test_a_control_that_was_not_asked_is_no_number(workdir):
     path.write_text(json.dumps(results))
     found = {gate.task: gate for gate in gates(VaryFiles.load(workdir))}
     charts = found["both vocabularies read charts"]
-    assert (charts.met, charts.measured) == (True, "70.0 %; no other picture was shown")
+    assert (charts.met, charts.measured) == (True, "70%; no other picture was shown")
     for task in ("read lines", "tell photographs from drawings"):
         gate = found[f"both vocabularies {task}"]
         assert gate.met is None
@@ -239,7 +239,7 @@ def test_the_headline_begins_with_what_is_not_read():
 
 def test_controls_that_were_not_asked_are_not_told():
     assert (
-        control_words("lines", {"model/cer": 0.5}) == "lines: 50.0 % of the characters are wrong."
+        control_words("lines", {"model/cer": 0.5}) == "lines: 50% of the characters are wrong."
     )
 
 
