@@ -65,7 +65,7 @@ def test_the_card_tells_controls_and_baselines(packed):
         "### Unseen\n\nExamples before each query: 1; classes: unseen; greedy answers.",
         "- ceiling of segmentation: not measured: pools keep codes",
         "words are no better than the most frequent ones in: category.",
-        "50.0 % of its answers in words could not be read whole.",
+        "50% of its answers in words could not be read whole.",
     ):
         assert words in card
     assert [cost.what for cost in costs] == [

@@ -129,7 +129,7 @@ def test_why_it_stopped_and_how_much_changed_are_said_in_words():
     )
     words = how_much_changed(own, [another, blank])
     assert "changes with the picture, though not with another picture" in words
-    assert words.endswith("100.0 % with another picture, 0.0 % with a blank one.")
+    assert words.endswith("100% with another picture, 0% with a blank one.")
     assert studio_module.agreement("a  b", "a b\n") == "equal to the truth"
     almost = studio_module.agreement("a" * 299 + "b", "a" * 300)
-    assert almost == "99.7 % of its characters agree with the truth"
+    assert almost == "99.7% of its characters agree with the truth"
