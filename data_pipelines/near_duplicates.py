@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from data_pipelines.build.recipe import Recipe
 from data_pipelines.sources import BadItem, Source, plain_source
 from data_pipelines.sources.derived import ANNOTATED_ROLES
 from lvm_jax.errors import UserError
@@ -109,3 +110,25 @@ def duplicates_of_sets(
         of_set = hashes.setdefault(name, {})
         of_set.update(hash_items(source, [key for key in keys if key not in of_set], threads))
     return {name: find_duplicates(of_set, max_distance) for name, of_set in hashes.items()}
+
+
+def duplicates_of_recipe(
+    recipe: Recipe, keys: Mapping[str, list[str]], threads: int
+) -> dict[str, dict[str, str]]:
+    """`duplicates_of_sets` among a recipe's items, counted and named on the screen; empty if the recipe keeps them.
+
+    Args:
+      recipe: says how near is too near.
+      keys: its `plan.item_keys`.
+      threads: how many decode.
+
+    Raises:
+      UserError: see `find_duplicates`.
+    """
+    if recipe.near_duplicates is None:
+        return {}
+    readers = [(entry.item_set, entry.source, keys[entry.name]) for entry in recipe.entries]
+    found = duplicates_of_sets(readers, recipe.near_duplicates, threads)
+    pairs = [f"{name}/{gone} (as {kept})" for name in found for gone, kept in found[name].items()]
+    print(f"left out {len(pairs)} near-duplicates" + (f": {'; '.join(pairs[:5])}" if pairs else ""))
+    return found
