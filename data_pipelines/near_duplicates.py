@@ -45,10 +45,7 @@ def find_duplicates(hashes: Mapping[str, Hashes], max_distance: int) -> dict[str
     Raises:
       UserError: a distance out of range.
     """
-    if not 0 <= max_distance <= MAX_DISTANCE:
-        raise UserError(
-            f"near_duplicates is {max_distance}: it counts bits of the {BITS}-bit hash, 0 to {MAX_DISTANCE}"
-        )
+    _check_distance(max_distance)
     # Pigeonhole: hashes that differ in max_distance bits agree on at least one of max_distance + 1 bands, so only
     # items that share a band need comparing.
     edges = np.linspace(0, BITS, max_distance + 2).astype(int)
@@ -104,7 +101,11 @@ def duplicates_of_sets(
       readers: (item set, a source that reads it, its keys). If several read one set, the first that has a key reads it.
       max_distance: see `find_duplicates`.
       threads: how many decode.
+
+    Raises:
+      UserError: see `find_duplicates`.
     """
+    _check_distance(max_distance)  # before minutes of decoding
     hashes: dict[str, dict[str, Hashes]] = {}
     for name, source, keys in readers:
         of_set = hashes.setdefault(name, {})
@@ -132,3 +133,10 @@ def duplicates_of_recipe(
     pairs = [f"{name}/{gone} (as {kept})" for name in found for gone, kept in found[name].items()]
     print(f"left out {len(pairs)} near-duplicates" + (f": {'; '.join(pairs[:5])}" if pairs else ""))
     return found
+
+
+def _check_distance(max_distance: int) -> None:
+    if not 0 <= max_distance <= MAX_DISTANCE:
+        raise UserError(
+            f"near_duplicates is {max_distance}: it counts bits of the {BITS}-bit hash, 0 to {MAX_DISTANCE}"
+        )
