@@ -173,10 +173,7 @@ def _near_duplicates(
     noted = files.read_json(folder / NOTES / DUPLICATES)
     if noted is not None and noted["items"] == items:
         return _Duplicates(**noted)
-    readers = [(entry.item_set, entry.source, keys[entry.name]) for entry in recipe.entries]
-    found = near_duplicates.duplicates_of_sets(readers, recipe.near_duplicates, os.cpu_count() or 1)
-    pairs = [f"{name}/{gone} (as {kept})" for name in found for gone, kept in found[name].items()]
-    print(f"left out {len(pairs)} near-duplicates" + (f": {'; '.join(pairs[:5])}" if pairs else ""))
+    found = near_duplicates.duplicates_of_recipe(recipe, keys, os.cpu_count() or 1)
     return _Duplicates(items, found)
 
 

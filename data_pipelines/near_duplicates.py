@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from data_pipelines.build.recipe import Recipe
 from data_pipelines.sources import BadItem, Source, plain_source
 from data_pipelines.sources.derived import ANNOTATED_ROLES
 from lvm_jax.errors import UserError
@@ -44,10 +45,7 @@ def find_duplicates(hashes: Mapping[str, Hashes], max_distance: int) -> dict[str
     Raises:
       UserError: a distance out of range.
     """
-    if not 0 <= max_distance <= MAX_DISTANCE:
-        raise UserError(
-            f"near_duplicates is {max_distance}: it counts bits of the {BITS}-bit hash, 0 to {MAX_DISTANCE}"
-        )
+    _check_distance(max_distance)
     # Pigeonhole: hashes that differ in max_distance bits agree on at least one of max_distance + 1 bands, so only
     # items that share a band need comparing.
     edges = np.linspace(0, BITS, max_distance + 2).astype(int)
@@ -103,9 +101,42 @@ def duplicates_of_sets(
       readers: (item set, a source that reads it, its keys). If several read one set, the first that has a key reads it.
       max_distance: see `find_duplicates`.
       threads: how many decode.
+
+    Raises:
+      UserError: see `find_duplicates`.
     """
+    _check_distance(max_distance)  # before minutes of decoding
     hashes: dict[str, dict[str, Hashes]] = {}
     for name, source, keys in readers:
         of_set = hashes.setdefault(name, {})
         of_set.update(hash_items(source, [key for key in keys if key not in of_set], threads))
     return {name: find_duplicates(of_set, max_distance) for name, of_set in hashes.items()}
+
+
+def duplicates_of_recipe(
+    recipe: Recipe, keys: Mapping[str, list[str]], threads: int
+) -> dict[str, dict[str, str]]:
+    """`duplicates_of_sets` among a recipe's items, counted and named on the screen; empty if the recipe keeps them.
+
+    Args:
+      recipe: says how near is too near.
+      keys: its `plan.item_keys`.
+      threads: how many decode.
+
+    Raises:
+      UserError: see `find_duplicates`.
+    """
+    if recipe.near_duplicates is None:
+        return {}
+    readers = [(entry.item_set, entry.source, keys[entry.name]) for entry in recipe.entries]
+    found = duplicates_of_sets(readers, recipe.near_duplicates, threads)
+    pairs = [f"{name}/{gone} (as {kept})" for name in found for gone, kept in found[name].items()]
+    print(f"left out {len(pairs)} near-duplicates" + (f": {'; '.join(pairs[:5])}" if pairs else ""))
+    return found
+
+
+def _check_distance(max_distance: int) -> None:
+    if not 0 <= max_distance <= MAX_DISTANCE:
+        raise UserError(
+            f"near_duplicates is {max_distance}: it counts bits of the {BITS}-bit hash, 0 to {MAX_DISTANCE}"
+        )

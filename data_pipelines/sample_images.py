@@ -23,10 +23,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_pipelines.build.composing import Composed, ItemCache, SentenceMaker, TooManyBadItems
-from data_pipelines.build.plan import PlannedSentence, plan
+from data_pipelines.build.plan import PlannedSentence, item_keys, plan
 from data_pipelines.build.recipe import SPLITS, Recipe, from_config
 from data_pipelines.build.shard_writer import needs_space
 from data_pipelines.items import drawn, pictures
+from data_pipelines.near_duplicates import duplicates_of_recipe
 from lvm_jax import cli
 from lvm_jax.errors import UserError
 
@@ -60,7 +61,9 @@ def sample_images(
         shutil.rmtree(partial)  # from a run that was stopped
     held_out = max(1, round(recipe.validation_fraction * images))
     wanted = {"train": max(1, images - held_out), "validation": held_out}
-    plans = plan(recipe)
+    keys = item_keys(recipe)
+    # As in the shards: else a copy of a held-out picture could be trained on.
+    plans = plan(recipe, keys, duplicates_of_recipe(recipe, keys, workers))
     counts = {}
     with needs_space(target), tqdm(total=images, desc="pictures", unit="picture") as bar:
         for split in SPLITS:

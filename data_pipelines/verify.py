@@ -42,6 +42,7 @@ from lvm_jax.errors import UserError
 from lvm_jax.inference.codec import decode_codes
 from lvm_jax.models.tokenizer.vqgan import VQGAN
 from lvm_jax.pictures.pixels import to_uint8
+from lvm_jax.reporting.figures import save_png
 
 LABEL_HEIGHT = 14
 GAP = 4
@@ -185,6 +186,8 @@ def _drawn_places(
 def main() -> None:
     """The command line."""
     args = flags.FLAGS
+    if args.page and not args.page.lower().endswith(".png"):
+        raise UserError(f"--page is {args.page}: the page is a PNG, so name it PAGE.png")
     folder = find_dataset(args.shards)
     manifest = Manifest.load(folder)
     tokenizer = None
@@ -213,7 +216,7 @@ def main() -> None:
         else:
             records = sample(folder, args.rows, args.seed)
             page = render_page(records, tokenizer)
-        Image.fromarray(page).save(args.page)
+        save_png(args.page, page)
         print(f"{args.page}: {len(records)} sentences at random")
     print(f"{folder}: every record is what the manifest says")
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from data_pipelines.build.recipe import SPLITS, Entry, Recipe
 from data_pipelines.chance import hash64, rng_of
 from data_pipelines.sources import plain_source
+from lvm_jax import files
 from lvm_jax.data.splits import is_listed, read_held_out
 from lvm_jax.errors import UserError
 
@@ -55,16 +56,21 @@ def item_keys(recipe: Recipe) -> dict[str, list[str]]:
                 f"{where} has the key {twice!r} twice: every item needs a key of its own"
             )
     for one, other in itertools.combinations(recipe.entries, 2):
-        # A simulator has no folder; its entry's name stands in, which no other entry shares.
-        roots = {getattr(plain_source(entry.source), "root", entry.name) for entry in (one, other)}
-        if len(roots) == 1 and one.item_set != other.item_set:
+        if _root(one) == _root(other) and one.item_set != other.item_set:
             shared = min(set(keys[one.name]) & set(keys[other.name]), default=None)
             if shared is not None:
                 raise UserError(
-                    f"config.entries.{one.name} and config.entries.{other.name} both show {shared!r} of {roots.pop()}, "
-                    f"which could be in two splits: give both the same items, such as items={one.item_set!r}"
+                    f"config.entries.{one.name} and config.entries.{other.name} both show {shared!r} of "
+                    f"{getattr(plain_source(one.source), 'root', one.name)}, which could be in two splits: give both "
+                    f"the same items, such as items={one.item_set!r}"
                 )
     return keys
+
+
+def _root(entry: Entry) -> str:
+    """What an entry shows, however its path is written."""
+    # A simulator has no folder; its entry's name stands in, which no other entry shares.
+    return files.real(getattr(plain_source(entry.source), "root", entry.name))
 
 
 def plan(
@@ -202,6 +208,15 @@ def _plan_entry(
     if not planned and split == "train" and not entry.never_train:
         raise UserError(
             f"config.entries.{entry.name}: {len(mine)} items of {entry.source.name!r} are left for training, too few "
-            "for one sentence; add items or ask for fewer in a sentence"
+            f"for one sentence; add items or ask for fewer in a sentence{_classes(entry, mine)}"
         )
     return planned
+
+
+def _classes(entry: Entry, keys: list[str]) -> str:
+    """What a message adds if the items of a sentence must share a class."""
+    class_of = getattr(entry.composer, "class_of", "")
+    if not class_of or not keys:
+        return ""
+    matching = sum(re.fullmatch(class_of, key) is not None for key in keys)
+    return f"; class_of={class_of!r} finds a class in {matching} of their keys, such as {keys[0]!r}"

@@ -105,6 +105,8 @@ class Recipe:
             raise UserError("config.train_shards and config.validation_shards must be at least 1")
         if self.seed < 0:
             raise UserError(f"config.seed is {self.seed}: at least 0")
+        if self.max_bad_items < 0:
+            raise UserError(f"config.max_bad_items is {self.max_bad_items}: at least 0")
         sources = {}
         never_train = [entry.name for entry in self.entries if entry.never_train]
         if self.held_out and never_train:
@@ -168,9 +170,7 @@ def from_config(config: Any) -> Recipe:
     folders = [key for key in FOLDERS if key in fields]
     # Sorted, because the order of entries decides the shuffle and a dict's order should not.
     entries = tuple(
-        _entry(name, entry)
-        for name, entry in sorted(declared.items())
-        if entry.get("source", {}).get("root") != ""
+        _entry(name, entry) for name, entry in sorted(declared.items()) if not _lacks_folder(entry)
     )
     if not entries:
         raise UserError(
@@ -192,6 +192,12 @@ class _Declared:
     items: str = ""
     together: str = ""
     never_train: str = ""
+
+
+def _lacks_folder(declared: Any) -> bool:
+    """Whether an entry asks for a folder that the user did not give; `_entry` refuses what is no mapping."""
+    source = declared.get("source") if isinstance(declared, Mapping) else None
+    return isinstance(source, Mapping) and source.get("root") == ""
 
 
 def _check_entry(entry: Entry) -> None:

@@ -3,7 +3,7 @@ r"""python -m data_pipelines.build_uvd --config=data_pipelines/configs/in_contex
 Data that teach a model to use its pairs, at 64 pixels: scenes drawn on the fly, each shown once, so that none is learnt
 by heart. `SHARES` says how the sentences are divided. Almost half follow a rule that only the pairs tell.
 
-  --config=...in_context.py:sentences=40000   training and validation together; 20,000 by default, 310,000 images
+  --config=...in_context.py:sentences=40000   training and validation together; 20,000 by default, 320,000 images
   --config.images=PHOTOGRAPHS                 adds colorization, inpainting, deblurring and transformations of
                                               photographs, `photographs=8` passes over the folder each, and six times
                                               as many of photographs alone

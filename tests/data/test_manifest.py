@@ -136,6 +136,8 @@ def test_names():
             manifests.shard_name(*args)
     with pytest.raises(UserError, match="version"):
         manifests.dataset_folder("/out", "coco", "1")
+    with pytest.raises(UserError, match=r"name '\.\./coco': use lower-case letters"):
+        manifests.dataset_folder("/out", "../coco", "1.0.0")
 
 
 def test_tfds_metadata(tmp_path):

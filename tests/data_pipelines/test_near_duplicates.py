@@ -68,6 +68,13 @@ def test_bands_find_exactly_the_pairs_that_a_full_search_finds():
     for wrong in (-1, 17):
         with pytest.raises(UserError, match=f"near_duplicates is {wrong}"):
             find_duplicates(hashes, wrong)
+        with pytest.raises(UserError, match=f"near_duplicates is {wrong}"):
+            duplicates_of_sets(unread(), wrong, 1)
+
+
+def unread():
+    """Readers of which none may be asked for."""
+    yield pytest.fail("decodes before it looks at the distance")
 
 
 def test_clips_are_near_only_if_all_their_frames_are():

@@ -52,6 +52,11 @@ def test_a_config_becomes_sources_and_composers(config):
     ("change", "words"),
     [
         (lambda c: c.update(sed=3), "config.sed does not exist in Recipe; did you mean 'seed'"),
+        (lambda c: c.update(max_bad_items=-1), "config.max_bad_items is -1: at least 0"),
+        (
+            lambda c: c.entries.update(words={"source": "/data", "composer": {}}),
+            "config.entries.words.source is '/data': it must be a mapping",
+        ),
         (lambda c: c.update(resise="crop"), "config.resise does not exist in Recipe"),
         (lambda c: c.update(resize="crops"), "config.resize is 'crops'"),
         (lambda c: c.entries.depth.update(epoch=3), "config.entries.depth.epoch does not exist"),
@@ -82,6 +87,14 @@ def test_mistakes_name_the_key_and_the_nearest(config, change, words):
     with pytest.raises(UserError) as caught:
         from_config(config)
     assert words in str(caught.value)
+
+
+def test_a_composer_of_classes_says_that_it_finds_none():
+    entry = Entry("flat", FakePhotos(), CategoryGroup(4))
+    with pytest.raises(
+        UserError, match=r"class_of=.* finds a class in 0 of their keys, such as 'ph"
+    ):
+        plan(Recipe("small", (entry,), 16))
 
 
 def test_an_entry_without_a_folder_is_left_out(config):
@@ -219,6 +232,9 @@ def test_entries_that_show_the_same_files_must_name_one_item_set():
     other = Entry("other", Annotated(FakePhotos(name="b"), (("e", Canny()),)), Pairs("e", 2))
     with pytest.raises(UserError, match=r"one and config.entries.other both show 'photo000.png'"):
         plan(Recipe("small", (one, other), 16))
+    same = dataclasses.replace(other, source=FakePhotos(name="b", root="./nowhere/"))
+    with pytest.raises(UserError, match=r"both show .* of nowhere, which could be in"):
+        plan(Recipe("small", (one, same), 16))
     elsewhere = dataclasses.replace(other, source=FakePhotos(name="b", root="elsewhere"))
     plan(Recipe("small", (one, elsewhere), 16))
 

@@ -10,7 +10,10 @@ from pipe_fakes import FakePhotos, small_recipe
 from data_pipelines import sample_images as sampling
 from data_pipelines.build.composing import ItemCache, SentenceMaker
 from data_pipelines.build.plan import plan
+from data_pipelines.build.recipe import Entry, Recipe
 from data_pipelines.sample_images import sample_images
+from data_pipelines.sentences import SingleImage
+from data_pipelines.sources import ImageFolder
 from lvm_jax.data.images.sources import open_images, split_source
 from lvm_jax.data.splits import read_held_out
 from lvm_jax.errors import UserError
@@ -52,6 +55,22 @@ def test_the_trainer_holds_out_the_validation_split_whole(tmp_path):
     train, held_out = split_source(open_images(tmp_path / "out"), tmp_path / "out", listed, 0.01)
     assert all("/validation/" in name for name in held_out.names)
     assert all("/train/" in name for name in train.names)
+
+
+def test_near_duplicates_are_left_out_as_in_the_shards(tmp_path, capsys):
+    """Without that, a copy of a held-out photograph was among the pictures to train on."""
+    for i in range(12):
+        noise = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        picture.save(tmp_path / "photos" / f"{i:02d}.png")
+        copy = picture.resize((60, 40), Image.Resampling.BICUBIC)
+        copy.save(tmp_path / "photos" / f"copy of {i:02d}.png")
+    entry = Entry("photos", ImageFolder(str(tmp_path / "photos")), SingleImage())
+    recipe = Recipe("photos", (entry,), 16, validation_fraction=0.3, near_duplicates=4)
+    counts = sample_images(recipe, tmp_path / "out", images=1000)
+    assert "left out 12 near-duplicates" in capsys.readouterr().out
+    assert sum(counts.values()) == 12
 
 
 def test_what_a_stopped_run_left_is_not_taken_for_a_sample(tmp_path, monkeypatch):

@@ -2,14 +2,17 @@
 
 import json
 import shutil
+import types
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from pipe_fakes import save_tokenizer, small_recipe
 
 from data_pipelines import build_uvd
+from data_pipelines import verify as verifying
 from data_pipelines.build import shard_writer
 from data_pipelines.build.composing import ItemCache
 from data_pipelines.build.encoding import VqganEncoder, shared_encoder
@@ -20,6 +23,7 @@ from lvm_jax.data.records.shards import find_dataset
 from lvm_jax.data.sentences.sentence_record import SentenceWriter, decode_example
 from lvm_jax.data.sentences.visual_sentence import VisualSentence
 from lvm_jax.errors import UserError
+from lvm_jax.models.tokenizer.vqgan import VQGAN
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +187,24 @@ def test_the_page_shows_the_decoded_images_under_their_labels(dataset, encoder):
             assert np.abs(drawn.astype(int) - np.round(image * 255)).max() <= 1
         label = page[row * 128 + 14 : row * 128 + 28, :100]
         assert label.min() < 200, "the role is written above the first image"
+
+
+def test_a_page_is_a_png_in_any_folder_and_another_name_is_refused_before_anything_is_read(
+    dataset, encoder, tmp_path, monkeypatch
+):
+    def run(page: Path) -> None:
+        named = {"shards": str(dataset), "tokenizer": "loaded", "page": str(page)}
+        flags = types.SimpleNamespace(**named, rows=2, seed=0)
+        monkeypatch.setattr(verifying, "flags", types.SimpleNamespace(FLAGS=flags))
+        verifying.main()
+
+    def load(folder: str) -> VQGAN:
+        return encoder.vqgan
+
+    monkeypatch.setattr(verifying.VQGAN, "from_pretrained", load)
+    run(tmp_path / "new" / "page.PNG")
+    with Image.open(tmp_path / "new" / "page.PNG") as page:
+        assert page.format == "PNG"
+    monkeypatch.setattr(verifying, "verify", lambda *_: pytest.fail("read the shards first"))
+    with pytest.raises(UserError, match=r"--page is .*page.xyz: the page is a PNG, so name it"):
+        run(tmp_path / "page.xyz")

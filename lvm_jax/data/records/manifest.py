@@ -163,11 +163,8 @@ def shard_name(name: str, split: str, index: int, count: int) -> str:
     Raises:
       UserError: a name or split that TFDS could not parse back, or an index outside the count.
     """
-    for what, value in (("name", name), ("split", split)):
-        if not _NAME.fullmatch(value):
-            raise UserError(
-                f"{what} {value!r}: use lower-case letters, digits and _, beginning with a letter"
-            )
+    _check_name("name", name)
+    _check_name("split", split)
     if not 0 <= index < count <= 99999:
         raise UserError(
             f"shard {index} of {count}: the index must be below the count, the count at most 99999"
@@ -176,10 +173,22 @@ def shard_name(name: str, split: str, index: int, count: int) -> str:
 
 
 def dataset_folder(output: epath.PathLike, name: str, version: str) -> epath.Path:
-    """`OUTPUT/NAME/VERSION`; a version is three numbers, such as 1.0.0."""
+    """`OUTPUT/NAME/VERSION`; a version is three numbers, such as 1.0.0.
+
+    Raises:
+      UserError: a name as `shard_name` refuses it, or another version.
+    """
+    _check_name("name", name)
     if not VERSION.fullmatch(version):
         raise UserError(f"version {version!r}: write three numbers, such as 1.0.0")
     return epath.Path(output) / name / version
+
+
+def _check_name(what: str, value: str) -> None:
+    if not _NAME.fullmatch(value):
+        raise UserError(
+            f"{what} {value!r}: use lower-case letters, digits and _, beginning with a letter"
+        )
 
 
 def write_tfds_metadata(

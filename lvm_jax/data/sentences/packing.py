@@ -192,7 +192,8 @@ def whole_pieces(
     if codes + 1 > row_len and long_sentences == "error":
         raise UserError(
             f"a sentence has {codes} codes, a row holds {row_len - 1} after its BOS: "
-            f"set seq_len to at least {codes}, or long_sentences to 'split'"
+            f"set seq_len to at least {codes}, or build sentences of fewer images (long_sentences='split' of the loader "
+            "cuts them)"
         )
     # A sentence that fits with its BOS stays whole, whatever `room` would cut.
     step = codes if codes + 1 <= row_len else room
