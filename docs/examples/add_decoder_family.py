@@ -16,6 +16,7 @@ from flax import nnx
 from lvm_jax.errors import UserError
 from lvm_jax.models import Decoder, DecoderConfig
 from lvm_jax.models.decoder import hf_folder
+from lvm_jax.models.decoder.config import RopeScaling
 from lvm_jax.models.decoder.hf_family import Family, Place, named
 
 
@@ -49,11 +50,13 @@ STARCODER2 = Family(
     name="StarCoder2",
     model_type="starcoder2",
     architecture="Starcoder2ForCausalLM",
-    # What all its members share. No code asks for a family: these fields choose the modules.
+    # What all its members share. No code asks for a family: these fields choose the modules, and a decoder that differs
+    # in one of them is not saved as a member.
     structure={
         "norm": "layer",
         "positions": "rotary",
         "position_offset": 0,
+        "rope_scaling": RopeScaling(),  # none: `_write` would lose any other
         "mlps": ("gelu_tanh",),
         "qkv_bias": True,
         "dense_bias": True,

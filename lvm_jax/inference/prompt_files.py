@@ -72,7 +72,11 @@ class FileCase:
         blank = np.zeros((1, 1, 3), np.uint8)
         shown = {name: _map(field, lambda _: blank) for name, field in self.fields.items()}
         length = len(self._compose(shown).images)
-        self._truth(shown)
+        if self._truth(shown).images and not length:
+            # Answers are scored beside a copy of an image before them.
+            raise UserError(
+                f"{self.origin} has a target and 0 images before it: give at least 1, or leave the target out"
+            )
         if length >= context_images:
             raise UserError(
                 f"{self.origin} has {length} images: at most {context_images - 1} leave room for a prediction in the "

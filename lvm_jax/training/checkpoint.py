@@ -1,7 +1,7 @@
 """Orbax checkpoints of {state, data, meta}: written in the background, verified, restored onto any mesh.
 
 WORKDIR/checkpoints/STEP holds three items: `state`, the train state as a flat map of readable names to arrays
-("params/layers/attention/query/kernel"); `data`, the loader's one integer; `meta`, JSON about the run that wrote it.
+("params/layers/attention/query"); `data`, the loader's one integer; `meta`, JSON about the run that wrote it.
 Beside them lie digests of all files (`digests.py`), written before the folder gets its final name. So every finished
 checkpoint can be verified, and is, before it is read.
 """

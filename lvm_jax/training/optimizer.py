@@ -16,7 +16,7 @@ class OptimizerConfig:
 
     Attributes:
       learning_rate: at the end of the warm-up.
-      end_learning_rate: from `decay_steps` on.
+      end_learning_rate: from `decay_steps` on; at most `learning_rate`.
       warmup_steps: updates of linear rise from 0.
       decay_steps: updates until the end rate is reached, warm-up included.
       b1: decay of the running mean of gradients.
@@ -47,6 +47,11 @@ class OptimizerConfig:
         for name in ("learning_rate", "end_learning_rate", "warmup_steps", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if self.end_learning_rate > self.learning_rate:
+            raise UserError(
+                f"learning_rate is {self.learning_rate}, end_learning_rate {self.end_learning_rate}: the rate would "
+                "rise at the end; lower end_learning_rate too"
+            )
         for name in ("b1", "b2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 0, below 1")

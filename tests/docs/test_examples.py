@@ -1,10 +1,13 @@
 """The complete examples of the pages "How to add ..." run, and do what the pages say."""
 
+import dataclasses
 import importlib
 import pathlib
 
 import numpy as np
 import pytest
+
+from lvm_jax.models.decoder.config import RopeScaling
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs" / "examples"
 
@@ -41,6 +44,15 @@ def test_a_family_comes_back_from_its_folder_with_equal_logits(example, tmp_path
     before, after = example("add_decoder_family").main(tmp_path)
     assert before.std() > 0.01
     np.testing.assert_array_equal(before, after)
+
+
+def test_what_a_family_cannot_write_is_another_decoder(example):
+    family = example("add_decoder_family")
+    stretched = RopeScaling("linear", factor=2.0)
+    assert family.STARCODER2.describes(family.tiny())
+    assert not family.STARCODER2.describes(
+        dataclasses.replace(family.tiny(), rope_scaling=stretched)
+    )
 
 
 def test_a_benchmark_scores_the_decoder_beside_ceiling_and_baselines(example):

@@ -73,6 +73,16 @@ def test_the_published_formats(vqgan, pictures, tmp_path):
         cases[2].check(context_images=5)
 
 
+def test_a_known_answer_needs_an_image_before_it(vqgan, pictures, tmp_path):
+    lines = write(tmp_path / "prompts.jsonl", {"input": []}, {"input": [], "target": ["0.png"]})
+    unconditional, known = read_prompts(lines, vqgan, pictures)
+    unconditional.check(context_images=5)
+    with pytest.raises(
+        UserError, match=r"prompts.jsonl line 2 has a target and 0 images before it"
+    ):
+        known.check(context_images=5)
+
+
 def test_composed_prompts(vqgan, pictures, tmp_path):
     pairs, examples = [["0.png", "1.png"]], [["2.png", "3.png", "4.png"]]
     lines = write(

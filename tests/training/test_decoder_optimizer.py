@@ -248,6 +248,10 @@ def test_the_schedule_is_the_configured_one(params):
         (lambda: OptimizerConfig(clip_norm=0.0), r"clip_norm is 0\.0: every gradient would be 0"),
         (lambda: DecoderOptimizerConfig(clip_norm=-1.0), r"clip_norm is -1\.0: every gradient"),
         (lambda: OptimizerConfig(learning_rate=-1e-3), r"learning_rate is -0\.001: it must not be"),
+        (
+            lambda: OptimizerConfig(learning_rate=2e-5),
+            r"learning_rate is 2e-05, end_learning_rate 3e-05: .*lower end_learning_rate too",
+        ),
         (lambda: OptimizerConfig(warmup_steps=-5), r"warmup_steps is -5: it must not be negative"),
         (lambda: OptimizerConfig(b2=1.0), r"b2 is 1\.0: it must be at least 0, below 1"),
         (lambda: OptimizerConfig(eps=0.0), r"eps is 0\.0, decay_steps 288000: eps must be above 0"),
