@@ -18,7 +18,7 @@ how close the answers are. Run it again and it answers only what is missing. How
 generation.json in the folder of the decoder, if there is one, and the flags before it. See docs/prompting.md.
 
 With a --model that writes words (recipe "vary", GOT-OCR2) it reads pages:
-  python experiments/generate.py --model=DIR --pages=PAGES --output=OUT [--ask="What does it say?"]
+  python experiments/generate.py --model=DIR --pages=PAGES --output=OUT [--ask="Read the text."]
 PAGES is an image, a PDF file, or a folder of both. OUT/NAME.txt has the answer beside the page, OUT/NAME.png, and
 OUT/pages.json has all answers and settings. Greedy unless --temperature is given. See docs/vary_answers.md.
 """

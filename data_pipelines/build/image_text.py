@@ -10,8 +10,9 @@ from data_pipelines.build.composing import Composed
 from data_pipelines.build.recipe import Recipe
 from data_pipelines.documents.questions import Ask, Talk
 from data_pipelines.items import Kind, Picture, Text, Value
-from lvm_jax.data.image_text.conversation import Conversation
+from lvm_jax.data.image_text.conversation import PLACEHOLDER, Conversation
 from lvm_jax.data.image_text.record import IMAGE_TEXT, ImageText, encode_image_text
+from lvm_jax.data.image_text.templates import template_of
 from lvm_jax.data.records.record_index import Facts, Schema
 from lvm_jax.data.sentences.visual_sentence import expand_layout
 from lvm_jax.data.text_tokenizer import TextTokenizer, UnknownCharacters
@@ -33,10 +34,11 @@ class ImageTextEncoder:
         """Opens the text tokenizer, unless the folder is "".
 
         Raises:
-          UserError: the folder holds none.
+          UserError: the folder holds none, or one whose settings do not fit its template.
         """
         del batch_size  # pictures are encoded one by one
         self._tokenizer = TextTokenizer(tokenizer_dir) if tokenizer_dir else None
+        self._asks = self._tokenizer is not None and template_of(self._tokenizer).asks
         self.fingerprint = self._tokenizer.fingerprint if self._tokenizer else ""
 
     def check(self, recipe: Recipe) -> None:
@@ -87,11 +89,13 @@ class ImageTextEncoder:
         )
 
     def _check_text(self, conversation: Conversation, key: str) -> None:
+        """Checks what a row shows: no placeholder, and questions only if the template has them."""
         if self._tokenizer is None:
             return
         try:
             for turn in conversation.turns:
-                for words in (turn.question, turn.answer or ""):
+                asked = turn.question.replace(PLACEHOLDER, "") if self._asks else ""
+                for words in (asked, turn.answer or ""):
                     self._tokenizer.encode(words)
         except UnknownCharacters as error:
             raise UserError(f"sentence {key!r}: {error}") from error

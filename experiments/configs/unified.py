@@ -311,14 +311,14 @@ def _mesh(config: Any) -> None:
 
 def _quickstart(config: Any) -> None:
     """Things and tiles on two CPU cores: none to three examples, classes in words or not, no dropout."""
-    # Brackets and four tokens: a name of a colour that no caption of training has is spelt.
-    config.format.category_room = 6
     config.rows.shots = (0.1, 0.1, 0.2, 0.6)
-    config.rows.category = ConfigDict({"none": 0.5, "examples": 0.25, "all": 0.25})
+    if config.vocabulary.bins:  # and with them brackets
+        # They and four tokens: a name of a colour that no caption of training has is spelt.
+        config.format.category_room = 6
+        config.rows.category = ConfigDict({"none": 0.5, "examples": 0.25, "all": 0.25})
+        if config.model.moe.dispatch == "spans":
+            config.model.moe.spans = (config.format.category_room, *config.model.moe.spans)
     _pairwise(config)
-    if config.model.moe.dispatch == "spans":
-        N = config.format.tokens_per_image
-        config.model.moe.spans = (config.format.category_room, N + 1, N + 2)
     config.model.moe.experts = 4
     config.model.update({"dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.0})
     config.model.update({"dtype": "float32", "remat": "none"})

@@ -6,6 +6,9 @@ template of a row:
     {"pad": "<pad>", "eos": "</s>", "bos": "</s>", "image_start": "<img>", "image_patch": "<imgpad>",
      "image_end": "</img>", "template": "opt"}
 
+Only `pad` and `eos` are needed where no row has image tokens and no template, as in the recipe "unified": GPT-2's own
+folder will do, with <|endoftext|> for both.
+
 `tokenizers` is imported when a folder is opened: whoever trains on pictures alone needs neither it nor what comes with
 it.
 """
@@ -40,8 +43,8 @@ class Settings:
     Attributes:
       pad: fills a row behind its last token.
       eos: ends an answer.
-      image_start, image_patch, image_end: stand around and for the tokens of a picture.
-      template: a name of `lvm_jax.data.image_text.templates.TEMPLATES`.
+      image_start, image_patch, image_end: stand around and for the tokens of a picture; templates need them.
+      template: a name of `lvm_jax.data.image_text.templates.TEMPLATES`; "" where no conversation becomes a row.
       bos: begins a row, in templates that have one.
       turn_start: begins a turn, in templates that have one.
       system: what the template says before the first turn; "" leaves that out.
@@ -49,10 +52,10 @@ class Settings:
 
     pad: str
     eos: str
-    image_start: str
-    image_patch: str
-    image_end: str
-    template: str
+    image_start: str = ""
+    image_patch: str = ""
+    image_end: str = ""
+    template: str = ""
     bos: str = ""
     turn_start: str = ""
     system: str = ""
@@ -60,15 +63,15 @@ class Settings:
     @property
     def specials(self) -> dict[str, str]:
         """The special tokens by name; optional ones only if they are named."""
-        optional = {"bos": self.bos, "turn_start": self.turn_start}
-        return {
-            "pad": self.pad,
-            "eos": self.eos,
+        optional = {
             "image_start": self.image_start,
             "image_patch": self.image_patch,
             "image_end": self.image_end,
-            **{name: token for name, token in optional.items() if token},
+            "bos": self.bos,
+            "turn_start": self.turn_start,
         }
+        named = {name: token for name, token in optional.items() if token}
+        return {"pad": self.pad, "eos": self.eos, **named}
 
 
 class TextTokenizer:

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from lvm_jax.data.image_text.conversation import PLACEHOLDER, Conversation, Turn
-from lvm_jax.data.image_text.templates import Row, answer_of, render
+from lvm_jax.data.image_text.templates import Row, answer_of, render, template_of
 from lvm_jax.data.image_text.views import Fit, View
 from lvm_jax.data.text_tokenizer import TextTokenizer
 from lvm_jax.errors import UserError
@@ -382,7 +382,7 @@ def check_tokenizer(model: Reader, tokenizer: TextTokenizer) -> None:
     """Requires the text tokenizer that a model was trained with.
 
     Raises:
-      UserError: it has another fingerprint, other ids of pictures, or ids outside the embedding.
+      UserError: it has another fingerprint, other ids of pictures or none, no template, or ids outside the embedding.
     """
     trained_with = model.tokenizer_fingerprint
     if trained_with and trained_with != tokenizer.fingerprint:
@@ -391,6 +391,7 @@ def check_tokenizer(model: Reader, tokenizer: TextTokenizer) -> None:
             f"{tokenizer.fingerprint}: use the one in the model's folder"
         )
     tokenizer.check_fits(model.decoder.config.vocab_size)
+    template_of(tokenizer)  # it names a template, and the tokens that this needs
     names = ("image_patch", "image_start", "image_end")
     for name, id in zip(names, model.config.image_ids):
         if tokenizer.ids[name] != id:

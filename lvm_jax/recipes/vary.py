@@ -16,6 +16,7 @@ from lvm_jax.config import to_dict
 from lvm_jax.data.image_text.augment import NO_AUGMENTATION, Augmentation
 from lvm_jax.data.image_text.curriculum import Curriculum, Stage, check_stages
 from lvm_jax.data.image_text.loader import ImageTextEvalLoader, ImageTextLoader, RowShape
+from lvm_jax.data.image_text.templates import template_of
 from lvm_jax.data.image_text.views import Fit, View
 from lvm_jax.data.mixture import parse_weights
 from lvm_jax.data.text_tokenizer import TextTokenizer
@@ -233,6 +234,7 @@ def open_tokenizer(config: Experiment) -> TextTokenizer:
         )
     model, decoder = config.model, config.model.decoder
     tokenizer = TextTokenizer(config.data.tokenizer, vocab_size=decoder.vocab_size)
+    template_of(tokenizer)  # it names a template, and the tokens that this needs
     expected = {
         "image_patch": ("image_patch_id", model.image_patch_id),
         "image_start": ("image_start_id", model.image_start_id),

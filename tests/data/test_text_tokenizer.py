@@ -9,9 +9,11 @@ from text_fakes import FOLDER, OPT, VICUNA, pieces_of_words, with_settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_pipelines.train_text_tokenizer import byte_level, character_table, small_settings
+from lvm_jax.data.image_text.templates import template_of
 from lvm_jax.data.text_tokenizer import (
     SETTINGS_FILE,
     TOKENIZER_FILE,
+    Settings,
     TextTokenizer,
     UnknownCharacters,
 )
@@ -103,6 +105,20 @@ def test_a_tokenizer_without_an_unknown_token_leaves_out_nothing_in_silence(tmp_
 def test_a_wrong_special_is_refused_by_name(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         with_settings(tmp_path, dataclasses.replace(OPT, **change))
+
+
+def test_gpt_2s_only_special_token_will_do_where_no_row_has_image_tokens(tmp_path):
+    """The unified vocabulary has 50,257 ids of text: there is no room for tokens beside GPT-2's."""
+    settings = Settings(pad="<|endoftext|>", eos="<|endoftext|>")
+    words = with_settings(tmp_path, settings, byte_level(["a cat"], 257, settings))
+    assert (words.size, words.ids) == (257, {"pad": 0, "eos": 0})
+    assert words.decode(words.encode("a cat")) == "a cat"
+    with pytest.raises(UserError, match="name no template: add one of opt, vicuna_v1, mpt"):
+        template_of(words)
+    settings = dataclasses.replace(settings, bos="<|endoftext|>", template="opt")
+    words = with_settings(tmp_path, settings, byte_level(["a cat"], 257, settings))
+    with pytest.raises(UserError, match=r"'opt' needs the token 'image_start', .* name: add it"):
+        template_of(words)
 
 
 def test_ids_outside_the_embedding_are_refused():

@@ -32,7 +32,11 @@ from data_pipelines.items import Text
 from data_pipelines.sentences import Unfit
 from data_pipelines.sources.base import BadItem
 from data_pipelines.text_page import text_page
-from data_pipelines.train_text_tokenizer import character_table, small_settings
+from data_pipelines.train_text_tokenizer import (
+    character_table,
+    conversations_of,
+    small_settings,
+)
 from data_pipelines.verify import sample_image_text, verify
 from lvm_jax.data.image_text.loader import ImageTextLoader, RowShape
 from lvm_jax.data.image_text.views import View
@@ -485,6 +489,20 @@ def test_texts_are_checked_with_the_tokenizer_that_is_given(tmp_path, recipe, pl
     with pytest.raises(UserError, match=r"sentence '.*': the tokenizer .* has no token for"):
         build_uvd.build(from_config(recipe), str(tmp_path / "poor"), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("manifest.json"))
+
+
+def test_a_tokenizer_made_of_the_shards_passes_their_check(tmp_path, recipe, plain_loop):
+    """`<image>` is no text, and the template `opt` shows no question."""
+    build_uvd.build(from_config(recipe), "", tmp_path / "any")
+    records = sample_image_text(tmp_path / "any" / "vary_lines" / "1.0.0", 99, 0)
+    answers = [text for record in records for text in record.conversation.answers]
+    texts = {"opt": answers, "mpt": list(conversations_of(str(tmp_path / "any")))}
+    for template, shown in texts.items():
+        settings = small_settings(template)
+        save_folder(tmp_path / template, character_table(shown, settings), settings)
+        folder = str(tmp_path / template)
+        manifest = build_uvd.build(from_config(recipe), folder, tmp_path / f"for_{template}")
+        assert manifest.tokenizer_fingerprint == TextTokenizer(folder).fingerprint
 
 
 def test_a_leak_between_splits_is_found(tmp_path, recipe, plain_loop):

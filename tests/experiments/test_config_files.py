@@ -63,10 +63,19 @@ def test_a_stage_that_a_size_does_not_have_is_refused():
         get_config("vary", "base,stage=lines")
 
 
-@pytest.mark.parametrize(("arg", "ids"), [("", 52_295), ("bins=0", 51_290), ("bins=65", 51_359)])
+@pytest.mark.parametrize(
+    ("arg", "ids"),
+    [
+        ("", 52_295),
+        ("bins=0", 51_290),
+        ("bins=65", 51_359),
+        ("quickstart,bins=0", 1_033),
+        ("small,experts=dense,bins=0", 1_033),
+    ],
+)
 def test_the_argument_sets_the_vocabulary_in_all_places(arg, ids):
     config = get_config("unified", arg)
-    assert (config.model.vocab_size, config.rows.say_category) == (ids, arg != "bins=0")
+    assert (config.model.vocab_size, config.rows.say_category) == (ids, "bins=0" not in arg)
     RECIPES["unified"].make_task(from_mapping(RECIPES["unified"].experiment, config))
 
 

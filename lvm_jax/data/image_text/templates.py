@@ -51,6 +51,8 @@ class Picture:
 
 
 Piece = Words | Special | Picture
+# The special tokens of a picture, which every template shows.
+PICTURE = ("image_start", "image_patch", "image_end")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Template:
 
     Attributes:
       pieces: of a conversation.
-      needs: optional specials that the settings must name.
+      needs: optional specials that the settings must name, besides those of a picture.
       before, after: text that is learnt around the words of an answer.
       words: all text that the template itself writes, for a tokenizer made to fit it.
       asks: whether a row has the words of its questions.
@@ -159,14 +161,19 @@ def template_of(tokenizer: TextTokenizer) -> Template:
     """The template that a tokenizer's settings name.
 
     Raises:
-      UserError: there is none of that name, or the settings lack a special that it needs.
+      UserError: they name none, there is none of that name, or they lack a special that it needs.
     """
     name = tokenizer.settings.template
+    if not name:
+        raise UserError(
+            f"the settings of {tokenizer.folder} name no template: add one of {', '.join(TEMPLATES)}"
+        )
     template = template_named(name)
-    for need in template.needs:
+    for need in (*template.needs, *PICTURE):
         if need not in tokenizer.ids:
             raise UserError(
-                f"the template {name!r} needs the token {need!r}, which the settings of {tokenizer.folder} do not name"
+                f"the template {name!r} needs the token {need!r}, which the settings of {tokenizer.folder} do not "
+                "name: add it"
             )
     return template
 
