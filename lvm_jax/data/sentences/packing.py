@@ -192,7 +192,7 @@ def whole_pieces(
     if codes + 1 > row_len and long_sentences == "error":
         raise UserError(
             f"a sentence has {codes} codes, a row holds {row_len - 1} after its BOS: "
-            f"set seq_len to at least {codes}, or build sentences of fewer images (long_sentences='split' of the loader "
+            f"set seq_len to at least {codes}, or build sentences of fewer images (the loader's long_sentences='split' "
             "cuts them)"
         )
     # A sentence that fits with its BOS stays whole, whatever `room` would cut.
