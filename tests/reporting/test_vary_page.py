@@ -238,9 +238,7 @@ def test_the_headline_begins_with_what_is_not_read():
 
 
 def test_controls_that_were_not_asked_are_not_told():
-    assert (
-        control_words("lines", {"model/cer": 0.5}) == "lines: 50% of the characters are wrong."
-    )
+    assert control_words("lines", {"model/cer": 0.5}) == "lines: 50% of the characters are wrong."
 
 
 def test_what_is_missing_is_told_with_its_command(workdir):
