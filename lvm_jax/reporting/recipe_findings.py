@@ -116,7 +116,7 @@ def _order(study: Study, heading: str, name: str, order: Sequence[str]) -> str:
     elif reversed_:
         verdict = "does not hold"
     else:
-        verdict = "holds as far as can be told" if holds else "cannot be told"
+        verdict = "is not contradicted" if holds else "cannot be told"
     named = f" ({', '.join(reversed_)})" if reversed_ else ""
     return (
         f"{published} {verdict}: of {len(known)} pairs {len(holds)} are in this order, {len(reversed_)} the other way"
