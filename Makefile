@@ -7,7 +7,9 @@ SYSTEM ?= lvm
 WORKDIR ?= runs/quickstart$(if $(filter-out lvm,$(SYSTEM)),_$(SYSTEM))
 # What a system's quickstart needs: the extra quickstart, or one of its own.
 EXTRA := quickstart$(addprefix -,$(filter vary unified,$(SYSTEM)))
-EIGHT_DEVICES := XLA_FLAGS=--xla_force_host_platform_device_count=8
+# On few or busy cores eight devices wait for each other longer than the 40 s after which XLA ends the process.
+EIGHT_DEVICES := XLA_FLAGS="--xla_force_host_platform_device_count=8 \
+	--xla_cpu_collective_call_terminate_timeout_seconds=300"
 # Each of the two takes a stretch of the tests, so what a file prepares is seldom prepared twice.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
