@@ -56,8 +56,7 @@ def test_an_order_of_others():
     )
     order = ("As published", "n", "worse", "plain", "same")
     assert (
-        "is not contradicted: of 3 pairs 1 are in this order"
-        in findings(study(orders=[order]))[0]
+        "is not contradicted: of 3 pairs 1 are in this order" in findings(study(orders=[order]))[0]
     )
     order = ("As published", "n", "better", "plain", "same")
     assert (
