@@ -103,11 +103,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 def _mosaics(size: ml_collections.FieldReference, sentences: int, small: bool) -> dict:
     """Entries of mosaics: a colour of its own for each kind of tile, one of two colours, all moved, or some marked."""
     n_pairs = 2 if small else 8
-    composers = {
-        "mosaics": {"kind": "palette", "class_of": SAME_SET},
-        "mosaics_halves": {"kind": "palette", "class_of": SAME_SET, "colours": 2},
-        "mosaics_transformation": {"kind": "transformation"},
-        "mosaics_mask": {"kind": "class_mask", "class_of": SAME_SET, "several": True},
+    rules = {  # entry -> what else its source is told, its composer
+        "mosaics": ({}, {"kind": "palette", "class_of": SAME_SET}),
+        "mosaics_halves": ({}, {"kind": "palette", "class_of": SAME_SET, "colours": 2}),
+        "mosaics_transformation": ({}, {"kind": "transformation"}),
+        "mosaics_mask": (
+            {"cut": True, "kinds": (3, 8)},
+            {"kind": "class_mask", "class_of": SAME_SET, "several": True},
+        ),
     }
     return {
         name: {
@@ -118,12 +121,12 @@ def _mosaics(size: ml_collections.FieldReference, sentences: int, small: bool) -
                 "size": size,
                 "name": name,
                 "seed": seed,
-                **({"cut": True, "kinds": (3, 8)} if name == "mosaics_mask" else {}),
+                **tiles,
             },
             "composer": {"n_pairs": n_pairs, **composer},
             "together": SAME_SET,
         }
-        for seed, (name, composer) in enumerate(composers.items())
+        for seed, (name, (tiles, composer)) in enumerate(rules.items())
     }
 
 
