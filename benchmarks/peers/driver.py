@@ -1,5 +1,6 @@
 """Starts a peer in its own environment and exchanges JSON lines with it; see answers.py for its side."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -59,7 +60,7 @@ class Peer:
         trace: TracebackType | None,
     ) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes the pipes too, whatever a broken one still holds
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """The peer's answer.
@@ -67,7 +68,8 @@ class Peer:
         Raises:
           UserError: the peer has ended.
         """
-        print(json.dumps(question), file=self._process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # `_read` says that it has ended, and how
+            print(json.dumps(question), file=self._process.stdin, flush=True)
         return self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -75,6 +77,6 @@ class Peer:
         if not line:
             raise UserError(
                 f"the peer {self._script} ended with status {self._process.wait()}; what it printed last is above: its "
-                "Python needs the packages that the script imports"
+                "Python needs the packages that the script imports; -9 is often a lack of memory"
             )
         return json.loads(line)

@@ -78,3 +78,15 @@ def test_a_length_that_a_system_cannot_take_is_refused():
     assert rows("debug", 2, 3, 75)["tokens"].shape == (2, 3, 76)
     with pytest.raises(UserError, match="--seq_len=64: rows of unified:debug have 75 tokens"):
         rows("debug", 2, 3, 64)
+
+
+def test_a_peer_that_has_ended_is_one_line(monkeypatch, tmp_path):
+    from peers import driver
+
+    script = tmp_path / "peer.py"
+    script.write_text("print('{}', flush=True)\nraise SystemExit(3)\n")
+    monkeypatch.setattr(driver, "_PYTHON", SimpleNamespace(value=sys.executable))
+    with driver.Peer(str(script)) as peer:
+        peer._process.wait()
+        with pytest.raises(UserError, match="ended with status 3"):
+            peer.ask({})
